@@ -1,0 +1,76 @@
+"""The queue messages, one model each, and the queue that each travels on.
+
+Every message may come twice, late or never: it names what to look at, and the handler decides from the documents.
+The queues carry base64 (host.json: messageEncoding), which the queue adapter and the functions host apply.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Queue(StrEnum):
+    """The names of the queues."""
+
+    REGISTRATIONS = "registrations"
+    VALIDATIONS = "validations"
+    ROLLOUT_COMMANDS = "rollout-commands"
+    ROLLOUT_TICKS = "rollout-ticks"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RegisterDrop(_Message):
+    """Look at a blob of the `incoming` container that no event led to a registration."""
+
+    blob: str
+
+
+class ValidateVersion(_Message):
+    """Validate a version that has no verdict yet."""
+
+    model: str
+    version: int
+
+
+class CommandKind(StrEnum):
+    """What a rollout command asks for."""
+
+    START = "start"
+    PROMOTE = "promote"
+    ABORT = "abort"
+
+
+class RolloutCommand(_Message):
+    """A command to an endpoint's rollout, carried out once under its `command_id`.
+
+    `version` is wanted by START alone; PROMOTE and ABORT act on the active rollout, on `rollout_id` where given.
+    """
+
+    command: CommandKind
+    command_id: str = Field(min_length=1, max_length=200)
+    endpoint: str
+    version: int | None = None
+    rollout_id: str | None = None
+    requested_by: str
+    reason: str = ""
+
+
+class RolloutTick(_Message):
+    """Look at the evidence of a rollout. `tick` numbers the ticks of one rollout, from 1: an older one is stale."""
+
+    endpoint: str
+    rollout_id: str
+    tick: int
+
+
+type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick
+
+QUEUE_OF: dict[type[_Message], Queue] = {
+    RegisterDrop: Queue.REGISTRATIONS,
+    ValidateVersion: Queue.VALIDATIONS,
+    RolloutCommand: Queue.ROLLOUT_COMMANDS,
+    RolloutTick: Queue.ROLLOUT_TICKS,
+}

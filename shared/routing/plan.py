@@ -1,0 +1,83 @@
+"""The route plan: the one thing that the control plane tells the data plane.
+
+Published to `routes/<endpoint>.json`, a whole new document each time, numbered by `generation`. A server applies a plan
+only if its generation is higher than the one it serves.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FULL_WEIGHT_BP = 10_000
+
+
+class Role(StrEnum):
+    """What a version is to its endpoint."""
+
+    STABLE = "stable"
+    CANDIDATE = "candidate"
+
+
+class Route(BaseModel):
+    """A version and its share of the traffic in basis points. A share of 0 means: loaded and warm, no traffic."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(ge=1)
+    role: Role
+    weight_bp: int = Field(ge=0, le=FULL_WEIGHT_BP)
+    artifact_digest: str
+    """SHA-256 of the ONNX file, at `artifacts/sha256/<digest>`."""
+    size_bytes: int = Field(ge=0)
+    golden_digest: str | None = None
+    """SHA-256 of the golden rows (a JSON file), also under `artifacts/sha256/`."""
+
+
+class RoutePlan(BaseModel):
+    """What an endpoint serves. `salt` seeds the assignment of subjects, anew for each rollout.
+
+    The weights sum to 10,000; only a plan without a stable version may sum to 0: nothing is served yet.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    endpoint: str
+    generation: int = Field(ge=1)
+    rollout_id: str | None = None
+    salt: str
+    routes: tuple[Route, ...]
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        versions = [route.version for route in self.routes]
+        if len(set(versions)) != len(versions):
+            raise ValueError(f"a version stands in two routes: {versions}")
+        for role in Role:
+            if sum(route.role is role for route in self.routes) > 1:
+                raise ValueError(f"more than one {role} route")
+        total = sum(route.weight_bp for route in self.routes)
+        if total != FULL_WEIGHT_BP and (self.stable is not None or total != 0):
+            raise ValueError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
+        return self
+
+    @property
+    def stable(self) -> Route | None:
+        """The stable route, or None before the first promotion."""
+        return next((route for route in self.routes if route.role is Role.STABLE), None)
+
+    @property
+    def candidate(self) -> Route | None:
+        """The candidate route, or None where no rollout is active."""
+        return next((route for route in self.routes if route.role is Role.CANDIDATE), None)
+
+
+def plan_blob_name(endpoint: str) -> str:
+    """Where the plan is stored, within the routes container."""
+    return f"{endpoint}.json"
+
+
+def artifact_blob_name(digest: str) -> str:
+    """Where an artifact is stored, within the artifacts container."""
+    return f"sha256/{digest}"
