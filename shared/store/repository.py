@@ -1,0 +1,123 @@
+"""Loading and saving aggregates: every save is one conditional write, followed by the delivery of the outbox."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError, UnavailableError
+from shared.store.aggregate import Aggregate
+from shared.store.outbox import Outbox
+from shared.store.ports import DocumentStore
+
+_ATTEMPTS = 20
+
+_log = logging.getLogger(__name__)
+
+
+class Loaded[A: Aggregate](NamedTuple):
+    """An aggregate, and the ETag of the state that it was read from."""
+
+    aggregate: A
+    etag: str
+
+
+class Repository[A: Aggregate]:
+    """The aggregates of one type. Safe to share between threads."""
+
+    def __init__(self, kind: type[A], documents: DocumentStore, outbox: Outbox) -> None:
+        self._kind = kind
+        self._documents = documents
+        self._outbox = outbox
+
+    def find(self, partition: str, document_id: str) -> A | None:
+        """The aggregate as it stands, or None."""
+        loaded = self._load(partition, document_id)
+        return loaded.aggregate if loaded else None
+
+    def create(self, aggregate: A) -> A:
+        """Store a new aggregate and deliver its outbox. Raises AlreadyExistsError."""
+        stored = self._documents.create(self._kind.container, aggregate.to_body())
+        return self._deliver(Loaded(aggregate, stored.etag))
+
+    def find_or_create(self, aggregate: A) -> A:
+        """The stored aggregate with this one's id, which becomes this one where there is none."""
+        try:
+            return self.create(aggregate)
+        except AlreadyExistsError:
+            found = self.find(aggregate.partition, aggregate.id)
+            if found is None:
+                raise
+            return found
+
+    def change(self, partition: str, document_id: str, decide: Callable[[A], bool]) -> A:
+        """Load, let `decide` change the aggregate, save, deliver the outbox; return what then stands.
+
+        `decide` answers whether anything is to be saved; it runs again on a fresh copy when another writer was first,
+        and what it raises passes through with nothing saved. What an earlier change left in the outbox is delivered in
+        any case. Raises NotFoundError; ChangedMeanwhileError when other writers were first too many times.
+        """
+        for _ in range(_ATTEMPTS):
+            loaded = self._load(partition, document_id)
+            if loaded is None:
+                raise NotFoundError(f"{document_id} of {partition}")
+            if not decide(loaded.aggregate):
+                return self._deliver(loaded)
+            try:
+                stored = self._documents.replace(self._kind.container, loaded.aggregate.to_body(), etag=loaded.etag)
+            except ChangedMeanwhileError:
+                continue
+            return self._deliver(Loaded(loaded.aggregate, stored.etag))
+        raise ChangedMeanwhileError(f"{document_id} of {partition}")
+
+    def deliver(self, partition: str, document_id: str) -> None:
+        """Deliver what stands in an aggregate's outbox. Raises UnavailableError."""
+        loaded = self._load(partition, document_id)
+        if loaded:
+            self._deliver_all(loaded)
+
+    def where(self, *, partition: str | None = None, **fields: str | int | bool) -> Iterator[A]:
+        """The aggregates of this type with these values in their top-level fields."""
+        for body in self._bodies(partition, fields):
+            yield self._kind.from_body(body)
+
+    def _bodies(self, partition: str | None, fields: Mapping[str, str | int | bool]) -> Iterator[Mapping[str, object]]:
+        where = {"kind": self._kind.model_fields["kind"].default, **fields}
+        continuation = None
+        while True:
+            page = self._documents.query(
+                self._kind.container, partition=partition, where=where, continuation=continuation
+            )
+            for stored in page.items:
+                yield stored.body
+            if page.continuation is None:
+                return
+            continuation = page.continuation
+
+    def _load(self, partition: str, document_id: str) -> Loaded[A] | None:
+        stored = self._documents.get(self._kind.container, partition, document_id)
+        return Loaded(self._kind.from_body(stored.body), stored.etag) if stored else None
+
+    def _deliver(self, loaded: Loaded[A]) -> A:
+        """Deliver, and let what cannot be delivered now wait for the sweep: the change itself stands."""
+        try:
+            return self._deliver_all(loaded)
+        except UnavailableError as error:
+            _log.warning("outbox of %s is left to the sweep: %s", loaded.aggregate.stream, error)
+            return loaded.aggregate
+
+    def _deliver_all(self, loaded: Loaded[A]) -> A:
+        delivered: set[int] = set()
+        current: Loaded[A] | None = loaded
+        while current and current.aggregate.outbox_pending:
+            for entry in current.aggregate.outbox:
+                if entry.number not in delivered:
+                    self._outbox.deliver(entry)
+                    delivered.add(entry.number)
+            current.aggregate.strike(delivered)
+            try:
+                self._documents.replace(self._kind.container, current.aggregate.to_body(), etag=current.etag)
+            except ChangedMeanwhileError:
+                current = self._load(loaded.aggregate.partition, loaded.aggregate.id)
+            else:
+                return current.aggregate
+        return current.aggregate if current else loaded.aggregate
