@@ -1,0 +1,164 @@
+"""Child processes: started, waited for until ready, and stopped by pid.
+
+A child leads a session and process group of its own, so that a ctrl-C meant for us does not reach it, and so that
+killing it takes along what it started. Its output goes to a log file. On Linux it is told to end (SIGTERM) when the
+thread that started it ends: start children from a thread that lives as long as they should, such as the main one.
+
+Run as a script, this file is the shim through which a child is started: it asks the kernel for that signal, then
+becomes the child's own program. A hook between fork and exec could do the same, but is not safe in a process with
+threads.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+_POLL_S = 0.03
+_TAIL_LINES = 30
+_TAIL_BYTES = 16_384
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessStartError(Exception):
+    """A child process ended, or ran out of time, before it was ready. The message ends with the tail of its log."""
+
+    def __init__(self, name: str, what: str, log_path: Path) -> None:
+        tail = log_tail(log_path)
+        super().__init__(f"{name} did not start: {what}; its log {log_path} ends with:\n{tail or '(nothing)'}")
+
+
+class Child:
+    """A running child process. `stop` it, or `kill` it where a crash is wanted; both may be called again."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log_path: Path) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the id of its process group."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for the signal that ended it; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the end and return the exit code. Raises TimeoutError."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.name} (pid {self.pid}) still runs after {timeout_s} s") from None
+
+    def stop(self, grace_s: float = 10.0) -> int:
+        """Ask it to end (SIGTERM); after the grace kill it and its whole group (SIGKILL). Returns the exit code."""
+        if self.exit_code is None:
+            self._process.terminate()
+            try:
+                return self.wait(grace_s)
+            except TimeoutError:
+                return self.kill()
+        return self._process.returncode
+
+    def kill(self) -> int:
+        """End it and its whole group at once (SIGKILL). Returns the exit code."""
+        if self.exit_code is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        return self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    log_path: Path,
+    ready: Callable[[], bool],
+    deadline_s: float,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+) -> Child:
+    """Start a program and return when `ready()` is true. Raises ProcessStartError, with nothing left running.
+
+    `ready` is asked every few hundredths of a second and must answer quickly. The log file is begun anew.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    shim = [sys.executable, "-S", "-P", str(Path(__file__).resolve()), str(os.getpid())]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*shim, *arguments] if sys.platform == "linux" else list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=dict(environment) if environment is not None else None,
+            cwd=working_directory,
+            start_new_session=True,
+        )
+    child = Child(name, process, log_path)
+    try:
+        _wait_until_ready(child, ready, deadline_s)
+    except BaseException:
+        child.kill()
+        raise
+    return child
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now. Another process may take it before you do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def log_tail(path: Path) -> str:
+    """The last lines of a log file; nothing where there is no such file."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def _wait_until_ready(child: Child, ready: Callable[[], bool], deadline_s: float) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not ready():
+        if child.exit_code is not None:
+            raise ProcessStartError(child.name, f"it ended with {child.exit_code} before it was ready", child.log_path)
+        if time.monotonic() > deadline:
+            raise ProcessStartError(child.name, f"it was not ready within {deadline_s:g} s", child.log_path)
+        time.sleep(_POLL_S)
+
+
+def _become(parent_pid: int, arguments: list[str]) -> None:
+    """Ask for SIGTERM at the parent's end, then become the program. Without the kernel's help, just become it."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        parent_pid = os.getppid()
+    if os.getppid() != parent_pid:
+        sys.exit("the parent process ended before its child began")
+    try:
+        os.execvp(arguments[0], arguments)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        sys.exit(f"{arguments[0]} cannot be run: {error}")
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), sys.argv[2:])
