@@ -55,6 +55,8 @@ class Rollout(BaseModel):
     verdicts: list[Verdict] = Field(default_factory=list)
     reason: str = ""
     requested_by: str
+    ended_by: str = ""
+    """The id of the command that ended it; empty where Slipway ended it by itself."""
 
     @property
     def weight_bp(self) -> int:

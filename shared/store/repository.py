@@ -1,10 +1,17 @@
 """Loading and saving aggregates: every save is one conditional write, followed by the delivery of the outbox."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError, UnavailableError
+from shared.core.errors import (
+    AlreadyExistsError,
+    ChangedMeanwhileError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    UnavailableError,
+)
 from shared.store.aggregate import Aggregate
 from shared.store.outbox import Outbox
 from shared.store.ports import DocumentStore
@@ -19,6 +26,13 @@ class Loaded[A: Aggregate](NamedTuple):
 
     aggregate: A
     etag: str
+
+
+class AggregatePage[A: Aggregate](NamedTuple):
+    """A page of aggregates; `continuation` is None on the last page."""
+
+    items: list[A]
+    continuation: str | None
 
 
 class Repository[A: Aggregate]:
@@ -69,29 +83,38 @@ class Repository[A: Aggregate]:
             return self._deliver(Loaded(loaded.aggregate, stored.etag))
         raise ChangedMeanwhileError(f"{document_id} of {partition}")
 
-    def deliver(self, partition: str, document_id: str) -> None:
-        """Deliver what stands in an aggregate's outbox. Raises UnavailableError."""
-        loaded = self._load(partition, document_id)
-        if loaded:
-            self._deliver_all(loaded)
+    def deliver_outboxes(self) -> int:
+        """Deliver every outbox that waits. Returns how many there were. Raises UnavailableError."""
+        count = 0
+        for waiting in list(self.where(outbox_pending=True)):
+            loaded = self._load(waiting.partition, waiting.id)
+            try:
+                if loaded:
+                    self._deliver_all(loaded)
+            except (IntegrityError, ConflictError):
+                # One outbox that cannot be delivered must not keep the others waiting.
+                _log.exception("the outbox of %s cannot be delivered", waiting.stream)
+            count += 1
+        return count
 
     def where(self, *, partition: str | None = None, **fields: str | int | bool) -> Iterator[A]:
         """The aggregates of this type with these values in their top-level fields."""
-        for body in self._bodies(partition, fields):
-            yield self._kind.from_body(body)
-
-    def _bodies(self, partition: str | None, fields: Mapping[str, str | int | bool]) -> Iterator[Mapping[str, object]]:
-        where = {"kind": self._kind.model_fields["kind"].default, **fields}
         continuation = None
         while True:
-            page = self._documents.query(
-                self._kind.container, partition=partition, where=where, continuation=continuation
-            )
-            for stored in page.items:
-                yield stored.body
+            page = self.page(partition=partition, continuation=continuation, **fields)
+            yield from page.items
             if page.continuation is None:
                 return
             continuation = page.continuation
+
+    def page(
+        self, *, partition: str | None = None, continuation: str | None = None, **fields: str | int | bool
+    ) -> AggregatePage[A]:
+        """A page of them. Raises InvalidInputError for a continuation that no page gave."""
+        where = {"kind": self._kind.model_fields["kind"].default, **fields}
+        page = self._documents.query(self._kind.container, partition=partition, where=where, continuation=continuation)
+        items = [self._kind.from_body(stored.body) for stored in page.items]
+        return AggregatePage(items, page.continuation)
 
     def _load(self, partition: str, document_id: str) -> Loaded[A] | None:
         stored = self._documents.get(self._kind.container, partition, document_id)

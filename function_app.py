@@ -1,0 +1,9 @@
+"""The functions app: registers the blueprints of functions/, nothing else."""
+
+import azure.functions as func
+
+from functions import admin, registration, rollouts, sweeping, validation
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+for blueprint in (registration.bp, validation.bp, rollouts.bp, sweeping.bp, admin.bp):
+    app.register_functions(blueprint)

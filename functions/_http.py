@@ -1,0 +1,81 @@
+"""The HTTP edge: errors become status codes here, and nowhere else."""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import azure.functions as func
+from pydantic import BaseModel, ValidationError
+
+from shared.core.errors import (
+    ConflictError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    SlipwayError,
+    UnavailableError,
+)
+
+MAX_BODY_BYTES = 1_000_000
+
+_STATUS: tuple[tuple[type[SlipwayError], int, str], ...] = (
+    (InvalidInputError, 400, "invalid_input"),
+    (NotFoundError, 404, "not_found"),
+    (ConflictError, 409, "conflict"),
+    (UnavailableError, 503, "unavailable"),
+    (IntegrityError, 500, "integrity"),
+)
+
+_log = logging.getLogger(__name__)
+
+type Handler = Callable[[func.HttpRequest], func.HttpResponse]
+type Answer = Callable[[func.HttpRequest], Mapping[str, Any] | func.HttpResponse]
+
+
+def answering(answer: Answer) -> Handler:
+    """Make a function's JSON value a response, and its errors too."""
+
+    @functools.wraps(answer)
+    def handle(req: func.HttpRequest) -> func.HttpResponse:
+        try:
+            value = answer(req)
+        except SlipwayError as error:
+            status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+            return _error(status, code, str(error))
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer without its details
+            _log.exception("%s %s failed", req.method, req.url)
+            return _error(500, "internal", "this is a fault in Slipway: the functions app's log has the details")
+        return value if isinstance(value, func.HttpResponse) else json_response(value)
+
+    # The worker resolves a wrapped function's own annotations, which differ.
+    handle.__annotations__ = {"req": func.HttpRequest, "return": func.HttpResponse}
+    return handle
+
+
+def json_response(value: Mapping[str, Any], status: int = 200) -> func.HttpResponse:
+    """A JSON response."""
+    return func.HttpResponse(json.dumps(value), status_code=status, mimetype="application/json")
+
+
+def listing(items: Iterable[Mapping[str, Any]], continuation: str | None = None) -> dict[str, Any]:
+    """A list as the API gives it: a page, and what `?continuation=` gives the next; null on the last."""
+    return {"items": list(items), "continuation": continuation}
+
+
+def body_of[M: BaseModel](req: func.HttpRequest, model: type[M]) -> M:
+    """The request's body, an empty one as `{}`. Raises InvalidInputError saying which field is wrong."""
+    data = req.get_body()
+    if len(data) > MAX_BODY_BYTES:
+        raise InvalidInputError(f"the body has {len(data)} bytes: at most {MAX_BODY_BYTES} are taken")
+    try:
+        return model.model_validate_json(data or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise InvalidInputError(f"{where}: {first['msg']}") from None
+
+
+def _error(status: int, code: str, message: str) -> func.HttpResponse:
+    return json_response({"error": {"code": code, "message": message}}, status)

@@ -1,0 +1,73 @@
+"""Composes the services from the environment: the one place in the app that chooses adapters.
+
+Each process composes once, on first use, so that importing the app connects to nothing.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+
+from shared.validation.sandbox import SandboxLimits
+
+from shared.audit.service import AuditService
+from shared.core.clock import SystemClock
+from shared.core.settings import Settings
+from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registry.service import RegistryService
+from shared.rollout.documents import Endpoint
+from shared.rollout.service import RolloutService
+from shared.store.aggregate import Aggregate
+from shared.store.open import open_blobs, open_documents, open_queues
+from shared.store.outbox import Outbox
+from shared.store.ports import BlobStore, DocumentStore
+from shared.store.repository import Repository
+from shared.sweep import SweepService
+from shared.validation.service import ValidationService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the functions call."""
+
+    registry: RegistryService
+    validation: ValidationService
+    rollouts: RolloutService
+    audit: AuditService
+    sweep: SweepService
+    documents: DocumentStore
+    blobs: BlobStore
+
+
+@cache
+def services() -> Services:
+    """The services of this process. Raises InvalidInputError where a setting is absent or wrong."""
+    settings = Settings.from_env(os.environ)
+    clock = SystemClock()
+    documents, blobs, queues = open_documents(settings), open_blobs(settings), open_queues(settings)
+    outbox = Outbox(documents, blobs, queues, clock)
+
+    def repository[A: Aggregate](kind: type[A]) -> Repository[A]:
+        return Repository(kind, documents, outbox)
+
+    models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
+    endpoints = repository(Endpoint)
+    limits = SandboxLimits()
+    registry = RegistryService(models=models, versions=versions, drops=drops, blobs=blobs, clock=clock, limits=limits)
+    rollouts = RolloutService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock)
+    return Services(
+        registry=registry,
+        validation=ValidationService(versions=versions, registry=registry, blobs=blobs, clock=clock, limits=limits),
+        rollouts=rollouts,
+        audit=AuditService(documents, {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}),
+        sweep=SweepService(
+            outboxes=(models, versions, drops, endpoints),
+            versions=versions,
+            registry=registry,
+            rollouts=rollouts,
+            queues=queues,
+            grace=timedelta(seconds=settings.sweep_grace_s),
+        ),
+        documents=documents,
+        blobs=blobs,
+    )

@@ -1,0 +1,25 @@
+"""A drop in the incoming container leads to a registration: by event, or by the sweep's message."""
+
+import azure.functions as func
+from azurefunctions.extensions.bindings import blob
+
+from functions._services import services
+from shared.core.messages import Queue, RegisterDrop
+
+bp = func.Blueprint()
+
+
+@bp.function_name("register")
+@bp.blob_trigger(
+    arg_name="drop", path="incoming/{name}", connection="SlipwayStorage", source=func.BlobSource.EVENT_GRID
+)
+def register(drop: blob.BlobClient) -> None:
+    """Register a drop. Only a client is bound: a model's bytes never cross the trigger."""
+    services().registry.register(drop.blob_name)
+
+
+@bp.function_name("register_again")
+@bp.queue_trigger(arg_name="message", queue_name=Queue.REGISTRATIONS.value, connection="SlipwayStorage")
+def register_again(message: func.QueueMessage) -> None:
+    """Register a drop whose event was lost."""
+    services().registry.register(RegisterDrop.model_validate_json(message.get_body()).blob)

@@ -1,0 +1,31 @@
+"""Rollout commands and ticks, by message."""
+
+import logging
+
+import azure.functions as func
+
+from functions._services import services
+from shared.core.errors import ConflictError, NotFoundError
+from shared.core.messages import Queue, RolloutCommand, RolloutTick
+
+bp = func.Blueprint()
+
+_log = logging.getLogger(__name__)
+
+
+@bp.function_name("rollout_command")
+@bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_COMMANDS.value, connection="SlipwayStorage")
+def rollout_command(message: func.QueueMessage) -> None:
+    """Carry out a rollout command. One that the state does not allow is answered in the log: again would not help."""
+    command = RolloutCommand.model_validate_json(message.get_body())
+    try:
+        services().rollouts.handle(command)
+    except (ConflictError, NotFoundError) as error:
+        _log.warning("command %s is refused: %s", command.command_id, error)
+
+
+@bp.function_name("rollout_tick")
+@bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_TICKS.value, connection="SlipwayStorage")
+def rollout_tick(message: func.QueueMessage) -> None:
+    """Look at a rollout's evidence."""
+    services().rollouts.tick(RolloutTick.model_validate_json(message.get_body()))

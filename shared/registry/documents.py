@@ -1,0 +1,178 @@
+"""The registry's documents: a model, its versions, and the drops that they came from."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.core.canonical import digest_of_bytes
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.manifest import Manifest
+from shared.registry.policy import Policy
+from shared.store.aggregate import Aggregate
+from shared.store.ports import Container
+
+MODEL_ID = "model"
+NO_MODEL = "-"
+"""The partition of drops whose path does not name a model."""
+
+
+class Model(Aggregate):
+    """A model: its policy, and which version number each dropped content has."""
+
+    container: ClassVar[Container] = Container.MODELS
+
+    id: str = MODEL_ID
+    kind: Literal["model"] = "model"
+    model: str
+    policy: Policy = Policy()
+    latest_version: int = 0
+    versions: dict[str, int] = Field(default_factory=dict)
+    """The version number of each drop's digest."""
+
+    @property
+    def stream(self) -> str:
+        """The name of its audit stream."""
+        return f"model:{self.model}"
+
+    @property
+    def partition(self) -> str:
+        """Its container's partition key."""
+        return self.model
+
+    def number_for(self, digest: str, now: datetime) -> tuple[int, bool]:
+        """The version number of a content, and whether it was given just now."""
+        if digest in self.versions:
+            return self.versions[digest], False
+        self.latest_version += 1
+        self.versions = {**self.versions, digest: self.latest_version}
+        self.record("version_numbered", now, version=self.latest_version, digest=digest)
+        return self.latest_version, True
+
+
+class VersionState(StrEnum):
+    """Where a version stands in its life."""
+
+    REGISTERED = "registered"
+    """Known, without a verdict."""
+    VALIDATED = "validated"
+    REJECTED = "rejected"
+
+
+class ValidationSummary(BaseModel):
+    """What validation concluded; the whole report is the blob `report_blob` of the reports container."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: Outcome
+    verdicts: list[Verdict]
+    metrics: dict[str, float]
+    report_blob: str
+
+
+class ModelVersion(Aggregate):
+    """A version of a model: what was dropped, the parts it had, and what validation concluded."""
+
+    container: ClassVar[Container] = Container.MODELS
+
+    id: str
+    kind: Literal["version"] = "version"
+    model: str
+    version: int
+    state: VersionState = VersionState.REGISTERED
+    drop: str
+    """The blob that it came from, in the `incoming` container."""
+    digest: str
+    """SHA-256 of that blob."""
+    artifact_digest: str
+    """SHA-256 of the ONNX file."""
+    artifact_size_bytes: int
+    validation_digest: str | None = None
+    reference_digest: str | None = None
+    golden_digest: str | None = None
+    manifest: Manifest
+    registered_at: AwareDatetime
+    decided_at: AwareDatetime | None = None
+    attempts: int = 0
+    """How often its validation was begun."""
+    attempted_at: AwareDatetime
+    validation: ValidationSummary | None = None
+    rollout_pending: bool = False
+    """Whether a rollout was asked for by policy and has not been seen to begin."""
+
+    @property
+    def stream(self) -> str:
+        """The name of its audit stream."""
+        return f"version:{self.model}:{self.version}"
+
+    @property
+    def partition(self) -> str:
+        """Its container's partition key."""
+        return self.model
+
+
+class DropState(StrEnum):
+    """What became of a drop."""
+
+    RECEIVED = "received"
+    """Seen; its registration has begun and not ended."""
+    REGISTERED = "registered"
+    REFUSED = "refused"
+
+
+class Drop(Aggregate):
+    """A blob that was dropped, in one state of its content (its ETag)."""
+
+    container: ClassVar[Container] = Container.MODELS
+
+    id: str
+    kind: Literal["drop"] = "drop"
+    model: str
+    blob: str
+    etag: str
+    state: DropState = DropState.RECEIVED
+    code: str = ""
+    reason: str = ""
+    version: int | None = None
+    seen_at: AwareDatetime
+    attempts: int = 0
+    """How often its registration was begun."""
+    attempted_at: AwareDatetime
+
+    @property
+    def stream(self) -> str:
+        """The name of its audit stream."""
+        return f"drop:{self.id.removeprefix('drop-')}"
+
+    @property
+    def partition(self) -> str:
+        """Its container's partition key."""
+        return self.model
+
+
+def version_id(version: int) -> str:
+    """The id of a version's document: its order is the order of the numbers."""
+    return f"version-{version:09d}"
+
+
+def drop_id(blob: str, etag: str) -> str:
+    """The id of a drop's document: the same content at the same place is the same drop."""
+    return f"drop-{digest_of_bytes(f'{blob}\0{etag}'.encode())[:32]}"
+
+
+def version_facts(version: ModelVersion) -> dict[str, Any]:
+    """What the audit says of a version when it is registered."""
+    return version.model_dump(
+        mode="json",
+        include={
+            "version",
+            "drop",
+            "digest",
+            "artifact_digest",
+            "artifact_size_bytes",
+            "validation_digest",
+            "reference_digest",
+            "manifest",
+        },
+    )

@@ -1,0 +1,103 @@
+"""The sweep: does again whatever a lost event or a crash left undone.
+
+It looks at state, never at events: undelivered outboxes, drops without an end, versions without a verdict, asked-for
+rollouts that did not begin, overdue ticks. It sends the message that should have come; the handlers do the work.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from shared.core.messages import QUEUE_OF, CommandKind, RegisterDrop, RolloutCommand, ValidateVersion
+from shared.registry.documents import ModelVersion
+from shared.registry.service import RegistryService
+from shared.rollout.documents import automatic_command_id
+from shared.rollout.service import RolloutService
+from shared.store.ports import QueueSender
+from shared.store.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """How much a sweep found undone."""
+
+    outboxes: int
+    drops: int
+    validations: int
+    starts: int
+    ticks: int
+
+
+class Outboxes(Protocol):
+    """The outboxes of the aggregates of one type."""
+
+    def deliver_outboxes(self) -> int:
+        """Deliver those that wait; how many there were."""
+        ...
+
+
+class SweepService:
+    """Sweeps. Several at once do no harm: what they send twice has its effect once."""
+
+    def __init__(
+        self,
+        *,
+        outboxes: Iterable[Outboxes],
+        versions: Repository[ModelVersion],
+        registry: RegistryService,
+        rollouts: RolloutService,
+        queues: QueueSender,
+        grace: timedelta,
+    ) -> None:
+        self._outboxes = tuple(outboxes)
+        self._versions = versions
+        self._registry = registry
+        self._rollouts = rollouts
+        self._queues = queues
+        self._grace = grace
+
+    def sweep(self) -> Swept:
+        """Sweep once. Raises UnavailableError."""
+        swept = Swept(
+            outboxes=sum(outboxes.deliver_outboxes() for outboxes in self._outboxes),
+            drops=self._send(self._registry.missed_drops(self._grace)),
+            validations=self._send(self._registry.missed_validations(self._grace)),
+            starts=self._settle_starts(),
+            ticks=self._rollouts.resend_overdue(self._grace),
+        )
+        _log.info("swept: %s", swept)
+        return swept
+
+    def _settle_starts(self) -> int:
+        """Ask again for each automatic rollout that did not begin; note those that did."""
+        count = 0
+        for version in list(self._versions.where(rollout_pending=True)):
+            if self._rollouts.answers_automatic_start(version):
+                self._versions.change(version.partition, version.id, _settle)
+            else:
+                command = RolloutCommand(
+                    command=CommandKind.START,
+                    command_id=automatic_command_id(version.model, version.version),
+                    endpoint=version.model,
+                    version=version.version,
+                    requested_by="policy",
+                )
+                count += self._send([command])
+        return count
+
+    def _send(self, messages: Iterable[RegisterDrop | ValidateVersion | RolloutCommand]) -> int:
+        count = 0
+        for message in messages:
+            self._queues.send(QUEUE_OF[type(message)], json.dumps(message.model_dump(mode="json")))
+            count += 1
+        return count
+
+
+def _settle(version: ModelVersion) -> bool:
+    version.rollout_pending = False
+    return True

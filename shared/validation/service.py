@@ -1,0 +1,163 @@
+"""Validation of registered versions: fetches the parts, has them checked in the sandbox, records the verdicts.
+
+A version is decided once. Two validations of one version may run at once after a crash or a double event: the first to
+save decides, and the other finds a version that is decided.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from shared.core.canonical import digest_of
+from shared.core.clock import Clock
+from shared.core.errors import IntegrityError, NotFoundError
+from shared.core.ids import VersionNumber
+from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.registry.documents import ModelVersion, ValidationSummary, VersionState, version_id
+from shared.registry.service import MAX_DROP_BYTES, RegistryService
+from shared.rollout.documents import automatic_command_id
+from shared.routing.plan import artifact_blob_name
+from shared.store.ports import BlobContainer, BlobStore
+from shared.store.repository import Repository
+from shared.validation.report import ValidationReport
+from shared.validation.sandbox import SandboxLimits, Validation, run_validation
+
+_log = logging.getLogger(__name__)
+
+
+class ValidationService:
+    """Validates versions."""
+
+    def __init__(
+        self,
+        *,
+        versions: Repository[ModelVersion],
+        registry: RegistryService,
+        blobs: BlobStore,
+        clock: Clock,
+        limits: SandboxLimits,
+    ) -> None:
+        self._versions = versions
+        self._registry = registry
+        self._blobs = blobs
+        self._clock = clock
+        self._limits = limits
+
+    def validate(self, message: ValidateVersion) -> ModelVersion | None:
+        """Validate a version, unless it is decided. None where it does not exist. Raises UnavailableError."""
+        try:
+            version = self._begin(message)
+        except NotFoundError:
+            _log.warning("version %s of %s does not exist and is not validated", message.version, message.model)
+            return None
+        if version.state is not VersionState.REGISTERED:
+            return version
+        policy = self._registry.model(version.model).policy
+        with tempfile.TemporaryDirectory(prefix="slipway-validation-") as folder:
+            validation = self._check(version, Path(folder))
+            golden_digest = None
+            if validation.golden:
+                golden_digest = validation.golden.digest
+                self._blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(golden_digest), validation.golden.path)
+        report_blob = self._store_report(version, validation.report)
+        return self._decide(version, validation.report, golden_digest, report_blob, rolls_out=policy.rollout.automatic)
+
+    def report(self, model: str, number: VersionNumber) -> Mapping[str, object]:
+        """The whole report of a version's validation. Raises NotFoundError where there is none."""
+        version = self._registry.version(model, number)
+        blob = None
+        if version.validation:
+            blob = self._blobs.read(BlobContainer.REPORTS, version.validation.report_blob, max_bytes=10_000_000)
+        if blob is None:
+            raise NotFoundError(f"a validation report of version {number} of model {model!r}")
+        return ValidationReport.model_validate_json(blob.data).model_dump(mode="json")
+
+    def _begin(self, message: ValidateVersion) -> ModelVersion:
+        now = self._clock.now()
+
+        def begin(version: ModelVersion) -> bool:
+            if version.state is not VersionState.REGISTERED:
+                return False
+            version.attempts += 1
+            version.attempted_at = now
+            return True
+
+        return self._versions.change(message.model, version_id(message.version), begin)
+
+    def _check(self, version: ModelVersion, folder: Path) -> Validation:
+        parts = {
+            "model": self._fetch(version.artifact_digest, folder / "model"),
+            "validation": self._fetch(version.validation_digest, folder / "validation"),
+            "reference": self._fetch(version.reference_digest, folder / "reference"),
+        }
+        model = parts["model"]
+        if model is None:
+            raise IntegrityError(f"version {version.version} of {version.model} has no artifact")
+        workdir = folder / "work"
+        workdir.mkdir()
+        return run_validation(
+            model=model,
+            validation=parts["validation"],
+            reference=parts["reference"],
+            manifest=version.manifest,
+            policy=self._registry.model(version.model).policy.validation,
+            workdir=workdir,
+            limits=self._limits,
+        )
+
+    def _fetch(self, digest: str | None, path: Path) -> Path | None:
+        if digest is None:
+            return None
+        name = artifact_blob_name(digest)
+        info = self._blobs.info(BlobContainer.ARTIFACTS, name)
+        if info is None:
+            raise IntegrityError(f"artifact {name} is gone: restore it, or drop the model again")
+        found = self._blobs.download(BlobContainer.ARTIFACTS, name, path, etag=info.etag, max_bytes=MAX_DROP_BYTES)
+        if found != digest:
+            raise IntegrityError(f"artifact {name} holds bytes of digest {found}: it was changed after registration")
+        return path
+
+    def _store_report(self, version: ModelVersion, report: ValidationReport) -> str:
+        body = report.model_dump(mode="json")
+        name = f"{version.model}/{version.version}/validation-{digest_of(body)[:16]}.json"
+        self._blobs.create(BlobContainer.REPORTS, name, report.model_dump_json().encode())
+        return name
+
+    def _decide(
+        self,
+        version: ModelVersion,
+        report: ValidationReport,
+        golden_digest: str | None,
+        report_blob: str,
+        *,
+        rolls_out: bool,
+    ) -> ModelVersion:
+        now = self._clock.now()
+        summary = ValidationSummary(
+            outcome=report.outcome, verdicts=list(report.verdicts), metrics=report.metrics, report_blob=report_blob
+        )
+
+        def decide(current: ModelVersion) -> bool:
+            if current.state is not VersionState.REGISTERED:
+                return False
+            current.state = VersionState.VALIDATED if report.accepted else VersionState.REJECTED
+            current.decided_at = now
+            current.validation = summary
+            current.golden_digest = golden_digest
+            current.record(f"version_{current.state}", now, version=current.version, **summary.model_dump(mode="json"))
+            if report.accepted and rolls_out:
+                current.rollout_pending = True
+                current.send(
+                    RolloutCommand(
+                        command=CommandKind.START,
+                        command_id=automatic_command_id(current.model, current.version),
+                        endpoint=current.model,
+                        version=current.version,
+                        requested_by="policy",
+                        reason="validated",
+                    )
+                )
+            return True
+
+        return self._versions.change(version.partition, version.id, decide)
