@@ -1,0 +1,315 @@
+"""Blobs in Azure Storage, or in Azurite on one machine.
+
+A blob appears whole or not at all, and memory use does not grow with its size. A conditional write is told from its
+own earlier try: the SDK sends a request again when its answer was lost, and the second try would then be refused by
+what the first one wrote. Each write therefore marks the blob with an id of its own, in a metadata field that is not
+handed out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, StorageErrorCode
+
+from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
+from shared.store.azure_errors import azure_errors, translated
+from shared.store.ports import Blob, BlobContainer, BlobInfo
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""What is smaller goes up in one request; what is larger in blocks of this size."""
+
+CLIENT_OPTIONS: Mapping[str, Any] = {
+    "connection_timeout": 5,
+    "read_timeout": 30,
+    "initial_backoff": 1,
+    "increment_base": 2,
+    "random_jitter_range": 1,
+    "retry_total": 3,
+    "max_single_get_size": 4 * 1024 * 1024,
+    "max_chunk_get_size": 4 * 1024 * 1024,
+    "max_single_put_size": BLOCK_BYTES,
+}
+
+_SERVICE = "blob storage"
+_MARK = "slipwaywrite"
+_READ_TRIES = 3
+_MAX_NAME_CHARS = 1024
+_MAX_METADATA_BYTES = 7 * 1024
+"""Azure's limit is 8 KB; the mark needs room."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_METADATA_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class AzureBlobs:
+    """The blob port on a storage account."""
+
+    def __init__(self, service: BlobServiceClient) -> None:
+        """Use a client made with CLIENT_OPTIONS."""
+        self._service = service
+
+    @classmethod
+    def from_connection_string(cls, connection_string: str) -> AzureBlobs:
+        """Reach storage by key. Raises InvalidInputError for a malformed connection string."""
+        try:
+            return cls(BlobServiceClient.from_connection_string(connection_string, **CLIENT_OPTIONS))
+        except ValueError as error:
+            raise InvalidInputError(f"the storage connection string is malformed: {error}") from error
+
+    @classmethod
+    def from_credential(cls, url: str, credential: TokenCredential) -> AzureBlobs:
+        """Reach the blob endpoint `url` with a token credential."""
+        return cls(BlobServiceClient(url, credential=credential, **CLIENT_OPTIONS))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._service.close()
+
+    def ensure_containers(self) -> None:
+        """Create the containers that are absent: on one machine alone, for in Azure they are deployed."""
+        with azure_errors(_SERVICE):
+            for container in BlobContainer:
+                try:
+                    self._service.create_container(container.value)
+                except ResourceExistsError:
+                    continue
+
+    def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
+        """See BlobStore.info."""
+        found = self._properties(self._client(container, name))
+        return None if found is None else _info(name, found)
+
+    def read(self, container: BlobContainer, name: str, *, max_bytes: int) -> Blob | None:
+        """See BlobStore.read."""
+        client = self._client(container, name)
+        for _ in range(_READ_TRIES):
+            try:
+                stream = client.download_blob(decompress=False)
+                _check_size(_named(container, name), stream.size, max_bytes)
+                return Blob(info=_info(name, stream.properties), data=stream.readall())
+            except ResourceNotFoundError as error:
+                _require_container(error)
+                return None
+            except ResourceModifiedError:
+                continue  # replaced between two of the download's requests
+            except AzureError as error:
+                raise translated(_SERVICE, error) from error
+        raise UnavailableError(_SERVICE, f"{_named(container, name)} kept changing while it was read")
+
+    def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
+        """See BlobStore.download. Raises FileExistsError, and leaves the file alone, where `path` exists."""
+        client = self._client(container, name)
+        with path.open("xb") as file:
+            try:
+                return _copied(client, file, _named(container, name), etag=etag, max_bytes=max_bytes)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+    def create(
+        self, container: BlobContainer, name: str, source: bytes | Path, *, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """See BlobStore.create."""
+        client = self._client(container, name)
+        marked = _marked(metadata)
+        if isinstance(source, Path) and self._properties(client) is not None:
+            return False  # spares the upload of a large file
+        try:
+            _upload(client, source, marked, match_condition=MatchConditions.IfMissing)
+        except AzureError as error:
+            if not _met_another_state(error):
+                raise translated(_SERVICE, error) from error
+            standing = self._properties(client)
+            if standing is None:
+                raise UnavailableError(_SERVICE, f"{_named(container, name)} was removed meanwhile") from error
+            return _is_marked(standing, marked)
+        return True
+
+    def replace(
+        self,
+        container: BlobContainer,
+        name: str,
+        data: bytes,
+        *,
+        etag: str,
+        metadata: Mapping[str, str] | None = None,
+    ) -> BlobInfo:
+        """See BlobStore.replace."""
+        client = self._client(container, name)
+        marked = _marked(metadata)
+        try:
+            written = _upload(
+                client, data, marked, etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified
+            )
+        except AzureError as error:
+            if isinstance(error, ResourceNotFoundError):
+                _require_container(error)
+            elif not _met_another_state(error):
+                raise translated(_SERVICE, error) from error
+            standing = self._properties(client)
+            if standing is None or not _is_marked(standing, marked):
+                raise ChangedMeanwhileError(_named(container, name)) from error
+            return _info(name, standing)
+        return BlobInfo(
+            name=name,
+            etag=_etag(written["etag"]),
+            size_bytes=len(data),
+            last_modified=written["last_modified"],
+            metadata=dict(metadata or {}),
+        )
+
+    def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
+        """See BlobStore.list."""
+        client = self._service.get_container_client(container.value)
+        with azure_errors(_SERVICE):
+            for found in client.list_blobs(name_starts_with=prefix or None, include=["metadata"]):
+                yield _info(found.name, found)
+
+    def _client(self, container: BlobContainer, name: str) -> BlobClient:
+        _check_name(name)
+        return self._service.get_blob_client(container.value, name)
+
+    def _properties(self, client: BlobClient) -> BlobProperties | None:
+        try:
+            return client.get_blob_properties()
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return None
+        except AzureError as error:
+            raise translated(_SERVICE, error) from error
+
+
+def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], **condition: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Upload whole, under a condition on the blob as it stands."""
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as stream:
+        first = stream.read(BLOCK_BYTES)
+        if len(first) < BLOCK_BYTES:
+            return client.upload_blob(first, length=len(first), overwrite=True, metadata=metadata, **condition)
+        # The SDK names blocks by their offset, so that two uploads to one name would mix. Ours have names of their own.
+        upload, block = uuid4().hex, first
+        blocks: list[BlobBlock] = []
+        while block:
+            blocks.append(BlobBlock(block_id=f"{upload}-{len(blocks):05d}"))
+            client.stage_block(blocks[-1].id, block, length=len(block))
+            block = stream.read(BLOCK_BYTES)
+        return client.commit_block_list(blocks, metadata=metadata, **condition)
+
+
+def _copied(client: BlobClient, file: IO[bytes], named: str, *, etag: str, max_bytes: int) -> str:
+    """Stream a blob into an open file; its SHA-256."""
+    hashed = hashlib.sha256()
+    copied_bytes = 0
+    try:
+        stream = client.download_blob(
+            etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
+        )
+        _check_size(named, stream.size, max_bytes)
+        for chunk in stream.chunks():
+            copied_bytes += len(chunk)
+            _check_size(named, copied_bytes, max_bytes)
+            hashed.update(chunk)
+            file.write(chunk)
+    except ResourceNotFoundError as error:
+        _require_container(error)
+        raise NotFoundError(named) from error
+    except ResourceModifiedError as error:
+        raise ChangedMeanwhileError(named) from error
+    except AzureError as error:
+        raise translated(_SERVICE, error) from error
+    if copied_bytes != stream.size:
+        raise UnavailableError(_SERVICE, f"{named} has {stream.size} bytes, and {copied_bytes} arrived")
+    return hashed.hexdigest()
+
+
+def _info(name: str, found: BlobProperties) -> BlobInfo:
+    metadata = {key.lower(): value for key, value in (found.metadata or {}).items()}
+    metadata.pop(_MARK, None)
+    return BlobInfo(
+        name=name,
+        etag=_etag(found.etag),
+        size_bytes=found.size,
+        last_modified=found.last_modified,
+        metadata=metadata,
+    )
+
+
+def _marked(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    plain = dict(metadata or {})
+    for key, value in plain.items():
+        if not _METADATA_NAME.fullmatch(key) or key == _MARK:
+            raise InvalidInputError(f"{key[:80]!r} is not a metadata name: use lower-case letters, digits, underscores")
+        if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
+            raise InvalidInputError(
+                f"the metadata {key!r} is {value[:80]!r}: use printable ASCII, without outer spaces"
+            )
+    if sum(len(key) + len(value) for key, value in plain.items()) > _MAX_METADATA_BYTES:
+        raise InvalidInputError(f"the metadata is larger than {_MAX_METADATA_BYTES} bytes: keep it in the blob")
+    return plain | {_MARK: uuid4().hex}
+
+
+def _is_marked(found: BlobProperties, marked: Mapping[str, str]) -> bool:
+    metadata = {key.lower(): value for key, value in (found.metadata or {}).items()}
+    return metadata.get(_MARK) == marked[_MARK]
+
+
+def _met_another_state(error: AzureError) -> bool:
+    """Whether a conditional write was refused for what stands under the name."""
+    if isinstance(error, ResourceExistsError | ResourceModifiedError):
+        return True
+    # Another writer's commit discards the blocks that we have staged.
+    return isinstance(error, HttpResponseError) and _code(error) == StorageErrorCode.INVALID_BLOCK_LIST
+
+
+def _require_container(error: ResourceNotFoundError) -> None:
+    """Raises UnavailableError where it is the container that is absent, not the blob."""
+    if _code(error) == StorageErrorCode.CONTAINER_NOT_FOUND:
+        raise translated(_SERVICE, error) from error
+
+
+def _code(error: HttpResponseError) -> str | None:
+    code: str | None = getattr(error, "error_code", None)
+    return code
+
+
+def _check_name(name: str) -> None:
+    # A dot segment would be resolved on the way, and reach another blob or container.
+    if (
+        not 0 < len(name) <= _MAX_NAME_CHARS
+        or _CONTROL.search(name)
+        or name.endswith(".")
+        or not {".", ".."}.isdisjoint(name.split("/"))
+    ):
+        raise InvalidInputError(
+            f"{name[:80]!r} is not a blob name: use 1 to {_MAX_NAME_CHARS} characters, no backslash, no control "
+            "character, no part that is . or .., no dot at the end"
+        )
+
+
+def _check_size(named: str, size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise InvalidInputError(f"{named} has {size_bytes} bytes, and at most {max_bytes} are read")
+
+
+def _named(container: BlobContainer, name: str) -> str:
+    return f"the blob {container}/{name}"
+
+
+def _etag(text: str) -> str:
+    return text.strip('"')
