@@ -6,7 +6,7 @@ its version's number belongs to its digest, and each step first looks for the ef
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -51,6 +51,7 @@ class RegistryService:
         blobs: BlobStore,
         clock: Clock,
         limits: SandboxLimits,
+        intake: Callable[..., Intake] = run_intake,
     ) -> None:
         self._models = models
         self._versions = versions
@@ -58,6 +59,7 @@ class RegistryService:
         self._blobs = blobs
         self._clock = clock
         self._limits = limits
+        self._intake = intake
 
     def register(self, blob: str) -> Drop | None:
         """Take in what lies at `blob` in the incoming container. None where nothing lies there any more.
@@ -197,7 +199,7 @@ class RegistryService:
             return number, digest
         workdir = folder / "parts"
         workdir.mkdir()
-        intake = run_intake(path, filename=filename, workdir=workdir, limits=self._limits)
+        intake = self._intake(path, filename=filename, workdir=workdir, limits=self._limits)
         for part in intake.parts:
             self._blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(part.digest), part.path)
         return self._number(name, info, digest, intake), digest

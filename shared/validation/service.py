@@ -6,7 +6,7 @@ save decides, and the other finds a version that is decided.
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from shared.core.canonical import digest_of
@@ -37,12 +37,14 @@ class ValidationService:
         blobs: BlobStore,
         clock: Clock,
         limits: SandboxLimits,
+        check: Callable[..., Validation] = run_validation,
     ) -> None:
         self._versions = versions
         self._registry = registry
         self._blobs = blobs
         self._clock = clock
         self._limits = limits
+        self._check_parts = check
 
     def validate(self, message: ValidateVersion) -> ModelVersion | None:
         """Validate a version, unless it is decided. None where it does not exist. Raises UnavailableError."""
@@ -96,7 +98,7 @@ class ValidationService:
             raise IntegrityError(f"version {version.version} of {version.model} has no artifact")
         workdir = folder / "work"
         workdir.mkdir()
-        return run_validation(
+        return self._check_parts(
             model=model,
             validation=parts["validation"],
             reference=parts["reference"],

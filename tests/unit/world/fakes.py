@@ -1,0 +1,208 @@
+"""The ports, held in memory, for tests of the services. tests/contract/ holds what the real adapters do.
+
+Each port call is counted by a `Fuse`, which can end the "process" before or after any of them: what survives is what
+the ports hold, as after a SIGKILL.
+"""
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, InvalidInputError, NotFoundError
+from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
+
+
+class Killed(BaseException):
+    """The process died here. No handler of ours may catch it."""
+
+
+@dataclass
+class Fuse:
+    """Burns through once, at a numbered port call: before its effect, or after it."""
+
+    at: int | None = None
+    after: bool = False
+    calls: int = 0
+
+    def before_call(self) -> None:
+        """Die here if it is time, before the effect."""
+        self.calls += 1
+        if self.calls == self.at and not self.after:
+            raise Killed
+
+    def after_call(self) -> None:
+        """Die here if it is time, after the effect."""
+        if self.calls == self.at and self.after:
+            raise Killed
+
+
+@dataclass
+class FakeClock:
+    """A clock that the test moves."""
+
+    time: datetime = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """The time that the test set."""
+        return self.time
+
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeDocuments:
+    """Documents in a dictionary."""
+
+    fuse: Fuse
+    held: dict[tuple[Container, str, str], Stored] = field(default_factory=dict)
+    etags: Iterator[int] = field(default_factory=itertools.count)
+
+    def get(self, container: Container, partition: str, document_id: str) -> Stored | None:
+        """See the port."""
+        self.fuse.before_call()
+        return copy.deepcopy(self.held.get((container, partition, document_id)))
+
+    def create(self, container: Container, body: Mapping[str, Any]) -> Stored:
+        """See the port."""
+        self.fuse.before_call()
+        key = (container, str(body[PARTITION_KEY[container]]), str(body["id"]))
+        if key in self.held:
+            raise AlreadyExistsError(key[2])
+        return self._put(key, body)
+
+    def replace(self, container: Container, body: Mapping[str, Any], *, etag: str) -> Stored:
+        """See the port."""
+        self.fuse.before_call()
+        key = (container, str(body[PARTITION_KEY[container]]), str(body["id"]))
+        if key not in self.held:
+            raise NotFoundError(key[2])
+        if self.held[key].etag != etag:
+            raise ChangedMeanwhileError(key[2])
+        return self._put(key, body)
+
+    def query(
+        self,
+        container: Container,
+        *,
+        partition: str | None = None,
+        where: Mapping[str, str | int | bool] | None = None,
+        page_size: int = 100,
+        continuation: str | None = None,
+    ) -> Page:
+        """See the port."""
+        self.fuse.before_call()
+        keys = sorted(key for key in self.held if key[0] is container and partition in {None, key[1]})
+        keys = [key for key in keys if (where or {}).items() <= self.held[key].body.items()]
+        keys = [key for key in keys if continuation is None or "/".join(key) > continuation]
+        page, rest = keys[:page_size], keys[page_size:]
+        return Page(
+            items=[copy.deepcopy(self.held[key]) for key in page], continuation="/".join(page[-1]) if rest else None
+        )
+
+    def _put(self, key: tuple[Container, str, str], body: Mapping[str, Any]) -> Stored:
+        self.held[key] = Stored(body=copy.deepcopy(dict(body)), etag=str(next(self.etags)))
+        self.fuse.after_call()
+        return copy.deepcopy(self.held[key])
+
+
+@dataclass
+class FakeBlobs:
+    """Blobs in a dictionary."""
+
+    fuse: Fuse
+    clock: FakeClock
+    held: dict[tuple[BlobContainer, str], Blob] = field(default_factory=dict)
+    etags: Iterator[int] = field(default_factory=itertools.count)
+
+    def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
+        """See the port."""
+        self.fuse.before_call()
+        blob = self.held.get((container, name))
+        return blob.info if blob else None
+
+    def read(self, container: BlobContainer, name: str, *, max_bytes: int) -> Blob | None:
+        """See the port."""
+        self.fuse.before_call()
+        blob = self.held.get((container, name))
+        if blob and len(blob.data) > max_bytes:
+            raise InvalidInputError(f"{name} has {len(blob.data)} bytes: at most {max_bytes} are read")
+        return blob
+
+    def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
+        """See the port."""
+        blob = self.read(container, name, max_bytes=max_bytes)
+        if blob is None:
+            raise NotFoundError(name)
+        if blob.info.etag != etag:
+            raise ChangedMeanwhileError(name)
+        path.write_bytes(blob.data)
+        return hashlib.sha256(blob.data).hexdigest()
+
+    def create(
+        self, container: BlobContainer, name: str, source: bytes | Path, *, metadata: Mapping[str, str] | None = None
+    ) -> bool:
+        """See the port."""
+        self.fuse.before_call()
+        if (container, name) in self.held:
+            return False
+        self.put(container, name, source if isinstance(source, bytes) else source.read_bytes(), metadata or {})
+        self.fuse.after_call()
+        return True
+
+    def replace(
+        self,
+        container: BlobContainer,
+        name: str,
+        data: bytes,
+        *,
+        etag: str,
+        metadata: Mapping[str, str] | None = None,
+    ) -> BlobInfo:
+        """See the port."""
+        self.fuse.before_call()
+        blob = self.held.get((container, name))
+        if blob is None or blob.info.etag != etag:
+            raise ChangedMeanwhileError(name)
+        info = self.put(container, name, data, metadata or {})
+        self.fuse.after_call()
+        return info
+
+    def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
+        """See the port."""
+        self.fuse.before_call()
+        names = sorted(name for held, name in self.held if held is container and name.startswith(prefix))
+        return iter([self.held[container, name].info for name in names])
+
+    def put(self, container: BlobContainer, name: str, data: bytes, metadata: Mapping[str, str]) -> BlobInfo:
+        """Store a blob as somebody outside would."""
+        info = BlobInfo(
+            name=name,
+            etag=str(next(self.etags)),
+            size_bytes=len(data),
+            last_modified=self.clock.now(),
+            metadata=dict(metadata),
+        )
+        self.held[container, name] = Blob(info=info, data=data)
+        return info
+
+
+@dataclass
+class FakeQueues:
+    """Messages in a list, each with the time from which it is visible."""
+
+    fuse: Fuse
+    clock: FakeClock
+    messages: list[tuple[datetime, str, str]] = field(default_factory=list)
+
+    def send(self, queue: str, body: str, *, delay_s: float = 0.0) -> None:
+        """See the port."""
+        self.fuse.before_call()
+        self.messages.append((self.clock.now() + timedelta(seconds=delay_s), queue, body))
+        self.fuse.after_call()

@@ -1,0 +1,218 @@
+"""A small world for the services: ports in memory, one pod that follows the plans, and a pump that delivers messages.
+
+`run` plays a job to its end through any number of kills: a killed handler's message comes again, as a queue's would,
+and the sweep runs. Only the sandbox is replaced by a stand-in, which reads a verdict off the dropped bytes.
+"""
+
+import contextlib
+import json
+import random
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from shared.validation.sandbox import Intake, SandboxLimits, StoredPart, Validation
+
+from shared.audit.service import AuditService
+from shared.core.canonical import digest_of_bytes
+from shared.core.ids import Digest, EndpointName, ModelName
+from shared.core.messages import Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registry.manifest import Manifest, Task
+from shared.registry.policy import Policy
+from shared.registry.service import RegistryService
+from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.service import RolloutService
+from shared.routing.plan import RoutePlan, plan_blob_name
+from shared.store.aggregate import Aggregate
+from shared.store.outbox import Outbox
+from shared.store.ports import BlobContainer, Container
+from shared.store.repository import Repository
+from shared.sweep import SweepService
+from shared.telemetry.histogram import bucket_index
+from shared.telemetry.window import VersionCounts, Window, window_blob_name
+from shared.validation.refusal import DropRefusedError, RefusalCode
+from shared.validation.report import ValidationReport
+from shared.validation.service import ValidationService
+from tests.unit.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
+
+GRACE = timedelta(seconds=60)
+MODEL = ModelName("digits")
+ENDPOINT = EndpointName(MODEL)
+
+
+@dataclass
+class Pod:
+    """A model server: each `report` follows the plan and reports a window of traffic.
+
+    `errors` is the share of each version's requests that it fails; `unloadable` names versions that it cannot load.
+    """
+
+    errors: dict[int, float] = field(default_factory=dict)
+    unloadable: dict[int, str] = field(default_factory=dict)
+    latency_ms: dict[int, float] = field(default_factory=dict)
+    requests: int = 1_000
+    sequence: int = 0
+
+    def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
+        """Serve a while under the plan that is published, and write a window."""
+        blob = blobs.held.get((BlobContainer.ROUTES, plan_blob_name(endpoint)))
+        if blob is None:
+            return
+        plan = RoutePlan.model_validate_json(blob.data)
+        loaded = [route.version for route in plan.routes if route.version not in self.unloadable]
+        versions = {}
+        for route in plan.routes:
+            requests = self.requests * route.weight_bp // 10_000
+            errors = round(requests * self.errors.get(route.version, 0.0))
+            bucket = bucket_index(self.latency_ms.get(route.version, 5.0))
+            versions[route.version] = VersionCounts(
+                requests=requests, errors=errors, latency_ms={bucket: requests - errors} if requests > errors else {}
+            )
+        window = Window(
+            endpoint=endpoint,
+            pod="pod-1",
+            sequence=self.sequence,
+            generation=plan.generation,
+            started_at=clock.now(),
+            ended_at=clock.now(),
+            loaded=loaded,
+            failed={version: why for version, why in self.unloadable.items() if version not in loaded},
+            versions=versions,
+        )
+        name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
+        blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
+        self.sequence += 1
+
+
+class World:
+    """The control plane over ports in memory."""
+
+    def __init__(self) -> None:
+        self.fuse = Fuse()
+        self.clock = FakeClock()
+        self.documents = FakeDocuments(self.fuse)
+        self.blobs = FakeBlobs(self.fuse, self.clock)
+        self.queues = FakeQueues(self.fuse, self.clock)
+        self.pod = Pod()
+        outbox = Outbox(self.documents, self.blobs, self.queues, self.clock)
+
+        def repository[A: Aggregate](kind: type[A]) -> Repository[A]:
+            return Repository(kind, self.documents, outbox)
+
+        models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
+        endpoints = repository(Endpoint)
+        limits = SandboxLimits()
+        self.registry = RegistryService(
+            models=models,
+            versions=versions,
+            drops=drops,
+            blobs=self.blobs,
+            clock=self.clock,
+            limits=limits,
+            intake=_intake,
+        )
+        self.rollouts = RolloutService(
+            endpoints=endpoints,
+            registry=self.registry,
+            documents=self.documents,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
+        self.validation = ValidationService(
+            versions=versions,
+            registry=self.registry,
+            blobs=self.blobs,
+            clock=self.clock,
+            limits=limits,
+            check=_validation,
+        )
+        self.audit = AuditService(
+            self.documents, {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}
+        )
+        self.sweep = SweepService(
+            outboxes=(models, versions, drops, endpoints),
+            versions=versions,
+            registry=self.registry,
+            rollouts=self.rollouts,
+            queues=self.queues,
+            grace=GRACE,
+        )
+
+    def put_policy(self, policy: Policy) -> None:
+        """Set the model's policy."""
+        self.registry.put_policy(MODEL, policy, by="test")
+
+    def drop(self, content: str, *, name: str = "model.onnx") -> str:
+        """Drop a model, without its event. Content `bad` is refused, content with `worse` rejected."""
+        blob = f"{MODEL}/{name}"
+        self.blobs.put(BlobContainer.INCOMING, blob, content.encode(), {})
+        return blob
+
+    def handle(self, queue: str, body: str) -> None:
+        """What the functions do with a message."""
+        match queue:
+            case Queue.REGISTRATIONS:
+                self.registry.register(RegisterDrop.model_validate_json(body).blob)
+            case Queue.VALIDATIONS:
+                self.validation.validate(ValidateVersion.model_validate_json(body))
+            case Queue.ROLLOUT_COMMANDS:
+                self.rollouts.handle(RolloutCommand.model_validate_json(body))
+            case Queue.ROLLOUT_TICKS:
+                self.rollouts.tick(RolloutTick.model_validate_json(body))
+            case _:
+                raise AssertionError(queue)
+
+    def event(self, blob: str) -> None:
+        """Deliver a drop's event, as the blob trigger would."""
+        self.queues.messages.append(
+            (self.clock.now(), Queue.REGISTRATIONS, json.dumps(RegisterDrop(blob=blob).model_dump()))
+        )
+
+    def step(self, *, copies: int = 1, rng: random.Random | None = None) -> bool:
+        """Deliver the messages that are due, each `copies` times, shuffled by `rng`. False where none was due."""
+        due = [message for message in self.queues.messages if message[0] <= self.clock.now()]
+        self.queues.messages = [message for message in self.queues.messages if message[0] > self.clock.now()]
+        due = due * copies
+        if rng:
+            rng.shuffle(due)
+        for message in due:
+            try:
+                self.handle(message[1], message[2])
+            except Killed:
+                # What was in the process is gone, the ports hold what they hold, and the message comes again.
+                self.queues.messages.append(message)
+        return bool(due)
+
+    def run(self, *, seconds: int = 400, copies: int = 1, rng: random.Random | None = None) -> None:
+        """Let the world go on: each second what is due is delivered and the pod reports, each minute the sweep runs."""
+        for second in range(seconds):
+            while self.step(copies=copies, rng=rng):
+                pass
+            for container, _, document_id in list(self.documents.held):
+                if container is Container.ENDPOINTS and document_id == ENDPOINT_ID:
+                    self.pod.report(self.blobs, self.clock, ENDPOINT)
+            self.clock.pass_s(1)
+            if second % 60 == 59:
+                with contextlib.suppress(Killed):
+                    self.sweep.sweep()
+
+    def endpoint(self) -> Endpoint:
+        """The model's endpoint."""
+        return self.rollouts.endpoint(ENDPOINT)
+
+
+def _intake(path: Path, *, filename: str, workdir: Path, **_: object) -> Intake:
+    content = path.read_bytes()
+    if content == b"bad":
+        raise DropRefusedError(RefusalCode.NOT_ONNX, f"{filename} is not an ONNX model")
+    (workdir / "model.onnx").write_bytes(content)
+    part = StoredPart(path=workdir / "model.onnx", digest=Digest(digest_of_bytes(content)), size_bytes=len(content))
+    return Intake(manifest=Manifest(task=Task.CLASSIFICATION), model=part, validation=None, reference=None)
+
+
+def _validation(*, model: Path, **_: object) -> Validation:
+    outcome = Outcome.FAIL if b"worse" in model.read_bytes() else Outcome.PASS
+    verdict = Verdict(check="accuracy", outcome=outcome, sentence=f"the stand-in says {outcome}", n=100)
+    return Validation(report=ValidationReport(outcome=outcome, verdicts=(verdict,)), golden=None)
