@@ -1,0 +1,77 @@
+"""A proxy before Azurite's queue service that delivers every message ten times, at random moments.
+
+It forwards what it gets, byte for byte, and repeats each request that puts a message on a queue. Nothing in the system
+knows of it: what reaches the hosts is what an at-least-once queue may do on its worst day.
+"""
+
+import asyncio
+import random
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+COPIES = 10
+_LATEST_S = 2.0
+_HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "content-encoding"}
+
+
+class Amplifier:
+    """The proxy's application. `repeated` counts the messages that were sent once and delivered ten times."""
+
+    def __init__(self, target: str, seed: int) -> None:
+        self._client = httpx.AsyncClient(base_url=target, timeout=30.0)
+        self._rng = random.Random(seed)
+        self._copies: set[asyncio.Task[None]] = set()
+        self.repeated = 0
+        methods = ["GET", "POST", "PUT", "DELETE", "HEAD"]
+        self.app = Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)])
+
+    async def _forward(self, request: Request) -> Response:
+        body = await request.body()
+        answer = await self._send(request, body)
+        if request.method == "POST" and request.url.path.endswith("/messages"):
+            self.repeated += 1
+            for _ in range(COPIES - 1):
+                copy = asyncio.create_task(self._repeat(request, body, self._rng.uniform(0, _LATEST_S)))
+                self._copies.add(copy)
+                copy.add_done_callback(self._copies.discard)
+        headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        return Response(answer.content, answer.status_code, headers)
+
+    async def _repeat(self, request: Request, body: bytes, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        (await self._send(request, body)).raise_for_status()
+
+    async def _send(self, request: Request, body: bytes) -> httpx.Response:
+        # The path and query go as they came: the request's signature covers them.
+        target = request.scope["raw_path"] + (
+            b"?" + request.scope["query_string"] if request.scope["query_string"] else b""
+        )
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() not in {b"host", b"connection"}]
+        url = self._client.base_url.copy_with(raw_path=target)
+        return await self._client.request(request.method, url, headers=headers, content=body)
+
+
+@contextmanager
+def amplified(queue_port: int, *, port: int, seed: int) -> Generator[Amplifier]:
+    """Run the proxy on `port` before the queue service on `queue_port`."""
+    amplifier = Amplifier(f"http://127.0.0.1:{queue_port}", seed)
+    server = uvicorn.Server(uvicorn.Config(amplifier.app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the amplifier did not start")
+            threading.Event().wait(0.02)
+        yield amplifier
+    finally:
+        server.should_exit = True
+        thread.join(20)

@@ -1,0 +1,67 @@
+"""Every event delivered ten times, shuffled, to two hosts at once over one Azurite: its effect happens once."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from local.state import StateDir
+from local.system import Ports, System
+from tests.e2e.amplifier import COPIES, amplified
+from tests.e2e.driver import SERVER_SETTINGS, SETTINGS, Driver
+from tests.support.models import bundle, classifier
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Generator[System]:
+    ports, proxy = Ports.free(), Ports.free().queue
+    system = System(
+        StateDir(tmp_path / "state"),
+        ports=ports,
+        settings={"server": SERVER_SETTINGS},
+    )
+    through_proxy = system.storage_connection.replace(f":{ports.queue}/", f":{proxy}/")
+    settings = SETTINGS | {"AzureWebJobsStorage": through_proxy, "SlipwayStorage": through_proxy}
+    system.override("functions", settings)
+    system.add_host("functions-2", settings=settings)
+    with amplified(ports.queue, port=proxy, seed=1) as amplifier, system:
+        yield system
+    assert amplifier.repeated * (COPIES - 1) > 100
+
+
+def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_rollout(system: System) -> None:
+    driver = Driver(system)
+    try:
+        driver.put_policy()
+        with driver.traffic() as outcomes:
+            first = driver.drop("first.zip", bundle(classifier()))
+            assert driver.wait_for("the first version to be rolled out", lambda: driver.settled(first))["version"] == 1
+            driver.wait_for("answers", lambda: outcomes["answered"])
+            second = driver.drop("second.zip", bundle(classifier(c=10.0)))
+            assert (
+                driver.wait_for("the second version to be rolled out", lambda: driver.settled(second))["version"] == 2
+            )
+        assert sorted(driver.versions()) == [1, 2]
+        assert [(rollout["version"], rollout["state"]) for rollout in driver.rollouts()] == [
+            (1, "promoted"),
+            (2, "promoted"),
+        ]
+        assert driver.get("endpoints/iris")["stable"] == 2
+        verification = driver.get("audit/verify")
+        assert verification["problems"] == []
+        for stream, kind in [
+            ("version:iris:1", "version_registered"),
+            ("version:iris:1", "version_validated"),
+            ("version:iris:2", "version_registered"),
+            ("version:iris:2", "version_validated"),
+        ]:
+            kinds = [event["kind"] for event in driver.get(f"audit/events?stream={stream}")["items"]]
+            assert kinds.count(kind) == 1
+        kinds = [event["kind"] for event in driver.get("audit/events?stream=endpoint:iris")["items"]]
+        assert kinds.count("rollout_started") == 2
+        assert kinds.count("rollout_promoted") == 2
+        assert set(outcomes) == {"answered"}
+    finally:
+        driver.close()
