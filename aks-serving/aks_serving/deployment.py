@@ -1,0 +1,201 @@
+"""One endpoint: the plan that is wanted, the versions that are loaded, and the snapshot that answers.
+
+A plan is taken only where its generation is higher than any before. It is applied, by swapping one reference, once each
+of its versions is loaded or has failed; until then the last one goes on. A plan that needs nothing loaded applies at
+once, even while loads of an older plan go on. A version that failed to load takes no part; a plan whose stable version
+failed is not applied while an older one can answer. Nothing here blocks the event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+
+from pydantic import ValidationError
+
+from aks_serving.counts import Tally
+from aks_serving.engine import Engine, Lane
+from aks_serving.loader import LoadedModel
+from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
+from shared.core.ids import EndpointName
+from shared.routing.plan import Role, Route, RoutePlan
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS_BEFORE_FAILED = 3
+"""Tries, while storage does not answer, before a version is reported as failed; the trying goes on."""
+_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
+
+type _Key = tuple[int, str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What answers an endpoint's requests: a plan, the versions loaded for it, those that failed and why.
+
+    Never changes but for its counts; a request keeps the one that it began with.
+    """
+
+    plan: RoutePlan
+    lanes: Mapping[int, Lane]
+    failed: Mapping[int, str]
+    tally: Tally = field(default_factory=Tally, compare=False)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the version that most requests need is loaded: the stable one, else the candidate."""
+        route = self.plan.stable or self.plan.candidate
+        return route is not None and route.version in self.lanes
+
+    def role_of(self, version: int) -> Role:
+        """The version's role in the plan. Raises KeyError."""
+        return {route.version: route.role for route in self.plan.routes}[version]
+
+
+class Deployment:
+    """Brings an endpoint to what its latest plan wants. Used from the event loop alone."""
+
+    def __init__(
+        self,
+        endpoint: EndpointName,
+        *,
+        load: Callable[[Route], LoadedModel],
+        threads: Executor,
+        engine: Engine,
+        applied: Callable[["Deployment", Serving], None],
+    ) -> None:
+        """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force."""
+        self.endpoint = endpoint
+        self.serving: Serving | None = None
+        self.plan_data = b""
+        """The wanted plan as it was published."""
+        self.settled = asyncio.Event()
+        """Set while every version of the wanted plan is loaded or has failed."""
+        self._load_route = load
+        self._threads = threads
+        self._engine = engine
+        self._applied = applied
+        self._wanted: RoutePlan | None = None
+        self._lanes: dict[_Key, Lane] = {}
+        self._failed: dict[_Key, str] = {}
+        self._loading: dict[_Key, asyncio.Task[None]] = {}
+
+    @property
+    def wanted(self) -> RoutePlan | None:
+        """The latest plan that was taken."""
+        return self._wanted
+
+    def offer(self, data: bytes) -> None:
+        """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
+        try:
+            plan = _parsed(self.endpoint, data)
+        except InvalidInputError as error:
+            log.warning("endpoint %s: a plan is refused, the last one goes on: %s", self.endpoint, error)
+            return
+        if self._wanted is not None and plan.generation <= self._wanted.generation:
+            if plan != self._wanted:
+                log.warning(
+                    "endpoint %s: a plan of generation %d is refused, generation %d goes on",
+                    self.endpoint,
+                    plan.generation,
+                    self._wanted.generation,
+                )
+            return
+        self._wanted, self.plan_data = plan, data
+        self._step()
+
+    def retry_failed(self) -> None:
+        """Try again to load what failed."""
+        for key in set(self._failed) - set(self._loading):
+            del self._failed[key]
+        self._step()
+
+    def close(self) -> None:
+        """Stop loading."""
+        for task in self._loading.values():
+            task.cancel()
+
+    def _step(self) -> None:
+        plan = self._wanted
+        if plan is None:
+            return
+        keys = {_key(route): route for route in plan.routes}
+        self._failed = {key: reason for key, reason in self._failed.items() if key in keys}
+        for key, route in keys.items():
+            if key not in self._lanes and key not in self._loading and key not in self._failed:
+                self._loading[key] = asyncio.create_task(self._load(key, route))
+        if not all(key in self._lanes or key in self._failed for key in keys):
+            self.settled.clear()
+            return
+        failed = {key[0]: reason for key, reason in self._failed.items() if key not in self._lanes}
+        lanes = {key[0]: self._lanes[key] for key in keys if key in self._lanes}
+        if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
+            self._swap(replace(self.serving, failed=failed, tally=Tally()))
+        else:
+            self._swap(Serving(plan=plan, lanes=lanes, failed=failed))
+            self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
+        self.settled.set()
+
+    def _swap(self, serving: Serving) -> None:
+        if serving == self.serving:
+            return
+        self.serving = serving
+        log.info(
+            "endpoint %s: generation %d, loaded %s, failed %s",
+            self.endpoint,
+            serving.plan.generation,
+            sorted(serving.lanes),
+            dict(serving.failed),
+        )
+        self._applied(self, serving)
+
+    async def _load(self, key: _Key, route: Route) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while self._wants(key):
+            try:
+                loaded = await loop.run_in_executor(self._threads, self._load_route, route)
+            except UnavailableError as error:
+                attempt += 1
+                if attempt >= _ATTEMPTS_BEFORE_FAILED and self._wants(key):
+                    self._fail(key, f"{error}; trying again")
+                    self._step()
+                await asyncio.sleep(min(_BACKOFF_S * 2 ** min(attempt - 1, 10), _MAX_BACKOFF_S))
+                continue
+            except SlipwayError as error:
+                self._fail(key, str(error))
+            except Exception:
+                log.exception("endpoint %s: loading version %d went wrong", self.endpoint, route.version)
+                self._fail(key, "loading it went wrong; the server's log says how")
+            else:
+                self._failed.pop(key, None)
+                if self._wants(key):
+                    self._lanes[key] = Lane(loaded, self._engine)
+            break
+        del self._loading[key]
+        self._step()
+
+    def _fail(self, key: _Key, reason: str) -> None:
+        if self._failed.get(key) != reason:
+            log.error("endpoint %s: version %d is not loaded: %s", self.endpoint, key[0], reason)
+        self._failed[key] = reason
+
+    def _wants(self, key: _Key) -> bool:
+        return self._wanted is not None and any(_key(route) == key for route in self._wanted.routes)
+
+
+def _parsed(endpoint: EndpointName, data: bytes) -> RoutePlan:
+    try:
+        plan = RoutePlan.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise InvalidInputError(f"{where}: {first['msg']}") from error
+    if plan.endpoint != endpoint:
+        raise InvalidInputError(f"it is the plan of endpoint {plan.endpoint!r}, stored as that of {endpoint!r}")
+    return plan
+
+
+def _key(route: Route) -> _Key:
+    return route.version, route.artifact_digest, route.golden_digest

@@ -1,0 +1,123 @@
+"""One loaded ONNX model: its signature, and a way to run it.
+
+A model is made from bytes whose digest was checked (aks_serving.loader), runs on the CPU with one thread, and uses no
+custom operators and no file beside those bytes. It never changes; running it is safe from several threads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aks_serving.errors import LoadError, ModelRunError
+from aks_serving.tensors import DTYPES, Array, Feeds
+from shared.core.errors import InvalidInputError
+
+_DATATYPE_OF_ONNX = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_MAX_REASON = 300
+_NO_FOLDER = "/nonexistent"
+"""Where ONNX Runtime is told to look for weights outside the file: such models are refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """An input or output. A size of -1 varies. An empty shape is a scalar, or of a rank that the model leaves open."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def check(self, array: Array) -> None:
+        """Raises InvalidInputError where an array of the right dtype has a shape that this input does not take."""
+        shape, wanted = array.shape, self.shape
+        if wanted and (
+            len(shape) != len(wanted) or any(size not in (-1, found) for size, found in zip(wanted, shape, strict=True))
+        ):
+            hint = ": a single row stands in a list of its own, as in [[1, 2]]" if len(shape) == len(wanted) - 1 else ""
+            raise InvalidInputError(
+                f"input {self.name!r} has the shape {list(shape)}, wanted {list(wanted)} (-1 varies){hint}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a model takes and gives, in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def first_dimension_varies(self) -> bool:
+        """Whether every input and output may have any number of rows."""
+        return all(spec.shape and spec.shape[0] == -1 for spec in (*self.inputs, *self.outputs)) and bool(self.inputs)
+
+
+class Model:
+    """A version of a model, loaded."""
+
+    __slots__ = ("_output_names", "_session", "digest", "signature", "version")
+
+    def __init__(self, *, version: int, digest: str, data: bytes) -> None:
+        """Load from an ONNX file's bytes. Raises LoadError."""
+        self.version = version
+        self.digest = digest
+        self._session = _session(data)
+        self.signature = Signature(
+            inputs=tuple(_spec(node, "input") for node in self._session.get_inputs()),
+            outputs=tuple(_spec(node, "output") for node in self._session.get_outputs()),
+        )
+        self._output_names = [spec.name for spec in self.signature.outputs]
+
+    def run(self, feeds: Feeds) -> Sequence[Array]:
+        """The model's outputs, in its order. Raises ModelRunError."""
+        try:
+            outputs: list[Array] = self._session.run(self._output_names, feeds)
+        except Exception as error:
+            raise ModelRunError(self.version, first_line(error)) from error
+        return outputs
+
+
+def first_line(error: Exception) -> str:
+    """What the runtime said first, cut to a sentence's length."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_MAX_REASON]
+
+
+def _session(data: bytes) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    import onnxruntime  # noqa: PLC0415 - heavy: only where a model is loaded
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise LoadError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+
+
+def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
+    datatype = _DATATYPE_OF_ONNX.get(node.type)
+    if datatype is None:
+        known = ", ".join(DTYPES)
+        raise LoadError(
+            f"{what} {node.name!r} is a {node.type}: this server takes tensors of {known}"
+            + (" (export classifiers with zipmap off)" if node.type.startswith("seq(map") else "")
+        )
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
+    return TensorSpec(name=node.name, datatype=datatype, shape=shape)

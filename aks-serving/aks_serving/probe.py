@@ -1,0 +1,85 @@
+"""May a model's requests be run together? Asked of the model itself, once, when it is loaded.
+
+Rows may be batched only where each row's outputs depend on that row alone. A varying first dimension says that the
+model takes many rows, not that it keeps them apart (a softmax over the first axis does not): so rows are run apart and
+together, and the outputs must be the same. What cannot be shown is not batched. The runs also warm the model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aks_serving.errors import ModelRunError
+from aks_serving.golden import matches
+from aks_serving.model import Model, Signature
+from aks_serving.tensors import DTYPES, Array, Feeds
+
+_MAX_ROWS = 16
+_RTOL, _ATOL = 1e-4, 1e-5
+
+
+def rows_are_independent(model: Model, golden: Sequence[Feeds]) -> bool:
+    """Whether rows run together give what they give apart. Uses golden inputs where there are any, else made-up rows.
+
+    Runs the model; never raises.
+    """
+    signature = model.signature
+    if not signature.first_dimension_varies:
+        _try(model, _made_up(signature, np.random.default_rng(0)))
+        return False
+    rows = _rows(golden) or [_made_up(signature, np.random.default_rng(seed)) for seed in range(4)]
+    apart = [_try(model, row) for row in rows]
+    together = _try(model, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    if together is None or len(rows) < 2:
+        return False
+    return all(_agrees(one, together, index, len(rows)) for index, one in enumerate(apart))
+
+
+def row_count(feeds: Feeds) -> int | None:
+    """The rows of a request, or None where its inputs differ in it or have none."""
+    counts = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+    return counts.pop() or None if len(counts) == 1 else None
+
+
+def _rows(golden: Sequence[Feeds]) -> list[Feeds]:
+    """Single rows of the golden inputs that can stand in one batch."""
+    rows: list[Feeds] = []
+    for feeds in golden:
+        for index in range(row_count(feeds) or 0):
+            row = {name: array[index : index + 1] for name, array in feeds.items()}
+            if len(rows) < _MAX_ROWS and (not rows or all(row[n].shape == rows[0][n].shape for n in row)):
+                rows.append(row)
+    return rows if len(rows) >= 2 else []
+
+
+def _try(model: Model, feeds: Feeds) -> Sequence[Array] | None:
+    try:
+        return model.run(feeds)
+    except ModelRunError:
+        return None
+
+
+def _agrees(one: Sequence[Array] | None, together: Sequence[Array], index: int, rows: int) -> bool:
+    if one is None:
+        return False
+    for alone, joined in zip(one, together, strict=True):
+        if alone.ndim == 0 or joined.ndim == 0 or alone.shape[0] != 1 or joined.shape[0] != rows:
+            return False
+        part = joined[index : index + 1]
+        if part.shape != alone.shape or not matches(part, alone, rtol=_RTOL, atol=_ATOL).all():
+            return False
+    return True
+
+
+def _made_up(signature: Signature, random: np.random.Generator) -> Feeds:
+    feeds: Feeds = {}
+    for spec in signature.inputs:
+        shape = [max(1, size) if size else 0 for size in spec.shape]
+        dtype = DTYPES[spec.datatype]
+        if dtype.kind == "f":
+            feeds[spec.name] = np.asarray(random.normal(size=shape)).astype(dtype)
+        elif dtype.kind == "O":
+            feeds[spec.name] = np.asarray(random.choice(["a", "b"], size=shape)).astype(np.object_)
+        else:
+            feeds[spec.name] = np.asarray(random.integers(0, 2, size=shape)).astype(dtype)
+    return feeds

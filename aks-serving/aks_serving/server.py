@@ -1,0 +1,143 @@
+"""The model server, put together: what polls, loads, answers, counts and stops. No HTTP here but the API's handler."""
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from aks_serving.cache import DiskCache
+from aks_serving.counts import VersionTally
+from aks_serving.deployment import Deployment, Serving
+from aks_serving.engine import Engine
+from aks_serving.loader import Loader
+from aks_serving.poller import Poller
+from aks_serving.ports import Storage
+from aks_serving.settings import Settings
+from aks_serving.uplink import Uplink
+from aks_serving.windows import Windows
+from shared.core.clock import Clock, SystemClock
+from shared.core.ids import EndpointName
+
+log = logging.getLogger(__name__)
+
+_RELOAD_WAIT_S = 30.0
+_FLUSH_S = 5.0
+
+
+class ModelServer:
+    """One process's endpoints. Made and used on a running event loop; see aks_serving.api.Server."""
+
+    def __init__(self, settings: Settings, storage: Storage, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._cache = DiskCache(settings.cache_dir)
+        self._loader = Loader(storage, self._cache)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load")
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
+        self._engine = Engine(max_queue=settings.max_queue)
+        self._uplink = Uplink(storage.keep_window)
+        self._windows = Windows(pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put)
+        self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
+        self._deployments: dict[EndpointName, Deployment] = {}
+        self._servings: dict[str, Serving] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._first_round: list[Deployment] | None = None
+        self._stopping = False
+
+    @property
+    def servings(self) -> dict[str, Serving]:
+        """What answers each endpoint now."""
+        return self._servings
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait or run."""
+        return self._engine.waiting
+
+    @property
+    def windows_lost(self) -> int:
+        """Telemetry windows that storage never got."""
+        return self._uplink.lost
+
+    def totals(self) -> dict[str, dict[int, VersionTally]]:
+        """Counts since the start, by endpoint and version."""
+        return {endpoint: dict(tallies) for endpoint, tallies in self._windows.totals().items()}
+
+    def not_ready(self) -> str:
+        """Why the server is not ready; empty where it is.
+
+        Ready means: every endpoint of the settings has a version that answers. Where the settings name none: the plans
+        were found once, in storage or in the cache, and each was tried; endpoints that come later change nothing.
+        """
+        if self._stopping:
+            return "the server is stopping"
+        for name in self._settings.endpoints:
+            serving = self._servings.get(name)
+            if serving is None or not serving.answers:
+                return f"endpoint {name!r} has no version that answers yet"
+        if self._settings.endpoints:
+            return ""
+        if self._first_round is None:
+            return "no plan was found yet, in storage or in the cache"
+        loading = [d.endpoint for d in self._first_round if d.serving is None]
+        return f"endpoint {loading[0]!r} is being loaded" if loading else ""
+
+    async def start(self) -> None:
+        """Take the cached plans, and begin polling and reporting."""
+        cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._cache.plans)
+        for endpoint, data in cached.items():
+            if not self._settings.endpoints or endpoint in self._settings.endpoints:
+                self._offer(endpoint, data)
+        if any(deployment.wanted for deployment in self._deployments.values()):
+            self._polled()
+        self._tasks = [
+            asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
+            asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
+        ]
+
+    async def reload(self) -> None:
+        """Poll the plans now, try failed loads again, and wait for what they load. Raises UnavailableError."""
+        await self._poller.poll()
+        deployments = [d for d in self._deployments.values() if d.wanted is not None]
+        for deployment in deployments:
+            deployment.retry_failed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RELOAD_WAIT_S):
+                for deployment in deployments:
+                    await deployment.settled.wait()
+
+    def stop_soon(self) -> None:
+        """Be not ready from now on; requests are answered as before."""
+        self._stopping = True
+
+    async def stop(self) -> None:
+        """Stop polling and loading, send the last windows, and end. Requests must be done by now."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for deployment in self._deployments.values():
+            deployment.close()
+        self._poller.close()
+        self._windows.close_all()
+        await asyncio.to_thread(self._uplink.close, within_s=_FLUSH_S)
+        for executor in (self._threads, self._disk):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._engine.close()
+
+    def _offer(self, endpoint: EndpointName, data: bytes) -> None:
+        deployment = self._deployments.get(endpoint)
+        if deployment is None:
+            deployment = self._deployments[endpoint] = Deployment(
+                endpoint, load=self._loader.load, threads=self._threads, engine=self._engine, applied=self._applied
+            )
+        deployment.offer(data)
+
+    def _applied(self, deployment: Deployment, serving: Serving) -> None:
+        self._servings = {**self._servings, deployment.endpoint: serving}
+        self._windows.applied(serving)
+        if serving.plan is deployment.wanted:
+            self._disk.submit(self._cache.keep_plan, deployment.endpoint, deployment.plan_data)
+
+    def _polled(self) -> None:
+        if self._first_round is None:
+            self._first_round = [d for d in self._deployments.values() if d.wanted is not None]

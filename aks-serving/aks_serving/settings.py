@@ -1,0 +1,115 @@
+"""The server's settings, read once from the environment and never changed.
+
+Every absent or bad setting is an InvalidInputError that names the setting, what was found and what is wanted.
+"""
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from shared.core.errors import InvalidInputError
+from shared.core.ids import EndpointName, endpoint_name
+
+_POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
+_MIB = 1024 * 1024
+_LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the server is told at its start.
+
+    Exactly one of `storage_connection` and `blob_url` is set. `endpoints` is empty where all that have a plan are
+    served. `pod` names this process in its windows: the given name and a random suffix, since a container that
+    restarts under its old pod name counts its windows from zero again.
+    """
+
+    storage_connection: str | None
+    blob_url: str | None
+    cache_dir: Path
+    endpoints: tuple[EndpointName, ...] = ()
+    pod: str
+    bind: str = _LOCAL
+    port: int = 8080
+    poll_s: float = 2.0
+    window_s: float = 5.0
+    drain_s: float = 0.5
+    """How long the server goes on accepting connections, not ready, after SIGTERM."""
+    max_body_bytes: int = 16 * _MIB
+    max_queue: int = 1024
+    """Requests that may wait or run at once in one process."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Read the settings. Raises InvalidInputError naming the setting that is absent or bad."""
+        env = os.environ if env is None else env
+        connection = env.get("SLIPWAY_STORAGE_CONNECTION", "").strip() or None
+        blob_url = env.get("SLIPWAY_BLOB_URL", "").strip() or None
+        if (connection is None) == (blob_url is None):
+            found = "neither" if connection is None else "both"
+            raise InvalidInputError(
+                f"{found} of SLIPWAY_STORAGE_CONNECTION and SLIPWAY_BLOB_URL are set: set exactly one, a connection "
+                "string or https://<account>.blob.core.windows.net"
+            )
+        cache_dir = env.get("SLIPWAY_CACHE_DIR", "").strip()
+        if not cache_dir:
+            raise InvalidInputError("SLIPWAY_CACHE_DIR is not set: name a directory that the server may write to")
+        return cls(
+            storage_connection=connection,
+            blob_url=blob_url,
+            cache_dir=Path(cache_dir),
+            endpoints=_endpoints(env.get("SLIPWAY_ENDPOINTS", "")),
+            pod=_pod(env.get("SLIPWAY_POD", "").strip()),
+            bind=env.get("SLIPWAY_BIND", "").strip() or _LOCAL,
+            port=_whole(env, "SLIPWAY_PORT", default=8080, low=0, high=65_535),
+            poll_s=_seconds(env, "SLIPWAY_POLL_S", default=2.0, low=0.05),
+            window_s=_seconds(env, "SLIPWAY_WINDOW_S", default=5.0, low=0.05),
+            drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
+            max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
+            max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
+        )
+
+
+def _endpoints(text: str) -> tuple[EndpointName, ...]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(dict.fromkeys(endpoint_name(name) for name in names))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"SLIPWAY_ENDPOINTS: {error}") from error
+
+
+def _pod(given: str) -> str:
+    name = given or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip("-._")[:80] or "pod"
+    if not _POD.fullmatch(name):
+        raise InvalidInputError(
+            f"SLIPWAY_POD is {name[:120]!r}: use 1 to 100 letters, digits, '.', '_' and '-', "
+            "the first a letter or digit"
+        )
+    return f"{name}-{secrets.token_hex(3)}"
+
+
+def _whole(env: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12 and low <= int(text) <= high):
+        raise InvalidInputError(f"{name} is {text[:40]!r}: use a whole number from {low} to {high}")
+    return int(text)
+
+
+def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not low <= value <= 86_400.0:
+        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number of seconds from {low} to 86400")
+    return value

@@ -1,0 +1,123 @@
+"""Closes telemetry windows: every few seconds, and whenever another snapshot answers an endpoint.
+
+Counts belong to the snapshot that a request began with, so no window mixes two plans; a replaced snapshot's window is
+closed once its requests are done (or, where one hangs, in parts). A window without requests is sent while the plan has
+a candidate, and when what is loaded changed: the control plane learns from it that this pod is ready.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from time import monotonic
+
+from aks_serving.counts import VersionTally, added
+from aks_serving.deployment import Serving
+from shared.core.clock import Clock
+from shared.telemetry.window import Window, window_blob_name
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 1.0
+
+
+class _Open:
+    """The open window of one snapshot."""
+
+    __slots__ = ("announced", "serving", "started_at")
+
+    def __init__(self, serving: Serving, started_at: datetime) -> None:
+        self.serving = serving
+        self.started_at = started_at
+        self.announced = False
+
+
+class Windows:
+    """The windows of every endpoint of this pod. Used from the event loop alone."""
+
+    def __init__(self, *, pod: str, clock: Clock, keep: Callable[[str, bytes], None]) -> None:
+        """`keep` takes a closed window's name and bytes, and does not block."""
+        self._pod = pod
+        self._clock = clock
+        self._keep = keep
+        self._open: dict[str, list[_Open]] = {}
+        self._totals: dict[str, dict[int, VersionTally]] = {}
+        self._sequence: dict[str, int] = {}
+        self._changed = asyncio.Event()
+
+    def applied(self, serving: Serving) -> None:
+        """Another snapshot answers its endpoint."""
+        windows = self._open.setdefault(serving.plan.endpoint, [])
+        windows.append(_Open(serving, self._clock.now()))
+        self._changed.set()
+
+    def totals(self) -> dict[str, Mapping[int, VersionTally]]:
+        """What was counted since the start, by endpoint and version."""
+        return {
+            endpoint: added([self._totals.get(endpoint, {}), *(w.serving.tally.versions for w in windows)])
+            for endpoint, windows in self._open.items()
+        }
+
+    async def run(self, *, every_s: float) -> None:
+        """Close windows for ever."""
+        due_s = monotonic() + every_s
+        while True:
+            try:
+                await asyncio.wait_for(self._changed.wait(), max(0.0, due_s - monotonic()))
+            except TimeoutError:
+                due_s = monotonic() + every_s
+                self.close_all()
+            else:
+                self._changed.clear()
+                await self._replaced_are_done()
+                self.close_changed()
+
+    def close_changed(self) -> None:
+        """Close the windows of replaced snapshots and of those not announced yet."""
+        for endpoint, windows in self._open.items():
+            if len(windows) > 1 or not windows[-1].announced:
+                self._close(endpoint)
+
+    def close_all(self) -> None:
+        """Close every window."""
+        for endpoint in self._open:
+            self._close(endpoint)
+
+    async def _replaced_are_done(self) -> None:
+        give_up_s = monotonic() + _DRAIN_S
+        # Looked at, not awaited: an event that tells of the last request would cost every request.
+        while self._replaced_in_flight() and monotonic() < give_up_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    def _replaced_in_flight(self) -> bool:
+        return any(window.serving.tally.in_flight for windows in self._open.values() for window in windows[:-1])
+
+    def _close(self, endpoint: str) -> None:
+        windows = self._open[endpoint]
+        for window in windows:
+            self._close_one(endpoint, window, replaced=window is not windows[-1])
+        self._open[endpoint] = [w for w in windows[:-1] if w.serving.tally.in_flight] + windows[-1:]
+
+    def _close_one(self, endpoint: str, window: _Open, *, replaced: bool) -> None:
+        serving = window.serving
+        counted = serving.tally.take()
+        started_at, window.started_at = window.started_at, self._clock.now()
+        heartbeat = serving.plan.candidate is not None and not replaced
+        if not counted and not heartbeat and window.announced:
+            return
+        window.announced = True
+        self._totals[endpoint] = added([self._totals.get(endpoint, {}), counted])
+        sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
+        closed = Window(
+            endpoint=endpoint,
+            pod=self._pod,
+            sequence=sequence,
+            generation=serving.plan.generation,
+            started_at=started_at,
+            ended_at=max(started_at, window.started_at),
+            loaded=sorted(serving.lanes),
+            failed=dict(serving.failed),
+            versions={version: tally.counts() for version, tally in counted.items()},
+        )
+        name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
+        self._keep(name, closed.model_dump_json().encode())

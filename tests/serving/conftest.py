@@ -1,0 +1,94 @@
+"""A model server in the test's own process, spoken to through its ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from aks_serving.api import Api
+from aks_serving.asgi import AsgiApp
+from aks_serving.server import ModelServer
+from aks_serving.settings import Settings
+from shared.core.ids import endpoint_name
+from tests.serving.fakes import MemoryStorage
+
+
+class Running:
+    """A started server, and an HTTP client to it."""
+
+    def __init__(self, server: ModelServer, client: httpx.AsyncClient, storage: MemoryStorage) -> None:
+        self.server = server
+        self.client = client
+        self.storage = storage
+
+    async def reload(self) -> dict[str, Any]:
+        """Have the server look at the plans now, and apply what it finds."""
+        answer = await self.client.post("/models/reload")
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def predict(self, features: Any, **fields: Any) -> httpx.Response:
+        return await self.client.post("/predict", json={"features": features, **fields})
+
+    async def infer(self, *inputs: dict[str, Any], path: str = "churn", **fields: Any) -> httpx.Response:
+        return await self.client.post(f"/v2/models/{path}/infer", json={"inputs": list(inputs), **fields})
+
+
+type Start = Callable[..., Any]
+
+
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+def start(storage: MemoryStorage, tmp_path: Path) -> Start:
+    """`async with start(...) as running`: polls and windows come when the test asks, unless it sets their seconds."""
+
+    @asynccontextmanager
+    async def started(
+        *,
+        cache: Path = tmp_path / "cache",
+        endpoints: tuple[str, ...] = (),
+        poll_s: float = 3600.0,
+        window_s: float = 3600.0,
+        max_queue: int = 1024,
+        max_body_bytes: int = 1024 * 1024,
+    ) -> AsyncIterator[Running]:
+        settings = Settings(
+            storage_connection="unused",
+            blob_url=None,
+            cache_dir=cache,
+            endpoints=tuple(endpoint_name(name) for name in endpoints),
+            pod="pod",
+            poll_s=poll_s,
+            window_s=window_s,
+            max_queue=max_queue,
+            max_body_bytes=max_body_bytes,
+        )
+        server = ModelServer(settings, storage)
+        app = AsgiApp(Api(server), max_body_bytes=max_body_bytes)
+        await server.start()
+        try:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+                yield Running(server, client, storage)
+        finally:
+            await server.stop()
+
+    return started
+
+
+async def eventually(holds: Callable[[], bool | Awaitable[bool]], *, within_s: float = 20.0) -> None:
+    """Wait until something holds; fails the test where it does not come to hold."""
+    async with asyncio.timeout(within_s):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.01)

@@ -1,0 +1,69 @@
+"""Hand-written fakes of the server's edges."""
+
+import hashlib
+import threading
+
+from aks_serving.ports import StoredPlan
+from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from shared.core.ids import EndpointName
+from shared.routing.plan import RoutePlan
+from shared.telemetry.window import Window
+
+
+class MemoryStorage:
+    """Storage in memory, which can be down, and can hold an artifact back until it is let go."""
+
+    def __init__(self) -> None:
+        self.plans: dict[EndpointName, bytes] = {}
+        self.artifacts: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.down = False
+        self.artifact_reads = 0
+        self.held: dict[str, threading.Event] = {}
+
+    def put(self, *files: bytes) -> None:
+        """Store artifacts under their digests."""
+        for data in files:
+            self.artifacts[hashlib.sha256(data).hexdigest()] = data
+
+    def publish(self, plan: RoutePlan) -> None:
+        self.plans[EndpointName(plan.endpoint)] = plan.model_dump_json().encode()
+
+    def windows(self) -> list[Window]:
+        """Every stored window, in the order in which they were stored."""
+        return [Window.model_validate_json(data) for data in self.blobs.values()]
+
+    def plan_etags(self) -> dict[EndpointName, str]:
+        self._answer()
+        return {name: _etag(data) for name, data in self.plans.items()}
+
+    def plan(self, endpoint: EndpointName, *, unless_etag: str | None) -> StoredPlan | None:
+        self._answer()
+        data = self.plans.get(endpoint)
+        if data is None or _etag(data) == unless_etag:
+            return None
+        return StoredPlan(data=data, etag=_etag(data))
+
+    def artifact(self, digest: str, *, max_bytes: int) -> bytes:
+        self._answer()
+        self.artifact_reads += 1
+        if digest in self.held:
+            assert self.held[digest].wait(30)
+        data = self.artifacts.get(digest)
+        if data is None:
+            raise NotFoundError(f"artifact {digest}")
+        if len(data) > max_bytes:
+            raise InvalidInputError(f"artifact {digest} is larger than the {max_bytes} bytes it may have")
+        return data
+
+    def keep_window(self, name: str, data: bytes) -> None:
+        self._answer()
+        self.blobs.setdefault(name, data)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise UnavailableError("blob storage", "it is down, says the test")
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
