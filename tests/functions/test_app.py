@@ -1,0 +1,102 @@
+"""The app as Microsoft's worker library indexes it: a function that would vanish in Azure is missed here."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+_INDEX = """
+import asyncio, json
+from pathlib import Path
+from local.host.worker import Worker
+found = asyncio.run(Worker().load(Path.cwd()))
+print(json.dumps({f.name: [json.loads(binding) for binding in f.raw_bindings] for f in found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bindings() -> dict[str, list[dict[str, Any]]]:
+    """Each function's bindings. The library holds one app a process, so it runs in one of its own."""
+    done = subprocess.run([sys.executable, "-c", _INDEX], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) -> None:
+    assert sorted(bindings) == sorted(
+        [
+            "register",
+            "register_again",
+            "validate",
+            "rollout_command",
+            "rollout_tick",
+            "sweep",
+            "health",
+            "list_models",
+            "get_model",
+            "put_policy",
+            "list_versions",
+            "get_version",
+            "get_report",
+            "list_drops",
+            "list_endpoints",
+            "get_endpoint",
+            "get_plan",
+            "list_rollouts",
+            "get_rollout",
+            "start_rollout",
+            "promote_rollout",
+            "abort_rollout",
+            "list_audit_events",
+            "verify_audit",
+        ]
+    )
+
+
+def test_a_drop_arrives_by_event_grid_as_a_client_so_that_its_bytes_never_cross_the_trigger(
+    bindings: dict[str, list[dict[str, Any]]],
+) -> None:
+    (trigger,) = bindings["register"]
+    assert trigger["type"] == "blobTrigger"
+    assert trigger["source"] == "EventGrid"
+    assert trigger["properties"] == {"SupportsDeferredBinding": True}
+
+
+def test_only_health_answers_without_a_key(bindings: dict[str, list[dict[str, Any]]]) -> None:
+    levels = {
+        name: found[0]["authLevel"].upper() for name, found in bindings.items() if found[0]["type"] == "httpTrigger"
+    }
+    assert {name for name, level in levels.items() if level == "ANONYMOUS"} == {"health"}
+    assert set(levels.values()) == {"ANONYMOUS", "FUNCTION"}
+
+
+def test_every_queue_that_messages_travel_on_has_one_trigger(bindings: dict[str, list[dict[str, Any]]]) -> None:
+    from shared.core.messages import QUEUE_OF
+
+    triggers = [found[0]["queueName"] for found in bindings.values() if found[0]["type"] == "queueTrigger"]
+    assert sorted(triggers) == sorted(QUEUE_OF.values())
+
+
+def test_the_queues_carry_base64_as_the_senders_do() -> None:
+    host = json.loads((REPOSITORY / "host.json").read_text())
+    assert host["extensions"]["queues"]["messageEncoding"] == "base64"
+
+
+def test_the_api_reference_names_every_route_and_no_other(bindings: dict[str, list[dict[str, Any]]]) -> None:
+    routes = {
+        f"{method} /api/{found[0]['route']}"
+        for found in bindings.values()
+        if found[0]["type"] == "httpTrigger"
+        for method in found[0]["methods"]
+    }
+    documented = re.findall(
+        r"^\| `((?:GET|PUT|POST) [^`?]+)", (REPOSITORY / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert set(documented) == routes
+    assert len(documented) == len(routes)
