@@ -1,0 +1,161 @@
+"""The manifest of a drop, `slipway.yaml`: what the model is for, and which file of the bundle is which.
+
+What it claims is never believed: metrics are measured, and files are checked. Reading one needs a YAML parser, so the
+text is parsed in the sandbox only; importing this module loads none.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from shared.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import yaml
+
+MANIFEST_NAME = "slipway.yaml"
+MAX_MANIFEST_BYTES = 64 * 1024
+_MAX_DEPTH = 8
+_MAX_ENTRIES = 100
+
+type _Key = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+type _Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+class Task(StrEnum):
+    """What a model predicts: a class, or a number."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
+class Manifest(BaseModel):
+    """A drop's manifest. Every key but `task` may be left out; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    task: Task = Field(strict=False)
+    model: _FileName = "model.onnx"
+    """The bundle's model, an ONNX file. Names are plain: no directories."""
+    validation: _FileName | None = None
+    """The data to measure the model on: an NPZ file with an array per graph input, and the labels."""
+    reference: _FileName | None = None
+    """What the features usually look like: an NPZ file with an array per graph input."""
+    label: _Key = "label"
+    """The array of a data file that holds what the model should have predicted."""
+    prediction: _Key | None = None
+    """The graph output to compare with the labels; without it the model's outputs tell."""
+    description: Annotated[str, StringConstraints(max_length=2_000)] = ""
+    author: Annotated[str, StringConstraints(max_length=200)] = ""
+    tags: dict[_Key, Annotated[str, StringConstraints(max_length=200)]] = Field(
+        default_factory=dict, max_length=_MAX_ENTRIES
+    )
+    parameters: dict[_Key, Annotated[str, StringConstraints(max_length=500)] | _Int | FiniteFloat | bool] = Field(
+        default_factory=dict, max_length=_MAX_ENTRIES
+    )
+    metrics: dict[_Key, FiniteFloat] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
+    """What the author claims to have measured."""
+
+    @model_validator(mode="after")
+    def _files_are_told_apart(self) -> Self:
+        if not self.model.endswith(".onnx"):
+            raise ValueError(f"the model is the file {self.model!r}: name an .onnx file")
+        data = [name for name in (self.validation, self.reference) if name is not None]
+        for name in data:
+            if not name.endswith(".npz"):
+                raise ValueError(f"{name!r} is not an .npz file: store the data with numpy.savez_compressed")
+        if len(set(data)) != len(data):
+            raise ValueError(f"{data[0]!r} is named as validation and as reference: use two files")
+        return self
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """Read a manifest from YAML. Raises InvalidInputError naming the first things wrong with it.
+
+    Anchors and aliases are refused, for they let a small text grow without bound; so are repeated keys and deep
+    nesting. For the sandbox: YAML from outside is parsed nowhere else.
+    """
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise InvalidInputError(f"{MANIFEST_NAME} has {len(text)} bytes: at most {MAX_MANIFEST_BYTES} are read")
+    value = _load_yaml(text)
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(
+            f"{MANIFEST_NAME} holds no mapping: write `key: value` lines, such as `task: classification`"
+        )
+    return manifest_from(value)
+
+
+def manifest_from(value: Mapping[Any, Any]) -> Manifest:
+    """A manifest from its keys and values. Raises InvalidInputError naming the first things wrong with it."""
+    try:
+        return Manifest.model_validate(dict(value))
+    except ValidationError as error:
+        said = [_said(detail) for detail in error.errors(include_url=False)]
+        more = f" (and {len(said) - 3} more)" if len(said) > 3 else ""
+        raise InvalidInputError(f"{MANIFEST_NAME}: {'; '.join(said[:3])}{more}") from error
+
+
+def _said(detail: ErrorDetails) -> str:
+    key = ".".join(str(part)[:100] for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {key!r}: the keys are {', '.join(Manifest.model_fields)}"
+    if detail["type"] == "missing":
+        return f"the key {key!r} is missing"
+    if detail["type"] == "string_pattern_mismatch":
+        return f"{key} is {str(detail['input'])[:100]!r}: use a plain file name without directories"
+    if not key:
+        return detail["msg"].removeprefix("Value error, ")
+    return f"{key} is {str(detail['input'])[:100]!r}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _load_yaml(text: bytes) -> object:
+    import yaml  # noqa: PLC0415 - the functions process never loads a YAML parser
+
+    try:
+        decoded = text.decode("utf-8-sig")
+        _refuse_growth(yaml.parse(decoded, Loader=yaml.SafeLoader))
+        loader = yaml.SafeLoader(decoded)
+        root = loader.get_single_node()
+        _refuse_repeated_keys(root)
+        return None if root is None else loader.construct_document(root)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{MANIFEST_NAME} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidInputError(f"{MANIFEST_NAME} is not YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def _refuse_growth(events: "Iterable[yaml.Event]") -> None:
+    """Looks at the parser's events, which are made one at a time, before anything is built from them."""
+    import yaml  # noqa: PLC0415
+
+    depth = 0
+    for event in events:
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            raise InvalidInputError(f"{MANIFEST_NAME} has an anchor or alias ({anchor[:40]!r}): write values out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise InvalidInputError(f"{MANIFEST_NAME} nests more than {_MAX_DEPTH} levels")
+
+
+def _refuse_repeated_keys(node: "yaml.Node | None") -> None:
+    import yaml  # noqa: PLC0415
+
+    if isinstance(node, yaml.MappingNode):
+        keys = Counter(str(key.value) for key, _ in node.value)
+        for repeated in (key for key, count in keys.items() if count > 1):
+            raise InvalidInputError(f"{MANIFEST_NAME} has the key {repeated[:100]!r} twice: keep one")
+        if "<<" in keys:
+            raise InvalidInputError(f"{MANIFEST_NAME} merges keys with '<<': write them out")
+    if isinstance(node, yaml.CollectionNode):
+        for child in node.value:
+            for part in child if isinstance(child, tuple) else (child,):
+                _refuse_repeated_keys(part)

@@ -1,0 +1,186 @@
+"""Runs the sandboxed child process and tells how it ended.
+
+The child has a session and process group of its own, which is killed whole when the time is up and again when the child
+has ended; an environment built from scratch, so that no secret of ours is in it; a working directory of its own; and
+limits that it sets on itself before it looks at anything. It dies with this process. Its output is read up to a limit.
+
+Not guaranteed: that it cannot reach the network (it leaves the network namespace where the system lets it), nor that
+code which took over the child could not read what this user may read. The limits bound accidents and hostile files;
+they are no wall against a hole in the kernel.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import shared
+from shared.core.errors import UnavailableError
+
+GIB = 1024**3
+_READ_BYTES = 64 * 1024
+_DRAIN_S = 1.0
+_INHERITED = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+"""What the interpreter may need to start at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What a sandboxed process may use.
+
+    `memory_bytes` is address space, of which the libraries take about 0.5 GB before a model is loaded; `file_bytes`
+    bounds each file that it reads as part of a drop or writes.
+    """
+
+    memory_bytes: int = 4 * GIB
+    cpu_s: int = 300
+    wall_s: float = 600.0
+    file_bytes: int = 2 * GIB
+    open_files: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How the child ended. A negative `exit_code` is minus the signal that ended it."""
+
+    exit_code: int
+    timed_out: bool
+    output: bytes
+    overflowed: bool
+    """Whether the output was longer than was read."""
+    errors: str
+    """The end of what it wrote to standard error."""
+
+
+def run_child(arguments: list[str], request: bytes, *, workdir: Path, wall_s: float, max_output_bytes: int) -> Ended:
+    """Run `python <arguments>` with the request on standard input, until it ends or `wall_s` is over.
+
+    Raises UnavailableError where no process can be started.
+    """
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(request)
+        stdin.seek(0)
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-s", *arguments],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=workdir,
+                env=child_environment(os.environ, sys.path, workdir),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UnavailableError("the sandbox", f"no process could be started: {error}") from error
+    with child:
+        try:
+            return _watch(child, time.monotonic() + wall_s, max_output_bytes)
+        finally:
+            _kill_group(child)
+
+
+def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path) -> dict[str, str]:
+    """The child's whole environment: where packages are, one thread for each library, and nothing of ours.
+
+    Azure Functions puts packages on `sys.path` and not in the environment, so the path is handed on. Entries that are
+    relative are dropped: they would name another directory in the child.
+    """
+    root = str(Path(shared.__file__).resolve().parent.parent)
+    entries = [root, *(entry for entry in path if Path(entry).is_absolute() and entry != root)]
+    environment = {name: parent[name] for name in _INHERITED if name in parent}
+    return environment | {
+        "PYTHONPATH": os.pathsep.join(entries),
+        "HOME": str(workdir),
+        "TMPDIR": str(workdir),
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }
+
+
+@dataclass(slots=True)
+class _Captured:
+    """The first `limit` bytes of a pipe; the rest is read and dropped, so that the writer never waits."""
+
+    limit: int
+    data: bytearray
+    overflowed: bool = False
+
+    def add(self, chunk: bytes) -> None:
+        room = self.limit - len(self.data)
+        self.data += chunk[:room]
+        self.overflowed |= len(chunk) > room
+
+
+def _watch(child: subprocess.Popen[bytes], deadline: float, max_output_bytes: int) -> Ended:
+    output = _Captured(limit=max_output_bytes, data=bytearray())
+    errors = _Captured(limit=_READ_BYTES, data=bytearray())
+    with selectors.DefaultSelector() as selector:
+        for pipe, captured in ((child.stdout, output), (child.stderr, errors)):
+            _register(selector, pipe, captured)
+        timed_out = not _read_until_end(selector, child.pid, deadline)
+        # The leader is not reaped yet, so the group's number cannot belong to anyone else.
+        _kill_group(child)
+        _read_pipes(selector, time.monotonic() + _DRAIN_S)
+    return Ended(
+        exit_code=child.wait(),
+        timed_out=timed_out,
+        output=bytes(output.data),
+        overflowed=output.overflowed,
+        errors=errors.data.decode(errors="replace"),
+    )
+
+
+def _register(selector: selectors.BaseSelector, pipe: IO[bytes] | None, captured: _Captured) -> None:
+    if pipe is not None:
+        os.set_blocking(pipe.fileno(), False)
+        selector.register(pipe, selectors.EVENT_READ, captured)
+
+
+def _read_until_end(selector: selectors.BaseSelector, pid: int, deadline: float) -> bool:
+    """Read the pipes until the process has ended (True) or the deadline is over (False)."""
+    process = os.pidfd_open(pid)
+    try:
+        selector.register(process, selectors.EVENT_READ, None)
+        while (left_s := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left_s):
+                if key.data is None:
+                    selector.unregister(process)
+                    return True
+                _read(selector, key)
+        selector.unregister(process)
+        return False
+    finally:
+        os.close(process)
+
+
+def _read_pipes(selector: selectors.BaseSelector, deadline: float) -> None:
+    """Read what is left in the pipes of a process that has ended."""
+    while selector.get_map() and (left_s := deadline - time.monotonic()) > 0:
+        for key, _ in selector.select(left_s):
+            _read(selector, key)
+
+
+def _read(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    chunk = os.read(key.fd, _READ_BYTES)
+    if chunk:
+        key.data.add(chunk)
+    else:
+        selector.unregister(key.fileobj)
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)

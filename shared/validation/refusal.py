@@ -1,0 +1,60 @@
+"""Why a drop is refused: a code for programs, a sentence for people.
+
+A refusal is about the drop and will not change by trying again. What a well-formed drop's model is worth is not decided
+here but by validation, in verdicts.
+"""
+
+from enum import StrEnum
+
+from shared.core.errors import InvalidInputError
+
+MAX_MESSAGE_LENGTH = 500
+
+
+class RefusalCode(StrEnum):
+    """What is wrong with a drop."""
+
+    BAD_PLACE = "bad_place"
+    """The blob does not lie at `<model>/<file>`."""
+    BAD_NAME = "bad_name"
+    """The blob's folder is not a model's name."""
+    GONE = "gone"
+    """The blob was deleted before it was read."""
+    UNKNOWN_FORM = "unknown_form"
+    """The file name ends in neither `.onnx` nor `.zip`."""
+    NOT_ONNX = "not_onnx"
+    """The model is no complete ONNX model: truncated, empty, or something else."""
+    EXTERNAL_DATA = "external_data"
+    """The model keeps tensors in files of their own."""
+    NOT_ZIP = "not_zip"
+    """The bundle is no readable zip archive: truncated, damaged, or something else."""
+    ENCRYPTED = "encrypted"
+    UNSAFE_PATH = "unsafe_path"
+    """A member of the bundle is not a plain file with a plain name."""
+    DUPLICATE_FILE = "duplicate_file"
+    UNEXPECTED_FILE = "unexpected_file"
+    """The bundle holds a file that its manifest does not name."""
+    MISSING_FILE = "missing_file"
+    """The bundle lacks its manifest, or a file that the manifest names."""
+    TOO_LARGE = "too_large"
+    """The drop is, or expands to, more than is allowed."""
+    BAD_MANIFEST = "bad_manifest"
+    BAD_DATA = "bad_data"
+    """A data file is not an NPZ of plain arrays with one row count."""
+    SANDBOX = "sandbox"
+    """Looking at the drop went over a limit, or crashed the process that looked."""
+
+
+class DropRefusedError(InvalidInputError):
+    """A drop is not well formed."""
+
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def excerpt(text: object, length: int = 300) -> str:
+    """Text from outside as one line that may stand in a message: cut to `length`, nothing unprintable in it."""
+    line = " ".join(str(text).split())
+    plain = "".join(character if character.isprintable() else "?" for character in line)
+    return plain if len(plain) <= length else plain[: length - 3] + "..."

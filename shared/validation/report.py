@@ -1,0 +1,65 @@
+"""The validation report: what was checked of a version, what was found, and whether it may serve."""
+
+import math
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, model_validator
+
+from shared.core.verdict import Outcome, Verdict, joined
+
+
+class TensorSpec(BaseModel):
+    """An input or output of a model: its name, its datatype in Open Inference Protocol V2's words, and its shape.
+
+    A dimension of -1 is free.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Signature(BaseModel):
+    """What a model takes and gives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class ValidationReport(BaseModel):
+    """What validation found. `signature` is None where the model did not load; `rows` counts the validation data's.
+
+    JSON holds it whole: no number in it is NaN or infinite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    outcome: Outcome
+    verdicts: tuple[Verdict, ...] = Field(min_length=1, max_length=200)
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
+    signature: Signature | None = None
+    rows: NonNegativeInt = 0
+    has_golden: bool = False
+    """Whether golden rows were written, for the model server to replay."""
+    duration_s: NonNegativeFloat = 0.0
+    versions: dict[str, str] = Field(default_factory=dict)
+    """The versions of the libraries that checked."""
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        if self.outcome is not joined(self.verdicts):
+            raise ValueError(f"the outcome is {self.outcome} and the verdicts join to {joined(self.verdicts)}")
+        for verdict in self.verdicts:
+            if any(number is not None and not math.isfinite(number) for number in (verdict.value, verdict.limit)):
+                raise ValueError(f"the verdict {verdict.check!r} holds a number that is not finite")
+        return self
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the version may be rolled out. Too little evidence is not enough."""
+        return self.outcome is Outcome.PASS

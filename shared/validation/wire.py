@@ -1,0 +1,118 @@
+"""What passes between the process that asks and the sandboxed one that looks, and the names they both use.
+
+The request is trusted: our own process wrote it. Nothing that comes back is: it is read by these strict models, within
+a size limit, and stands for no more than its form.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from shared.registry.manifest import Manifest
+from shared.registry.policy import ValidationPolicy
+from shared.validation.refusal import MAX_MESSAGE_LENGTH, RefusalCode
+from shared.validation.report import ValidationReport
+
+MODEL_FILE = "model.onnx"
+VALIDATION_FILE = "validation.npz"
+REFERENCE_FILE = "reference.npz"
+GOLDEN_FILE = "golden.json"
+
+MAX_GOLDEN_BYTES = 8 * 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
+
+EXIT_MEMORY = 77
+"""The child's exit code when it ran out of the memory that it may use."""
+EXIT_UNUSABLE = 78
+"""The child's exit code when it cannot work here at all: a package is missing, or a limit cannot be set."""
+
+
+class Stage(StrEnum):
+    """What the child is doing, in the words that complete "while ..."."""
+
+    STARTING = "starting"
+    UNPACKING = "unpacking the bundle"
+    CHECKING = "checking the model file"
+    READING_DATA = "reading the data files"
+    LOADING = "loading the model"
+    RUNNING = "running the model"
+    MEASURING = "computing metrics"
+    GOLDEN = "making golden rows"
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Limits(_Wire):
+    """The limits that the child sets on itself before it looks at anything."""
+
+    memory_bytes: int
+    cpu_s: int
+    file_bytes: int
+    open_files: int
+
+
+class IntakeTask(_Wire):
+    """Is the file `path`, dropped as `filename`, well formed? A bundle is unpacked into the working directory."""
+
+    task: Literal["intake"] = "intake"
+    path: Path
+    filename: str
+
+
+class ValidateTask(_Wire):
+    """Is the model fit to serve?"""
+
+    task: Literal["validate"] = "validate"
+    model: Path
+    validation: Path | None
+    reference: Path | None
+    manifest: Manifest
+    policy: ValidationPolicy
+
+
+class Request(_Wire):
+    """What the child is to do. It dies with the process `parent_pid`."""
+
+    parent_pid: int
+    limits: Limits
+    work: Annotated[IntakeTask | ValidateTask, Field(discriminator="task")]
+
+
+class Progress(_Wire):
+    """The child has begun a stage."""
+
+    kind: Literal["progress"] = "progress"
+    stage: Stage
+
+
+class Accepted(_Wire):
+    """Intake's answer for a well-formed drop. The files that the manifest names are there, under their fixed names."""
+
+    kind: Literal["accepted"] = "accepted"
+    manifest: Manifest
+
+
+class Refused(_Wire):
+    """Intake's answer for a drop that is not well formed."""
+
+    kind: Literal["refused"] = "refused"
+    code: RefusalCode
+    message: Annotated[str, StringConstraints(min_length=1, max_length=MAX_MESSAGE_LENGTH)]
+
+
+class Validated(_Wire):
+    """Validation's answer."""
+
+    kind: Literal["validated"] = "validated"
+    report: ValidationReport
+
+
+type Answer = Accepted | Refused | Validated
+type Line = Annotated[Progress | Accepted | Refused | Validated, Field(discriminator="kind")]
+
+LINE: TypeAdapter[Line] = TypeAdapter(Line)
+"""Reads one line of the child's output: any number of `Progress`, then one answer."""
