@@ -16,7 +16,8 @@ class TypedData:
     __slots__ = ("kind", "value")
 
     def __init__(self, **one: Any) -> None:  # noqa: ANN401 - the kinds have different types
-        self.kind, self.value = next(iter(one.items())) if one else (None, None)
+        self.kind: str | None = next(iter(one), None)
+        self.value: Any = None if self.kind is None else one[self.kind]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the kinds have different types
         if name == self.kind:
