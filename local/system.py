@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _START_DEADLINE_S = 60.0
 _STOP_GRACE_S = 20.0
 _ORPHAN_GRACE_S = 10.0
-_FOREIGN_SETTINGS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+_FOREIGN_SETTINGS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,6 @@ class System:
                 "SLIPWAY_CACHE_DIR": str(self.state.serving_cache),
                 "SLIPWAY_PORT": str(self.ports.server),
                 "SLIPWAY_BIND": "127.0.0.1",
-                "SLIPWAY_POD": "local-server",
             }
         elif part in self._hosts:
             own = {
@@ -129,6 +128,8 @@ class System:
                 "SlipwayStorage": self.storage_connection,
                 "SLIPWAY_DOCUMENTS": f"sqlite:{self.state.documents}",
                 "SLIPWAY_SWEEP_SCHEDULE": "*/10 * * * * *",
+                "SLIPWAY_HOST_BLOB_SCAN_S": "1",
+                "SLIPWAY_HOST_MESSAGE_LEASE_S": "30",
             }
         else:
             own = {}
@@ -251,7 +252,8 @@ class System:
     def _arguments(self, part: str) -> list[str]:
         if part == SERVER:
             return [sys.executable, "-m", "aks_serving"]
-        return [sys.executable, "-m", "local.host", "--port", str(self._port(part)), "--keys", str(self.state.keys)]
+        where = ["--app-dir", str(REPOSITORY), "--port", str(self._port(part)), "--keys", str(self.state.keys)]
+        return [sys.executable, "-m", "local.host", *where]
 
     def _environment(self, part: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_SETTINGS}
@@ -339,7 +341,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _default_key(keys: Path) -> str:
-    found = json.loads(keys.read_text())["default"]
+    found = json.loads(keys.read_text())["functionKeys"]["default"]
     if not isinstance(found, str):
         raise TypeError(f"the key is a {type(found).__name__}, not text")
     return found
