@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -33,8 +34,8 @@ from shared.store.ports import Blob, BlobContainer, BlobInfo
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
-BLOCK_BYTES = 8 * 1024 * 1024
-"""What is smaller goes up in one request; what is larger in blocks of this size."""
+BLOCK_BYTES = 4 * 1024 * 1024
+"""What is smaller crosses in one request; what is larger in parts of this size."""
 
 CLIENT_OPTIONS: Mapping[str, Any] = {
     "connection_timeout": 5,
@@ -43,8 +44,8 @@ CLIENT_OPTIONS: Mapping[str, Any] = {
     "increment_base": 2,
     "random_jitter_range": 1,
     "retry_total": 3,
-    "max_single_get_size": 4 * 1024 * 1024,
-    "max_chunk_get_size": 4 * 1024 * 1024,
+    "max_single_get_size": BLOCK_BYTES,
+    "max_chunk_get_size": BLOCK_BYTES,
     "max_single_put_size": BLOCK_BYTES,
 }
 
@@ -116,12 +117,20 @@ class AzureBlobs:
     def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
         """See BlobStore.download. Raises FileExistsError, and leaves the file alone, where `path` exists."""
         client = self._client(container, name)
-        with path.open("xb") as file:
-            try:
-                return _copied(client, file, _named(container, name), etag=etag, max_bytes=max_bytes)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
+        named = _named(container, name)
+        try:
+            with _new_file(path) as file:
+                return _copied(client, file, named, etag=etag, max_bytes=max_bytes)
+        except ResourceModifiedError as error:
+            # On an absent blob the condition is not met either.
+            if self._properties(client) is None:
+                raise NotFoundError(named) from error
+            raise ChangedMeanwhileError(named) from error
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            raise NotFoundError(named) from error
+        except AzureError as error:
+            raise translated(_SERVICE, error) from error
 
     def create(
         self, container: BlobContainer, name: str, source: bytes | Path, *, metadata: Mapping[str, str] | None = None
@@ -199,11 +208,11 @@ class AzureBlobs:
 def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], **condition: Any) -> dict[str, Any]:  # noqa: ANN401
     """Upload whole, under a condition on the blob as it stands."""
     with source.open("rb") if isinstance(source, Path) else BytesIO(source) as stream:
-        first = stream.read(BLOCK_BYTES)
-        if len(first) < BLOCK_BYTES:
-            return client.upload_blob(first, length=len(first), overwrite=True, metadata=metadata, **condition)
+        block = stream.read(BLOCK_BYTES)
+        if len(block) < BLOCK_BYTES:
+            return client.upload_blob(block, length=len(block), overwrite=True, metadata=metadata, **condition)
         # The SDK names blocks by their offset, so that two uploads to one name would mix. Ours have names of their own.
-        upload, block = uuid4().hex, first
+        upload = uuid4().hex
         blocks: list[BlobBlock] = []
         while block:
             blocks.append(BlobBlock(block_id=f"{upload}-{len(blocks):05d}"))
@@ -212,27 +221,30 @@ def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], 
         return client.commit_block_list(blocks, metadata=metadata, **condition)
 
 
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that did not exist, removed again on an error."""
+    with path.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def _copied(client: BlobClient, file: IO[bytes], named: str, *, etag: str, max_bytes: int) -> str:
     """Stream a blob into an open file; its SHA-256."""
     hashed = hashlib.sha256()
     copied_bytes = 0
-    try:
-        stream = client.download_blob(
-            etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
-        )
-        _check_size(named, stream.size, max_bytes)
-        for chunk in stream.chunks():
-            copied_bytes += len(chunk)
-            _check_size(named, copied_bytes, max_bytes)
-            hashed.update(chunk)
-            file.write(chunk)
-    except ResourceNotFoundError as error:
-        _require_container(error)
-        raise NotFoundError(named) from error
-    except ResourceModifiedError as error:
-        raise ChangedMeanwhileError(named) from error
-    except AzureError as error:
-        raise translated(_SERVICE, error) from error
+    stream = client.download_blob(
+        etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
+    )
+    _check_size(named, stream.size, max_bytes)
+    for chunk in stream.chunks():
+        copied_bytes += len(chunk)
+        _check_size(named, copied_bytes, max_bytes)
+        hashed.update(chunk)
+        file.write(chunk)
     if copied_bytes != stream.size:
         raise UnavailableError(_SERVICE, f"{named} has {stream.size} bytes, and {copied_bytes} arrived")
     return hashed.hexdigest()

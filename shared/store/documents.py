@@ -84,8 +84,11 @@ def checked_keys(container: Container, partition: object, document_id: object) -
     _check_key(partition, f"the field {PARTITION_KEY[container]!r} of a document in {container}")
     _check_key(document_id, f"the id of a document in {container}")
     text = str(document_id)
-    if _NOT_IN_AN_ID.search(text) or text.endswith(" "):
-        raise InvalidInputError(f"the document id {text!r} is refused: leave out / \\ ? # and a space at the end")
+    # An id stands in a URL's path, where a dot segment would be resolved away.
+    if _NOT_IN_AN_ID.search(text) or text.endswith(" ") or text in {".", ".."}:
+        raise InvalidInputError(
+            f"the document id {text!r} is refused: leave out / \\ ? # and a space at the end, and use more than dots"
+        )
 
 
 def checked_query(

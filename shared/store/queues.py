@@ -73,7 +73,10 @@ class AzureQueues:
         """See QueueSender.send. Raises InvalidInputError for an empty or too large body, or such a delay."""
         if not 0 <= delay_s <= MAX_DELAY_S:  # NaN fails too
             raise InvalidInputError(f"the delay of a message is {delay_s} s: use 0 to {MAX_DELAY_S}")
-        size_bytes = len(body.encode())
+        try:
+            size_bytes = len(body.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"a message to {queue} is not valid Unicode: {error}") from error
         if not 0 < size_bytes <= MAX_BODY_BYTES:
             raise InvalidInputError(
                 f"a message to {queue} has {size_bytes} bytes: use 1 to {MAX_BODY_BYTES}, and a blob for what is larger"

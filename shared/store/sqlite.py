@@ -51,11 +51,17 @@ _SCHEMA = (
     """,
     # What the services look for across partitions. An expression must stand here as `_condition` writes it.
     "CREATE INDEX documents_kind ON documents (container, json_extract(body, '$.kind'), partition_key, id)",
-    "CREATE INDEX documents_state ON documents (container, json_extract(body, '$.state'), partition_key, id)",
     """
-    CREATE INDEX documents_outbox_pending ON documents (container, partition_key, id)
-    WHERE json_type(body, '$.outbox_pending') = 'true'
+    CREATE INDEX documents_state
+    ON documents (container, json_extract(body, '$.kind'), json_extract(body, '$.state'), partition_key, id)
     """,
+    *(
+        f"""
+        CREATE INDEX documents_{flag} ON documents (container, json_extract(body, '$.kind'), partition_key, id)
+        WHERE json_type(body, '$.{flag}') = 'true'
+        """
+        for flag in ("outbox_pending", "rollout_pending")
+    ),
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
