@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS_BEFORE_FAILED = 3
 """Tries, while storage does not answer, before a version is reported as failed; the trying goes on."""
-_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
+_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 
 type _Key = tuple[int, str, str | None]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from aks_serving.errors import LoadError, ModelRunError
 from aks_serving.model import Model
-from aks_serving.tensors import DTYPES, Array, Feeds, nested, read, shaped
+from aks_serving.tensors import DTYPES, Array, Feeds, flat, read, shaped
 from shared.core.errors import InvalidInputError
 
 
@@ -77,10 +77,11 @@ def _difference(found: Array | None, wanted: Array, *, rtol: float, atol: float)
     differs = ~matches(found, wanted, rtol=rtol, atol=atol)
     if not differs.any():
         return ""
-    at = tuple(int(index) for index in np.argwhere(differs)[0])
+    index = int(np.argmax(differs.ravel()))
+    at = [int(place) for place in np.unravel_index(index, wanted.shape)]
     return (
-        f"differs in {int(differs.sum())} of {wanted.size} values, first at {list(at)}: "
-        f"it is {nested(found[at, ...])}, recorded as {nested(wanted[at, ...])}"
+        f"differs in {int(differs.sum())} of {wanted.size} values, first at {at}: "
+        f"it is {flat(found)[index]}, recorded as {flat(wanted)[index]}"
     )
 
 

@@ -62,7 +62,8 @@ class Loader:
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise LoadError(
-                f"the {what} was altered in storage: its SHA-256 is {found}, the plan says {digest}; it was not loaded"
+                f"altered in storage: the SHA-256 of the {what} is {found}, "
+                f"and the plan says {digest}; it is not loaded"
             )
         self._cache.keep_artifact(digest, data)
         return data

@@ -6,6 +6,7 @@ a candidate, and when what is loaded changed: the control plane learns from it t
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,7 +19,8 @@ from shared.telemetry.window import Window, window_blob_name
 
 log = logging.getLogger(__name__)
 
-_DRAIN_S = 1.0
+_DRAIN_S = 3.0
+"""How long windows stay open for the requests of a replaced snapshot, so that they are closed in order."""
 
 
 class _Open:
@@ -62,15 +64,15 @@ class Windows:
         """Close windows for ever."""
         due_s = monotonic() + every_s
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(0.0, due_s - monotonic()))
-            except TimeoutError:
+            self._changed.clear()
+            await self._replaced_are_done()
+            if monotonic() < due_s:
+                self.close_changed()
+            else:
                 due_s = monotonic() + every_s
                 self.close_all()
-            else:
-                self._changed.clear()
-                await self._replaced_are_done()
-                self.close_changed()
 
     def close_changed(self) -> None:
         """Close the windows of replaced snapshots and of those not announced yet."""

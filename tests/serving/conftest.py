@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-
 from aks_serving.api import Api
 from aks_serving.asgi import AsgiApp
 from aks_serving.server import ModelServer
 from aks_serving.settings import Settings
+
 from shared.core.ids import endpoint_name
 from tests.serving.fakes import MemoryStorage
 
@@ -43,13 +43,18 @@ type Start = Callable[..., Any]
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def storage() -> MemoryStorage:
     return MemoryStorage()
 
 
 @pytest.fixture
 def start(storage: MemoryStorage, tmp_path: Path) -> Start:
-    """`async with start(...) as running`: polls and windows come when the test asks, unless it sets their seconds."""
+    """Starts a server for an `async with`. It polls and closes windows when the test asks, by default."""
 
     @asynccontextmanager
     async def started(

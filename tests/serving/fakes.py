@@ -4,6 +4,7 @@ import hashlib
 import threading
 
 from aks_serving.ports import StoredPlan
+
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.core.ids import EndpointName
 from shared.routing.plan import RoutePlan
@@ -11,7 +12,7 @@ from shared.telemetry.window import Window
 
 
 class MemoryStorage:
-    """Storage in memory, which can be down, and can hold an artifact back until it is let go."""
+    """Storage in memory, which can be down, and can hold an artifact back, or fail to give it a number of times."""
 
     def __init__(self) -> None:
         self.plans: dict[EndpointName, bytes] = {}
@@ -20,6 +21,7 @@ class MemoryStorage:
         self.down = False
         self.artifact_reads = 0
         self.held: dict[str, threading.Event] = {}
+        self.outages: dict[str, int] = {}
 
     def put(self, *files: bytes) -> None:
         """Store artifacts under their digests."""
@@ -47,6 +49,9 @@ class MemoryStorage:
     def artifact(self, digest: str, *, max_bytes: int) -> bytes:
         self._answer()
         self.artifact_reads += 1
+        if self.outages.get(digest, 0) > 0:
+            self.outages[digest] -= 1
+            raise UnavailableError("blob storage", "it is down for this artifact, says the test")
         if digest in self.held:
             assert self.held[digest].wait(30)
         data = self.artifacts.get(digest)

@@ -50,7 +50,7 @@ def graph(
 
 
 def scaler(factor: float, *, name: str = "x", width: Size = 2) -> bytes:
-    """y = x * factor, row by row."""
+    """Multiplies: y = x * factor, row by row."""
     return graph(
         [helper.make_node("Mul", [name, "factor"], ["y"])],
         [(name, FLOAT, ["n", width])],
@@ -60,7 +60,7 @@ def scaler(factor: float, *, name: str = "x", width: Size = 2) -> bytes:
 
 
 def identity(datatype: str, shape: Sequence[Size] | None = ("n", "m")) -> bytes:
-    """y = x of any datatype."""
+    """Gives back what it takes: y = x of any datatype."""
     kind = ONNX_TYPE[datatype]
     return graph([helper.make_node("Identity", ["x"], ["y"])], [("x", kind, shape)], [("y", kind, shape)])
 

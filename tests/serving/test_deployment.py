@@ -1,0 +1,319 @@
+"""Plans: which are taken, when they are applied, and what goes on meanwhile."""
+
+import asyncio
+import gc
+import json
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.core.ids import EndpointName
+from shared.routing.plan import Role
+from tests.serving import models
+from tests.serving.conftest import Running, Start, eventually
+from tests.serving.fakes import MemoryStorage
+
+pytestmark = pytest.mark.anyio
+
+ONE, TWO, THREE = models.scaler(1.0), models.scaler(2.0), models.scaler(3.0)
+CHURN = EndpointName("churn")
+
+
+def _one_case(y: float, *, width: int = 2) -> bytes:
+    tensor: dict[str, Any] = {"datatype": "FP32", "shape": [1, width]}
+    return models.golden([({"x": tensor | {"data": [1.0] * width}}, {"y": tensor | {"data": [y] * width}})])
+
+
+def _generation(running: Running) -> int:
+    return running.server.servings["churn"].plan.generation
+
+
+async def test_fifty_swaps_under_load_fail_no_request(start: Start, storage: MemoryStorage) -> None:
+    files = [models.scaler(float(factor)) for factor in range(1, 6)]
+    storage.put(*files)
+    storage.publish(models.plan(1, models.route(1, files[0])))
+    seen: set[int] = set()
+    failures: list[str] = []
+    stop = asyncio.Event()
+
+    async def caller(running: Running, number: int) -> None:
+        while not stop.is_set():
+            answer = await running.predict([[number, 1]])
+            body = answer.json()
+            factor = (body.get("model_version", 0) - 1) % 5 + 1
+            if answer.status_code != 200 or body["predictions"] != [[number * factor, factor]]:
+                failures.append(answer.text)
+            seen.add(body.get("generation", 0))
+
+    async with start() as running:
+        await running.reload()
+        callers = [asyncio.create_task(caller(running, number)) for number in range(8)]
+        for generation in range(2, 52):
+            storage.publish(models.plan(generation, models.route(generation, files[(generation - 1) % 5])))
+            assert (await running.reload())["endpoints"]["churn"]["loaded"] == [generation]
+        stop.set()
+        await asyncio.gather(*callers)
+    assert failures == []
+    assert len(seen) > 25
+
+
+async def test_an_unloaded_version_gives_its_memory_back(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+        session = weakref.ref(running.server.servings["churn"].lanes[1])
+        storage.publish(models.plan(2, models.route(2, TWO)))
+        await running.reload()
+        await eventually(lambda: gc.collect() >= 0 and session() is None)
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        b"",
+        b"{",
+        models.plan(9, models.route(2, TWO)).model_dump_json().encode()[:-5],
+        models.plan(9, models.route(2, TWO), endpoint="fraud").model_dump_json().encode(),
+        models.plan(9, models.route(2, TWO)).model_dump_json().replace("10000", "9000").encode(),
+        json.dumps(models.plan(9, models.route(2, TWO)).model_dump(mode="json") | {"wish": 1}).encode(),
+        models.plan(4, models.route(2, TWO)).model_dump_json().encode(),
+        models.plan(5, models.route(2, TWO)).model_dump_json().encode(),
+    ],
+    ids=["empty", "torn", "cut", "of another endpoint", "incoherent", "unknown field", "older", "same generation"],
+)
+async def test_a_torn_foreign_or_older_plan_is_refused_once_and_the_last_goes_on(
+    start: Start, storage: MemoryStorage, published: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(5, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+        storage.plans[CHURN] = published
+        for _ in range(3):
+            await running.reload()
+        assert (await running.predict([[1, 1]])).json()["model_version"] == 1
+        assert _generation(running) == 5
+        assert len([record for record in caplog.records if "refused" in record.message]) == 1
+        storage.publish(models.plan(6, models.route(2, TWO)))
+        await running.reload()
+        assert _generation(running) == 6
+
+
+async def test_a_deleted_plan_changes_nothing(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+        storage.plans.clear()
+        await running.reload()
+        assert (await running.predict([[1, 1]])).status_code == 200
+
+
+async def test_a_change_of_weights_loads_nothing_and_keeps_subjects(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(1, *models.canary((1, ONE), (2, TWO), 1_000)))
+    async with start() as running:
+        await running.reload()
+        reads = storage.artifact_reads
+
+        async def on_candidate() -> set[int]:
+            answers = await asyncio.gather(*(running.predict([[1, 1]], user_id=user) for user in range(300)))
+            return {user for user, answer in enumerate(answers) if answer.json()["model_version"] == 2}
+
+        early = await on_candidate()
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 5_000)))
+        await running.reload()
+        late = await on_candidate()
+        assert early < late
+        assert storage.artifact_reads == reads
+
+
+async def test_a_rollback_applies_while_the_next_candidate_is_still_fetched(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    let_go = storage.held[models.digest(TWO)] = threading.Event()
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 5_000)))
+        await eventually(lambda: storage.artifact_reads == 2)
+        assert _generation(running) == 1
+        storage.publish(models.plan(3, models.route(1, ONE)))
+        await eventually(lambda: _generation(running) == 3)
+        let_go.set()
+        assert sorted(running.server.servings["churn"].lanes) == [1]
+
+
+async def test_an_altered_artifact_is_named_and_never_loaded(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE)
+    storage.artifacts[models.digest(TWO)] = models.scaler(99.0)[: len(TWO)].ljust(len(TWO), b"\0")
+    storage.publish(models.plan(1, *models.canary((1, ONE), (2, TWO), 10_000)))
+    async with start() as running:
+        state = (await running.reload())["endpoints"]["churn"]
+        assert state["loaded"] == [1]
+        assert "altered in storage" in state["failed"]["2"]
+        answer = await running.predict([[4, 4]])
+        assert answer.json()["predictions"] == [[4.0, 4.0]]
+        assert answer.headers["x-slipway-fallback"] == "true"
+
+
+async def test_golden_rows_that_differ_keep_a_version_out_and_show_the_difference(
+    start: Start, storage: MemoryStorage
+) -> None:
+    right, wrong = _one_case(2.0), _one_case(2.5)
+    storage.put(ONE, TWO, right, wrong)
+    storage.publish(models.plan(1, models.route(2, TWO, golden=right)))
+    async with start() as running:
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == [2]
+        storage.publish(models.plan(2, models.route(3, TWO, golden=wrong)))
+        state = (await running.reload())["endpoints"]["churn"]
+        assert "golden case 1 of 1: output 'y' differs in 2 of 2 values" in state["failed"]["3"]
+        assert "it is 2.0, recorded as 2.5" in state["failed"]["3"]
+        assert _generation(running) == 1
+        assert (await running.predict([[1, 1]])).json()["model_version"] == 2
+
+
+async def test_altered_golden_rows_are_refused(start: Start, storage: MemoryStorage) -> None:
+    golden = _one_case(1.0)
+    storage.put(ONE)
+    storage.artifacts[models.digest(golden)] = golden.replace(b"0.0001", b"1000.0")
+    storage.publish(models.plan(1, models.route(1, ONE, golden=golden)))
+    async with start() as running:
+        failed = (await running.reload())["endpoints"]["churn"]["failed"]
+        assert "altered in storage: the SHA-256 of the golden rows" in failed["1"]
+        assert (await running.client.get("/ready")).status_code == 200
+        assert (await running.predict([[1, 1]])).status_code == 503
+
+
+async def test_a_missing_artifact_fails_at_once_and_an_outage_is_waited_out(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(poll_s=0.05) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 0)))
+        await eventually(lambda: "does not exist" in running.server.servings["churn"].failed.get(2, ""))
+        storage.put(TWO)
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == [1, 2]
+
+
+@pytest.mark.parametrize(("outages", "reported"), [(2, False), (3, True)])
+async def test_a_load_that_storage_interrupts_is_tried_again_and_reported_only_where_that_lasts(
+    start: Start, storage: MemoryStorage, *, outages: int, reported: bool
+) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        storage.outages[models.digest(TWO)] = outages
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 0)))
+        await eventually(lambda: 2 in running.server.servings["churn"].lanes)
+        running.server.stop_soon()
+    failures = [window.failed[2] for window in storage.windows() if 2 in window.failed]
+    assert bool(failures) is reported
+    assert all("trying again" in reason for reason in failures)
+
+
+async def test_a_stable_version_that_cannot_load_leaves_the_older_one_serving(
+    start: Start, storage: MemoryStorage
+) -> None:
+    broken = b"this is no model"
+    storage.put(ONE, broken)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+        storage.publish(models.plan(2, models.route(2, broken)))
+        state = (await running.reload())["endpoints"]["churn"]
+        assert (state["generation"], state["loaded"]) == (1, [1])
+        assert "ONNX Runtime cannot load" in state["failed"]["2"]
+        assert (await running.predict([[1, 1]])).json()["model_version"] == 1
+
+
+async def test_a_restart_with_storage_down_serves_from_the_cache(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    golden = _one_case(2.0)
+    storage.put(ONE, TWO, golden)
+    storage.publish(models.plan(7, models.route(2, TWO, golden=golden)))
+    async with start() as running:
+        await running.reload()
+        await eventually((tmp_path / "cache" / "plans" / "churn.json").exists)
+    storage.down = True
+    async with start() as running:
+        await eventually(lambda: running.server.not_ready() == "")
+        answer = await running.predict([[1, 2]])
+        assert (answer.json()["predictions"], answer.json()["generation"]) == ([[2.0, 4.0]], 7)
+        storage.down = False
+        storage.publish(models.plan(6, models.route(1, ONE)))
+        await running.reload()
+        assert _generation(running) == 7
+
+
+async def test_an_artifact_altered_on_disk_is_fetched_again(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+    cached = tmp_path / "cache" / "artifacts" / models.digest(ONE)
+    cached.write_bytes(models.scaler(50.0))
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[1, 1]])).json()["predictions"] == [[1.0, 1.0]]
+        assert cached.read_bytes() == ONE
+    assert storage.artifact_reads == 2
+
+
+async def test_a_cache_that_cannot_be_written_stops_nothing(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file stands where the directory should be")
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[1, 1]])).status_code == 200
+
+
+async def test_ready_waits_for_every_configured_endpoint(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(endpoints=("churn", "fraud")) as running:
+        await running.reload()
+        answer = await running.client.get("/ready")
+        assert (answer.status_code, "'fraud'" in answer.json()["reason"]) == (503, True)
+        storage.publish(models.plan(1, models.route(1, ONE), endpoint="fraud"))
+        storage.publish(models.plan(1, models.route(1, ONE), endpoint="other"))
+        assert sorted((await running.reload())["endpoints"]) == ["churn", "fraud"]
+        assert (await running.client.get("/ready")).status_code == 200
+
+
+async def test_ready_without_configured_endpoints_needs_plans_to_have_been_looked_for(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.down = True
+    async with start(poll_s=0.02) as running:
+        answer = await running.client.get("/ready")
+        assert (answer.status_code, "no plan was found" in answer.json()["reason"]) == (503, True)
+        assert (await running.client.post("/models/reload")).status_code == 503
+        storage.down = False
+        await eventually(lambda: running.server.not_ready() == "")
+        running.server.stop_soon()
+        assert (await running.client.get("/v2/health/ready")).status_code == 503
+
+
+async def test_a_plan_that_serves_nothing_yet_answers_503(start: Start, storage: MemoryStorage) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE, role=Role.CANDIDATE, weight=0)))
+    async with start() as running:
+        await running.reload()
+        answer = await running.predict([[1, 1]])
+        assert (answer.status_code, "no version serves it yet" in answer.json()["error"]) == (503, True)
+        assert (await running.predict([[1, 1]], model_version=1)).status_code == 200

@@ -1,0 +1,222 @@
+"""A candidate that fails is answered for by stable; everything is counted once and in the right place."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared.routing.assignment import bucket
+from shared.telemetry.window import VersionCounts, Window, merge_counts
+from tests.serving import models
+from tests.serving.conftest import Running, Start, eventually
+from tests.serving.fakes import MemoryStorage
+
+pytestmark = pytest.mark.anyio
+
+STABLE, PICKY = models.table(), models.picky(limit=4)
+HALF = 5_000
+
+
+def _publish(storage: MemoryStorage, generation: int = 1, *, weight: int = HALF, candidate: bytes = PICKY) -> None:
+    storage.put(STABLE, candidate)
+    storage.publish(models.plan(generation, *models.canary((1, STABLE), (2, candidate), weight)))
+
+
+def _merged(windows: list[Window]) -> dict[int, VersionCounts]:
+    versions = {version for window in windows for version in window.versions}
+    return {v: merge_counts([w.versions[v] for w in windows if v in w.versions]) for v in versions}
+
+
+def _summary(counts: VersionCounts) -> tuple[int, int, int, int, int]:
+    return counts.requests, counts.errors, counts.fallbacks, counts.pinned, sum(counts.latency_ms.values())
+
+
+async def test_a_failing_candidate_is_answered_for_by_stable_and_says_so(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage, weight=10_000)
+    async with start() as running:
+        await running.reload()
+        good = await running.predict([[2]], user_id="ada")
+        assert (good.json()["predictions"], good.json()["role"], good.json()["fallback"]) == (
+            [[20.0]],
+            "candidate",
+            False,
+        )
+        bad = await running.predict([[7]], user_id="ada")
+        body = bad.json()
+        assert (bad.status_code, body["predictions"], body["model_version"]) == (200, [[70.0]], 1)
+        assert (body["role"], body["fallback"], bad.headers["x-slipway-fallback"]) == ("stable", True, "true")
+        v2 = await running.infer({"name": "x", "datatype": "INT64", "shape": [1, 1], "data": [7]})
+        assert (v2.json()["model_version"], v2.headers["x-slipway-fallback"]) == ("1", "true")
+
+
+async def test_a_failing_stable_version_is_a_500_with_one_line(start: Start, storage: MemoryStorage) -> None:
+    storage.put(PICKY)
+    storage.publish(models.plan(1, models.route(1, PICKY)))
+    async with start() as running:
+        await running.reload()
+        answer = await running.predict([[7]])
+        assert answer.status_code == 500
+        assert answer.json()["error"].startswith("version 1 failed on this request: ")
+        assert "\n" not in answer.json()["error"]
+        assert (await running.predict([[3]])).status_code == 200
+    counts = _merged(storage.windows())[1]
+    assert _summary(counts) == (2, 1, 0, 0, 1)
+
+
+async def test_a_version_that_the_caller_named_fails_by_itself(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[7]], model_version=2)).status_code == 500
+        assert (await running.predict([[3]], model_version=2)).status_code == 200
+    assert {v: _summary(c) for v, c in _merged(storage.windows()).items()} == {2: (0, 0, 0, 2, 0)}
+
+
+async def test_the_windows_hold_every_request_once(start: Start, storage: MemoryStorage) -> None:
+    """Many mixed requests at once, over three generations: the sums equal what the callers saw."""
+    _publish(storage)
+    expected = {1: [0, 0, 0, 0, 0], 2: [0, 0, 0, 0, 0]}
+    users = range(600)
+
+    def on_candidate(user: int) -> bool:
+        return bucket("salt", str(user)) < HALF
+
+    async def ask(running: Running, user: int) -> None:
+        kind = user % 10
+        if kind == 0:
+            assert (await running.predict([[1]], user_id=user, model_version=1)).status_code == 200
+            expected[1][3] += 1
+        elif kind == 1:
+            assert (await running.predict([["no number"]], user_id=user)).status_code == 400
+        elif kind == 2 and on_candidate(user):
+            answer = await running.predict([[9]], user_id=user)
+            assert answer.json()["fallback"] is True
+            expected[2][0] += 1
+            expected[2][1] += 1
+            expected[1][2] += 1
+        else:
+            version = (await running.predict([[1]], user_id=user)).json()["model_version"]
+            assert version == (2 if on_candidate(user) else 1)
+            expected[version][0] += 1
+            expected[version][4] += 1
+
+    async with start(window_s=0.05) as running:
+        await running.reload()
+        for generation in (2, 3, 4):
+            asking = asyncio.gather(*(ask(running, user) for user in users))
+            await asyncio.sleep(0)
+            _publish(storage, generation)
+            await running.reload()
+            await asking
+        stats = (await running.client.get("/ab-test/stats")).json()["endpoints"]["churn"]["versions"]
+    windows = storage.windows()
+    assert {v: list(_summary(c)) for v, c in _merged(windows).items()} == expected
+    for version, (requests, errors, fallbacks, pinned, _) in expected.items():
+        counted = stats[str(version)]
+        assert (counted["requests"], counted["errors"]) == (requests, errors)
+        assert (counted["fallbacks"], counted["pinned"]) == (fallbacks, pinned)
+        assert 0 < counted["p50_ms"] <= counted["p95_ms"] <= counted["p99_ms"]
+    assert {window.generation for window in windows if window.versions} >= {1, 2, 3}
+    assert [window.sequence for window in windows] == list(range(len(windows)))
+    assert [window.generation for window in windows] == sorted(window.generation for window in windows)
+    for earlier, later in zip(windows, windows[1:], strict=False):
+        assert earlier.ended_at <= later.ended_at
+
+
+async def test_a_candidate_that_is_not_loaded_is_reported_and_answered_for(
+    start: Start, storage: MemoryStorage
+) -> None:
+    _publish(storage, weight=10_000, candidate=b"no model")
+    async with start() as running:
+        await running.reload()
+        answer = await running.predict([[7]])
+        assert (answer.json()["predictions"], answer.json()["fallback"]) == ([[70.0]], True)
+    windows = storage.windows()
+    assert windows[0].loaded == [1]
+    assert "ONNX Runtime cannot load" in windows[0].failed[2]
+    assert {v: _summary(c) for v, c in _merged(windows).items()} == {1: (0, 0, 1, 0, 0), 2: (1, 1, 0, 0, 0)}
+
+
+async def test_inputs_that_stable_takes_and_the_candidate_does_not_count_against_the_candidate(
+    start: Start, storage: MemoryStorage
+) -> None:
+    _publish(storage, weight=10_000, candidate=models.scaler(2.0, name="other"))
+    async with start() as running:
+        await running.reload()
+        answer = await running.predict({"x": [[7]]})
+        assert (answer.json()["predictions"], answer.json()["fallback"]) == ([[70.0]], True)
+        assert (await running.predict({"neither": [[7]]})).status_code == 400
+    assert {v: _summary(c) for v, c in _merged(storage.windows()).items()} == {
+        1: (0, 0, 1, 0, 0),
+        2: (1, 1, 0, 0, 0),
+    }
+
+
+async def test_a_caller_that_leaves_does_not_change_the_counts_of_others(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage, weight=10_000)
+    async with start() as running:
+        await running.reload()
+        asking: list[asyncio.Task[Any]] = [asyncio.create_task(running.predict([[n % 8]])) for n in range(80)]
+        await asyncio.sleep(0)
+        for task in asking[::3]:
+            task.cancel()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        left = [n for n, answer in enumerate(answers) if not isinstance(answer, asyncio.CancelledError)]
+        assert [answers[n].json()["predictions"] for n in left] == [[[n % 8 * 10.0]] for n in left]
+        await eventually(lambda: running.server.waiting == 0)
+        assert running.server.servings["churn"].tally.in_flight == 0
+    counts = _merged(storage.windows())
+    assert counts[2].requests >= len(left)
+    assert counts[2].errors >= sum(n % 8 >= 4 for n in left)
+    assert sum(counts[2].latency_ms.values()) == counts[2].requests - counts[2].errors
+
+
+async def test_the_first_window_tells_what_is_loaded_and_heartbeats_follow_only_with_a_candidate(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(STABLE)
+    storage.publish(models.plan(1, models.route(1, STABLE)))
+    async with start(window_s=0.05) as running:
+        await running.reload()
+        await eventually(lambda: len(storage.blobs) == 1)
+        _publish(storage, 2)
+        await running.reload()
+        await eventually(lambda: len(storage.blobs) >= 5)
+        storage.publish(models.plan(3, models.route(1, STABLE)))
+        await running.reload()
+        await eventually(lambda: storage.windows()[-1].generation == 3)
+    windows = storage.windows()
+    assert [(w.generation, w.loaded) for w in windows if w.generation != 2] == [(1, [1]), (3, [1])]
+    assert all(w.loaded == [1, 2] and not w.versions for w in windows if w.generation == 2)
+    assert all(name.startswith("churn/") and "/pod-" in name for name in storage.blobs)
+
+
+async def test_windows_wait_while_storage_is_down(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start(window_s=0.05) as running:
+        await running.reload()
+        storage.down = True
+        before = len(storage.blobs)
+        for user in range(40):
+            await running.predict([[1]], user_id=user)
+        assert len(storage.blobs) <= before + 1
+        storage.down = False
+    assert sum(counts.requests for counts in _merged(storage.windows()).values()) == 40
+
+
+async def test_the_metrics_tell_of_versions_outcomes_and_latency(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage, weight=10_000)
+    async with start() as running:
+        await running.reload()
+        for index in (1, 2, 9):
+            await running.predict([[index]])
+        answer = await running.client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = set(answer.text.splitlines())
+    assert 'model_prediction_requests_total{model="churn",version="2",outcome="success"} 2' in lines
+    assert 'model_prediction_requests_total{model="churn",version="2",outcome="error"} 1' in lines
+    assert 'model_prediction_requests_total{model="churn",version="1",outcome="fallback"} 1' in lines
+    assert 'model_prediction_latency_seconds_bucket{model="churn",version="2",le="+Inf"} 2' in lines
+    assert 'model_prediction_latency_seconds_count{model="churn",version="2"} 2' in lines
+    assert {'model_loaded{model="churn",version="1"} 1', 'model_loaded{model="churn",version="2"} 1'} <= lines
+    assert 'model_plan_generation{model="churn"} 1' in lines
