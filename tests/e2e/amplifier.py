@@ -7,8 +7,8 @@ knows of it: what reaches the hosts is what an at-least-once queue may do on its
 import asyncio
 import random
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import uvicorn
@@ -26,12 +26,21 @@ class Amplifier:
     """The proxy's application. `repeated` counts the messages that were sent once and delivered ten times."""
 
     def __init__(self, target: str, seed: int) -> None:
-        self._client = httpx.AsyncClient(base_url=target, timeout=30.0)
+        self._target = httpx.URL(target)
+        self._client = httpx.AsyncClient(timeout=30.0)
         self._rng = random.Random(seed)
         self._copies: set[asyncio.Task[None]] = set()
         self.repeated = 0
         methods = ["GET", "POST", "PUT", "DELETE", "HEAD"]
-        self.app = Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)])
+        self.app = Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)], lifespan=self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
+        async with self._client:
+            yield
+            for copy in self._copies:
+                copy.cancel()
+            await asyncio.gather(*self._copies, return_exceptions=True)
 
     async def _forward(self, request: Request) -> Response:
         body = await request.body()
@@ -55,7 +64,7 @@ class Amplifier:
             b"?" + request.scope["query_string"] if request.scope["query_string"] else b""
         )
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in {b"host", b"connection"}]
-        url = self._client.base_url.copy_with(raw_path=target)
+        url = self._target.copy_with(raw_path=target)
         return await self._client.request(request.method, url, headers=headers, content=body)
 
 
@@ -63,7 +72,9 @@ class Amplifier:
 def amplified(queue_port: int, *, port: int, seed: int) -> Generator[Amplifier]:
     """Run the proxy on `port` before the queue service on `queue_port`."""
     amplifier = Amplifier(f"http://127.0.0.1:{queue_port}", seed)
-    server = uvicorn.Server(uvicorn.Config(amplifier.app, host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(amplifier.app, host="127.0.0.1", port=port, log_level="warning", loop="asyncio")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
