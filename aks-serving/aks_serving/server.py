@@ -21,7 +21,7 @@ from shared.core.ids import EndpointName
 log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
-_FLUSH_S = 5.0
+_FLUSH_S = 3.0
 
 
 class ModelServer:

@@ -1,6 +1,7 @@
 """A candidate that fails is answered for by stable; everything is counted once and in the right place."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ async def test_the_windows_hold_every_request_once(start: Start, storage: Memory
     assert {window.generation for window in windows if window.versions} >= {1, 2, 3}
     assert [window.sequence for window in windows] == list(range(len(windows)))
     assert [window.generation for window in windows] == sorted(window.generation for window in windows)
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in itertools.pairwise(windows):
         assert earlier.ended_at <= later.ended_at
 
 
@@ -160,7 +161,7 @@ async def test_a_caller_that_leaves_does_not_change_the_counts_of_others(start: 
         await asyncio.sleep(0)
         for task in asking[::3]:
             task.cancel()
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        answers: list[Any] = await asyncio.gather(*asking, return_exceptions=True)
         left = [n for n, answer in enumerate(answers) if not isinstance(answer, asyncio.CancelledError)]
         assert [answers[n].json()["predictions"] for n in left] == [[[n % 8 * 10.0]] for n in left]
         await eventually(lambda: running.server.waiting == 0)
