@@ -322,16 +322,6 @@ def test_a_listing_without_prefix_holds_everything_of_its_container_alone(blobs:
     assert list(blobs.list(ROUTES, "no such prefix")) == []
 
 
-def test_a_listing_goes_on_past_a_page(azurite_connection: str, blobs: AzureBlobs) -> None:
-    prefix = uuid4().hex
-    names = [f"{prefix}/{number:02d}" for number in range(25)]
-    for each in names:
-        blobs.create(ROUTES, each, b"")
-    service = BlobServiceClient.from_connection_string(azurite_connection, **CLIENT_OPTIONS)
-    with closing(AzureBlobs(service)) as store:
-        assert [info.name for info in store.list(ROUTES, prefix)] == names
-
-
 @pytest.mark.parametrize(
     "bad", ["", "..", "../other", "a/../b", "a/./b", "./a", "a/..", "a.", "a\\b", "a\n", "a\0", "x" * 1025]
 )
