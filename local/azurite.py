@@ -11,7 +11,7 @@ else of the directory in SLIPWAY_NODE_MODULES.
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +19,7 @@ from local import processes
 
 ACCOUNT_NAME = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The account that every Azurite has. It is public, and opens nothing but an emulator."""
+"""The account that every Azurite has by default. Its key is public, and opens nothing but an emulator."""
 
 _SERVICES = ("Blob", "Queue", "Table")
 _LISTENING = re.compile(r"Azurite (\w+) service is successfully listening at http://127\.0\.0\.1:(\d+)")
@@ -38,6 +38,7 @@ class Azurite:
         log_path: the file for its output, begun anew at each start.
         location: the directory that holds its state; None keeps everything in memory.
         blob_port, queue_port, table_port: 0 picks a free one, anew at each start.
+        accounts: the storage accounts that it has; each sees nothing of the others.
         environment: where SLIPWAY_NODE, SLIPWAY_NODE_MODULES and PATH are read; os.environ by default.
     """
 
@@ -49,12 +50,14 @@ class Azurite:
         blob_port: int = 0,
         queue_port: int = 0,
         table_port: int = 0,
+        accounts: Sequence[str] = (ACCOUNT_NAME,),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log_path = log_path
         self._location = location
         self._wanted = {"Blob": blob_port, "Queue": queue_port, "Table": table_port}
-        self._environment = os.environ if environment is None else environment
+        self._accounts = tuple(accounts)
+        self._environment = dict(os.environ if environment is None else environment)
         self._ports: dict[str, int] = {}
         self._child: processes.Child | None = None
 
@@ -68,7 +71,8 @@ class Azurite:
             log_path=self._log_path,
             ready=self._all_listen,
             deadline_s=_START_DEADLINE_S,
-            environment=self._environment,
+            environment=self._environment
+            | {"AZURITE_ACCOUNTS": ";".join(f"{account}:{ACCOUNT_KEY}" for account in self._accounts)},
             working_directory=self._log_path.parent,
         )
         return self
@@ -93,13 +97,17 @@ class Azurite:
 
     @property
     def connection_string(self) -> str:
-        """The connection string for the Azure SDK and for app settings. Raises RuntimeError before the start."""
+        """The connection string of its first account. Raises RuntimeError before the start."""
+        return self.connection_string_of(self._accounts[0])
+
+    def connection_string_of(self, account: str) -> str:
+        """The connection string of one of its accounts. Raises RuntimeError before the start."""
         if not self._ports:
             raise RuntimeError("Azurite has no address yet: call start() first")
         endpoints = ";".join(
-            f"{service}Endpoint=http://127.0.0.1:{self._ports[service]}/{ACCOUNT_NAME}" for service in _SERVICES
+            f"{service}Endpoint=http://127.0.0.1:{self._ports[service]}/{account}" for service in _SERVICES
         )
-        return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT_NAME};AccountKey={ACCOUNT_KEY};{endpoints};"
+        return f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={ACCOUNT_KEY};{endpoints};"
 
     def __enter__(self) -> Self:
         return self.start()

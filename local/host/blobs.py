@@ -13,7 +13,6 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,9 +98,8 @@ class BlobTrigger:
     @property
     def wants_client(self) -> bool:
         """Whether the parameter is of an SDK type."""
-        properties = self.function.trigger.fields.get("properties")
-        wanted = properties.get("supportsDeferredBinding") if isinstance(properties, Mapping) else None
-        return str(wanted).lower() == "true"
+        properties = self.function.trigger.fields.get("properties") or {}
+        return any(name.casefold() == "supportsdeferredbinding" and value is True for name, value in properties.items())
 
 
 class BlobScanner:

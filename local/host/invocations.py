@@ -69,7 +69,8 @@ class Invoker:
         if response.result.status != protos.StatusResult.Success:
             exception = response.result.exception
             if exception is not None:
-                _log.error("function=%s raised %s\n%s", function.name, exception.message, exception.stack_trace)
+                told = f"{exception.message}\n{exception.stack_trace}".rstrip()
+                _log.error("function=%s raised %s", function.name, told)
             return Invoked(succeeded=False)
         values = {output.name: output.data for output in response.output_data}
         if response.return_value is not None:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import uuid
-from typing import List  # noqa: UP035 - the worker library takes no `list[str]` within `Out`
+from typing import List  # noqa: UP035 - see `send`
 
 import azure.functions as func
 import azurefunctions.extensions.bindings.blob as sdk
@@ -19,7 +19,7 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
 def _note(kind: str, **seen: object) -> None:
-    service = BlobServiceClient.from_connection_string(os.environ["SampleStorage"])
+    service = BlobServiceClient.from_connection_string(os.environ["SAMPLE_STORAGE"])
     try:
         service.create_container("seen")
     except ResourceExistsError:
@@ -82,14 +82,15 @@ def leaves(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route(route="send", methods=["POST"], auth_level=func.AuthLevel.ANONYMOUS)
-@app.queue_output(arg_name="messages", queue_name="%WorkQueue%", connection="SampleStorage")
-def send(req: func.HttpRequest, messages: func.Out[List[str]]) -> func.HttpResponse:
+@app.queue_output(arg_name="messages", queue_name="%WORK_QUEUE%", connection="SAMPLE_STORAGE")
+# The worker library takes no `list[str]` within `Out`.
+def send(req: func.HttpRequest, messages: func.Out[List[str]]) -> func.HttpResponse:  # noqa: UP006
     """Put each line of the body on the queue."""
     messages.set(req.get_body().decode().splitlines())
     return func.HttpResponse(status_code=202)
 
 
-@app.queue_trigger(arg_name="msg", queue_name="%WorkQueue%", connection="SampleStorage")
+@app.queue_trigger(arg_name="msg", queue_name="%WORK_QUEUE%", connection="SAMPLE_STORAGE")
 def work(msg: func.QueueMessage, context: func.Context) -> None:
     """Do as the message says: {"fail": true}, {"sleep_s": 2}, or plain text."""
     text = msg.get_body().decode()
@@ -101,14 +102,14 @@ def work(msg: func.QueueMessage, context: func.Context) -> None:
     _note("work", text=text, count=msg.dequeue_count, inserted=str(msg.insertion_time))
 
 
-@app.queue_trigger(arg_name="msg", queue_name="relay", connection="SampleStorage")
-@app.queue_output(arg_name="$return", queue_name="relayed", connection="SampleStorage")
+@app.queue_trigger(arg_name="msg", queue_name="relay", connection="SAMPLE_STORAGE")
+@app.queue_output(arg_name="$return", queue_name="relayed", connection="SAMPLE_STORAGE")
 def relay(msg: func.QueueMessage) -> str:
     """Send a message on."""
     return msg.get_body().decode().upper()
 
 
-@app.blob_trigger(arg_name="blob", path="incoming/{name}", connection="SampleStorage", source="EventGrid")
+@app.blob_trigger(arg_name="blob", path="incoming/{name}", connection="SAMPLE_STORAGE", source="EventGrid")
 def arrived(blob: sdk.BlobClient) -> None:
     """A blob trigger with a client."""
     text = blob.download_blob().readall().decode()
@@ -117,7 +118,7 @@ def arrived(blob: sdk.BlobClient) -> None:
         raise ValueError("told to fail")
 
 
-@app.blob_trigger(arg_name="stream", path="texts/{folder}/{name}.txt", connection="SampleStorage")
+@app.blob_trigger(arg_name="stream", path="texts/{folder}/{name}.txt", connection="SAMPLE_STORAGE")
 def text_arrived(stream: func.InputStream) -> None:
     """A blob trigger with the bytes."""
     _note(
@@ -130,12 +131,12 @@ def text_arrived(stream: func.InputStream) -> None:
     )
 
 
-@app.schedule(arg_name="timer", schedule="%TickSchedule%")
+@app.schedule(arg_name="timer", schedule="%TICK_SCHEDULE%")
 def tick(timer: func.TimerRequest) -> None:
     """A timer."""
     status = dict(timer.schedule_status)
     _note("tick-began", past_due=timer.past_due, status=status)
-    time.sleep(float(os.environ.get("TickSleepS", "0")))
+    time.sleep(float(os.environ.get("TICK_SLEEP_S", "0")))
     _note("tick", past_due=timer.past_due, status=status)
-    if os.environ.get("TickFails"):
+    if os.environ.get("TICK_FAILS"):
         raise ValueError("told to fail")

@@ -1,0 +1,3 @@
+"""Fixtures that every test directory may use: see tests/support."""
+
+pytest_plugins = ["tests.support.azurite"]

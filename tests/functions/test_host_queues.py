@@ -1,0 +1,185 @@
+"""Queue triggers of the local host, over a real Azurite: each promise of local.host.queues."""
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.host.messages import Message, decode, encode
+from local.host.queues import Backoff, poison_name
+from tests.functions.host_case import SampleCase, sample_case
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def case(storage: str, tmp_path: Path) -> Iterator[SampleCase]:
+    yield from sample_case(storage, tmp_path)
+
+
+def test_messages_reach_the_function_and_are_deleted(case: SampleCase) -> None:
+    case.send("one", "two", *(f"more {number}" for number in range(20)))
+    case.start_host()
+    notes = case.wait_for("work", 22)
+    assert sorted(note["text"] for note in notes) == sorted(["one", "two", *(f"more {number}" for number in range(20))])
+    assert {note["count"] for note in notes} == {1}
+    eventually(lambda: case.is_empty("work"), what="an empty queue")
+
+
+def test_a_message_that_always_fails_is_tried_as_often_as_allowed_then_moved_verbatim(case: SampleCase) -> None:
+    case.start_host()
+    body = '{"fail": true, "text": "<ä&\\n>"}'
+    case.send(body)
+    (poison,) = eventually(lambda: case.raw_messages("work-poison"), what="a poison message")
+    assert poison == base64.b64encode(body.encode()).decode()
+    assert [note["count"] for note in case.seen("work-began")] == [1, 2, 3]
+    assert case.is_empty("work")
+
+
+def test_a_body_that_is_not_base64_goes_to_poison_and_the_host_lives(case: SampleCase) -> None:
+    case.queue("work").send_message("this is not base64!")
+    host = case.start_host()
+    assert eventually(lambda: case.raw_messages("work-poison"), what="a poison message") == ["this is not base64!"]
+    case.send("fine")
+    assert case.wait_for("work")[0]["text"] == "fine"
+    assert host.child.exit_code is None
+
+
+def test_the_lease_of_a_message_in_work_is_renewed(case: SampleCase) -> None:
+    case.start_host(SLIPWAY_HOST_MESSAGE_LEASE_S="2")
+    case.send('{"sleep_s": 5}')
+    case.wait_for("work")
+    eventually(lambda: case.is_empty("work"), what="an empty queue")
+    assert len(case.seen("work-began")) == 1
+
+
+def test_a_host_killed_in_a_call_loses_no_message(case: SampleCase) -> None:
+    host = case.start_host(SLIPWAY_HOST_MESSAGE_LEASE_S="2")
+    case.send('{"sleep_s": 3}', "quick")
+    case.wait_for("work-began", 2)
+    host.child.kill()
+    assert len(case.seen("work")) < 2
+    case.start_host("second", SLIPWAY_HOST_MESSAGE_LEASE_S="2")
+    both = {'{"sleep_s": 3}', "quick"}
+    eventually(lambda: {note["text"] for note in case.seen("work")} == both, what="both messages worked off")
+    notes = case.seen("work")
+    assert max(note["count"] for note in notes) == 2
+    eventually(lambda: case.is_empty("work"), what="an empty queue")
+
+
+def test_a_host_told_to_stop_finishes_what_runs(case: SampleCase) -> None:
+    host = case.start_host()
+    case.send('{"sleep_s": 2}')
+    case.wait_for("work-began")
+    assert host.child.stop(20.0) == 0
+    assert len(case.seen("work")) == 1
+    assert case.is_empty("work")
+
+
+def test_what_overstays_the_grace_is_given_back_at_once(case: SampleCase) -> None:
+    host = case.start_host(SLIPWAY_HOST_GRACE_S="1")
+    case.send('{"sleep_s": 60}')
+    case.wait_for("work-began")
+    assert host.child.stop(20.0) == 0
+    # The lease is still that of Azure, ten minutes: visible now, it was given back.
+    assert case.messages("work") == ['{"sleep_s": 60}']
+    assert case.seen("work") == []
+
+
+def test_two_hosts_share_a_queue(case: SampleCase) -> None:
+    first, second = case.start_host("first"), case.start_host("second")
+    case.send(*(f'{{"sleep_s": 0.05, "number": {number}}}' for number in range(40)))
+    notes = case.wait_for("work", 40)
+    assert len({note["text"] for note in notes}) == len(notes) == 40
+    assert {note["pid"] for note in notes} == {first.child.pid, second.child.pid}
+    eventually(lambda: case.is_empty("work"), what="an empty queue")
+
+
+def test_outputs_become_messages(case: SampleCase) -> None:
+    host = case.start_host()
+    assert httpx.post(f"{host.url}/api/send", content="first\nsecond").status_code == 202
+    assert sorted(note["text"] for note in case.wait_for("work", 2)) == ["first", "second"]
+    case.send("hello", queue="relay")
+    assert eventually(lambda: case.messages("relayed"), what="a relayed message") == ["HELLO"]
+
+
+def test_a_function_over_its_time_fails_its_message_and_ends_the_host(case: SampleCase) -> None:
+    host = case.start_host(AzureFunctionsJobHost__functionTimeout="00:00:01")
+    case.send('{"sleep_s": 60}')
+    assert host.child.wait(30.0) == 3
+    assert "function 'work' ran longer than functionTimeout (1 s)" in host.log()
+    # Given back after its failure, not when its ten minutes end.
+    assert case.messages("work") == ['{"sleep_s": 60}']
+
+
+def test_a_queue_that_vanishes_is_created_again(case: SampleCase) -> None:
+    case.start_host()
+    case.queue("work").delete_queue()
+    case.send("after")
+    assert case.wait_for("work")[0]["text"] == "after"
+
+
+def test_an_idle_queue_is_looked_at_twice_a_second_or_more() -> None:
+    for cap_s, longest_s in ((60.0, 0.5), (0.2, 0.2)):
+        backoff = Backoff(min(0.5, cap_s))
+        waits = [backoff.after(found=False) for _ in range(50)]
+        assert 0.08 <= waits[0] <= 0.12
+        assert max(waits) <= longest_s
+        assert waits[-1] == longest_s
+        backoff.after(found=True)
+        assert backoff.after(found=False) <= 0.12
+
+
+def test_a_poison_queue_has_no_poison_queue() -> None:
+    assert poison_name("work") == "work-poison"
+    assert poison_name("work-poison") is None
+    assert poison_name("w" * 57) is None
+
+
+def _message(body: bytes) -> Message:
+    now = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
+    return Message(
+        id="m1", body=body, dequeue_count=2, pop_receipt="r", inserted_at=now, expires_at=now, next_visible_at=now
+    )
+
+
+def test_the_metadata_holds_the_queue_s_fields_and_those_of_a_json_body() -> None:
+    metadata = _message(b'{"endpoint": "iris", "tick": 3, "deep": {"a": [1]}}').metadata()
+    found = {
+        name: value.value if value.kind == "string" else json.loads(value.value) for name, value in metadata.items()
+    }
+    assert found == {
+        "QueueTrigger": '{"endpoint": "iris", "tick": 3, "deep": {"a": [1]}}',
+        "Id": "m1",
+        "DequeueCount": 2,
+        "PopReceipt": "r",
+        "InsertionTime": "2026-11-21T04:05:06+00:00",
+        "ExpirationTime": "2026-11-21T04:05:06+00:00",
+        "NextVisibleTime": "2026-11-21T04:05:06+00:00",
+        "endpoint": "iris",
+        "tick": 3,
+        "deep": {"a": [1]},
+    }
+
+
+def test_a_body_s_field_stands_in_place_of_the_queue_s_as_in_azure() -> None:
+    metadata = _message(b'{"id": "mine"}').metadata()
+    assert metadata["Id"].value == "mine"
+    assert "id" not in metadata
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{broken", b"plain", b"", b"\xff\xfe"])
+def test_a_body_that_is_no_json_object_adds_no_metadata(body: bytes) -> None:
+    assert len(_message(body).metadata()) == 7
+
+
+def test_encodings_are_inverse_and_strict() -> None:
+    for body, base64_wanted in itertools.product([b"", b"plain", "ä<&>\n".encode()], [True, False]):
+        assert decode(encode(body, base64=base64_wanted), base64=base64_wanted) == body
+    assert decode("aGVs\nbG8=", base64=True) == b"hello"
+    with pytest.raises(ValueError, match="base64"):
+        decode("aGVsbG8!", base64=True)

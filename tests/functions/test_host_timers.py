@@ -1,0 +1,165 @@
+"""Timers of the local host, over a real Azurite: occurrences, past due, claims."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.host.errors import HostStartError
+from local.host.schedules import Schedule
+from tests.functions.host_case import HOST_ID, NEVER, SampleCase, sample_case
+from tests.support.waiting import eventually
+
+_EVERY_SECOND = "* * * * * *"
+_STATUS = f"timers/{HOST_ID}/tick/status"
+
+
+@pytest.fixture
+def case(storage: str, tmp_path: Path) -> Iterator[SampleCase]:
+    yield from sample_case(storage, tmp_path)
+
+
+def _status(case: SampleCase) -> dict[str, Any]:
+    blob = case.blobs.get_blob_client("azure-webjobs-hosts", _STATUS)
+    found: dict[str, Any] = json.loads(blob.download_blob().readall())
+    return found
+
+
+def _store_status(case: SampleCase, status: dict[str, str]) -> None:
+    case.upload("azure-webjobs-hosts", _STATUS, json.dumps(status))
+
+
+def _a_year_ago(schedule: str) -> dict[str, str]:
+    then = datetime.now(UTC) - timedelta(days=400)
+    due = Schedule(schedule, function="tick").after(then)
+    return {"Last": then.isoformat(), "Next": due.isoformat(), "LastUpdated": then.isoformat()}
+
+
+def test_occurrences_come_in_order_and_none_is_past_due(case: SampleCase) -> None:
+    case.start_host(TICK_SCHEDULE="*/2 * * * * *")
+    notes = case.wait_for("tick", 2)
+    due = [datetime.fromisoformat(note["status"]["Next"]) for note in notes]
+    assert all(moment.second % 2 == 0 and moment.microsecond == 0 for moment in due)
+    assert due == sorted(set(due))
+    assert not any(note["past_due"] for note in notes)
+    assert all(note["at"] >= moment.timestamp() for note, moment in zip(notes, due, strict=True))
+
+
+def test_of_two_hosts_one_makes_an_occurrence(case: SampleCase) -> None:
+    case.start_host("first", TICK_SCHEDULE=_EVERY_SECOND)
+    case.start_host("second", TICK_SCHEDULE=_EVERY_SECOND)
+    notes = case.wait_for("tick-began", 6)
+    due = [note["status"]["Next"] for note in notes]
+    assert len(set(due)) == len(due)
+
+
+def test_a_new_timer_waits_for_its_first_occurrence(case: SampleCase) -> None:
+    case.start_host()
+    status = eventually(
+        lambda: _status(case) if case.blobs.get_blob_client("azure-webjobs-hosts", _STATUS).exists() else {},
+        what="the timer's status",
+    )
+    assert datetime.fromisoformat(status["Next"]) == Schedule(NEVER, function="tick").after(datetime.now(UTC))
+    assert case.seen("tick-began") == []
+
+
+def test_missed_occurrences_are_made_up_by_one_call_past_due(case: SampleCase) -> None:
+    _store_status(case, _a_year_ago(NEVER))
+    case.start_host()
+    (note,) = case.wait_for("tick")
+    assert note["past_due"] is True
+    status = eventually(lambda: s if "ClaimedBy" not in (s := _status(case)) else {}, what="the claim's end")
+    assert datetime.fromisoformat(status["Next"]) > datetime.now(UTC)
+    assert set(status) == {"Last", "Next", "LastUpdated"}
+
+
+def test_a_changed_schedule_is_reckoned_anew(case: SampleCase) -> None:
+    now = datetime.now(UTC)
+    far = now + timedelta(days=300)
+    _store_status(case, {"Last": now.isoformat(), "Next": far.isoformat(), "LastUpdated": now.isoformat()})
+    case.start_host(TICK_SCHEDULE=_EVERY_SECOND)
+    assert case.wait_for("tick")
+
+
+def test_a_status_that_cannot_be_read_is_begun_anew(case: SampleCase) -> None:
+    _store_status(case, {"Last": "yesterday"})
+    case.start_host(TICK_SCHEDULE=_EVERY_SECOND)
+    assert case.wait_for("tick")
+
+
+def test_an_occurrence_whose_call_was_killed_is_made_up_past_due(case: SampleCase) -> None:
+    _store_status(case, _a_year_ago(NEVER))
+    host = case.start_host(TICK_SLEEP_S="60", SLIPWAY_HOST_TIMER_LEASE_S="1")
+    case.wait_for("tick-began")
+    host.child.kill()
+    case.start_host("second", SLIPWAY_HOST_TIMER_LEASE_S="1")
+    (note,) = case.wait_for("tick")
+    assert note["past_due"] is True
+
+
+def test_a_claim_is_renewed_so_that_calls_never_overlap(case: SampleCase) -> None:
+    _store_status(case, _a_year_ago(NEVER))
+    settings = {"TICK_SLEEP_S": "4", "SLIPWAY_HOST_TIMER_LEASE_S": "1"}
+    case.start_host("first", **settings)
+    case.start_host("second", **settings)
+    case.wait_for("tick")
+    eventually(lambda: "ClaimedBy" not in _status(case), what="the claim's end")
+    assert len(case.seen("tick-began")) == 1
+
+
+def test_a_call_that_overstays_the_grace_is_made_up_at_once(case: SampleCase) -> None:
+    _store_status(case, _a_year_ago(NEVER))
+    host = case.start_host(TICK_SLEEP_S="60", SLIPWAY_HOST_GRACE_S="0.5", SLIPWAY_HOST_TIMER_LEASE_S="600")
+    case.wait_for("tick-began")
+    assert host.child.stop(20.0) == 0
+    assert "ClaimedBy" not in _status(case)
+    case.start_host("second", SLIPWAY_HOST_TIMER_LEASE_S="600")
+    assert case.wait_for("tick")[0]["past_due"] is True
+
+
+def test_a_failing_timer_goes_on(case: SampleCase) -> None:
+    case.start_host(TICK_SCHEDULE=_EVERY_SECOND, TICK_FAILS="1")
+    assert len(case.wait_for("tick", 2)) >= 2
+
+
+_START = datetime(2026, 11, 21, 4, 30, 0, tzinfo=UTC)  # a Saturday
+
+
+@pytest.mark.parametrize(
+    ("expression", "next_one"),
+    [
+        ("0 */5 * * * *", "2026-11-21T04:35:00+00:00"),
+        ("*/10 * * * * *", "2026-11-21T04:30:10+00:00"),
+        ("30 15 9 * * 1-5", "2026-11-23T09:15:30+00:00"),
+        ("0 0 0 * * 0", "2026-11-22T00:00:00+00:00"),
+        ("0 0 0 * * Sun", "2026-11-22T00:00:00+00:00"),
+        ("0 0 0 1 Jan *", "2027-01-01T00:00:00+00:00"),
+        ("0 0 0 13 * 5", "2027-08-13T00:00:00+00:00"),  # Friday the 13th: both fields hold
+        ("0 0 0 29 2 *", "2028-02-29T00:00:00+00:00"),
+        ("0,30 30 4 * * *", "2026-11-21T04:30:30+00:00"),
+    ],
+)
+def test_schedules_have_six_fields_and_begin_with_the_second(expression: str, next_one: str) -> None:
+    assert Schedule(expression, function="f").after(_START).isoformat() == next_one
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "* * * * *",
+        "* * * * * * *",
+        "@hourly",
+        "60 * * * * *",
+        "0 0 0 31 2 *",
+        "0 0 0 L * *",
+        "00:00:10",
+        "a b c d e f",
+    ],
+)
+def test_what_is_no_schedule_is_an_error_naming_the_function(expression: str) -> None:
+    with pytest.raises(HostStartError, match="function 'f': its schedule"):
+        Schedule(expression, function="f")
