@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
+from shared.routing.plan import RoutePlan
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +60,31 @@ class DiskCache:
         """Keep an artifact whose digest the caller has checked."""
         _write(self._artifacts / digest, data)
 
-    def prune_artifacts(self, keep: frozenset[str]) -> None:
-        """Remove the artifacts that no plan names any more."""
+    def prune_artifacts(self, wanted: Callable[[], frozenset[str]]) -> None:
+        """Remove the artifacts that are neither wanted nor named by a kept plan, of this process or of another.
+
+        `wanted` is asked after the directory was listed: what is fetched meanwhile for a newer plan is not removed.
+        """
         try:
-            for path in self._artifacts.iterdir():
-                if path.name not in keep and not path.name.startswith("."):
+            paths = [path for path in self._artifacts.iterdir() if not path.name.startswith(".")]
+            keep = set(wanted())
+            for data in self.plans().values():
+                keep |= digests(RoutePlan.model_validate_json(data))
+            for path in paths:
+                if path.name not in keep:
                     path.unlink(missing_ok=True)
         except FileNotFoundError:
             return
+        except ValueError:
+            return  # what a kept plan needs cannot be read, so nothing is removed
         except OSError as error:
             log.warning("the artifact cache cannot be tidied: %s", error)
+
+
+def digests(plan: RoutePlan) -> frozenset[str]:
+    """The artifacts that a plan needs."""
+    models = {route.artifact_digest for route in plan.routes}
+    return frozenset(models | {route.golden_digest for route in plan.routes if route.golden_digest is not None})
 
 
 def _write(path: Path, data: bytes) -> None:

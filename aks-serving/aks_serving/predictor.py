@@ -69,27 +69,29 @@ async def _named(serving: Serving, read: Read, version: int, started_s: float) -
 
 
 async def _candidate(serving: Serving, read: Read, candidate: Route, stable: Route, started_s: float) -> Prediction:
-    lane = serving.lanes.get(candidate.version)
+    lane, fallback = serving.lanes.get(candidate.version), serving.lanes.get(stable.version)
     if lane is not None:
         try:
             return await _run(serving, lane, read(lane.model.signature), candidate, Kind.ASSIGNED, started_s)
         except ModelRunError:
+            if fallback is None:
+                raise
             return await _answer(serving, read, stable, Kind.FALLBACK, started_s)
         except InvalidInputError:
-            # What stable refuses too is the caller's error, and is raised by this; otherwise it is the candidate's.
-            answer = await _answer(serving, read, stable, Kind.FALLBACK, started_s)
-            serving.tally.failed(candidate.version, Kind.ASSIGNED)
-            return answer
-    answer = await _answer(serving, read, stable, Kind.FALLBACK, started_s)
+            if fallback is None:
+                raise
+    if fallback is None:
+        raise _not_loaded(serving, candidate)
+    # What stable refuses too is the caller's error, and is raised here; what it takes is the candidate's error.
+    feeds = read(fallback.model.signature)
     serving.tally.failed(candidate.version, Kind.ASSIGNED)
-    return answer
+    return await _run(serving, fallback, feeds, stable, Kind.FALLBACK, started_s)
 
 
 async def _answer(serving: Serving, read: Read, route: Route, kind: Kind, started_s: float) -> Prediction:
     lane = serving.lanes.get(route.version)
     if lane is None:
-        reason = serving.failed.get(route.version, "it is not loaded")
-        raise NotServingError(f"version {route.version} of endpoint {serving.plan.endpoint!r}", reason)
+        raise _not_loaded(serving, route)
     return await _run(serving, lane, read(lane.model.signature), route, kind, started_s)
 
 
@@ -103,3 +105,8 @@ async def _run(serving: Serving, lane: Lane, feeds: Feeds, route: Route, kind: K
         signature=lane.model.signature,
         outputs=outputs,
     )
+
+
+def _not_loaded(serving: Serving, route: Route) -> NotServingError:
+    reason = serving.failed.get(route.version, "it is not loaded")
+    return NotServingError(f"version {route.version} of endpoint {serving.plan.endpoint!r}", reason)

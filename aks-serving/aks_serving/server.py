@@ -5,7 +5,7 @@ import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from aks_serving.cache import DiskCache
+from aks_serving.cache import DiskCache, digests
 from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment, Serving
 from aks_serving.engine import Engine
@@ -120,8 +120,8 @@ class ModelServer:
         self._poller.close()
         self._windows.close_all()
         await asyncio.to_thread(self._uplink.close, within_s=_FLUSH_S)
-        for executor in (self._threads, self._disk):
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._disk.shutdown(wait=True)
         self._engine.close()
 
     def _offer(self, endpoint: EndpointName, data: bytes) -> None:
@@ -136,7 +136,16 @@ class ModelServer:
         self._servings = {**self._servings, deployment.endpoint: serving}
         self._windows.applied(serving)
         if serving.plan is deployment.wanted:
-            self._disk.submit(self._cache.keep_plan, deployment.endpoint, deployment.plan_data)
+            self._disk.submit(self._keep, deployment.endpoint, deployment.plan_data)
+
+    def _needed(self) -> frozenset[str]:
+        plans = [serving.plan for serving in self._servings.values()]
+        plans += [d.wanted for d in list(self._deployments.values()) if d.wanted is not None]
+        return frozenset().union(*(digests(plan) for plan in plans))
+
+    def _keep(self, endpoint: EndpointName, plan: bytes) -> None:
+        self._cache.keep_plan(endpoint, plan)
+        self._cache.prune_artifacts(self._needed)
 
     def _polled(self) -> None:
         if self._first_round is None:

@@ -271,6 +271,21 @@ async def test_an_artifact_altered_on_disk_is_fetched_again(
     assert storage.artifact_reads == 2
 
 
+async def test_artifacts_that_no_plan_needs_leave_the_disk(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    golden = _one_case(2.0)
+    storage.put(ONE, TWO, THREE, golden)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    storage.publish(models.plan(1, models.route(1, THREE), endpoint="fraud"))
+    async with start() as running:
+        await running.reload()
+        storage.publish(models.plan(2, models.route(2, TWO, golden=golden)))
+        await running.reload()
+    kept = {path.name for path in (tmp_path / "cache" / "artifacts").iterdir()}
+    assert kept == {models.digest(data) for data in (TWO, THREE, golden)}
+
+
 async def test_a_cache_that_cannot_be_written_stops_nothing(
     start: Start, storage: MemoryStorage, tmp_path: Path
 ) -> None:

@@ -138,6 +138,19 @@ async def test_a_candidate_that_is_not_loaded_is_reported_and_answered_for(
     assert {v: _summary(c) for v, c in _merged(windows).items()} == {1: (0, 0, 1, 0, 0), 2: (1, 1, 0, 0, 0)}
 
 
+async def test_without_a_loaded_stable_version_the_candidate_speaks_for_itself(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(PICKY, b"no model")
+    storage.publish(models.plan(1, *models.canary((1, b"no model"), (2, PICKY), 10_000)))
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[3]])).json()["predictions"] == [[30.0]]
+        assert (await running.predict([[7]])).status_code == 500
+        assert (await running.predict([["no number"]])).status_code == 400
+    assert {v: _summary(c) for v, c in _merged(storage.windows()).items()} == {2: (2, 1, 0, 0, 1)}
+
+
 async def test_inputs_that_stable_takes_and_the_candidate_does_not_count_against_the_candidate(
     start: Start, storage: MemoryStorage
 ) -> None:

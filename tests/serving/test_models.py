@@ -1,5 +1,6 @@
 """What kinds of models the server takes, over its API."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,11 @@ async def test_a_model_without_tensors_is_named_as_the_reason(start: Start, stor
         assert (answer.status_code, "seq(tensor(float))" in answer.json()["error"]) == (503, True)
 
 
-async def test_weights_outside_the_file_are_not_read(start: Start, storage: MemoryStorage) -> None:
+async def test_weights_outside_the_file_are_not_read(
+    start: Start, storage: MemoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(np.float32(2.0).tobytes())
+    monkeypatch.chdir(tmp_path)
     weight = helper.make_tensor("factor", models.FLOAT, [1], [2.0])
     weight.ClearField("float_data")
     weight.data_location = TensorProto.EXTERNAL
@@ -153,4 +158,4 @@ async def test_weights_outside_the_file_are_not_read(start: Start, storage: Memo
     storage.put(data)
     storage.publish(models.plan(1, models.route(1, data)))
     async with start() as running:
-        assert "cannot load" in (await running.reload())["endpoints"]["churn"]["failed"]["1"]
+        assert "External data path" in (await running.reload())["endpoints"]["churn"]["failed"]["1"]
