@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from local import processes
 from local.azurite import ACCOUNT_KEY, ACCOUNT_NAME, Azurite
 from local.state import ProcessRecord, Running, StateDir, start_ticks
-from shared.core.errors import ConflictError, NotFoundError, UnavailableError
+from shared.core.errors import ConflictError, NotFoundError
 
 AZURITE: Final = "azurite"
 FUNCTIONS: Final = "functions"
@@ -149,7 +149,8 @@ class System:
     def start(self) -> Self:
         """Start every part that does not run, and return when all are ready.
 
-        Raises UnavailableError, ProcessStartError or AzuriteMissingError; then nothing is left running.
+        Raises ConflictError where a port is taken, ProcessStartError, AzuriteMissingError or UnavailableError; then
+        nothing is left running.
         """
         self.state.create()
         try:
@@ -219,8 +220,8 @@ class System:
         return record is not None and record.is_alive()
 
     def fallen(self) -> list[str]:
-        """The parts that were started, were not stopped, and run no more."""
-        return [part for part in self.parts if part in self._records and not self.is_running(part)]
+        """The parts that do not run."""
+        return [part for part in self.parts if not self.is_running(part)]
 
     def pids(self) -> dict[str, int]:
         """The process ids of the parts that run."""
@@ -263,7 +264,9 @@ class System:
         wanted = [self.ports.blob, self.ports.queue, self.ports.table] if part == AZURITE else [self._port(part)]
         for port in wanted:
             if not is_port_free(port):
-                raise UnavailableError(part, f"port {port} is taken: stop what listens there, or choose other ports")
+                raise ConflictError(
+                    f"port {port}, for {part}, is taken: stop what listens there, or choose another port"
+                )
 
     def _remember(self, part: str, pid: int, stop: Callable[[], object]) -> None:
         self._stoppers[part] = stop

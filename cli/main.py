@@ -1,0 +1,65 @@
+"""The `slipway` command. Foreseeable trouble ends in one sentence and an exit code, never in a traceback."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from cli import audits, machine, models, policies, push, rollouts
+from cli.outcome import JSON_OPTION, CliError, ExitCode, tell_error
+from shared.core.errors import SlipwayError
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 not reachable; 4 not found; 5 conflict; 130 interrupted."
+)
+
+
+def build_app() -> typer.Typer:
+    """The app with all its commands."""
+    app = typer.Typer(
+        name="slipway",
+        help="Puts ONNX models into production: registers, validates, rolls out step by step, takes back by itself.",
+        epilog=_EPILOG,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in (push, models, rollouts, policies, audits, machine):
+        module.register(app)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line, and return its exit code."""
+    as_json = JSON_OPTION in arguments
+    try:
+        code = build_app()(list(arguments), prog_name="slipway", standalone_mode=False)
+    except typer.TyperException as error:
+        return tell_error(CliError(error.format_message(), ExitCode.USAGE, "usage"), as_json=as_json)
+    except SlipwayError as error:
+        return tell_error(error, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        print("slipway: interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    return int(code or ExitCode.OK)
+
+
+def main() -> NoReturn:
+    """The console script's entry."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away, as `head` does. Standard output is closed under us: nothing may flush it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

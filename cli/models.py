@@ -1,0 +1,152 @@
+"""`slipway models`, `status` and `predict`: what there is, how it stands, and what it answers."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import Client
+from cli.command import command
+from cli.outcome import JSON_OPTION, Answer, CliError, ExitCode, Json
+from cli.target import Target
+from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.ids import model_name
+
+STRAY = "-"
+"""Under this name the admin API lists drops that lie where no model's name stands."""
+
+_WATCH_S = 1.0
+_MAX_FEATURES_BYTES = 64 * 1024 * 1024
+
+_ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name; all without it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    command(app)(models)
+    command(app)(status)
+    command(app)(predict)
+
+
+def models(target: Target, model: _ModelArgument = None) -> Answer:
+    """List the models, or one model's versions."""
+    from cli import show  # noqa: PLC0415
+
+    with Client(target) as client:
+        if model is None:
+            found: Json = {"models": list(client.items("models"))}
+            return Answer(value=found, show=lambda: show.models(found["models"]))
+        name = model_name(model)
+        value = {**client.get("models", name), "versions": list(client.items("models", name, "versions"))}
+    return Answer(value=value, show=lambda: show.versions(value))
+
+
+def status(
+    target: Target,
+    model: _ModelArgument = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again until ctrl-C.")] = False,
+) -> Answer:
+    """Show versions, refused drops, the endpoint, and its rollout with what the gates found."""
+    from cli import show  # noqa: PLC0415
+
+    name = None if model is None else model_name(model)
+    if watch and JSON_OPTION in sys.argv:
+        raise CliError(
+            "--watch shows without end, and --json gives one value: use one of them", ExitCode.USAGE, "usage"
+        )
+    with Client(target) as client:
+        if watch:
+            show.live((_status(client, name) for _ in _every(_WATCH_S)), show.status)
+        value = _status(client, name)
+    return Answer(value=value, show=lambda: show.print_one(show.status(value)))
+
+
+def predict(
+    target: Target,
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    features: Annotated[
+        str, typer.Option("--features", "-f", metavar="JSON|@FILE|-", help="The model's input; - reads standard input.")
+    ],
+    *,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Whose request it is: the same user, the same version.")
+    ] = None,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="Ask this version.")] = None,
+) -> Answer:
+    """Ask a model for a prediction."""
+    from cli import show  # noqa: PLC0415
+
+    body: dict[str, Json] = {"model": model_name(model), "features": read_json(features, "the features")}
+    if user is not None:
+        body["user_id"] = user
+    if version is not None:
+        body["model_version"] = version
+    with Client(target) as client:
+        value = client.predict(body)
+    return Answer(value=value, show=lambda: show.prediction(value))
+
+
+def read_json(text: str, what: str) -> Json:
+    """JSON given as it is, as @FILE, or as - for standard input. Raises InvalidInputError."""
+    try:
+        if text == "-":
+            text = sys.stdin.read(_MAX_FEATURES_BYTES)
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text()
+        return json.loads(text, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise InvalidInputError(f"{text[1:]} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{what} are not text in UTF-8: give JSON") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{what} are nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{what} are not JSON ({error}): give JSON, @FILE or -") from error
+
+
+def _refuse_constant(name: str) -> Json:
+    raise InvalidInputError(f"{name} is not JSON: use null where a value is missing, if the model takes it")
+
+
+def _status(client: Client, model: str | None) -> Json:
+    if model is None:
+        return {
+            "models": [_status_of(client, found["model"]) for found in client.items("models")],
+            "refused_drops": _refused(client, STRAY),
+        }
+    return _status_of(client, model)
+
+
+def _status_of(client: Client, model: str) -> Json:
+    versions: list[Json] = []
+    refused = _refused(client, model)
+    try:
+        versions = list(client.items("models", model, "versions"))
+    except (CliError, NotFoundError) as error:
+        # A model whose only drops were refused does not exist, and its drops are what the user looks for.
+        if not refused or (isinstance(error, CliError) and error.exit_code is not ExitCode.NOT_FOUND):
+            raise
+    return {"model": model, "versions": versions, "refused_drops": refused, "endpoint": _endpoint(client, model)}
+
+
+def _refused(client: Client, model: str) -> list[Json]:
+    return [drop for drop in client.items("models", model, "drops") if drop["state"] == "refused"]
+
+
+def _endpoint(client: Client, model: str) -> Json:
+    try:
+        return client.get("endpoints", model)
+    except CliError as error:
+        if error.exit_code is ExitCode.NOT_FOUND:
+            return None
+        raise
+
+
+def _every(seconds: float):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    while True:
+        yield None
+        time.sleep(seconds)

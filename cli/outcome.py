@@ -1,0 +1,95 @@
+"""How a command ends: an answer or an error, told to a person or as JSON, and an exit code.
+
+With `--json` standard output holds exactly one JSON value, also for an error: {"error": {"code", "message"}}. Otherwise
+an error is one sentence on standard error.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from shared.core.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    SlipwayError,
+    UnavailableError,
+)
+
+JSON_OPTION = "--json"
+
+type Json = Any
+
+
+class ExitCode(IntEnum):
+    """The exit codes, documented in `slipway --help`."""
+
+    OK = 0
+    FAILED = 1
+    """The job was done and its result is bad, or it was refused."""
+    USAGE = 2
+    """The command line, or a file that it names, cannot be used."""
+    NOT_REACHABLE = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    INTERRUPTED = 130
+
+
+class CliError(SlipwayError):
+    """A command's error with the exit code and the code word that go with it."""
+
+    def __init__(self, message: str, exit_code: ExitCode, code: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command found out: a JSON value, how to show it to a person, and whether it is good."""
+
+    value: Json
+    show: Callable[[], None]
+    exit_code: ExitCode = ExitCode.OK
+
+
+_CODES: tuple[tuple[type[SlipwayError], ExitCode, str], ...] = (
+    (InvalidInputError, ExitCode.USAGE, "invalid_input"),
+    (NotFoundError, ExitCode.NOT_FOUND, "not_found"),
+    (ConflictError, ExitCode.CONFLICT, "conflict"),
+    (UnavailableError, ExitCode.NOT_REACHABLE, "unavailable"),
+)
+
+
+def tell(answer: Answer, *, as_json: bool) -> int:
+    """Tell an answer, and return the exit code."""
+    if as_json:
+        _print_json(answer.value)
+    else:
+        answer.show()
+    sys.stdout.flush()
+    return answer.exit_code
+
+
+def tell_error(error: SlipwayError, *, as_json: bool) -> int:
+    """Tell an error, and return the exit code."""
+    exit_code, code = ExitCode.FAILED, "failed"
+    if isinstance(error, CliError):
+        exit_code, code = error.exit_code, error.code
+    else:
+        for kind, kind_exit_code, kind_code in _CODES:
+            if isinstance(error, kind):
+                exit_code, code = kind_exit_code, kind_code
+                break
+    if as_json:
+        _print_json({"error": {"code": code, "message": str(error)}})
+    else:
+        print(f"slipway: {error}", file=sys.stderr)
+    return exit_code
+
+
+def _print_json(value: Json) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

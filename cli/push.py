@@ -1,0 +1,147 @@
+"""`slipway push`: put a model into the incoming container, where its way begins.
+
+A folder is packed so that the same files give the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.client import Client
+from cli.command import command
+from cli.outcome import Answer, CliError, ExitCode, Json
+from cli.target import Target
+from shared.core.errors import InvalidInputError
+from shared.core.ids import ModelName, model_name
+
+if TYPE_CHECKING:
+    from cli.upload import Dropped
+
+_FORMS = (".onnx", ".zip")
+_POLL_S = 0.5
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_BLOCK_BYTES = 8 * 1024 * 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    command(app)(push)
+
+
+def push(
+    target: Target,
+    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="An .onnx file, a .zip bundle, or a folder.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is validated or refused.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0, help="How many seconds to wait.")] = 300.0,
+) -> Answer:
+    """Drop a model: an .onnx file, a .zip bundle, or a folder with a slipway.yaml, which is packed."""
+    name = model_name(model)
+    # A second, which no other command need pay.
+    from cli.upload import upload  # noqa: PLC0415
+
+    with packed(path) as file:
+        dropped = upload(target.storage_connection, file, name)
+    value: Json = {"model": name, "container": dropped.container, **_facts(dropped), "drop": None, "version": None}
+    if wait:
+        with Client(target) as client:
+            value |= wait_for_decision(client, name, dropped, timeout_s=timeout_s)
+    return Answer(value=value, show=lambda: _show(value), exit_code=_exit_code(value))
+
+
+@contextmanager
+def packed(path: Path) -> Generator[Path]:
+    """The file to upload for what the user names. Raises InvalidInputError."""
+    try:
+        if path.is_dir():
+            with tempfile.TemporaryDirectory(prefix="slipway-push-") as scratch:
+                bundle = Path(scratch) / f"{path.resolve().name or 'bundle'}.zip"
+                pack(path, bundle)
+                yield bundle
+        elif not path.is_file():
+            raise InvalidInputError(f"{path} is no file and no folder: name an .onnx file, a .zip bundle or a folder")
+        elif path.suffix.lower() not in _FORMS:
+            raise InvalidInputError(f"{path} is neither an .onnx file nor a .zip bundle: name one, or a folder")
+        else:
+            yield path
+    except OSError as error:
+        raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def pack(folder: Path, bundle: Path) -> None:
+    """Pack a folder's files, hidden ones left out: in the order of their names, uncompressed, without times."""
+    files = sorted(
+        (file for file in folder.rglob("*") if not any(p.startswith(".") for p in file.relative_to(folder).parts)),
+        key=lambda file: file.relative_to(folder).as_posix(),
+    )
+    files = [file for file in files if not file.is_dir()]
+    if not files:
+        raise InvalidInputError(f"{folder} holds no files: put a slipway.yaml and a model into it")
+    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.file_size = file.stat().st_size
+            with file.open("rb") as source, archive.open(entry, "w") as packed_file:
+                while block := source.read(_BLOCK_BYTES):
+                    packed_file.write(block)
+
+
+def wait_for_decision(client: Client, model: ModelName, dropped: Dropped, *, timeout_s: float) -> dict[str, Json]:
+    """The drop and its version once both are decided. Raises CliError where that takes longer than the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = _look(client, model, dropped)
+        if found is not None:
+            return found
+        if time.monotonic() >= deadline:
+            raise CliError(
+                f"{dropped.blob} is dropped, and was not decided within {timeout_s:g} s: `slipway status {model}` "
+                "tells what becomes of it",
+                ExitCode.FAILED,
+                "timeout",
+            )
+        time.sleep(_POLL_S)
+
+
+def _look(client: Client, model: ModelName, dropped: Dropped) -> dict[str, Json] | None:
+    drops = client.items("models", model, "drops")
+    drop = next((d for d in drops if d["blob"] == dropped.blob and d["etag"].strip('"') == dropped.etag), None)
+    if drop is None or drop["state"] not in {"registered", "refused"}:
+        return None
+    if drop["state"] == "refused":
+        return {"drop": drop}
+    version = client.get("models", model, "versions", str(drop["version"]))
+    return None if version["state"] == "registered" else {"drop": drop, "version": version}
+
+
+def _exit_code(value: Json) -> ExitCode:
+    drop, version = value["drop"], value["version"]
+    refused = drop is not None and drop["state"] == "refused"
+    rejected = version is not None and version["state"] == "rejected"
+    return ExitCode.FAILED if refused or rejected else ExitCode.OK
+
+
+def _show(value: Json) -> None:
+    from cli import show  # noqa: PLC0415
+
+    show.pushed(value)
+
+
+def _facts(dropped: Dropped) -> dict[str, Json]:
+    return {
+        "blob": dropped.blob,
+        "etag": dropped.etag,
+        "size_bytes": dropped.size_bytes,
+        "sha256": dropped.digest,
+        "created": dropped.created,
+    }

@@ -1,0 +1,223 @@
+"""How answers look to a person. Everything here takes what the admin API gave, and prints or returns what to print."""
+
+from collections.abc import Callable, Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cli.outcome import Json
+
+_COLOURS = {
+    "pass": "green",
+    "validated": "green",
+    "promoted": "green",
+    "registered": "cyan",
+    "loading": "cyan",
+    "progressing": "cyan",
+    "inconclusive": "yellow",
+    "aborted": "yellow",
+    "fail": "red",
+    "error": "red",
+    "rejected": "red",
+    "refused": "red",
+    "rolled_back": "red",
+}
+
+
+def print_one(renderable: RenderableType) -> None:
+    """Print one thing."""
+    Console().print(renderable)
+
+
+def live(values: Iterable[Json], render: Callable[[Json], RenderableType]) -> None:
+    """Show each value in place of the one before."""
+    with Live(console=Console(), auto_refresh=False) as shown:
+        for value in values:
+            shown.update(render(value), refresh=True)
+
+
+def models(found: list[Json]) -> None:
+    """The list of models."""
+    if not found:
+        print("There are no models yet: drop one with `slipway push FILE --model NAME`.")
+        return
+    table = _table("model", "latest version")
+    for model in found:
+        table.add_row(escape(model["model"]), _number(model["latest_version"]))
+    print_one(table)
+
+
+def versions(model: Json) -> None:
+    """A model's versions."""
+    print_one(_versions(model["model"], model["versions"]))
+
+
+def pushed(value: Json) -> None:
+    """What became of a push."""
+    already = "" if value["created"] else " (these bytes lay there already)"
+    print(f"dropped {value['container']}/{value['blob']}, {_size(value['size_bytes'])}{already}")
+    drop, version = value["drop"], value["version"]
+    if drop is not None and drop["state"] == "refused":
+        print(f"refused: {drop['reason']}")
+    if version is not None:
+        print(f"version {version['version']} is {version['state']}")
+        print_one(_verdicts((version["validation"] or {}).get("verdicts", [])))
+
+
+def status(value: Json) -> RenderableType:
+    """How one model stands, or all."""
+    if "models" not in value:
+        return _status_of(value)
+    parts = [_status_of(model) for model in value["models"]]
+    if value["refused_drops"]:
+        parts.append(_refused("Drops at no model's place", value["refused_drops"]))
+    return Group(*parts) if parts else Text("There are no models yet: drop one with `slipway push FILE --model NAME`.")
+
+
+def prediction(value: Json) -> None:
+    """A model server's answer."""
+    fallback = ", in place of one that failed" if value.get("fallback") else ""
+    print(f"{value['predictions']}")
+    print(f"version {value['model_version']} ({value.get('role')}{fallback}), {value['latency_ms']:.1f} ms")
+
+
+def rollouts(value: Json) -> RenderableType:
+    """An endpoint's rollouts: the past ones in a table, the latest in full."""
+    endpoint = value["endpoint"]
+    if not value["rollouts"]:
+        return Text(f"endpoint {endpoint['endpoint']} has had no rollout")
+    table = _table("rollout", "version", "stable", "state", "share", "started", "ended", "reason")
+    for found in value["rollouts"]:
+        table.add_row(
+            found["rollout_id"],
+            str(found["version"]),
+            _number(found["stable"]),
+            _state(found["state"]),
+            _share(found["weight_bp"]),
+            _time(found["started_at"]),
+            _time(found["ended_at"]),
+            escape(found["reason"] or ""),
+        )
+    latest = endpoint["rollout"]
+    return Group(table, rollout(latest)) if latest else table
+
+
+def rollout(value: Json) -> RenderableType:
+    """One rollout."""
+    stages = " -> ".join(_share(stage["weight_bp"]) for stage in value["stages"])
+    stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
+    head = Text.assemble(
+        f"rollout of version {value['version']} on {value['endpoint']}, {value['strategy']} ({stages}): ",
+        (value["state"], _COLOURS.get(value["state"], "")),
+        f" at {_share(value['weight_bp'])}{stage}, {value['failed_checks']} failed checks in a row",
+    )
+    parts: list[RenderableType] = [head]
+    if value["reason"]:
+        parts.append(Text(value["reason"]))
+    if value["verdicts"]:
+        parts.append(_verdicts(value["verdicts"]))
+    return Group(*parts)
+
+
+def verified(value: Json) -> None:
+    """Whether the audit is whole."""
+    counted = f"{value['events']} events in {value['streams']} streams"
+    if value["verified"]:
+        print(f"the audit is whole: {counted}")
+        return
+    print(f"the audit is NOT whole: {counted}")
+    for problem in value["problems"]:
+        print(f"  {problem['stream']} event {problem['seq']}: {problem['problem']}")
+
+
+def events(found: list[Json]) -> None:
+    """The events of a stream."""
+    if not found:
+        print("There are no events in this stream.")
+        return
+    table = _table("seq", "at", "kind", "data")
+    for event in found:
+        data = ", ".join(f"{name}={value}" for name, value in event["data"].items() if value not in (None, "", [], {}))
+        table.add_row(str(event["seq"]), _time(event["at"]), escape(event["kind"]), escape(data))
+    print_one(table)
+
+
+def _status_of(value: Json) -> RenderableType:
+    parts: list[RenderableType] = [_versions(value["model"], value["versions"])]
+    if value["refused_drops"]:
+        parts.append(_refused("Refused drops", value["refused_drops"]))
+    endpoint = value["endpoint"]
+    if endpoint is None:
+        parts.append(Text("nothing is served yet"))
+    else:
+        stable = "no version yet" if endpoint["stable"] is None else f"version {endpoint['stable']}"
+        parts.append(Text(f"serves {stable}; route plan generation {endpoint['generation']}"))
+        if endpoint["queued_version"] is not None:
+            parts.append(Text(f"version {endpoint['queued_version']} is rolled out next"))
+        if endpoint["rollout"]:
+            parts.append(rollout(endpoint["rollout"]))
+    return Group(*parts)
+
+
+def _versions(model: str, found: list[Json]) -> RenderableType:
+    if not found:
+        return Text(f"{model} has no versions")
+    table = _table("version", "state", "registered", "metrics", "why not", title=model)
+    for version in found:
+        validation = version["validation"] or {}
+        failed = [verdict["sentence"] for verdict in validation.get("verdicts", []) if verdict["outcome"] != "pass"]
+        metrics = ", ".join(
+            f"{name} {value:.4g}" for name, value in (validation.get("metrics") or {}).items() if value is not None
+        )
+        table.add_row(
+            str(version["version"]),
+            _state(version["state"]),
+            _time(version["registered_at"]),
+            escape(metrics),
+            escape("; ".join(failed)),
+        )
+    return table
+
+
+def _refused(title: str, drops: list[Json]) -> Table:
+    table = _table("blob", "seen", "reason", title=title)
+    for drop in drops:
+        table.add_row(escape(drop["blob"]), _time(drop["seen_at"]), escape(drop["reason"] or ""))
+    return table
+
+
+def _verdicts(found: list[Json]) -> Table:
+    table = _table("check", "outcome", "what was found")
+    for verdict in found:
+        table.add_row(escape(verdict["check"]), _state(verdict["outcome"]), escape(verdict["sentence"]))
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _state(state: str) -> Text:
+    return Text(state, _COLOURS.get(state, ""))
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _share(weight_bp: int) -> str:
+    return f"{weight_bp / 100:g} %"
+
+
+def _time(text: str | None) -> str:
+    return "-" if not text else text[:19].replace("T", " ")
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes} bytes" if size_bytes < 10_000 else f"{size_bytes / 1e6:.2f} MB"

@@ -1,0 +1,153 @@
+"""`slipway up`: the whole system on this machine until ctrl-C or SIGTERM.
+
+It holds the state directory, starts the parts in order, says where they answer, starts again what dies, and stops all
+in order. `up.json` exists while the system is ready for clients. Ctrl-C is its usual end, so that ends with 0; a second
+one kills what will not stop.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.azurite import AzuriteMissingError
+from local.processes import ProcessStartError
+from local.state import Running, StateDir
+from local.system import Ports, System, end_left_behind
+from shared.core.errors import SlipwayError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_S = 0.5
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 30.0
+_STEADY_S = 60.0
+"""A part that ran this long before it died starts again without the delay that earlier deaths earned it."""
+
+type Say = Callable[[str], None]
+
+
+def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
+    """Run the system until told to stop, and return the exit code. Raises SlipwayError where it cannot start."""
+    state = StateDir(state_dir)
+    with state.locked(), _stop_on_signal():
+        for name in end_left_behind(state):
+            _say(f"ended {name}, which an earlier system had left running")
+        state.clear_running()
+        system = System(state, ports=ports)
+        try:
+            _start(system)
+            state.write_running(system.running())
+            _announce(system, json_output=json_output)
+            Keeper(system, say=_say).keep()
+        except KeyboardInterrupt:
+            _say("stopping")
+        finally:
+            state.clear_running()
+            _stop(system)
+    return 0
+
+
+class Keeper:
+    """Starts parts again that have died, each after a delay that doubles with every death."""
+
+    def __init__(self, system: System, *, say: Say, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._system = system
+        self._say = say
+        self._monotonic = monotonic
+        self._delay_s = dict.fromkeys(system.parts, _FIRST_DELAY_S)
+        self._due: dict[str, float] = {}
+        self._started = dict.fromkeys(system.parts, monotonic())
+
+    def keep(self) -> None:
+        """Look after the parts until interrupted."""
+        while True:
+            time.sleep(_LOOK_S)
+            self.look()
+
+    def look(self) -> None:
+        """See which parts have died, and start those again whose delay is over."""
+        for part in self._system.fallen():
+            now = self._monotonic()
+            if part not in self._due:
+                if now - self._started[part] >= _STEADY_S:
+                    self._delay_s[part] = _FIRST_DELAY_S
+                self._put_off(part, f"{part} has ended by itself")
+            elif now >= self._due[part]:
+                self._start_again(part)
+
+    def _start_again(self, part: str) -> None:
+        try:
+            self._system.start_part(part)
+        except (SlipwayError, ProcessStartError) as error:
+            self._put_off(part, str(error))
+            return
+        del self._due[part]
+        self._started[part] = self._monotonic()
+        self._system.state.write_running(self._system.running())
+        self._say(f"{part} runs again")
+
+    def _put_off(self, part: str, why: str) -> None:
+        delay_s = self._delay_s[part]
+        self._due[part] = self._monotonic() + delay_s
+        self._delay_s[part] = min(2 * delay_s, _LONGEST_DELAY_S)
+        log = self._system.state.logs / f"{part}.log"
+        self._say(f"{why} (log: {log}); it is started again in {delay_s:g} s")
+
+
+def _start(system: System) -> None:
+    system.state.create()
+    for part in system.parts:
+        _say(f"starting {part}")
+        try:
+            system.start_part(part)
+        except (ProcessStartError, AzuriteMissingError) as error:
+            raise SlipwayError(str(error)) from error
+
+
+def _stop(system: System) -> None:
+    try:
+        system.stop()
+    except KeyboardInterrupt:
+        _say("killing what has not stopped")
+        for part in reversed(system.parts):
+            system.kill_part(part)
+
+
+def _announce(system: System, *, json_output: bool) -> None:
+    running: Running = system.running()
+    if json_output:
+        print(running.model_dump_json(indent=2), flush=True)  # noqa: T201
+        return
+    print(  # noqa: T201
+        f"""\
+Slipway runs, until ctrl-C.
+  admin API     {running.functions_url}/api   (header x-functions-key: see {system.state.up_file})
+  model server  {running.server_url}
+  state, logs   {system.state.path}
+In another terminal:
+  slipway push FILE --model NAME --wait
+  slipway status --watch
+  slipway predict NAME --features '[[...]]'""",
+        flush=True,
+    )
+
+
+@contextmanager
+def _stop_on_signal() -> Generator[None]:
+    """Let each of the signals that ask for an end interrupt, as ctrl-C does."""
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    print(f"slipway up: {text}", file=sys.stderr, flush=True)  # noqa: T201
