@@ -129,7 +129,7 @@ def test_an_idle_queue_is_looked_at_twice_a_second_or_more() -> None:
         waits = [backoff.after(found=False) for _ in range(50)]
         assert 0.08 <= waits[0] <= 0.12
         assert max(waits) <= longest_s
-        assert waits[-1] == longest_s
+        assert min(waits[10:]) >= 0.8 * longest_s
         backoff.after(found=True)
         assert backoff.after(found=False) <= 0.12
 

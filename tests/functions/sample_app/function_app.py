@@ -109,7 +109,9 @@ def relay(msg: func.QueueMessage) -> str:
     return msg.get_body().decode().upper()
 
 
-@app.blob_trigger(arg_name="blob", path="incoming/{name}", connection="SAMPLE_STORAGE", source="EventGrid")
+@app.blob_trigger(
+    arg_name="blob", path="incoming/{name}", connection="SAMPLE_STORAGE", source=func.BlobSource.EVENT_GRID
+)
 def arrived(blob: sdk.BlobClient) -> None:
     """A blob trigger with a client."""
     text = blob.download_blob().readall().decode()
@@ -127,14 +129,14 @@ def text_arrived(stream: func.InputStream) -> None:
         length=stream.length,
         text=stream.read().decode(),
         uri=stream.uri,
-        metadata=stream.metadata,
+        metadata=getattr(stream, "metadata", None),
     )
 
 
 @app.schedule(arg_name="timer", schedule="%TICK_SCHEDULE%")
 def tick(timer: func.TimerRequest) -> None:
     """A timer."""
-    status = dict(timer.schedule_status)
+    status = dict(getattr(timer, "schedule_status", {}))
     _note("tick-began", past_due=timer.past_due, status=status)
     time.sleep(float(os.environ.get("TICK_SLEEP_S", "0")))
     _note("tick", past_due=timer.past_due, status=status)
