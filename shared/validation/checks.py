@@ -108,13 +108,13 @@ def threshold(name: str, value: float | None, rows: int, limit: float) -> Verdic
         return Verdict(
             check=name,
             outcome=Outcome.INCONCLUSIVE,
-            sentence=f"{name} cannot be computed on {rows} rows, and the policy wants at least {limit:g}",
+            sentence=f"{name} cannot be computed on {rows} rows, and the policy wants at least {limit}",
             n=rows,
             limit=limit,
         )
     outcome = Outcome.PASS if value >= limit else Outcome.FAIL
     compared = "is not below" if outcome is Outcome.PASS else "is below"
-    sentence = f"{name} {_apart(value, limit)} on {rows} rows {compared} the limit {limit:g}"
+    sentence = f"{name} {_apart(value, limit)} on {rows} rows {compared} the limit {limit}"
     return Verdict(check=name, outcome=outcome, sentence=sentence, n=rows, value=value, limit=limit)
 
 
@@ -206,9 +206,10 @@ def _rows_with_nan(array: Array) -> Array:
 
 
 def _apart(value: float, limit: float) -> str:
-    """A number with as many digits as tell it from its limit, four where it equals it."""
+    """A number with as many digits, four or more, as show on which side of the limit it lies."""
     for digits in range(4, 17):
         text = f"{value:.{digits}g}"
-        if value == limit or float(text) != limit:
+        shown = float(text)
+        if (shown < limit, shown > limit) == (value < limit, value > limit):
             return text
     return repr(value)

@@ -5,10 +5,12 @@ standard output: what it is doing, then what it found. Whatever the libraries pr
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from pydantic import BaseModel
@@ -39,11 +41,12 @@ def main() -> None:
     try:
         request = Request.model_validate_json(sys.stdin.buffer.read())
         confine(request.limits, request.parent_pid)
-        _send(answer, Progress(stage=Stage.STARTING))
         _send(answer, _carry_out(request.work, request.limits, answer))
     except MemoryError:
         _exit(EXIT_MEMORY)
     except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            _exit(EXIT_MEMORY)
         # A package that is missing, a full disk: nothing that the drop did.
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         _exit(EXIT_UNUSABLE)
@@ -94,11 +97,11 @@ def _carry_out(work: IntakeTask | ValidateTask, limits: Limits, answer: int) -> 
     if isinstance(work, ValidateTask):
         from shared.validation.validate import validate  # noqa: PLC0415 - loads onnxruntime
 
-        return Validated(report=validate(work, file_bytes=limits.file_bytes, begin=begin))
+        return Validated(report=validate(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin))
     from shared.validation.intake import take_in  # noqa: PLC0415 - so that each task loads its own libraries
 
     try:
-        return Accepted(manifest=take_in(work, file_bytes=limits.file_bytes, begin=begin))
+        return Accepted(manifest=take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin))
     except DropRefusedError as error:
         return Refused(code=error.code, message=excerpt(error, MAX_MESSAGE_LENGTH))
 

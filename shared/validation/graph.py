@@ -18,7 +18,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     a graph whose every value is produced, and types that agree. Raises DropRefusedError.
     """
     try:
-        model = onnx.load_model(path, load_external_data=False)
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except MemoryError:
         raise
     except Exception as error:  # the protobuf library raises several kinds, not all of them its own

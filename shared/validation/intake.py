@@ -23,8 +23,8 @@ _TOTAL_TO_FILE = 2
 """A bundle may expand to this many times what a single file may have."""
 
 
-def take_in(work: IntakeTask, *, file_bytes: int, begin: Callable[[Stage], None]) -> Manifest:
-    """Check a drop, and unpack a bundle into the working directory under the fixed names of shared.validation.wire.
+def take_in(work: IntakeTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> Manifest:
+    """Check a drop, and unpack a bundle into `workdir` under the fixed names of shared.validation.wire.
 
     Libraries load only when their turn comes, so a damaged archive is refused before onnx is imported. Raises
     DropRefusedError.
@@ -39,7 +39,7 @@ def take_in(work: IntakeTask, *, file_bytes: int, begin: Callable[[Stage], None]
         begin(Stage.CHECKING)
         return manifest_of_bare(_read_model(work.path))
     if name.endswith(".zip"):
-        return _take_in_bundle(work.path, file_bytes, begin)
+        return _take_in_bundle(work.path, workdir, file_bytes, begin)
     raise DropRefusedError(
         RefusalCode.UNKNOWN_FORM,
         f"{excerpt(work.filename, 100)!r} is neither an .onnx file nor a .zip bundle: drop one of these",
@@ -61,7 +61,7 @@ def manifest_of_bare(model: "onnx.ModelProto") -> Manifest:
         ) from error
 
 
-def _take_in_bundle(path: Path, file_bytes: int, begin: Callable[[Stage], None]) -> Manifest:
+def _take_in_bundle(path: Path, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> Manifest:
     begin(Stage.UNPACKING)
     with open_archive(
         path,
@@ -72,7 +72,7 @@ def _take_in_bundle(path: Path, file_bytes: int, begin: Callable[[Stage], None])
     ) as bundle:
         manifest = _read_manifest(bundle)
         wanted = {manifest.model: MODEL_FILE, manifest.validation: VALIDATION_FILE, manifest.reference: REFERENCE_FILE}
-        targets = {name: Path(fixed) for name, fixed in wanted.items() if name is not None}
+        targets = {name: workdir / fixed for name, fixed in wanted.items() if name is not None}
         _check_members(bundle.names, targets)
         for name, target in targets.items():
             bundle.unpack(name, target, max_bytes=file_bytes)

@@ -32,8 +32,13 @@ def classification(labels: Labels, predictions: Labels) -> dict[str, float]:
 def regression(targets: NDArray[np.float64], predictions: NDArray[np.float64]) -> dict[str, float]:
     """R2, RMSE and MAE, each averaged over the columns. Both arrays have shape [n, k], n >= 1; R2 needs n >= 2.
 
-    A column of equal targets has an R2 of 1 where it is predicted exactly, else 0.
+    A column of equal targets has an R2 of 1 where it is predicted exactly, else 0. What overflows FP64 is not finite.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _regression(targets, predictions)
+
+
+def _regression(targets: NDArray[np.float64], predictions: NDArray[np.float64]) -> dict[str, float]:
     error = targets - predictions
     measured = {
         "rmse": float(np.mean(np.sqrt(np.mean(error**2, axis=0)))),

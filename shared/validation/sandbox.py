@@ -177,19 +177,19 @@ def _ask(work: IntakeTask | ValidateTask, workdir: Path, limits: SandboxLimits) 
         max_output_bytes=MAX_ANSWER_BYTES,
     )
     stage, answer = _read(ended)
-    if stage is None or ended.exit_code == EXIT_UNUSABLE:
+    if answer is not None and ended.exit_code == 0:
+        return answer
+    if stage is Stage.STARTING or ended.exit_code == EXIT_UNUSABLE:
+        # It had not begun, or something lacks on this machine: nothing to hold against the drop.
         raise UnavailableError(
-            "the sandbox",
-            f"it ended with code {ended.exit_code} before it looked at anything: {excerpt(ended.errors[-300:])}",
+            "the sandbox", f"it ended with code {ended.exit_code} and printed {excerpt(ended.errors[-300:])!r}"
         )
-    if ended.timed_out or ended.exit_code != 0 or answer is None:
-        return _death(ended, stage, limits)
-    return answer
+    return _death(ended, stage, limits)
 
 
-def _read(ended: Ended) -> tuple[Stage | None, Answer | None]:
-    """The last stage that the child began, None where it never did, and its answer, if the last line reads as one."""
-    stage: Stage | None = None
+def _read(ended: Ended) -> tuple[Stage, Answer | None]:
+    """The last stage that the child began, and its answer, if the last line reads as one."""
+    stage = Stage.STARTING
     answer: Answer | None = None
     for text in ended.output.splitlines():
         try:
@@ -246,9 +246,12 @@ def _part(path: Path, max_bytes: int) -> StoredPart:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise DropRefusedError(RefusalCode.SANDBOX, f"{path.name} cannot be opened: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
             raise DropRefusedError(RefusalCode.SANDBOX, f"{path.name} is no regular file of at most {max_bytes} bytes")
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        os.close(descriptor)
     return StoredPart(path=path, digest=Digest(digest), size_bytes=status.st_size)

@@ -27,10 +27,10 @@ from shared.validation.wire import GOLDEN_FILE, Stage, ValidateTask
 _MAX_SINGLE_ROWS = 32
 
 
-def validate(work: ValidateTask, *, file_bytes: int, begin: Callable[[Stage], None]) -> ValidationReport:
-    """Check a model; golden rows go to the working directory. MemoryError is the only error that leaves."""
+def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> ValidationReport:
+    """Check a model; golden rows go to `workdir`. What a model does wrong is a verdict; only MemoryError is raised."""
     started = time.monotonic()
-    chain = _Chain(work, file_bytes, begin)
+    chain = _Chain(work, workdir, file_bytes, begin)
     for step in (chain.check_file, chain.load, chain.read_data, chain.run, chain.measure, chain.make_golden):
         if not step():
             break
@@ -49,8 +49,9 @@ def validate(work: ValidateTask, *, file_bytes: int, begin: Callable[[Stage], No
 class _Chain:
     """What the steps made so far. Each step says whether the next one is to be taken."""
 
-    def __init__(self, work: ValidateTask, file_bytes: int, begin: Callable[[Stage], None]) -> None:
+    def __init__(self, work: ValidateTask, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> None:
         self._work = work
+        self._workdir = workdir
         self._file_bytes = file_bytes
         self._begin = begin
         self._data: dict[str, Array] | None = None
@@ -93,14 +94,13 @@ class _Chain:
             return self._add(unlabelled)
         self._labels = arrays.pop(self._work.manifest.label)
         model = self._loaded()
-        if not self._add(checks.data(model.signature, arrays, what="data", policy=self._work.policy)):
-            return False
-        self.rows = len(self._labels)
-        try:
-            self._data = model.prepared(arrays)
-        except ModelError as error:
-            return self._add(checks.failed("data", str(error)))
-        return self._read_reference()
+        verdict = checks.data(model.signature, arrays, what="data", policy=self._work.policy)
+        if verdict.outcome is Outcome.PASS:
+            try:
+                self._data, self.rows = model.prepared(arrays), len(self._labels)
+            except ModelError as error:
+                verdict = checks.failed("data", str(error))
+        return self._add(verdict) and self._read_reference()
 
     def _read_reference(self) -> bool:
         if self._work.reference is None:
@@ -153,7 +153,7 @@ class _Chain:
             return self._add(checks.passed("golden", f"no golden rows: {error}"))
         except ModelError as error:
             return self._add(self._without_golden(error))
-        _write(Path(GOLDEN_FILE), content)
+        _write(self._workdir / GOLDEN_FILE, content)
         self.has_golden = True
         return self._add(checks.passed("golden", f"{cases} golden rows, the same when run twice", n=cases))
 

@@ -1,0 +1,142 @@
+"""Hostile and damaged archives."""
+
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from shared.validation.archive import open_archive
+from shared.validation.refusal import DropRefusedError, RefusalCode
+from tests.unit.validation.drops import bundle, refusal
+
+
+def opened(path: Path, content: bytes, *, max_bytes: int = 1_000_000_000) -> dict[str, bytes]:
+    path.write_bytes(content)
+    with open_archive(
+        path, what="the bundle", damaged=RefusalCode.NOT_ZIP, max_members=8, max_bytes=max_bytes
+    ) as archive:
+        return {name: archive.read(name, 100_000_000) for name in archive.names}
+
+
+def refused(path: Path, content: bytes, *, max_bytes: int = 1_000_000_000) -> tuple[str, str]:
+    with pytest.raises(DropRefusedError) as caught:
+        opened(path, content, max_bytes=max_bytes)
+    return refusal(caught.value)
+
+
+def test_plain_files_are_read(tmp_path: Path) -> None:
+    assert opened(tmp_path / "z", bundle({"a": "1", "b": "2"})) == {"a": b"1", "b": b"2"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a", "/etc/passwd", "a/b", "a/", "..", ".", "a\\b", "C:a", "C:\\a", "..\\a", "./a", "\\\\host\\share"],
+)
+def test_a_name_that_is_not_plain_is_refused(tmp_path: Path, name: str) -> None:
+    code, said = refused(tmp_path / "z", bundle({name: "x"}))
+    assert code == RefusalCode.UNSAFE_PATH
+    assert repr(name) in said
+
+
+def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
+    content = bundle({"model.onnxZ.txt": "x"}).replace(b"model.onnxZ.txt", b"model.onnx\0.txt")
+    assert refused(tmp_path / "z", content)[0] == RefusalCode.UNSAFE_PATH
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR, stat.S_IFSOCK])
+def test_links_and_special_files_are_refused(tmp_path: Path, kind: int) -> None:
+    info = zipfile.ZipInfo("model.onnx")
+    info.external_attr = (kind | 0o777) << 16
+    code, said = refused(tmp_path / "z", bundle([(info, "/etc/passwd")]))
+    assert code == RefusalCode.UNSAFE_PATH
+    assert "link or special file" in said
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    content = bundle({"a": "1", "b": "2"}).replace(b"b", b"a")
+    assert refused(tmp_path / "z", content)[0] == RefusalCode.DUPLICATE_FILE
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    content = bytearray(bundle({"a": "secret"}))
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    assert refused(tmp_path / "z", bytes(content))[0] == RefusalCode.ENCRYPTED
+
+
+def test_a_compression_that_is_not_deflate_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", "x" * 100)
+    code, said = refused(tmp_path / "z", buffer.getvalue())
+    assert code == RefusalCode.NOT_ZIP
+    assert "another method" in said
+
+
+def test_too_many_members_are_refused(tmp_path: Path) -> None:
+    code, said = refused(tmp_path / "z", bundle({f"f{i}": "" for i in range(9)}))
+    assert code == RefusalCode.TOO_LARGE
+    assert "9 members" in said
+
+
+def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:
+    content = bundle({"a": bytes(50_000_000)})
+    assert len(content) < 100_000
+    assert "more than 200 times" in refused(tmp_path / "z", content)[1]
+    assert "at most 1000000" in refused(tmp_path / "z", content, max_bytes=1_000_000)[1]
+
+
+def test_a_bomb_that_declares_a_small_size_is_cut_at_it_and_refused(tmp_path: Path) -> None:
+    content = bytearray(bundle({"a": bytes(50_000_000)}))
+    for start in (14 + 8, content.index(b"PK\x01\x02") + 24):
+        assert struct.unpack_from("<I", content, start)[0] == 50_000_000
+        struct.pack_into("<I", content, start, 1_000)
+    code, said = refused(tmp_path / "z", bytes(content))
+    assert code == RefusalCode.NOT_ZIP
+    assert "CRC" in said
+
+
+def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
+    """The bomb in which many members share one run of compressed bytes."""
+    content = bytearray(bundle({"a": bytes(1_000), "b": bytes(1_000)}))
+    second = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1)
+    struct.pack_into("<I", content, second + 42, 0)
+    assert refused(tmp_path / "z", bytes(content))[0] == RefusalCode.NOT_ZIP
+
+
+def test_an_archive_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
+    content = bundle({"a": bytes(range(200)), "b": b"x"})
+    for length in range(len(content)):
+        assert refused(tmp_path / "z", content[:length])[0] == RefusalCode.NOT_ZIP
+
+
+def test_an_archive_with_any_byte_changed_is_refused_or_gives_nothing_else(tmp_path: Path) -> None:
+    """Some bytes (dates, versions) say nothing that is looked at; one can hide a member, which is then missed."""
+    members = {"a": bytes(range(100)), "b": b"x" * 20}
+    content = bundle(members)
+    refusals = 0
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 0xFF
+        try:
+            read = opened(tmp_path / "z", bytes(changed))
+        except DropRefusedError:
+            refusals += 1
+        else:
+            assert read.items() <= members.items()
+    assert refusals > len(content) / 2
+
+
+def test_unpacking_writes_to_no_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "z").write_bytes(bundle({"a": "new"}))
+    (tmp_path / "elsewhere").write_text("old")
+    (tmp_path / "target").symlink_to(tmp_path / "elsewhere")
+    with (
+        open_archive(tmp_path / "z", what="it", damaged=RefusalCode.NOT_ZIP, max_members=1, max_bytes=100) as archive,
+        pytest.raises(FileExistsError),
+    ):
+        archive.unpack("a", tmp_path / "target", max_bytes=100)
+    assert (tmp_path / "elsewhere").read_text() == "old"

@@ -1,0 +1,137 @@
+"""Golden rows: what they are made of, and that they can be made again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto as Type
+from onnx import helper
+
+from shared.registry.policy import ValidationPolicy
+from shared.validation.wire import MAX_GOLDEN_BYTES
+from tests.unit.validation.drops import checked, forest, npz, one_node, onnx_model, said, scorer, scorer_rows
+
+RELAXED = ValidationPolicy(require_validation_data=False)
+
+
+def golden(folder: Path) -> dict[str, Any]:
+    """The file's content, which has no NaN or Infinity outside of strings."""
+    text = (folder / "work" / "golden.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    return content
+
+
+def test_the_file_has_the_form_that_the_server_reads(tmp_path: Path) -> None:
+    rows = scorer_rows(40)
+    checked(tmp_path, scorer(), rows)
+    file = golden(tmp_path)
+    assert {name: file[name] for name in file if name != "cases"} == {"schema_version": 1, "rtol": 1e-4, "atol": 1e-5}
+    assert len(file["cases"]) == 16
+    first, last = file["cases"][0], file["cases"][-1]
+    assert first["inputs"] == [
+        {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [float(v) for v in rows["x"][0]]}
+    ]
+    assert last["inputs"][0]["data"] == [float(v) for v in rows["x"][-1]]
+    (output,) = first["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("scores", "FP32", [1, 3])
+    scores = np.exp(rows["x"][0]) / np.exp(rows["x"][0]).sum()
+    assert np.allclose(output["data"], scores, rtol=1e-4)
+
+
+def test_few_rows_give_a_case_each(tmp_path: Path) -> None:
+    checked(tmp_path, scorer(), scorer_rows(5))
+    assert len(golden(tmp_path)["cases"]) == 5
+
+
+def test_the_same_drop_gives_the_same_bytes(tmp_path: Path) -> None:
+    model, rows, _ = forest()
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        checked(tmp_path / name, model, rows)
+        made.append((tmp_path / name / "work" / "golden.json").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_a_fixed_batch_is_one_case(tmp_path: Path) -> None:
+    checked(tmp_path, scorer(rows=20), scorer_rows(60))
+    cases = golden(tmp_path)["cases"]
+    assert [case["inputs"][0]["shape"] for case in cases] == [[20, 3]] * 3
+
+
+def test_numbers_that_are_not_finite_are_strings(tmp_path: Path) -> None:
+    x = np.array([[np.inf, -np.inf, np.nan]], dtype="f4")
+    policy = ValidationPolicy(allow_nan=True, accuracy=None, precision=None, recall=None)
+    other = helper.make_node("Identity", ["x"], ["y"])
+    pick = helper.make_node("Constant", [], ["class"], value=helper.make_tensor("c", Type.INT64, [1], [0]))
+    model = onnx_model(
+        [pick, other], [("x", Type.FLOAT, ["rows", 3])], [("class", Type.INT64, [1]), ("y", Type.FLOAT, ["rows", 3])]
+    )
+    report = checked(tmp_path, model, {"x": x, "label": [0]}, policy=policy)
+    assert report.accepted, report
+    (case,) = golden(tmp_path)["cases"]
+    assert case["outputs"][1]["data"] == ["Infinity", "-Infinity", "NaN"]
+
+
+def test_a_model_that_answers_by_chance_gets_none_and_is_not_accepted(tmp_path: Path) -> None:
+    chance = [
+        helper.make_node("RandomUniformLike", ["x"], ["noise"]),
+        helper.make_node("Mul", ["noise", "small"], ["some"]),
+        helper.make_node("Add", ["x", "some"], ["scores"]),
+    ]
+    model = onnx_model(
+        chance,
+        [("x", Type.FLOAT, ["rows", 3])],
+        [("scores", Type.FLOAT, ["rows", 3])],
+        constants=[helper.make_tensor("small", Type.FLOAT, [], [0.001])],
+    )
+    policy = ValidationPolicy(accuracy=0.5, precision=0.5, recall=0.5)
+    report = checked(tmp_path, model, scorer_rows(), policy=policy)
+    assert said(report, "golden").startswith("inconclusive: no golden rows: the output 'scores' differs")
+    assert not report.accepted
+    assert not report.has_golden
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_without_data_inputs_are_made_up_from_the_signature(tmp_path: Path) -> None:
+    report = checked(tmp_path, scorer(), policy=RELAXED)
+    assert report.has_golden
+    (case,) = golden(tmp_path)["cases"]
+    assert case["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [-1.0, 0.0, 1.0]}]
+
+
+def test_inputs_that_cannot_be_made_up_are_skipped_with_a_sentence(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [("x", Type.FLOAT, ["rows", "any", 3])],
+        [("y", Type.FLOAT, ["rows", "any", 3])],
+    )
+    report = checked(tmp_path, model, policy=RELAXED)
+    assert report.accepted
+    assert not report.has_golden
+    assert "the input 'x' has the shape [-1, -1, 3], which does not say what to fill in" in said(report, "golden")
+
+
+def test_a_model_that_fails_on_made_up_inputs_is_skipped_with_a_sentence(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [("x", Type.FLOAT, ["rows", 3])],
+        [("y", Type.FLOAT, ["halves", 6])],
+        constants=[helper.make_tensor("shape", Type.INT64, [2], [-1, 6])],
+    )
+    report = checked(tmp_path, model, policy=RELAXED)
+    assert report.accepted
+    assert "no golden rows: on made-up inputs the model does not run" in said(report, "golden")
+
+
+def test_golden_rows_stay_below_their_limit(tmp_path: Path) -> None:
+    width = 100_000
+    x = np.random.default_rng(1).normal(size=(20, width)).astype("f4")
+    (tmp_path / "a").mkdir()
+    report = checked(tmp_path / "a", one_node("Neg", width=width), npz({"x": x, "label": (-x).argmax(axis=1)}))
+    assert report.has_golden
+    size_bytes = (tmp_path / "a" / "work" / "golden.json").stat().st_size
+    assert MAX_GOLDEN_BYTES / 2 < size_bytes <= MAX_GOLDEN_BYTES
+    assert 1 <= len(golden(tmp_path / "a")["cases"]) < 16

@@ -1,0 +1,191 @@
+"""Real drops through the real sandbox, and what becomes of those that would break it."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from shared.core.errors import UnavailableError
+from shared.core.verdict import Outcome
+from shared.registry.manifest import Manifest, Task
+from shared.registry.policy import ValidationPolicy
+from shared.validation.refusal import DropRefusedError, RefusalCode
+from shared.validation.sandbox import Intake, SandboxLimits, Validation, run_intake, run_validation
+from tests.unit.validation.drops import (
+    bundle,
+    endless,
+    forest,
+    good_bundle,
+    memory_bomb,
+    npz,
+    one_node,
+    refusal,
+    said,
+    scorer,
+    scorer_rows,
+)
+
+CLASSIFIER = Manifest(task=Task.CLASSIFICATION)
+RELAXED = ValidationPolicy(require_validation_data=False)
+
+
+def taken(folder: Path, content: bytes, filename: str, limits: SandboxLimits | None = None) -> Intake:
+    (folder / "drop").write_bytes(content)
+    (folder / "work").mkdir()
+    return run_intake(folder / "drop", filename=filename, workdir=folder / "work", limits=limits or SandboxLimits())
+
+
+def refused(folder: Path, content: bytes, filename: str, limits: SandboxLimits | None = None) -> tuple[str, str]:
+    with pytest.raises(DropRefusedError) as caught:
+        taken(folder, content, filename, limits)
+    return refusal(caught.value)
+
+
+def validated(
+    folder: Path, model: onnx.ModelProto, limits: SandboxLimits | None = None, rows: bytes | None = None
+) -> Validation:
+    (folder / "model").write_bytes(model.SerializeToString())
+    if rows is not None:
+        (folder / "rows").write_bytes(rows)
+    (folder / "work").mkdir()
+    return run_validation(
+        model=folder / "model",
+        validation=folder / "rows" if rows is not None else None,
+        reference=None,
+        manifest=CLASSIFIER,
+        policy=RELAXED,
+        workdir=folder / "work",
+        limits=limits or SandboxLimits(),
+    )
+
+
+def sha256(path: Path) -> str:
+    return subprocess.run(["sha256sum", path], check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def test_the_asking_side_loads_no_library_that_parses() -> None:
+    heavy = "{'numpy', 'onnx', 'onnxruntime', 'yaml', 'scipy'}"
+    code = f"import sys, shared.validation.sandbox, shared.registry.manifest; print({heavy} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == "set()\n"
+
+
+def test_a_bundle_goes_through_intake_and_validation(tmp_path: Path) -> None:
+    model, rows, accuracy = forest()
+    content = bundle({"model.onnx": model, "slipway.yaml": b"task: classification\nvalidation: v.npz", "v.npz": rows})
+    intake = taken(tmp_path, content, "forest.zip")
+    assert intake.manifest.validation == "v.npz"
+    assert intake.reference is None
+    assert intake.validation is not None
+    assert [part.path.name for part in intake.parts] == ["model.onnx", "validation.npz"]
+    assert [part.digest for part in intake.parts] == [sha256(part.path) for part in intake.parts]
+    assert intake.model.size_bytes == len(model)
+
+    (tmp_path / "second").mkdir()
+    validation = run_validation(
+        model=intake.model.path,
+        validation=intake.validation.path,
+        reference=None,
+        manifest=intake.manifest,
+        policy=ValidationPolicy(),
+        workdir=tmp_path / "second",
+        limits=SandboxLimits(),
+    )
+    assert validation.report.accepted
+    assert validation.report.metrics["accuracy"] == accuracy
+    assert validation.golden is not None
+    assert validation.golden.path == tmp_path / "second" / "golden.json"
+    assert validation.golden.digest == sha256(validation.golden.path)
+
+
+def test_a_bare_model_stays_where_it_is(tmp_path: Path) -> None:
+    intake = taken(tmp_path, scorer().SerializeToString(), "m.onnx")
+    assert intake.model.path == tmp_path / "drop"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "filename", "code", "sentence"),
+    [
+        (scorer().SerializeToString()[:-9], "m.onnx", RefusalCode.NOT_ONNX, "not an ONNX model"),
+        (bundle({"../../escape": "x"}), "b.zip", RefusalCode.UNSAFE_PATH, "'../../escape'"),
+        (good_bundle(rows=bytes(100)), "b.zip", RefusalCode.BAD_DATA, "rows.npz"),
+        (bundle({"slipway.yaml": bytes(60_000_000)}), "b.zip", RefusalCode.TOO_LARGE, "more than 200 times"),
+    ],
+    ids=["truncated", "path escape", "no data", "bomb"],
+)
+def test_a_refusal_comes_out_of_the_sandbox_whole(
+    tmp_path: Path, content: bytes, filename: str, code: RefusalCode, sentence: str
+) -> None:
+    found, message = refused(tmp_path, content, filename)
+    assert found == code
+    assert sentence in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drop", "work"]
+
+
+def test_a_model_that_asks_for_too_much_memory_fails_and_the_limit_is_named(tmp_path: Path) -> None:
+    validation = validated(tmp_path, memory_bomb(), SandboxLimits(memory_bytes=2 * 1024**3))
+    assert said(validation.report, "sandbox") == (
+        "fail: validation used more than 2 GB of memory while making golden rows"
+    )
+    assert validation.report.outcome is Outcome.FAIL
+    assert validation.golden is None
+
+
+def test_a_model_that_never_ends_uses_up_its_cpu_time(tmp_path: Path) -> None:
+    validation = validated(tmp_path, endless(), SandboxLimits(cpu_s=2, wall_s=60), npz(scorer_rows()))
+    assert said(validation.report, "sandbox") == (
+        "fail: validation used more than 2 s of CPU time while running the model"
+    )
+
+
+def test_memory_that_intake_would_need_is_limited_too(tmp_path: Path) -> None:
+    x = np.zeros((40_000, 1_000), dtype=np.float32)
+    x[::3, ::50] = np.arange(20)
+    x[:400] = np.random.default_rng(1).normal(size=(400, 1_000))
+    rows = npz({"x": x, "label": np.zeros(40_000, dtype=np.int64)})
+    code, sentence = refused(tmp_path, good_bundle(rows=rows), "b.zip", SandboxLimits(memory_bytes=320 * 1024**2))
+    assert (code, "GB of memory while" in sentence) == (RefusalCode.SANDBOX, True), sentence
+
+
+def test_a_sandbox_that_cannot_start_is_our_trouble(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="ended with code 77"):
+        validated(tmp_path, scorer(), SandboxLimits(memory_bytes=30 * 1024**2))
+
+
+def test_work_that_is_left_over_is_our_trouble_and_no_finding(tmp_path: Path) -> None:
+    """A full disk or a missing directory must not be held against a drop."""
+    (tmp_path / "drop").write_bytes(good_bundle())
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "model.onnx").mkdir()
+    with pytest.raises(UnavailableError, match="FileExistsError"):
+        run_intake(tmp_path / "drop", filename="b.zip", workdir=tmp_path / "work", limits=SandboxLimits())
+
+
+def test_several_sandboxes_at_once_do_not_meet(tmp_path: Path) -> None:
+    found: dict[int, bool] = {}
+
+    def run(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found[number] = validated(folder, scorer() if number else one_node("Neg")).report.accepted
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: True, 1: True, 2: True}
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    validated(tmp_path / "a", scorer())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    validated(tmp_path / "b", scorer())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
