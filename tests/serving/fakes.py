@@ -20,6 +20,7 @@ class MemoryStorage:
         self.blobs: dict[str, bytes] = {}
         self.down = False
         self.artifact_reads = 0
+        self.plan_reads = 0
         self.held: dict[str, threading.Event] = {}
         self.outages: dict[str, int] = {}
 
@@ -44,6 +45,7 @@ class MemoryStorage:
         data = self.plans.get(endpoint)
         if data is None or _etag(data) == unless_etag:
             return None
+        self.plan_reads += 1
         return StoredPlan(data=data, etag=_etag(data))
 
     def artifact(self, digest: str, *, max_bytes: int) -> bytes:

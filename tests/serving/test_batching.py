@@ -53,6 +53,15 @@ async def test_calls_of_one_turn_run_as_one_batch_and_each_gets_its_rows() -> No
     assert tally.in_flight == 0
 
 
+async def test_calls_of_different_shapes_run_as_a_batch_each() -> None:
+    model = _Watched(models.scaler(3.0, width="m"))
+    lane, tally = _lane(model), Tally()
+    inputs = [np.full((1, 1 + number % 2), number, np.float32) for number in range(9)]
+    answers = await asyncio.gather(*(_ask(lane, {"x": array}, tally) for array in inputs))
+    assert all(np.array_equal(output, array * 3) for array, (output,) in zip(inputs, answers, strict=True))
+    assert model.runs == [5, 4]
+
+
 async def test_a_batch_has_a_largest_size_that_a_single_larger_call_may_exceed() -> None:
     model = _Watched(models.scaler(1.0))
     lane, tally = _lane(model), Tally()

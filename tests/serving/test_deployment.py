@@ -103,6 +103,18 @@ async def test_a_torn_foreign_or_older_plan_is_refused_once_and_the_last_goes_on
         assert _generation(running) == 6
 
 
+@pytest.mark.parametrize("endpoints", [(), ("churn",)])
+async def test_a_plan_that_did_not_change_is_not_read_again(
+    start: Start, storage: MemoryStorage, endpoints: tuple[str, ...]
+) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(endpoints=endpoints) as running:
+        for _ in range(4):
+            await running.reload()
+    assert storage.plan_reads == 1
+
+
 async def test_a_deleted_plan_changes_nothing(start: Start, storage: MemoryStorage) -> None:
     storage.put(ONE)
     storage.publish(models.plan(1, models.route(1, ONE)))

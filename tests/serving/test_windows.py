@@ -1,0 +1,79 @@
+"""Windows around a change of plan, with the clock in the test's hand."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aks_serving.counts import Kind
+from aks_serving.deployment import Serving
+from aks_serving.windows import Windows
+
+from shared.telemetry.window import Window
+from tests.serving import models
+
+pytestmark = pytest.mark.anyio
+
+ONE, TWO = models.scaler(1.0), models.scaler(2.0)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.time = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.clock = _Clock()
+        self.blobs: dict[str, bytes] = {}
+        self.windows = Windows(pod="pod", clock=self.clock, keep=self.blobs.__setitem__)
+
+    def all(self) -> list[Window]:
+        return [Window.model_validate_json(data) for data in self.blobs.values()]
+
+
+def _serving(generation: int) -> Serving:
+    return Serving(plan=models.plan(generation, models.route(1, ONE)), lanes={}, failed={})
+
+
+async def test_a_request_that_outlasts_its_plan_is_counted_under_it_and_not_lost() -> None:
+    kept = _Kept()
+    old, new = _serving(1), _serving(2)
+    kept.windows.applied(old)
+    old.tally.in_flight = 1
+    kept.windows.applied(new)
+    kept.windows.close_changed()
+    assert [window.generation for window in kept.all()] == [1, 2]
+    old.tally.answered(1, Kind.ASSIGNED, 3.0)
+    old.tally.in_flight = 0
+    kept.windows.close_all()
+    kept.windows.close_all()
+    late = kept.all()[-1]
+    assert (late.generation, late.sequence, late.versions[1].requests) == (1, 2, 1)
+    assert len(kept.all()) == 3
+    assert kept.windows.totals()["churn"][1].requests == 1
+
+
+async def test_windows_of_one_plan_follow_each_other_without_a_gap() -> None:
+    kept = _Kept()
+    serving = _serving(1)
+    kept.windows.applied(serving)
+    for minute in range(3):
+        kept.clock.time += timedelta(minutes=25)
+        serving.tally.answered(1, Kind.ASSIGNED, 1.0 + minute)
+        kept.windows.close_all()
+    windows = kept.all()
+    assert [w.started_at for w in windows[1:]] == [w.ended_at for w in windows[:-1]]
+    assert [name.split("/")[1] for name in kept.blobs] == ["2026-03-01T12", "2026-03-01T12", "2026-03-01T13"]
+
+
+async def test_a_clock_that_is_set_back_makes_no_window_that_ends_before_it_starts() -> None:
+    kept = _Kept()
+    serving = _serving(1)
+    kept.windows.applied(serving)
+    kept.clock.time -= timedelta(hours=5)
+    serving.tally.failed(1, Kind.ASSIGNED)
+    kept.windows.close_all()
+    (window,) = kept.all()
+    assert window.started_at == window.ended_at
