@@ -18,6 +18,7 @@ from local.host.errors import HostStartError
 from local.host.host import Host
 
 _DEFAULT_PORT = 7071
+_FUNCTION_THREADS = "32"
 
 
 def main() -> NoReturn:
@@ -31,6 +32,8 @@ def main() -> NoReturn:
         if not (name and equals):
             _parser().error(f"--settings takes NAME=VALUE, not {setting!r}")
         os.environ[name] = value
+    # In Azure each kind of function has instances of its own; here all share one pool, which must not starve HTTP.
+    os.environ.setdefault("PYTHON_THREADPOOL_THREAD_COUNT", _FUNCTION_THREADS)
     _log_to_stderr()
     host = Host(
         app_dir=app_dir,

@@ -126,7 +126,9 @@ class TimerListener:
                     armed = True
                 on_startup = await self._turn(stopping, now_at_once=on_startup)
             except (ResourceModifiedError, ResourceNotFoundError):
+                # Another host was first, or somebody removed the status: look at what stands there now.
                 armed = False
+                await pause(stopping, _LOOK_AGAIN_S)
             except AzureError as error:
                 _log.warning("timer %s cannot reach its storage, trying on: %s", self._trigger.function.name, error)
                 await pause(stopping, _OUTAGE_PAUSE_S)
