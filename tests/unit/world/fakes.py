@@ -1,13 +1,13 @@
 """The ports, held in memory, for tests of the services. tests/contract/ holds what the real adapters do.
 
-Each port call is counted by a `Fuse`, which can end the "process" before or after any of them: what survives is what
-the ports hold, as after a SIGKILL.
+Each port call is counted by a `Fuse`, which can end the "process" before any of them, and so after the one before:
+what survives is what the ports hold, as after a SIGKILL.
 """
 
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,21 +23,15 @@ class Killed(BaseException):
 
 @dataclass
 class Fuse:
-    """Burns through once, at a numbered port call: before its effect, or after it."""
+    """Burns through once, at a numbered port call, before its effect."""
 
     at: int | None = None
-    after: bool = False
     calls: int = 0
 
     def before_call(self) -> None:
-        """Die here if it is time, before the effect."""
+        """Die here if it is time."""
         self.calls += 1
-        if self.calls == self.at and not self.after:
-            raise Killed
-
-    def after_call(self) -> None:
-        """Die here if it is time, after the effect."""
-        if self.calls == self.at and self.after:
+        if self.calls == self.at:
             raise Killed
 
 
@@ -63,6 +57,8 @@ class FakeDocuments:
     fuse: Fuse
     held: dict[tuple[Container, str, str], Stored] = field(default_factory=dict)
     etags: Iterator[int] = field(default_factory=itertools.count)
+    other_writers: list[Callable[[], object]] = field(default_factory=list)
+    """What other processes do just before the next conditional writes, one each."""
 
     def get(self, container: Container, partition: str, document_id: str) -> Stored | None:
         """See the port."""
@@ -80,6 +76,8 @@ class FakeDocuments:
     def replace(self, container: Container, body: Mapping[str, Any], *, etag: str) -> Stored:
         """See the port."""
         self.fuse.before_call()
+        if self.other_writers:
+            self.other_writers.pop(0)()
         key = (container, str(body[PARTITION_KEY[container]]), str(body["id"]))
         if key not in self.held:
             raise NotFoundError(key[2])
@@ -108,7 +106,6 @@ class FakeDocuments:
 
     def _put(self, key: tuple[Container, str, str], body: Mapping[str, Any]) -> Stored:
         self.held[key] = Stored(body=copy.deepcopy(dict(body)), etag=str(next(self.etags)))
-        self.fuse.after_call()
         return copy.deepcopy(self.held[key])
 
 
@@ -153,7 +150,6 @@ class FakeBlobs:
         if (container, name) in self.held:
             return False
         self.put(container, name, source if isinstance(source, bytes) else source.read_bytes(), metadata or {})
-        self.fuse.after_call()
         return True
 
     def replace(
@@ -170,9 +166,7 @@ class FakeBlobs:
         blob = self.held.get((container, name))
         if blob is None or blob.info.etag != etag:
             raise ChangedMeanwhileError(name)
-        info = self.put(container, name, data, metadata or {})
-        self.fuse.after_call()
-        return info
+        return self.put(container, name, data, metadata or {})
 
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
         """See the port."""
@@ -200,9 +194,11 @@ class FakeQueues:
     fuse: Fuse
     clock: FakeClock
     messages: list[tuple[datetime, str, str]] = field(default_factory=list)
+    loses: Callable[[], bool] = lambda: False
+    """Whether the message that is sent now is lost."""
 
     def send(self, queue: str, body: str, *, delay_s: float = 0.0) -> None:
         """See the port."""
         self.fuse.before_call()
-        self.messages.append((self.clock.now() + timedelta(seconds=delay_s), queue, body))
-        self.fuse.after_call()
+        if not self.loses():
+            self.messages.append((self.clock.now() + timedelta(seconds=delay_s), queue, body))

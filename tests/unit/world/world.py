@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from shared.validation.sandbox import Intake, SandboxLimits, StoredPart, Validation
-
 from shared.audit.service import AuditService
 from shared.core.canonical import digest_of_bytes
 from shared.core.ids import Digest, EndpointName, ModelName
@@ -34,6 +32,7 @@ from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts, Window, window_blob_name
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
+from shared.validation.sandbox import Intake, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
 from tests.unit.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
 
@@ -197,6 +196,12 @@ class World:
             if second % 60 == 59:
                 with contextlib.suppress(Killed):
                     self.sweep.sweep()
+
+    @property
+    def stable(self) -> int | None:
+        """The version that is stable."""
+        stable = self.endpoint().stable
+        return stable.version if stable else None
 
     def endpoint(self) -> Endpoint:
         """The model's endpoint."""
