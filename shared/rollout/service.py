@@ -99,13 +99,13 @@ class RolloutService:
             return
         rollout = endpoint.active
         assert rollout is not None  # noqa: S101 - _is_next_tick has seen it
-        now, generation = self._clock.now(), endpoint.generation
+        now = self._clock.now()
         since = rollout.stage_started_at or rollout.started_at
-        evidence = evidence_of(windows_since(self._blobs, endpoint.endpoint, since, now), generation)
+        evidence = evidence_of(windows_since(self._blobs, endpoint.endpoint, since, now), endpoint.generation)
         decision = decide(rollout, evidence, now)
 
         def apply(current: Endpoint) -> bool:
-            if not _is_next_tick(current, message) or current.generation != generation:
+            if not _is_next_tick(current, message):
                 return False
             self._apply(current, decision, message.tick, now)
             return True
