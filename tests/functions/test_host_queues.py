@@ -31,12 +31,13 @@ def test_messages_reach_the_function_and_are_deleted(case: SampleCase) -> None:
 
 
 def test_a_message_that_always_fails_is_tried_as_often_as_allowed_then_moved_verbatim(case: SampleCase) -> None:
-    case.start_host()
+    host = case.start_host()
     body = '{"fail": true, "text": "<ä&\\n>"}'
     case.send(body)
     (poison,) = eventually(lambda: case.raw_messages("work-poison"), what="a poison message")
     assert poison == base64.b64encode(body.encode()).decode()
     assert [note["count"] for note in case.seen("work-began")] == [1, 2, 3]
+    assert "moved to work-poison: it failed 3 times" in host.log()
     assert case.is_empty("work")
 
 
