@@ -108,11 +108,14 @@ def rollouts(value: Json) -> RenderableType:
 def rollout(value: Json) -> RenderableType:
     """One rollout."""
     stages = " -> ".join(_share(stage["weight_bp"]) for stage in value["stages"])
-    stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
+    now = ""
+    if value["ended_at"] is None:
+        stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
+        now = f" at {_share(value['weight_bp'])}{stage}, {value['failed_checks']} failed checks in a row"
     head = Text.assemble(
         f"rollout of version {value['version']} on {value['endpoint']}, {value['strategy']} ({stages}): ",
         (value["state"], _COLOURS.get(value["state"], "")),
-        f" at {_share(value['weight_bp'])}{stage}, {value['failed_checks']} failed checks in a row",
+        now,
     )
     parts: list[RenderableType] = [head]
     if value["reason"]:
