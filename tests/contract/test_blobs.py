@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from azure.core.exceptions import ServiceResponseError
+from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
@@ -43,6 +43,20 @@ class LosesAnswers(RequestsTransport):  # type: ignore[misc]  # azure.core resol
         return response
 
 
+class ActsBeforeCommit(RequestsTransport):  # type: ignore[misc]  # as above
+    """Has something done just before it carries out the commit of a blob's blocks."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act = act
+
+    def send(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        if "comp=blocklist" in request.url:
+            self._act()
+        response: HttpResponse = super().send(request, **kwargs)
+        return response
+
+
 @pytest.fixture
 def name() -> str:
     """A name that no other test uses."""
@@ -58,8 +72,7 @@ def transport() -> LosesAnswers:
 def unlucky(azurite_connection: str, blobs: AzureBlobs, transport: LosesAnswers) -> Iterator[AzureBlobs]:
     """A store on the same blobs whose answers may be lost."""
     del blobs  # it made the containers
-    service = BlobServiceClient.from_connection_string(azurite_connection, transport=transport, **NO_WAIT)
-    with closing(AzureBlobs(service)) as store:
+    with closing(_store(azurite_connection, transport)) as store:
         yield store
 
 
@@ -132,6 +145,39 @@ def test_of_several_who_create_one_wins_and_its_bytes_are_whole(blobs: AzureBlob
         won = list(pool.map(create, range(writers)))
     assert won.count(True) == 1
     assert data_of(blobs, name) == bytes([won.index(True)]) * size_bytes
+
+
+def test_blocks_of_two_uploads_to_one_name_never_mix(azurite_connection: str, blobs: AzureBlobs, name: str) -> None:
+    mine, theirs = b"A" * (2 * BLOCK_BYTES), b"B" * (2 * BLOCK_BYTES)
+
+    def break_off() -> None:
+        raise ServiceRequestError("the other writer died before its commit")
+
+    def stage_theirs() -> None:
+        transport = ActsBeforeCommit(break_off)
+        with (
+            closing(_store(azurite_connection, transport)) as other,
+            pytest.raises(UnavailableError, match="the other writer died"),
+        ):
+            other.create(ROUTES, name, theirs)
+
+    with closing(_store(azurite_connection, ActsBeforeCommit(stage_theirs))) as store:
+        assert store.create(ROUTES, name, mine)
+    assert data_of(blobs, name) == mine
+
+
+def test_an_upload_that_another_overtakes_is_told_that_the_name_is_taken(
+    azurite_connection: str, blobs: AzureBlobs, name: str
+) -> None:
+    theirs = b"B" * (2 * BLOCK_BYTES)
+    overtake = ActsBeforeCommit(lambda: blobs.create(ROUTES, name, theirs))
+    with closing(_store(azurite_connection, overtake)) as store:
+        assert not store.create(ROUTES, name, b"A" * (2 * BLOCK_BYTES))
+    assert data_of(blobs, name) == theirs
+
+
+def _store(connection_string: str, transport: RequestsTransport) -> AzureBlobs:
+    return AzureBlobs(BlobServiceClient.from_connection_string(connection_string, transport=transport, **NO_WAIT))
 
 
 @pytest.mark.parametrize("size_bytes", [0, 10, BLOCK_BYTES + 10])
@@ -266,10 +312,10 @@ def test_a_blob_replaced_during_a_download_is_refused_and_leaves_no_file(
                 blobs.replace(ROUTES, name, bytes(len(data)), etag=etag)
             return response
 
-    service = BlobServiceClient.from_connection_string(
-        azurite_connection, transport=ReplacesAfterTheFirstPart(), **NO_WAIT
-    )
-    with closing(AzureBlobs(service)) as store, pytest.raises(ChangedMeanwhileError):
+    with (
+        closing(_store(azurite_connection, ReplacesAfterTheFirstPart())) as store,
+        pytest.raises(ChangedMeanwhileError),
+    ):
         store.download(ROUTES, name, tmp_path / "copy", etag=etag, max_bytes=len(data))
     assert list(tmp_path.iterdir()) == []
     assert data_of(blobs, name) == bytes(len(data))

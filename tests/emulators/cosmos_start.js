@@ -1,6 +1,6 @@
 // Starts the Cosmos DB emulator of npm's @vercel/cosmosdb-server over HTTPS, mended where it differs from Cosmos DB in
-// what the document port relies on. Prints its URL as one line of JSON; ends when its standard input closes, so that it
-// never outlives the tests that started it.
+// what the document adapter relies on. Prints its URL as one line of JSON. Ends when its standard input closes, so that
+// it never outlives the tests that started it.
 //
 // node cosmos_start.js <node_modules> <certificate.pem> <key.pem>
 
@@ -32,15 +32,6 @@ readDocument.default = (account, request, response, params) => {
     }
   }
   return readPresent(account, request, response, params);
-};
-
-// Pages of an unordered query: Cosmos DB goes through documents in an order that a replace does not change. The emulator
-// goes by the order of the last writes while its continuation names a _rid, and so would skip and repeat documents.
-const items = require(path.join(library, "account", "items")).default;
-const queryAsWritten = items.prototype.query;
-items.prototype.query = function queryByRid(...args) {
-  this._data = new Map([...this._data].sort(([a], [b]) => (a < b ? -1 : 1)));
-  return queryAsWritten.apply(this, args);
 };
 
 const { createHttpsServer } = require(library);

@@ -11,6 +11,7 @@ from azure.core.exceptions import (
 
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.store.azure_errors import azure_errors, translated
+from shared.store.blobs import _met_another_state
 
 
 def answered(status: int) -> HttpResponseError:
@@ -50,6 +51,14 @@ def test_a_refusal_says_what_to_do(status: int, words: str) -> None:
 
 def test_an_error_without_words_has_its_name() -> None:
     assert str(translated("Cosmos DB", AzureError(""))) == "Cosmos DB is unavailable: AzureError"
+
+
+def test_blocks_that_another_commit_discarded_mean_another_state() -> None:
+    # Azure may check the list of blocks before the condition; Azurite does not.
+    error = answered(400)
+    assert not _met_another_state(error)
+    error.error_code = "InvalidBlockList"  # type: ignore[attr-defined]  # as the storage SDK sets it
+    assert _met_another_state(error)
 
 
 def test_other_errors_pass() -> None:
