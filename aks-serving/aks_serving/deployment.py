@@ -23,8 +23,8 @@ from shared.routing.plan import Role, Route, RoutePlan
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS_BEFORE_FAILED = 3
-"""Tries, while storage does not answer, before a version is reported as failed; the trying goes on."""
+_ATTEMPTS_BEFORE_APPLYING = 3
+"""Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 
 type _Key = tuple[int, str, str | None]
@@ -32,7 +32,10 @@ type _Key = tuple[int, str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """What answers an endpoint's requests: a plan, the versions loaded for it, those that failed and why.
+    """What answers an endpoint's requests: a plan, the versions loaded for it, those that are not and why.
+
+    `waiting` names those of the latter that are still being fetched while storage does not answer; a window does not
+    report them as failed, lest a short outage end a rollout.
 
     Never changes but for its counts; a request keeps the one that it began with.
     """
@@ -40,6 +43,7 @@ class Serving:
     plan: RoutePlan
     lanes: Mapping[int, Lane]
     failed: Mapping[int, str]
+    waiting: frozenset[int] = frozenset()
     tally: Tally = field(default_factory=Tally, compare=False)
 
     @property
@@ -79,6 +83,7 @@ class Deployment:
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
+        self._waiting: set[_Key] = set()
         self._loading: dict[_Key, asyncio.Task[None]] = {}
 
     @property
@@ -129,11 +134,12 @@ class Deployment:
             self.settled.clear()
             return
         failed = {key[0]: reason for key, reason in self._failed.items() if key not in self._lanes}
+        waiting = frozenset(key[0] for key in self._waiting if key[0] in failed)
         lanes = {key[0]: self._lanes[key] for key in keys if key in self._lanes}
         if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
-            self._swap(replace(self.serving, failed=failed, tally=Tally()))
+            self._swap(replace(self.serving, failed=failed, waiting=waiting, tally=Tally()))
         else:
-            self._swap(Serving(plan=plan, lanes=lanes, failed=failed))
+            self._swap(Serving(plan=plan, lanes=lanes, failed=failed, waiting=waiting))
             self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
         self.settled.set()
 
@@ -158,7 +164,8 @@ class Deployment:
                 loaded = await loop.run_in_executor(self._threads, self._load_route, route)
             except UnavailableError as error:
                 attempt += 1
-                if attempt >= _ATTEMPTS_BEFORE_FAILED and self._wants(key):
+                if attempt >= _ATTEMPTS_BEFORE_APPLYING and self._wants(key):
+                    self._waiting.add(key)
                     self._fail(key, f"{error}; trying again")
                     self._step()
                 await asyncio.sleep(min(_BACKOFF_S * 2 ** min(attempt - 1, 10), _MAX_BACKOFF_S))
@@ -173,6 +180,7 @@ class Deployment:
                 if self._wants(key):
                     self._lanes[key] = Lane(loaded, self._engine)
             break
+        self._waiting.discard(key)
         del self._loading[key]
         self._step()
 

@@ -118,7 +118,7 @@ class Windows:
             started_at=started_at,
             ended_at=max(started_at, window.started_at),
             loaded=sorted(serving.lanes),
-            failed=dict(serving.failed),
+            failed={version: why for version, why in serving.failed.items() if version not in serving.waiting},
             versions={version: tally.counts() for version, tally in counted.items()},
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
