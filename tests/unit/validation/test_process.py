@@ -86,6 +86,7 @@ def test_a_child_whose_time_is_up_is_killed_with_all_its_children(tmp_path: Path
         os.open("alive", os.O_WRONLY)
         os.fork()
         print("up", flush=True)
+        signal.alarm(60)
         signal.pause()
         """,
         wall_s=2.5,
@@ -108,6 +109,7 @@ def test_what_a_child_leaves_running_is_killed_when_it_ends(tmp_path: Path) -> N
         import os, signal
         os.open("alive", os.O_WRONLY)
         if os.fork() == 0:
+            signal.alarm(60)
             signal.pause()
         """,
     )
@@ -121,7 +123,10 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    child = CONFINE + "os.write(os.open('alive', os.O_WRONLY), b'confined')\nimport signal; signal.pause()"
+    child = (
+        CONFINE
+        + "os.write(os.open('alive', os.O_WRONLY), b'confined')\nimport signal; signal.alarm(60); signal.pause()"
+    )
     code = (
         "import pathlib\n"
         "from shared.validation.process import run_child\n"
