@@ -91,14 +91,12 @@ def _show(state: StateDir, screen: Screen, *, json_output: bool) -> list[str]:
             system.start_part(part)
             screen.say(f"{part} runs")
         admin = stack.enter_context(Admin(system, MODEL))
-        streams: list[Traffic] = []
 
         def start_traffic() -> Traffic:
             rows = admin.wait_for("the traffic's rows", workshop.traffic, meanwhile=lambda: None)
             stream = Traffic(url=system.server_url, model=MODEL, rows=rows)
             stack.callback(stream.stop)
             stream.start()
-            streams.append(stream)
             return stream
 
         story = Story(
@@ -109,14 +107,15 @@ def _show(state: StateDir, screen: Screen, *, json_output: bool) -> list[str]:
             server_url=system.server_url,
         )
         story.tell()
-        streams[0].stop()
+        story.traffic.stop()
         screen.live("reckoning up")
-        return _reckon(admin, story, streams[0], screen, json_output=json_output)
+        return _reckon(admin, story, screen, json_output=json_output)
 
 
-def _reckon(admin: Admin, story: Story, traffic: Traffic, screen: Screen, *, json_output: bool) -> list[str]:
+def _reckon(admin: Admin, story: Story, screen: Screen, *, json_output: bool) -> list[str]:
     """Work out the result and show it; what was not as it should be."""
-    answers, drops = traffic.answers, story.drops
+    traffic, drops = story.traffic, story.drops
+    answers = traffic.answers
     plans = plans_of(admin.endpoint_events())
     versions, rollouts, audit = admin.versions(), admin.rollouts(), admin.audit()
     moved = unsticky(answers, plans)
@@ -135,6 +134,7 @@ def _reckon(admin: Admin, story: Story, traffic: Traffic, screen: Screen, *, jso
         raise DemoError(f"{traffic.sent} requests were sent, and {len(answers) + len(traffic.failures)} accounted for")
     screen.show(versions_table(list(drops.values()), tallies(answers), versions, rollouts))
     screen.show(result_table(result, elapsed_s=screen.elapsed_s, events=audit["events"]))
+    screen.live("stopping everything")
     if json_output:
         print(json.dumps(result.as_json()), flush=True)  # noqa: T201 - the result is the output
     examples = [f"a request of {failure.user} failed: {failure.reason}" for failure in traffic.failures[:3]]

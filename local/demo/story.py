@@ -64,6 +64,13 @@ class Story:
         self._traffic: Traffic | None = None
         self._latest = ""
 
+    @property
+    def traffic(self) -> Traffic:
+        """The stream of requests. Raises DemoError where it has not begun."""
+        if self._traffic is None:
+            raise DemoError("the stream of requests has not begun")
+        return self._traffic
+
     def tell(self) -> None:
         """Tell it all. Raises DemoError where it cannot go on."""
         stages = " and ".join(
@@ -113,7 +120,7 @@ class Story:
         self._screen.step(
             "A model that validation cannot see through: a graph that errs on images brighter than its data"
         )
-        traffic = self._running()
+        traffic = self.traffic
         drop = self._drop(Entry.FAULTY)
         self._must_be(drop, "validated")
         users = traffic.bring_new_scanner()
@@ -176,7 +183,7 @@ class Story:
 
     def _latest_generation(self) -> int | None:
         """The latest generation of the plan, once users have answers of it."""
-        traffic = self._running()
+        traffic = self.traffic
         published = max(plans_of(self._admin.endpoint_events()))
         newest = max((answer.generation for answer in traffic.answers[-50:]), default=0)
         return newest if newest >= published else None
@@ -186,11 +193,6 @@ class Story:
         body = {"model": MODEL, "features": [[0] * PIXELS]}
         response = httpx.post(f"{self._server_url}/predict", json=body, timeout=5, trust_env=False)
         return True if response.is_success else None
-
-    def _running(self) -> Traffic:
-        if self._traffic is None:
-            raise DemoError("the stream of requests has not begun")
-        return self._traffic
 
     def _wait[T](self, what: str, condition: Callable[[], T | None]) -> T:
         return self._admin.wait_for(what, condition, meanwhile=lambda: self._screen.live(self._live(what)))

@@ -15,14 +15,14 @@ def versions_table(
     versions: Sequence[Mapping[str, Any]],
     rollouts: Sequence[Mapping[str, Any]],
 ) -> Table:
-    """A row for each version: what became of it, its accuracy on validation data and on live images, its answers.
+    """A row for each version: what became of it, its accuracy by validation and on live images, and its answers.
 
-    The last column counts the answers that it gave in the place of a candidate that had failed.
+    The last column counts those of its answers that it gave in the place of a candidate that had failed.
     """
-    table = Table(title="Versions: their accuracy on validation data and live", title_justify="left")
+    table = Table(title="Versions: accuracy by validation and live", title_justify="left")
     for name in ("", "model", "became"):
         table.add_column(name, no_wrap=True)
-    for name in ("validation", "live", "answers", "in place"):
+    for name in ("measured", "live", "answers", "stood in"):
         table.add_column(name, justify="right")
     states = {version["version"]: version["state"] for version in versions}
     states |= {rollout["version"]: rollout["state"] for rollout in rollouts}
@@ -63,7 +63,7 @@ def result_table(result: Result, *, elapsed_s: float, events: int) -> Table:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _seconds(value: float | None) -> str:

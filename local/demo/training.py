@@ -38,7 +38,7 @@ class Entry(StrEnum):
     FIRST = "random-forest"
     BETTER = "gradient-boosting"
     WORSE = "shallow-tree"
-    FAULTY = "levelled-gradient-boosting"
+    FAULTY = "levelled-boosting"
 
     @property
     def filename(self) -> str:
@@ -103,7 +103,7 @@ def shallow_tree(rows: Rows) -> tuple["onnx.ModelProto", dict[str, Any]]:
     return _exported(DecisionTreeClassifier(**parameters, random_state=_SEED).fit(rows.pixels, rows.labels)), parameters
 
 
-def levelled_gradient_boosting(rows: Rows) -> tuple["onnx.ModelProto", dict[str, Any]]:
+def levelled_boosting(rows: Rows) -> tuple["onnx.ModelProto", dict[str, Any]]:
     """Boosted trees over images whose contrast the graph levels first, by a table with a gain for each brightness.
 
     The table ends at the brightest pixel of the data. An image with a brighter one has no entry, and is an error.
@@ -178,7 +178,7 @@ _TRAINERS: Mapping[Entry, _Trainer] = {
     Entry.FIRST: random_forest,
     Entry.BETTER: gradient_boosting,
     Entry.WORSE: shallow_tree,
-    Entry.FAULTY: levelled_gradient_boosting,
+    Entry.FAULTY: levelled_boosting,
 }
 
 

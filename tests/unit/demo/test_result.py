@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_answers_are_tallied_by_the_version_that_gave_them() -> None:
 
 
 def test_the_first_rollout_is_no_promotion_over_a_stable_version() -> None:
-    rollouts = [
+    rollouts: list[dict[str, Any]] = [
         {"state": "promoted", "stable": None},
         {"state": "promoted", "stable": 1},
         {"state": "rolled_back", "stable": 2},
