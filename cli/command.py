@@ -11,7 +11,7 @@ from typing import Annotated, Any, Concatenate
 
 import typer
 
-from cli.outcome import JSON_OPTION, Answer, tell
+from cli.outcome import JSON_OPTION, Answer, CliError, ExitCode, tell
 from cli.target import Target
 
 _UrlOption = Annotated[str | None, typer.Option("--url", help="The functions app. [env: SLIPWAY_URL]")]
@@ -41,6 +41,8 @@ def command[**P](
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def run(*, json_output: bool, **values: Any) -> int:  # noqa: ANN401 - of the types that are declared below
+            if json_output and values.get("watch"):
+                raise CliError("--watch shows without end, --json gives one value: use one", ExitCode.USAGE, "usage")
             shared = {option: values.pop(option) for option in _SHARED}
             # typer passes by keyword what inspect.signature below shows.
             answer = function(Target(environment=os.environ, **shared), **values)  # type: ignore[call-arg]

@@ -30,9 +30,8 @@ def up(
     json_output: JsonOption = False,
 ) -> int:
     """Run the whole system on this machine until ctrl-C. Its state survives."""
-    from local.up import run  # noqa: PLC0415
-
     from local.system import Ports  # noqa: PLC0415
+    from local.up import run  # noqa: PLC0415
 
     ports = Ports(
         blob=storage_port,

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,9 @@ import typer
 
 from cli.client import Client
 from cli.command import command
-from cli.outcome import JSON_OPTION, Answer, CliError, ExitCode, Json
+from cli.outcome import Answer, CliError, ExitCode, Json
 from cli.target import Target
-from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
 
 STRAY = "-"
@@ -54,10 +55,6 @@ def status(
     from cli import show  # noqa: PLC0415
 
     name = None if model is None else model_name(model)
-    if watch and JSON_OPTION in sys.argv:
-        raise CliError(
-            "--watch shows without end, and --json gives one value: use one of them", ExitCode.USAGE, "usage"
-        )
     with Client(target) as client:
         if watch:
             show.live((_status(client, name) for _ in _every(_WATCH_S)), show.status)
@@ -126,9 +123,9 @@ def _status_of(client: Client, model: str) -> Json:
     refused = _refused(client, model)
     try:
         versions = list(client.items("models", model, "versions"))
-    except (CliError, NotFoundError) as error:
+    except CliError as error:
         # A model whose only drops were refused does not exist, and its drops are what the user looks for.
-        if not refused or (isinstance(error, CliError) and error.exit_code is not ExitCode.NOT_FOUND):
+        if not refused or error.exit_code is not ExitCode.NOT_FOUND:
             raise
     return {"model": model, "versions": versions, "refused_drops": refused, "endpoint": _endpoint(client, model)}
 
@@ -146,7 +143,7 @@ def _endpoint(client: Client, model: str) -> Json:
         raise
 
 
-def _every(seconds: float):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _every(seconds: float) -> Generator[None]:
     while True:
         yield None
         time.sleep(seconds)

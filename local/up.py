@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from local.azurite import AzuriteMissingError
 from local.processes import ProcessStartError
@@ -40,7 +41,7 @@ def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
             _start(system)
             state.write_running(system.running())
             _announce(system, json_output=json_output)
-            Keeper(system, say=_say).keep()
+            Keeper(system, say=_say, restarted=lambda: state.write_running(system.running())).keep()
         except KeyboardInterrupt:
             _say("stopping")
         finally:
@@ -49,12 +50,40 @@ def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
     return 0
 
 
-class Keeper:
-    """Starts parts again that have died, each after a delay that doubles with every death."""
+class Kept(Protocol):
+    """What is looked after; a System is one."""
 
-    def __init__(self, system: System, *, say: Say, monotonic: Callable[[], float] = time.monotonic) -> None:
+    @property
+    def parts(self) -> list[str]:
+        """The names of all parts."""
+        ...
+
+    def fallen(self) -> list[str]:
+        """Those that do not run."""
+        ...
+
+    def start_part(self, part: str) -> None:
+        """Start one, and return when it is ready. Raises SlipwayError or ProcessStartError."""
+        ...
+
+
+class Keeper:
+    """Starts parts again that have died, each after a delay that doubles with every death.
+
+    `say` takes a line for a person; `restarted` is called when a part runs again, as another process.
+    """
+
+    def __init__(
+        self,
+        system: Kept,
+        *,
+        say: Say,
+        restarted: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._system = system
         self._say = say
+        self._restarted = restarted
         self._monotonic = monotonic
         self._delay_s = dict.fromkeys(system.parts, _FIRST_DELAY_S)
         self._due: dict[str, float] = {}
@@ -80,20 +109,19 @@ class Keeper:
     def _start_again(self, part: str) -> None:
         try:
             self._system.start_part(part)
-        except (SlipwayError, ProcessStartError) as error:
+        except (SlipwayError, ProcessStartError, AzuriteMissingError) as error:
             self._put_off(part, str(error))
             return
         del self._due[part]
         self._started[part] = self._monotonic()
-        self._system.state.write_running(self._system.running())
+        self._restarted()
         self._say(f"{part} runs again")
 
     def _put_off(self, part: str, why: str) -> None:
         delay_s = self._delay_s[part]
         self._due[part] = self._monotonic() + delay_s
         self._delay_s[part] = min(2 * delay_s, _LONGEST_DELAY_S)
-        log = self._system.state.logs / f"{part}.log"
-        self._say(f"{why} (log: {log}); it is started again in {delay_s:g} s")
+        self._say(f"{why}; it is started again in {delay_s:g} s")
 
 
 def _start(system: System) -> None:
