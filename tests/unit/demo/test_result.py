@@ -85,10 +85,10 @@ def test_the_fault_lasts_from_the_first_fallback_to_the_last_request_of_the_cand
         answer(3.0, 2, fallback=True),
         answer(4.5, 3),
         answer(5.5, 2, fallback=True),
-        answer(5.0, 3),
+        answer(5.75, 3),
         answer(6.0, 2, generation=2),
     ]
-    assert fault_to_zero_traffic_s(answers, PLANS, 3) == 2.5
+    assert fault_to_zero_traffic_s(answers, PLANS, 3) == 2.75
     assert fault_to_zero_traffic_s(answers[:2], PLANS, 3) is None
 
 
@@ -112,8 +112,9 @@ def test_the_first_rollout_is_no_promotion_over_a_stable_version() -> None:
     rollouts: list[dict[str, Any]] = [
         {"state": "promoted", "stable": None},
         {"state": "promoted", "stable": 1},
+        {"state": "promoted", "stable": 2},
         {"state": "rolled_back", "stable": 2},
         {"state": "aborted", "stable": 2},
     ]
     versions = [{"state": "validated"}, {"state": "rejected"}, {"state": "validated"}]
-    assert counts_of(versions, rollouts) == {"promoted": 1, "rejected": 1, "rolled_back": 1}
+    assert counts_of(versions, rollouts) == {"promoted": 2, "rejected": 1, "rolled_back": 1}
