@@ -8,9 +8,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceExistsError
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobServiceClient, LinearRetry
 
 from cli.outcome import CliError, ExitCode
 from shared.core.errors import InvalidInputError, UnavailableError
@@ -19,7 +20,8 @@ from shared.core.ids import ModelName
 CONTAINER = "incoming"
 
 _BLOCK_BYTES = 8 * 1024 * 1024
-_TRIES = 3
+_RETRIES = 2
+_CONNECT_S = 5
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -66,20 +68,18 @@ def upload(storage: str, file: Path, model: ModelName) -> Dropped:
 
 
 def _service(storage: str) -> BlobServiceClient:
+    options: dict[str, Any] = {
+        "max_single_put_size": _BLOCK_BYTES,
+        "max_block_size": _BLOCK_BYTES,
+        "retry_policy": LinearRetry(backoff=1, retry_total=_RETRIES, random_jitter_range=0),
+        "connection_timeout": _CONNECT_S,
+    }
     if storage.startswith(("https://", "http://")):
         from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - half a second, and not on one machine
 
-        return BlobServiceClient(
-            storage,
-            credential=DefaultAzureCredential(),
-            max_single_put_size=_BLOCK_BYTES,
-            max_block_size=_BLOCK_BYTES,
-            retry_total=_TRIES,
-        )
+        return BlobServiceClient(storage, credential=DefaultAzureCredential(), **options)
     try:
-        return BlobServiceClient.from_connection_string(
-            storage, max_single_put_size=_BLOCK_BYTES, max_block_size=_BLOCK_BYTES, retry_total=_TRIES
-        )
+        return BlobServiceClient.from_connection_string(storage, **options)
     except ValueError as error:
         raise InvalidInputError(
             "what --storage or SLIPWAY_STORAGE gives is neither a connection string nor a URL"

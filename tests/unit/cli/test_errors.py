@@ -1,0 +1,181 @@
+"""Errors of the command line: one sentence, one exit code, one JSON value."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.processes import free_port
+from local.state import Running, StateDir
+from tests.unit.cli.api import FakeApi
+from tests.unit.cli.conftest import Slipway
+
+ERROR = {"error": {"code": "any", "message": "the reason"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "word"),
+    [
+        (400, 1, "invalid_input"),
+        (401, 1, "refused"),
+        (404, 4, "not_found"),
+        (409, 5, "conflict"),
+        (413, 1, "invalid_input"),
+        (429, 3, "unavailable"),
+        (500, 1, "failed"),
+        (503, 3, "unavailable"),
+    ],
+)
+def test_each_status_has_an_exit_code_and_a_word(
+    slipway: Slipway, api: FakeApi, status: int, exit_code: int, word: str
+) -> None:
+    api.answers["GET /api/models"] = (status, ERROR)
+    told = slipway("models")
+    assert told.code == exit_code
+    assert told.out == ""
+    assert told.err.startswith("slipway: ")
+    assert told.err.count("\n") == 1
+    as_json = slipway("models", "--json")
+    assert as_json.code == exit_code
+    assert as_json.json["error"]["code"] == word
+    if status != 401:
+        assert "the reason" in told.err
+        assert as_json.json["error"]["message"] == "the reason"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'"text"', b'{"error": 7}', b"[]"])
+def test_an_error_without_a_readable_reason_is_still_a_sentence(slipway: Slipway, api: FakeApi, body: bytes) -> None:
+    api.answers["GET /api/models"] = (500, body)
+    ran = slipway("models")
+    assert ran.code == 1
+    assert "500 without saying why" in ran.err
+
+
+def test_the_model_servers_form_of_an_error_is_read_too(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["POST /predict"] = (400, {"error": "wrong shape"})
+    assert "wrong shape" in slipway("predict", "m", "--features", "[[1]]").err
+
+
+def test_nobody_listening_is_not_reachable(bare: Slipway) -> None:
+    ran = bare("models", "--url", f"http://127.0.0.1:{free_port()}", "--json")
+    assert ran.code == 3
+    assert "is the system up?" in ran.json["error"]["message"]
+
+
+def test_a_lost_answer_is_asked_for_again(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["GET /api/models"] = [None, (200, {"items": [], "continuation": None})]
+    ran = slipway("models", "--json")
+    assert ran.code == 0
+    assert ran.json == {"models": []}
+    assert len(api.asked) == 2
+
+
+def test_a_server_that_always_hangs_up_is_given_up(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["GET /api/models"] = [None] * 10
+    assert slipway("models").code == 3
+    assert len(api.asked) == 3
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "ftp://127.0.0.1", "http://x:port", "nonsense"])
+def test_an_address_that_is_none_is_wrong_usage(bare: Slipway, url: str) -> None:
+    assert bare("models", "--url", url).code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["models", "--nonsense"],
+        ["push"],
+        ["push", "x.onnx", "--model", "Not A Name"],
+        ["push", "/nonexistent/x.onnx", "--model", "m"],
+        ["predict", "m", "--features", "{"],
+        ["predict", "m", "--features", "[NaN]"],
+        ["predict", "m", "--features", "[" * 100_000],
+        ["predict", "m", "--features", "@/nonexistent"],
+        ["predict", "m", "--features", "[1]", "--version", "0"],
+        ["rollout", "start", "m", "one"],
+        ["rollout", "start", "m", "0"],
+        ["policy", "set", "m", "/nonexistent"],
+        ["models", "../admin"],
+    ],
+)
+def test_a_command_line_that_cannot_be_used_is_wrong_usage(
+    slipway: Slipway, api: FakeApi, arguments: list[str]
+) -> None:
+    told = slipway(*arguments)
+    assert told.code == 2
+    assert told.out == ""
+    assert told.err.startswith("slipway: ")
+    as_json = slipway(*arguments, "--json")
+    assert as_json.code == 2
+    assert as_json.json["error"]["message"]
+    assert api.asked == []
+
+
+def test_an_endless_view_and_one_json_value_exclude_each_other(slipway: Slipway, api: FakeApi) -> None:
+    ran = slipway("status", "--watch", "--json")
+    assert ran.code == 2
+    assert ran.json["error"]["code"] == "usage"
+    assert api.asked == []
+
+
+def test_without_a_system_the_way_to_one_is_told(bare: Slipway) -> None:
+    for command in (["models"], ["predict", "m", "-f", "[1]"]):
+        ran = bare(*command)
+        assert ran.code == 3
+        assert "slipway up" in ran.err
+
+
+def test_a_running_system_is_found_and_a_dead_ones_file_is_not_believed(
+    bare: Slipway, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDir(tmp_path / "state")
+    monkeypatch.setenv("SLIPWAY_STATE_DIR", str(state.path))
+    api.answers["GET /api/models"] = (200, {"items": [], "continuation": None})
+    with state.locked():
+        state.write_running(
+            Running(functions_url=api.url, server_url=api.url, key="machine-key", storage_connection="-", pids={})
+        )
+        assert bare("models").code == 0
+        assert api.asked[0].key == "machine-key"
+    assert bare("models").code == 3
+
+
+def test_the_key_of_this_machines_system_goes_to_no_other(
+    bare: Slipway, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDir(tmp_path / "state")
+    monkeypatch.setenv("SLIPWAY_STATE_DIR", str(state.path))
+    with state.locked():
+        state.write_running(
+            Running(
+                functions_url="http://127.0.0.1:1", server_url="-", key="machine-key", storage_connection="-", pids={}
+            )
+        )
+        bare("models", "--url", api.url)
+    assert [asked.key for asked in api.asked] == [None]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom cli.main import run\nrun(['--help'])\n"
+        "print(sorted({'httpx', 'azure', 'rich', 'numpy', 'onnx', 'sklearn', 'uvicorn'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+    assert "Exit codes" in ended.stdout
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback() -> None:
+    program = "import sys\nfrom cli.main import main\nsys.argv = ['slipway', 'models', '--url', 'x', '--json']\nmain()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == ""
+    assert process.returncode == 141
