@@ -48,9 +48,11 @@ class Serving:
 
     @property
     def answers(self) -> bool:
-        """Whether the version that most requests need is loaded: the stable one, else the candidate."""
-        route = self.plan.stable or self.plan.candidate
-        return route is not None and route.version in self.lanes
+        """Whether requests are answered: stable is loaded, or where there is none yet, a candidate that has traffic."""
+        if self.plan.stable is not None:
+            return self.plan.stable.version in self.lanes
+        candidate = self.plan.candidate
+        return candidate is not None and candidate.weight_bp > 0 and candidate.version in self.lanes
 
     def role_of(self, version: int) -> Role:
         """The version's role in the plan. Raises KeyError."""

@@ -187,6 +187,8 @@ class RolloutService:
                 requested_by=command.requested_by,
                 reason=command.reason,
             )
+            _unqueue(endpoint, version.version)
+            _publish(endpoint)
             endpoint.record(
                 "rollout_started",
                 now,
@@ -194,11 +196,10 @@ class RolloutService:
                 version=version.version,
                 stable=endpoint.stable.version if endpoint.stable else None,
                 strategy=policy.strategy,
+                generation=endpoint.generation,
                 requested_by=command.requested_by,
                 reason=command.reason,
             )
-            _unqueue(endpoint, version.version)
-            _publish(endpoint)
             _schedule(endpoint, endpoint.rollout, endpoint.rollout.next_tick_at)
             return True
 

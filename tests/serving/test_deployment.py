@@ -360,3 +360,20 @@ async def test_a_plan_that_serves_nothing_yet_answers_503(start: Start, storage:
         answer = await running.predict([[1, 1]])
         assert (answer.status_code, "no version serves it yet" in answer.json()["error"]) == (503, True)
         assert (await running.predict([[1, 1]], model_version=1)).status_code == 200
+
+
+async def test_a_first_version_without_traffic_yet_makes_neither_its_endpoint_nor_the_server_ready(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(ONE)
+    (_, candidate) = models.canary((9, TWO), (1, ONE), 0)
+    storage.publish(models.plan(1, candidate))
+    async with start(endpoints=("churn",)) as running:
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == [1]
+        assert (await running.client.get("/v2/models/churn/ready")).status_code == 503
+        assert (await running.client.get("/ready")).status_code == 503
+        assert (await running.predict([[1, 1]])).status_code == 503
+        storage.publish(models.plan(2, models.route(1, ONE)))
+        await running.reload()
+        assert (await running.client.get("/v2/models/churn/ready")).status_code == 200
+        assert (await running.predict([[1, 1]])).status_code == 200
