@@ -281,13 +281,13 @@ class System:
         self._records.pop(part, None)
 
 
-def end_left_behind(state: StateDir) -> list[str]:
+def end_left_behind(state: StateDir, *, grace_s: float = _ORPHAN_GRACE_S) -> list[str]:
     """End the parts that a killed system left running, and return their names. Call with the state's lock held."""
     found = state.left_behind()
     for record in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal.SIGTERM)
-    deadline = time.monotonic() + _ORPHAN_GRACE_S
+    deadline = time.monotonic() + grace_s
     while any(record.is_alive() for record in found) and time.monotonic() < deadline:
         time.sleep(0.05)
     for record in found:
