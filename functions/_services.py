@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
-from shared.validation.sandbox import SandboxLimits
-
 from shared.audit.service import AuditService
 from shared.core.clock import SystemClock
 from shared.core.settings import Settings
@@ -23,6 +21,7 @@ from shared.store.outbox import Outbox
 from shared.store.ports import BlobStore, DocumentStore
 from shared.store.repository import Repository
 from shared.sweep import SweepService
+from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
 
 
