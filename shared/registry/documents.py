@@ -97,6 +97,11 @@ class ModelVersion(Aggregate):
     attempts: int = 0
     """How often its validation was begun."""
     attempted_at: AwareDatetime
+    failures: int = 0
+    """How many attempts ended in an error that was not an outage. An attempt whose process was killed is none."""
+    last_error: str = ""
+    asked_at: AwareDatetime | None = None
+    """When the sweep last asked for what is missing: its validation, or the start of its rollout."""
     validation: ValidationSummary | None = None
     rollout_pending: bool = False
     """Whether a rollout was asked for by policy and has not been seen to begin."""
@@ -139,6 +144,11 @@ class Drop(Aggregate):
     attempts: int = 0
     """How often its registration was begun."""
     attempted_at: AwareDatetime
+    failures: int = 0
+    """How many attempts ended in an error that was not an outage. An attempt whose process was killed is none."""
+    last_error: str = ""
+    asked_at: AwareDatetime | None = None
+    """When the sweep last asked for its registration."""
 
     @property
     def stream(self) -> str:
