@@ -65,6 +65,7 @@ def services() -> Services:
             registry=registry,
             rollouts=rollouts,
             queues=queues,
+            clock=clock,
             grace=timedelta(seconds=settings.sweep_grace_s),
         ),
         documents=documents,

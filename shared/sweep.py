@@ -6,11 +6,13 @@ rollouts that did not begin, overdue ticks. It sends the message that should hav
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from shared.core.clock import Clock
+from shared.core.errors import SlipwayError
 from shared.core.messages import QUEUE_OF, CommandKind, RegisterDrop, RolloutCommand, ValidateVersion
 from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
@@ -52,6 +54,7 @@ class SweepService:
         registry: RegistryService,
         rollouts: RolloutService,
         queues: QueueSender,
+        clock: Clock,
         grace: timedelta,
     ) -> None:
         self._outboxes = tuple(outboxes)
@@ -59,18 +62,30 @@ class SweepService:
         self._registry = registry
         self._rollouts = rollouts
         self._queues = queues
+        self._clock = clock
         self._grace = grace
 
     def sweep(self) -> Swept:
-        """Sweep once. Raises UnavailableError."""
+        """Sweep once. What fails keeps nothing else from being swept, and is raised together at the end."""
+        failures: list[Exception] = []
+
+        def part(do: Callable[[], int]) -> int:
+            try:
+                return do()
+            except SlipwayError as error:
+                failures.append(error)
+                return 0
+
         swept = Swept(
-            outboxes=sum(outboxes.deliver_outboxes() for outboxes in self._outboxes),
-            drops=self._send(self._registry.missed_drops(self._grace)),
-            validations=self._send(self._registry.missed_validations(self._grace)),
-            starts=self._settle_starts(),
-            ticks=self._rollouts.resend_overdue(self._grace),
+            outboxes=sum(part(outboxes.deliver_outboxes) for outboxes in self._outboxes),
+            ticks=part(lambda: self._rollouts.resend_overdue(self._grace)),
+            drops=part(lambda: self._send(self._registry.missed_drops(self._grace))),
+            validations=part(lambda: self._send(self._registry.missed_validations(self._grace))),
+            starts=part(self._settle_starts),
         )
         _log.info("swept: %s", swept)
+        if failures:
+            raise ExceptionGroup("the sweep could not do all", failures)
         return swept
 
     def _settle_starts(self) -> int:
@@ -79,7 +94,8 @@ class SweepService:
         for version in list(self._versions.where(rollout_pending=True)):
             if self._rollouts.answers_automatic_start(version):
                 self._versions.change(version.partition, version.id, _settle)
-            else:
+            elif self._is_due(version):
+                self._versions.change(version.partition, version.id, self._note_asked)
                 command = RolloutCommand(
                     command=CommandKind.START,
                     command_id=automatic_command_id(version.model, version.version),
@@ -89,6 +105,14 @@ class SweepService:
                 )
                 count += self._send([command])
         return count
+
+    def _is_due(self, version: ModelVersion) -> bool:
+        last = max((at for at in (version.decided_at, version.asked_at) if at), default=version.registered_at)
+        return self._clock.now() - last > self._grace
+
+    def _note_asked(self, version: ModelVersion) -> bool:
+        version.asked_at = self._clock.now()
+        return True
 
     def _send(self, messages: Iterable[RegisterDrop | ValidateVersion | RolloutCommand]) -> int:
         count = 0

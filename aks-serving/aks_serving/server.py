@@ -35,7 +35,9 @@ class ModelServer:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._engine = Engine(max_queue=settings.max_queue)
         self._uplink = Uplink(storage.keep_window)
-        self._windows = Windows(pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put)
+        self._windows = Windows(
+            pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, is_behind=self._is_behind
+        )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
         self._servings: dict[str, Serving] = {}
@@ -131,6 +133,13 @@ class ModelServer:
                 endpoint, load=self._loader.load, threads=self._threads, engine=self._engine, applied=self._applied
             )
         deployment.offer(data)
+        if self._is_behind(endpoint):
+            self._windows.announce(endpoint)
+
+    def _is_behind(self, endpoint: str) -> bool:
+        deployment, serving = self._deployments.get(EndpointName(endpoint)), self._servings.get(endpoint)
+        wanted = deployment.wanted if deployment else None
+        return wanted is not None and serving is not None and wanted.generation > serving.plan.generation
 
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
         self._servings = {**self._servings, deployment.endpoint: serving}

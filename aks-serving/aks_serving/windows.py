@@ -37,8 +37,20 @@ class _Open:
 class Windows:
     """The windows of every endpoint of this pod. Used from the event loop alone."""
 
-    def __init__(self, *, pod: str, clock: Clock, keep: Callable[[str, bytes], None]) -> None:
-        """`keep` takes a closed window's name and bytes, and does not block."""
+    def __init__(
+        self,
+        *,
+        pod: str,
+        clock: Clock,
+        keep: Callable[[str, bytes], None],
+        is_behind: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`keep` takes a closed window's name and bytes, and does not block.
+
+        `is_behind` tells whether an endpoint's latest plan is not applied yet: such a pod reports even when idle, so
+        that the control plane waits for it.
+        """
+        self._is_behind = is_behind
         self._pod = pod
         self._clock = clock
         self._keep = keep
@@ -52,6 +64,12 @@ class Windows:
         windows = self._open.setdefault(serving.plan.endpoint, [])
         windows.append(_Open(serving, self._clock.now()))
         self._changed.set()
+
+    def announce(self, endpoint: str) -> None:
+        """Report soon what answers the endpoint, where anything does."""
+        if endpoint in self._open:
+            self._open[endpoint][-1].announced = False
+            self._changed.set()
 
     def totals(self) -> dict[str, Mapping[int, VersionTally]]:
         """What was counted since the start, by endpoint and version."""
@@ -104,7 +122,8 @@ class Windows:
         serving = window.serving
         counted = serving.tally.take()
         started_at, window.started_at = window.started_at, self._clock.now()
-        heartbeat = serving.plan.candidate is not None and not replaced
+        beats = serving.plan.candidate is not None or self._is_behind(endpoint)
+        heartbeat = beats and not replaced
         if not counted and not heartbeat and window.announced:
             return
         window.announced = True

@@ -40,10 +40,10 @@ def _decide_loading(rollout: Rollout, evidence: Evidence, now: datetime) -> Deci
     version = rollout.candidate.version
     fresh = [w for w in evidence.pods.values() if now - w.ended_at <= timedelta(seconds=FRESH_S)]
     for window in fresh:
-        if version in window.failed:
+        if window.generation >= evidence.generation and version in window.failed:
             reason = f"pod {window.pod} cannot load version {version}: {window.failed[version]}"
             return Decision(event=RolloutEvent.FAIL, reason=reason)
-    ready = [window for window in fresh if version in window.loaded]
+    ready = [w for w in fresh if w.generation >= evidence.generation and version in w.loaded]
     if fresh and len(ready) == len(fresh):
         direct = rollout.stable is None or rollout.policy.strategy is Strategy.ALL_AT_ONCE
         return Decision(

@@ -74,6 +74,7 @@ class RolloutRecord(BaseModel):
     id: str
     kind: Literal["rollout"] = "rollout"
     endpoint: str
+    version: int
     rollout: Rollout
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.core.clock import Clock
 from shared.core.errors import ConflictError, NotFoundError
-from shared.core.ids import EndpointName, RolloutId, VersionNumber
+from shared.core.ids import EndpointName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.documents import ModelVersion, VersionState
 from shared.registry.service import RegistryService
@@ -136,9 +136,8 @@ class RolloutService:
         endpoint = self._endpoints.find(version.model, ENDPOINT_ID)
         if endpoint is None:
             return False
-        rollout_id = rollout_id_of(automatic_command_id(version.model, version.version), version.version)
         return (
-            self._has_begun(endpoint, rollout_id)
+            self._has_rolled_out(endpoint, version.version)
             or endpoint.queued_version == version.version
             or _is_overtaken(endpoint, version.version)
         )
@@ -152,62 +151,46 @@ class RolloutService:
                 f"version {version.version} of {version.model} is {version.state}: only a validated one can roll out"
             )
         policy = self._registry.model(command.endpoint).policy.rollout
-        rollout_id = rollout_id_of(command.command_id, version.version)
         automatic = command.command_id == automatic_command_id(version.model, version.version)
         now = self._clock.now()
-        target = Target(
-            version=version.version,
-            artifact_digest=version.artifact_digest,
-            size_bytes=version.artifact_size_bytes,
-            golden_digest=version.golden_digest,
+        rollout = Rollout(
+            rollout_id=rollout_id_of(command.command_id, version.version),
+            command_id=command.command_id,
+            candidate=Target(
+                version=version.version,
+                artifact_digest=version.artifact_digest,
+                size_bytes=version.artifact_size_bytes,
+                golden_digest=version.golden_digest,
+            ),
+            stable=None,
+            policy=policy,
+            started_at=now,
+            next_tick_at=now + timedelta(seconds=policy.tick_s),
+            requested_by=command.requested_by,
+            reason=command.reason,
         )
 
-        def begin(endpoint: Endpoint) -> bool:
-            if self._has_begun(endpoint, rollout_id):
-                return False
-            if automatic and _is_overtaken(endpoint, version.version):
+        def begin_by_policy(endpoint: Endpoint) -> bool:
+            if self._has_rolled_out(endpoint, version.version) or _is_overtaken(endpoint, version.version):
                 return _unqueue(endpoint, version.version)
-            if automatic and endpoint.active:
-                return _queue(endpoint, version.version, now)
             if endpoint.active:
-                raise ConflictError(
-                    f"rollout {endpoint.active.rollout_id} of version {endpoint.active.candidate.version} is under "
-                    f"way on endpoint {endpoint.endpoint}: promote or abort it first"
-                )
-            if endpoint.stable and endpoint.stable.version == version.version:
-                raise ConflictError(f"version {version.version} is the stable version of {endpoint.endpoint} already")
-            endpoint.rollout = Rollout(
-                rollout_id=rollout_id,
-                command_id=command.command_id,
-                candidate=target,
-                stable=endpoint.stable,
-                policy=policy,
-                started_at=now,
-                next_tick_at=now + timedelta(seconds=policy.tick_s),
-                requested_by=command.requested_by,
-                reason=command.reason,
-            )
-            _unqueue(endpoint, version.version)
-            _publish(endpoint)
-            endpoint.record(
-                "rollout_started",
-                now,
-                rollout_id=rollout_id,
-                version=version.version,
-                stable=endpoint.stable.version if endpoint.stable else None,
-                strategy=policy.strategy,
-                generation=endpoint.generation,
-                requested_by=command.requested_by,
-                reason=command.reason,
-            )
-            _schedule(endpoint, endpoint.rollout, endpoint.rollout.next_tick_at)
+                return _queue(endpoint, version.version, now)
+            _begin(endpoint, rollout, now)
+            return True
+
+        def begin_by_command(endpoint: Endpoint) -> bool:
+            if self._has_begun(endpoint, rollout.rollout_id):
+                return False
+            _check_free(endpoint, version.version)
+            _begin(endpoint, rollout, now)
             return True
 
         self._endpoints.find_or_create(Endpoint(endpoint=command.endpoint))
+        begin = begin_by_policy if automatic else begin_by_command
         endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, begin)
-        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout.rollout_id:
             return endpoint.rollout
-        return None if automatic else self.rollout(EndpointName(command.endpoint), rollout_id)
+        return None if automatic else self.rollout(EndpointName(command.endpoint), rollout.rollout_id)
 
     def _end_by_command(self, command: RolloutCommand, event: RolloutEvent) -> Rollout:
         now = self._clock.now()
@@ -250,13 +233,24 @@ class RolloutService:
             rollout.reason = decision.reason
             _schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
 
-    def _has_begun(self, endpoint: Endpoint, rollout_id: RolloutId) -> bool:
+    def _has_begun(self, endpoint: Endpoint, rollout_id: str) -> bool:
+        """Whether a start command has had its rollout, under way or over."""
         if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return True
-        waiting = (entry.body["id"] for entry in endpoint.outbox if isinstance(entry, ArchiveEntry))
-        if rollout_id in waiting:
+        if any(record.id == rollout_id for record in _records_waiting(endpoint)):
             return True
         return self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id) is not None
+
+    def _has_rolled_out(self, endpoint: Endpoint, version: int) -> bool:
+        """Whether a version has had a rollout, by policy or by hand: then policy starts no other."""
+        if endpoint.rollout and endpoint.rollout.candidate.version == version:
+            return True
+        if any(record.version == version for record in _records_waiting(endpoint)):
+            return True
+        page = self._documents.query(
+            Container.ENDPOINTS, partition=endpoint.endpoint, where={"kind": "rollout", "version": version}
+        )
+        return bool(page.items) or page.continuation is not None
 
     def _records(self, name: str) -> list[RolloutRecord]:
         continuation, records = None, []
@@ -281,6 +275,39 @@ def _is_overtaken(endpoint: Endpoint, version: int) -> bool:
     if endpoint.rollout:
         newest.append(endpoint.rollout.candidate.version)
     return version < max(newest)
+
+
+def _records_waiting(endpoint: Endpoint) -> list[RolloutRecord]:
+    """The archived rollouts that are still in the endpoint's outbox."""
+    return [RolloutRecord.model_validate(entry.body) for entry in endpoint.outbox if isinstance(entry, ArchiveEntry)]
+
+
+def _check_free(endpoint: Endpoint, version: int) -> None:
+    if endpoint.active:
+        raise ConflictError(
+            f"rollout {endpoint.active.rollout_id} of version {endpoint.active.candidate.version} is under way on "
+            f"endpoint {endpoint.endpoint}: promote or abort it first"
+        )
+    if endpoint.stable and endpoint.stable.version == version:
+        raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already")
+
+
+def _begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
+    endpoint.rollout = rollout.model_copy(update={"stable": endpoint.stable})
+    _unqueue(endpoint, rollout.candidate.version)
+    _publish(endpoint)
+    endpoint.record(
+        "rollout_started",
+        now,
+        rollout_id=rollout.rollout_id,
+        version=rollout.candidate.version,
+        stable=endpoint.stable.version if endpoint.stable else None,
+        strategy=rollout.policy.strategy,
+        generation=endpoint.generation,
+        requested_by=rollout.requested_by,
+        reason=rollout.reason,
+    )
+    _schedule(endpoint, endpoint.rollout, rollout.next_tick_at)
 
 
 def _is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
@@ -350,7 +377,9 @@ def _move(endpoint: Endpoint, rollout: Rollout, event: RolloutEvent, now: dateti
             endpoint.stable = rollout.candidate
         endpoint.archive(
             Container.ENDPOINTS,
-            RolloutRecord(id=rollout.rollout_id, endpoint=endpoint.endpoint, rollout=rollout).model_dump(mode="json"),
+            RolloutRecord(
+                id=rollout.rollout_id, endpoint=endpoint.endpoint, version=rollout.candidate.version, rollout=rollout
+            ).model_dump(mode="json"),
         )
         _send_queued(endpoint, now)
         kind = f"rollout_{rollout.state}"

@@ -7,9 +7,8 @@ from typing import NamedTuple
 from shared.core.errors import (
     AlreadyExistsError,
     ChangedMeanwhileError,
-    ConflictError,
-    IntegrityError,
     NotFoundError,
+    SlipwayError,
     UnavailableError,
 )
 from shared.store.aggregate import Aggregate
@@ -84,17 +83,18 @@ class Repository[A: Aggregate]:
         raise ChangedMeanwhileError(f"{document_id} of {partition}")
 
     def deliver_outboxes(self) -> int:
-        """Deliver every outbox that waits. Returns how many there were. Raises UnavailableError."""
-        count = 0
+        """Deliver every outbox that waits. Returns how many there were.
+
+        One that cannot be delivered keeps no other waiting; the first such failure is raised at the end.
+        """
+        count, failures = 0, []
         for waiting in list(self.where(outbox_pending=True)):
-            loaded = self._load(waiting.partition, waiting.id)
-            try:
-                if loaded:
-                    self._deliver_all(loaded)
-            except (IntegrityError, ConflictError):
-                # One outbox that cannot be delivered must not keep the others waiting.
-                _log.exception("the outbox of %s cannot be delivered", waiting.stream)
             count += 1
+            loaded = self._load(waiting.partition, waiting.id)
+            if loaded:
+                failures += self._deliver_all(loaded)[1]
+        if failures:
+            raise failures[0]
         return count
 
     def where(self, *, partition: str | None = None, **fields: str | int | bool) -> Iterator[A]:
@@ -121,26 +121,34 @@ class Repository[A: Aggregate]:
         return Loaded(self._kind.from_body(stored.body), stored.etag) if stored else None
 
     def _deliver(self, loaded: Loaded[A]) -> A:
-        """Deliver, and let what cannot be delivered now wait for the sweep: the change itself stands."""
-        try:
-            return self._deliver_all(loaded)
-        except UnavailableError as error:
-            _log.warning("outbox of %s is left to the sweep: %s", loaded.aggregate.stream, error)
-            return loaded.aggregate
+        """Deliver what can be delivered now; the rest waits for the sweep, and the change itself stands."""
+        return self._deliver_all(loaded)[0]
 
-    def _deliver_all(self, loaded: Loaded[A]) -> A:
+    def _deliver_all(self, loaded: Loaded[A]) -> tuple[A, list[SlipwayError]]:
+        """Deliver each entry, strike out those that went, and tell what failed. No entry waits for another."""
         delivered: set[int] = set()
+        failures: dict[int, SlipwayError] = {}
         current: Loaded[A] | None = loaded
-        while current and current.aggregate.outbox_pending:
-            for entry in current.aggregate.outbox:
-                if entry.number not in delivered:
-                    self._outbox.deliver(entry)
-                    delivered.add(entry.number)
-            current.aggregate.strike(delivered)
+        while current:
+            aggregate = current.aggregate
+            for entry in aggregate.outbox:
+                if entry.number not in delivered and entry.number not in failures:
+                    try:
+                        self._outbox.deliver(entry)
+                        delivered.add(entry.number)
+                    except SlipwayError as error:
+                        _log.warning("%s: outbox entry %d waits: %s", aggregate.stream, entry.number, error)
+                        failures[entry.number] = error
+            if not any(entry.number in delivered for entry in aggregate.outbox):
+                break
+            aggregate.strike(delivered)
             try:
-                self._documents.replace(self._kind.container, current.aggregate.to_body(), etag=current.etag)
+                self._documents.replace(self._kind.container, aggregate.to_body(), etag=current.etag)
+                break
             except ChangedMeanwhileError:
-                current = self._load(loaded.aggregate.partition, loaded.aggregate.id)
-            else:
-                return current.aggregate
-        return current.aggregate if current else loaded.aggregate
+                current = self._load(aggregate.partition, aggregate.id)
+            except UnavailableError as error:
+                # What went out goes out again some time, which does no harm.
+                _log.warning("%s: the outbox is struck out later: %s", aggregate.stream, error)
+                break
+        return (current or loaded).aggregate, list(failures.values())

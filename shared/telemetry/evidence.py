@@ -7,18 +7,24 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
+from shared.core.errors import InvalidInputError
 from shared.store.ports import BlobContainer, BlobStore
 from shared.telemetry.window import VersionCounts, Window, merge_counts
 
 MAX_WINDOW_BYTES = 1_000_000
+_CLOCK_SKEW = timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Counts per version over all windows of one generation, and each pod's latest window of it."""
+    """Counts per version over all windows of one generation, and each pod's latest window of whichever generation.
 
+    A pod whose latest window is of an older generation has not applied this one yet.
+    """
+
+    generation: int
     counts: dict[int, VersionCounts]
     pods: dict[str, Window]
 
@@ -29,23 +35,26 @@ class Evidence:
 
 def evidence_of(windows: Iterable[Window], generation: int) -> Evidence:
     """Merge the windows of a generation. The order of the windows does not matter; one that comes twice counts once."""
-    once = {(w.pod, w.sequence): w for w in windows if w.generation == generation}
+    once = {(window.pod, window.sequence): window for window in windows}
     versions: dict[int, list[VersionCounts]] = {}
     pods: dict[str, Window] = {}
     for window in once.values():
-        for version, counts in window.versions.items():
-            versions.setdefault(version, []).append(counts)
+        if window.generation == generation:
+            for version, found in window.versions.items():
+                versions.setdefault(version, []).append(found)
         latest = pods.get(window.pod)
-        if latest is None or window.sequence > latest.sequence:
+        # A run that outlasts its plan is reported late, under the older generation and a higher sequence.
+        if latest is None or (window.generation, window.sequence) > (latest.generation, latest.sequence):
             pods[window.pod] = window
-    return Evidence(counts={version: merge_counts(counts) for version, counts in versions.items()}, pods=pods)
+    counts = {version: merge_counts(parts) for version, parts in versions.items()}
+    return Evidence(generation=generation, counts=counts, pods=pods)
 
 
 def windows_since(blobs: BlobStore, endpoint: str, since: datetime, until: datetime) -> Iterator[Window]:
     """The endpoint's windows that were written from `since` on. One that cannot be read is left out, and logged."""
-    hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    # A pod's clock may be ahead of ours: the hour after `until` is looked at as well.
-    while hour <= until.astimezone(UTC) + timedelta(hours=1):
+    # A window lies under the hour of its pod's clock, which may be behind ours or ahead of it.
+    hour = (since.astimezone(UTC) - _CLOCK_SKEW).replace(minute=0, second=0, microsecond=0)
+    while hour <= until.astimezone(UTC) + _CLOCK_SKEW:
         for info in blobs.list(BlobContainer.TELEMETRY, f"{endpoint}/{hour:%Y-%m-%dT%H}/"):
             # last_modified has whole seconds.
             if info.last_modified < since - timedelta(seconds=1):
@@ -57,11 +66,9 @@ def windows_since(blobs: BlobStore, endpoint: str, since: datetime, until: datet
 
 
 def _window(blobs: BlobStore, name: str) -> Window | None:
-    blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
-    if blob is None:
-        return None
     try:
-        return Window.model_validate_json(blob.data)
-    except ValidationError as error:
+        blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
+        return Window.model_validate_json(blob.data) if blob else None
+    except (InvalidInputError, ValidationError) as error:
         _log.warning("telemetry window %s is left out: %s", name, error)
         return None

@@ -248,6 +248,21 @@ async def test_a_plan_is_applied_without_the_version_that_a_lasting_outage_keeps
         assert serving.waiting == {2}
 
 
+async def test_an_idle_pod_that_is_loading_reports_so_that_the_rollout_waits_for_it(
+    start: Start, storage: MemoryStorage
+) -> None:
+    storage.put(ONE, TWO)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        await eventually(lambda: len(storage.windows()) == 1)
+        storage.outages[models.digest(TWO)] = 2
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 0)))
+        await eventually(lambda: 2 in running.server.servings["churn"].lanes)
+        await eventually(lambda: storage.windows()[-1].generation == 2)
+    assert [(window.generation, window.loaded) for window in storage.windows()][:3] == [(1, [1]), (1, [1]), (2, [1, 2])]
+
+
 async def test_a_stable_version_that_cannot_load_leaves_the_older_one_serving(
     start: Start, storage: MemoryStorage
 ) -> None:

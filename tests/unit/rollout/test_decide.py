@@ -54,7 +54,7 @@ def counts(requests: int, errors: int = 0, ms: float = 5.0) -> VersionCounts:
 
 
 def evidence(candidate: VersionCounts, stable: VersionCounts) -> Evidence:
-    return Evidence(counts={CANDIDATE: candidate, STABLE: stable}, pods={})
+    return Evidence(generation=3, counts={CANDIDATE: candidate, STABLE: stable}, pods={})
 
 
 def window(pod: str = "p", age_s: float = 1.0, **changes: Any) -> Window:
@@ -179,6 +179,18 @@ def test_no_pod_at_all_is_not_readiness() -> None:
     assert decided(rollout(), evidence_of([], 3)).event is None
 
 
+def test_a_pod_that_still_reports_an_older_generation_is_waited_for() -> None:
+    behind = window("b", generation=2, sequence=9, loaded=[STABLE, CANDIDATE])
+    decision = decided(rollout(), evidence_of([window("a"), behind], 3))
+    assert decision.event is None
+    assert "1 of 2 pods" in decision.reason
+
+
+def test_a_late_window_of_an_older_generation_does_not_hide_that_a_pod_is_ready() -> None:
+    late = window("a", generation=2, sequence=2, loaded=[STABLE])
+    assert decided(rollout(), evidence_of([window("a"), late], 3)).event is RolloutEvent.LOADED
+
+
 def test_loading_that_takes_too_long_takes_the_candidate_back() -> None:
     late = rollout(started_at=NOW - timedelta(seconds=POLICY.load_timeout_s + 1))
     assert decided(late, evidence_of([], 3)).event is RolloutEvent.FAIL
@@ -198,7 +210,7 @@ def test_without_stages_to_go_through_a_loaded_candidate_is_promoted(change: dic
 
 def test_windows_of_another_generation_are_no_evidence() -> None:
     busy = window(generation=2, versions={CANDIDATE: counts(1_000)})
-    assert evidence_of([busy], 3) == Evidence(counts={}, pods={})
+    assert evidence_of([busy], 3).counts == {}
 
 
 def test_a_window_that_is_read_twice_counts_once() -> None:

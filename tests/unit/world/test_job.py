@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 
 from shared.core.errors import ConflictError
-from shared.core.messages import CommandKind, Queue, RolloutCommand
+from shared.core.ids import VersionNumber
+from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVersion
 from shared.registry.documents import DropState, VersionState
 from shared.registry.policy import Policy, RolloutPolicy, Stage, ValidationPolicy
+from shared.rollout.documents import automatic_command_id
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer, Container
+from shared.telemetry.evidence import MAX_WINDOW_BYTES
+from shared.telemetry.window import window_blob_name
 from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.world import ENDPOINT, MODEL, World
+from tests.unit.world.world import ENDPOINT, GRACE, MODEL, World
 
 QUICK = Policy(
     rollout=RolloutPolicy(
@@ -320,3 +324,82 @@ def test_a_rollout_that_another_host_aborts_between_a_ticks_reading_and_writing_
     assert endpoint.rollout is not None
     assert (endpoint.rollout.state, endpoint.rollout.reason) == (RolloutState.ABORTED, "enough")
     assert published(world) == endpoint.plan()
+
+
+def rollouts_of(world: World, version: int) -> list[tuple[str, str]]:
+    return [(r.requested_by, r.state) for r in world.rollouts.rollouts(ENDPOINT) if r.candidate.version == version]
+
+
+def by_hand(world: World, command: CommandKind, command_id: str, version: int | None = None) -> None:
+    world.rollouts.handle(
+        RolloutCommand(
+            command=command,
+            command_id=command_id,
+            endpoint=MODEL,
+            version=version,
+            requested_by="ann",
+            reason="by hand",
+        )
+    )
+
+
+@pytest.mark.parametrize("end", [CommandKind.ABORT, CommandKind.PROMOTE, None])
+def test_a_version_that_was_started_by_hand_is_not_started_again_by_policy(end: CommandKind | None) -> None:
+    world = World()
+    world.put_policy(QUICK)
+    world.event(world.drop("one", name="one.onnx"))
+    world.run(seconds=30)
+    world.queues.loses = lambda: True
+    world.registry.register(world.drop("two", name="two.onnx"))
+    world.validation.validate(ValidateVersion(model=MODEL, version=2))
+    world.queues.loses = lambda: False
+    by_hand(world, CommandKind.START, "start-by-hand", 2)
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    if end is None:
+        world.pod.errors = {2: 0.5}
+    world.run(seconds=15)
+    if end:
+        by_hand(world, end, "end-by-hand")
+    world.run(seconds=600)
+    expected = {CommandKind.ABORT: "aborted", CommandKind.PROMOTE: "promoted", None: "rolled_back"}[end]
+    assert rollouts_of(world, 2) == [("ann", expected)]
+    assert world.endpoint().queued_version is None
+    assert not world.registry.version(MODEL, VersionNumber(2)).rollout_pending
+
+
+def automatic_start(version: int) -> str:
+    return RolloutCommand(
+        command=CommandKind.START,
+        command_id=automatic_command_id(MODEL, version),
+        endpoint=MODEL,
+        version=version,
+        requested_by="policy",
+    ).model_dump_json()
+
+
+def test_a_window_too_large_to_read_is_left_out_and_the_candidate_still_taken_back() -> None:
+    world = World()
+    world.put_policy(QUICK)
+    world.event(world.drop("one", name="one.onnx"))
+    world.run(seconds=30)
+    world.event(world.drop("two", name="two.onnx"))
+    world.run(seconds=10)
+    world.pod.errors = {2: 1.0}
+    name = window_blob_name(MODEL, world.clock.now(), "broken", 0)
+    world.blobs.put(BlobContainer.TELEMETRY, name, b"x" * (MAX_WINDOW_BYTES + 1), {})
+    world.run(seconds=120)
+    assert rollouts_of(world, 2) == [("policy", "rolled_back")]
+
+
+def test_the_sweep_asks_once_for_what_waits_and_again_only_after_its_grace() -> None:
+    world = World()
+    world.put_policy(QUICK)
+    world.queues.loses = lambda: True
+    world.registry.register(world.drop("one"))
+    world.validation.validate(ValidateVersion(model=MODEL, version=1))
+    world.queues.loses = lambda: False
+    asked = []
+    for _ in range(6):
+        world.clock.pass_s(GRACE.total_seconds() / 2)
+        asked.append(world.sweep.sweep().starts)
+    assert asked == [0, 0, 1, 0, 0, 1]

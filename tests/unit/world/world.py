@@ -136,6 +136,7 @@ class World:
             registry=self.registry,
             rollouts=self.rollouts,
             queues=self.queues,
+            clock=self.clock,
             grace=GRACE,
         )
 
