@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,10 @@ def test_ci_runs_what_a_person_runs() -> None:
 
 def test_no_state_of_a_machine_is_tracked() -> None:
     assert not {Path(path).parts[0] for path in tracked_files()} & {".venv", ".uv", "node_modules", ".slipway"}
+
+
+def test_every_test_is_collected_and_unit_tests_come_first() -> None:
+    paths = tomllib.loads(text_of("pyproject.toml"))["tool"]["pytest"]["ini_options"]["testpaths"]
+    tests = [path for path in tracked_files() if path.startswith("tests/") and Path(path).name.startswith("test_")]
+    assert [path for path in tests if not path.startswith(tuple(f"{collected}/" for collected in paths))] == []
+    assert paths[0] == "tests/unit"
