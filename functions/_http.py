@@ -9,6 +9,7 @@ from typing import Any
 import azure.functions as func
 from pydantic import BaseModel, ValidationError
 
+from functions._services import MisconfiguredError
 from shared.core.errors import (
     ConflictError,
     IntegrityError,
@@ -26,6 +27,7 @@ _STATUS: tuple[tuple[type[SlipwayError], int, str], ...] = (
     (ConflictError, 409, "conflict"),
     (UnavailableError, 503, "unavailable"),
     (IntegrityError, 500, "integrity"),
+    (MisconfiguredError, 500, "misconfigured"),
 )
 
 _log = logging.getLogger(__name__)

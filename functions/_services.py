@@ -3,6 +3,7 @@
 Each process composes once, on first use, so that importing the app connects to nothing.
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +11,7 @@ from functools import cache
 
 from shared.audit.service import AuditService
 from shared.core.clock import SystemClock
+from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings
 from shared.registry.documents import Drop, Model, ModelVersion
 from shared.registry.service import RegistryService
@@ -23,6 +25,12 @@ from shared.store.repository import Repository
 from shared.sweep import SweepService
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
+
+_log = logging.getLogger(__name__)
+
+
+class MisconfiguredError(SlipwayError):
+    """A setting of the app is absent or wrong. No caller can help it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +48,15 @@ class Services:
 
 @cache
 def services() -> Services:
-    """The services of this process. Raises InvalidInputError where a setting is absent or wrong."""
-    settings = Settings.from_env(os.environ)
+    """The services of this process. Raises MisconfiguredError, and logs it, where a setting is absent or wrong."""
+    try:
+        return _composed(Settings.from_env(os.environ))
+    except InvalidInputError as error:
+        _log.error("the functions app is misconfigured: %s", error)
+        raise MisconfiguredError(str(error)) from error
+
+
+def _composed(settings: Settings) -> Services:
     clock = SystemClock()
     documents, blobs, queues = open_documents(settings), open_blobs(settings), open_queues(settings)
     outbox = Outbox(documents, blobs, queues, clock)

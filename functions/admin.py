@@ -1,15 +1,16 @@
 """The admin API: models, versions, rollouts, route plans, audit, health. docs/api.md describes it."""
 
+import logging
 from typing import Annotated, Any
 from uuid import uuid4
 
 import azure.functions as func
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of, listing
-from functions._services import services
+from functions._services import MisconfiguredError, services
 from functions._views import drop_view, endpoint_view, model_view, rollout_view, version_view
-from shared.core.errors import NotFoundError
+from shared.core.errors import NotFoundError, SlipwayError, UnavailableError
 from shared.core.ids import endpoint_name, model_name, version_number
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.registry.documents import NO_MODEL
@@ -18,8 +19,20 @@ from shared.store.ports import BlobContainer, Container
 
 bp = func.Blueprint()
 
+_AUTOMATIC = "automatic:"
+_SEE_LOG = "the functions app's log has the details"
+
+_log = logging.getLogger(__name__)
+
+
+def _not_automatic(command_id: str) -> str:
+    if command_id.startswith(_AUTOMATIC):
+        raise ValueError(f"ids that start with {_AUTOMATIC!r} belong to the rollouts that policy starts: use another")
+    return command_id
+
+
 type _Text = Annotated[str, Field(max_length=500)]
-type _CommandId = Annotated[str, Field(min_length=1, max_length=200)]
+type _CommandId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_not_automatic)]
 
 
 class StartBody(BaseModel):
@@ -45,9 +58,15 @@ class EndBody(BaseModel):
 @bp.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @answering
 def health(req: func.HttpRequest) -> dict[str, Any]:  # noqa: ARG001 - the binding gives it
-    """Whether documents and blobs can be reached."""
-    services().documents.get(Container.MODELS, NO_MODEL, "health")
-    services().blobs.info(BlobContainer.ROUTES, "health")
+    """Whether documents and blobs can be reached. Anybody may ask, so what is wrong stands in the log alone."""
+    try:
+        services().documents.get(Container.MODELS, NO_MODEL, "health")
+        services().blobs.info(BlobContainer.ROUTES, "health")
+    except MisconfiguredError:
+        raise MisconfiguredError(f"a setting of the functions app is absent or wrong: {_SEE_LOG}") from None
+    except SlipwayError as error:
+        _log.warning("not healthy: %s", error)
+        raise UnavailableError("storage or the database", _SEE_LOG) from None
     return {"status": "ok"}
 
 

@@ -5,8 +5,9 @@ import logging
 import azure.functions as func
 
 from functions._services import services
-from shared.core.errors import ConflictError, NotFoundError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
 from shared.core.messages import Queue, RolloutCommand, RolloutTick
+from shared.rollout.service import RolloutService
 
 bp = func.Blueprint()
 
@@ -16,12 +17,8 @@ _log = logging.getLogger(__name__)
 @bp.function_name("rollout_command")
 @bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_COMMANDS.value, connection="SlipwayStorage")
 def rollout_command(message: func.QueueMessage) -> None:
-    """Carry out a rollout command. One that the state does not allow is answered in the log: again would not help."""
-    command = RolloutCommand.model_validate_json(message.get_body())
-    try:
-        services().rollouts.handle(command)
-    except (ConflictError, NotFoundError) as error:
-        _log.warning("command %s is refused: %s", command.command_id, error)
+    """Carry out a rollout command."""
+    carry_out(services().rollouts, RolloutCommand.model_validate_json(message.get_body()))
 
 
 @bp.function_name("rollout_tick")
@@ -29,3 +26,16 @@ def rollout_command(message: func.QueueMessage) -> None:
 def rollout_tick(message: func.QueueMessage) -> None:
     """Look at a rollout's evidence."""
     services().rollouts.tick(RolloutTick.model_validate_json(message.get_body()))
+
+
+def carry_out(rollouts: RolloutService, command: RolloutCommand) -> None:
+    """Carry out a command. One that the state does not allow is answered in the log: again would not help.
+
+    Raises what trying again helps with: UnavailableError, and ChangedMeanwhileError where other writers were first.
+    """
+    try:
+        rollouts.handle(command)
+    except ChangedMeanwhileError:
+        raise
+    except (ConflictError, NotFoundError) as error:
+        _log.warning("command %s is refused: %s", command.command_id, error)
