@@ -1,15 +1,20 @@
 """Reading and verifying the audit log."""
 
+import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.audit.chain import AuditEvent, Problem, problems_of
-from shared.core.errors import NotFoundError
+from shared.core.errors import IntegrityError, NotFoundError
 from shared.store.aggregate import Aggregate, AuditEntry
 from shared.store.ports import Container, DocumentStore
 
 _TRIES = 5
+_EVENT_ID = re.compile(r"[0-9]{10}")
+_NAMED_WITHOUT_PARTITION = frozenset({"drop"})
+"""The kinds whose streams are named by an id alone: their subject is looked for in every partition."""
 
 
 class Verification(BaseModel):
@@ -34,21 +39,33 @@ class AuditService:
         self._kinds = kinds
 
     def events(self, stream: str) -> list[AuditEvent]:
-        """A stream's delivered events, in order. Raises NotFoundError for a stream without any."""
-        events = [AuditEvent.model_validate(_event_body(body)) for body in self._bodies(Container.AUDIT, stream)]
+        """A stream's delivered events, in order.
+
+        Raises NotFoundError for a stream without any, IntegrityError where it holds what is no event.
+        """
+        events: list[AuditEvent] = []
+        for body in self._bodies(Container.AUDIT, partition=stream):
+            event = _read(body)
+            if isinstance(event, Problem):
+                raise IntegrityError(f"audit stream {stream!r}: {event.problem}")
+            events.append(event)
         if not events:
             raise NotFoundError(f"audit stream {stream!r}")
         return events
 
     def verify(self, stream: str | None = None) -> Verification:
         """Verify one stream, or all of them. Raises NotFoundError for a named stream without a subject or events."""
-        subjects = {subject.stream: subject for subject in self._subjects()}
-        orphans = {str(body["stream"]) for body in self._bodies(Container.AUDIT, None)} - set(subjects)
-        if stream is not None:
-            if stream not in subjects and stream not in orphans:
+        # The streams before their subjects: a subject is stored before its first event is, so that one which is made
+        # meanwhile is no stream without a subject.
+        if stream is None:
+            streams = {str(body["stream"]) for body in self._bodies(Container.AUDIT)}
+            subjects = {subject.stream: subject for kind in self._kinds for subject in self._subjects(kind)}
+        else:
+            streams = {stream} if any(True for _ in self._bodies(Container.AUDIT, partition=stream)) else set()
+            subjects = self._subject_of(stream)
+            if not streams and not subjects:
                 raise NotFoundError(f"audit stream {stream!r}")
-            subjects = {name: subject for name, subject in subjects.items() if name == stream}
-            orphans &= {stream}
+        orphans = streams - set(subjects)
         problems = [Problem(stream=name, seq=0, problem="its subject does not exist") for name in sorted(orphans)]
         events = 0
         for subject in subjects.values():
@@ -73,28 +90,38 @@ class AuditService:
 
     def _check(self, subject: Aggregate) -> tuple[list[Problem], int]:
         waiting = {entry.event.seq: entry.event for entry in subject.outbox if isinstance(entry, AuditEntry)}
+        problems: list[Problem] = []
         events: list[AuditEvent] = []
-        for body in self._bodies(Container.AUDIT, subject.stream):
-            try:
-                events.append(AuditEvent.model_validate(_event_body(body)))
-            except ValidationError as error:
-                text = f"it does not have an event's form: {error.errors()[0]['msg']}"
-                return [Problem(stream=subject.stream, seq=int(str(body["id"])), problem=text)], len(events)
+        for body in self._bodies(Container.AUDIT, partition=subject.stream):
+            found = _read(body)
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                events.append(found)
         delivered = {event.seq for event in events}
         events += [event for seq, event in sorted(waiting.items()) if seq not in delivered]
-        return problems_of(subject.stream, events, subject.audit), len(events)
+        return problems + problems_of(subject.stream, events, subject.audit), len(events)
 
-    def _subjects(self) -> Iterator[Aggregate]:
-        for container in (Container.MODELS, Container.ENDPOINTS):
-            for body in self._bodies(container, None):
-                kind = self._kinds.get(str(body.get("kind")))
-                if kind is not None:
-                    yield kind.from_body(body)
+    def _subject_of(self, stream: str) -> dict[str, Aggregate]:
+        """The subject of a stream under the stream's name, looked for where the name says that it is."""
+        kind, _, rest = stream.partition(":")
+        if kind not in self._kinds:
+            return {}
+        partition = None if kind in _NAMED_WITHOUT_PARTITION else rest.partition(":")[0]
+        found = self._subjects(kind, partition=partition)
+        return {subject.stream: subject for subject in found if subject.stream == stream}
 
-    def _bodies(self, container: Container, partition: str | None) -> Iterator[dict[str, object]]:
+    def _subjects(self, kind: str, *, partition: str | None = None) -> Iterator[Aggregate]:
+        aggregate = self._kinds[kind]
+        for body in self._bodies(aggregate.container, partition=partition, where={"kind": kind}):
+            yield aggregate.from_body(body)
+
+    def _bodies(
+        self, container: Container, *, partition: str | None = None, where: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
         continuation = None
         while True:
-            page = self._documents.query(container, partition=partition, continuation=continuation)
+            page = self._documents.query(container, partition=partition, where=where, continuation=continuation)
             for stored in page.items:
                 yield stored.body
             if page.continuation is None:
@@ -102,5 +129,16 @@ class AuditService:
             continuation = page.continuation
 
 
-def _event_body(body: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in body.items() if key != "id"}
+def _read(body: Mapping[str, Any]) -> AuditEvent | Problem:
+    """The event that a document of the audit container holds, or what is wrong with it."""
+    document_id = str(body["id"])
+    try:
+        return AuditEvent.model_validate({key: value for key, value in body.items() if key != "id"})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        return Problem(
+            stream=str(body["stream"]),
+            seq=int(document_id) if _EVENT_ID.fullmatch(document_id) else 0,
+            problem=f"the document {document_id!r} is not an event: {where}: {first['msg']}",
+        )
