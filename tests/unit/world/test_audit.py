@@ -10,12 +10,13 @@ from shared.audit.service import AuditService
 from shared.core.errors import IntegrityError, NotFoundError
 from shared.registry.documents import Drop, Model, ModelVersion
 from shared.rollout.documents import Endpoint
+from shared.store.aggregate import Aggregate
 from shared.store.ports import BlobContainer, Container, Page
 from tests.unit.world.fakes import FakeDocuments
 from tests.unit.world.world import MODEL, World
 
 STREAM = f"endpoint:{MODEL}"
-KINDS = {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}
+KINDS: dict[str, type[Aggregate]] = {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}
 
 
 class Watched(FakeDocuments):
@@ -85,8 +86,11 @@ def test_a_foreign_document_is_a_problem_and_the_rest_is_verified() -> None:
 
 def test_a_damaged_event_is_named_by_its_number_and_what_follows_is_verified_too() -> None:
     world = worked()
+    world.event(world.drop("two"))
+    world.run(seconds=10)
     key = (Container.AUDIT, STREAM, "0000000001")
     stored = world.documents.held[key]
+    assert (Container.AUDIT, STREAM, "0000000002") in world.documents.held
     world.documents.replace(Container.AUDIT, {**stored.body, "at": "noon"}, etag=stored.etag)
     found = world.audit.verify(STREAM)
     assert [problem.seq for problem in found.problems] == [1, 2, 2]
