@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from shared.core.errors import InvalidInputError
@@ -21,9 +30,21 @@ MANIFEST_NAME = "slipway.yaml"
 MAX_MANIFEST_BYTES = 64 * 1024
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
+_MAX_WHOLE_NUMBER = 2**53 - 1
+"""The largest that the document store keeps exactly."""
+
+
+def _exact(value: object) -> object:
+    # Beside the type float, an int that is too large would become the nearest float.
+    if isinstance(value, int) and abs(value) > _MAX_WHOLE_NUMBER:
+        raise ValueError(f"whole numbers are exact up to {_MAX_WHOLE_NUMBER}: write it as text")
+    return value
+
 
 type _Key = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-type _Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+type _Parameter = Annotated[
+    Annotated[str, StringConstraints(max_length=500)] | int | FiniteFloat | bool, BeforeValidator(_exact)
+]
 type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
@@ -55,9 +76,7 @@ class Manifest(BaseModel):
     tags: dict[_Key, Annotated[str, StringConstraints(max_length=200)]] = Field(
         default_factory=dict, max_length=_MAX_ENTRIES
     )
-    parameters: dict[_Key, Annotated[str, StringConstraints(max_length=500)] | _Int | FiniteFloat | bool] = Field(
-        default_factory=dict, max_length=_MAX_ENTRIES
-    )
+    parameters: dict[_Key, _Parameter] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
     metrics: dict[_Key, FiniteFloat] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
     """What the author claims to have measured."""
 

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +24,17 @@ from pathlib import Path
 from typing import IO
 
 import shared
-from shared.core.errors import UnavailableError
+from shared.validation.failures import SandboxUnavailableError
 
 GIB = 1024**3
+MAX_AT_ONCE = 2
+"""How many children run at once: each may use all of `memory_bytes`, and the machine's memory is not unbounded."""
 _READ_BYTES = 64 * 1024
 _DRAIN_S = 1.0
 _INHERITED = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 """What the interpreter may need to start at all."""
+
+_at_once = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,24 +68,10 @@ class Ended:
 def run_child(arguments: list[str], request: bytes, *, workdir: Path, wall_s: float, max_output_bytes: int) -> Ended:
     """Run `python <arguments>` with the request on standard input, until it ends or `wall_s` is over.
 
-    Raises UnavailableError where no process can be started.
+    While MAX_AT_ONCE children of this process run it waits; that time does not count. Raises SandboxUnavailableError
+    where no process can be started.
     """
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(request)
-        stdin.seek(0)
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-s", *arguments],
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=workdir,
-                env=child_environment(os.environ, sys.path, workdir),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise UnavailableError("the sandbox", f"no process could be started: {error}") from error
-    with child:
+    with _at_once, _started(arguments, request, workdir) as child:
         try:
             return _watch(child, time.monotonic() + wall_s, max_output_bytes)
         finally:
@@ -107,6 +98,24 @@ def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path)
         "MKL_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
     }
+
+
+def _started(arguments: list[str], request: bytes, workdir: Path) -> subprocess.Popen[bytes]:
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(request)
+        stdin.seek(0)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-s", *arguments],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=workdir,
+                env=child_environment(os.environ, sys.path, workdir),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxUnavailableError(f"no process could be started: {error}") from error
 
 
 @dataclass(slots=True)

@@ -15,11 +15,11 @@ class RefusalCode(StrEnum):
     """What is wrong with a drop."""
 
     BAD_PLACE = "bad_place"
-    """The blob does not lie at `<model>/<file>`."""
+    """The blob does not lie at `<model>/<file>`, or its name cannot be read."""
     BAD_NAME = "bad_name"
     """The blob's folder is not a model's name."""
     GONE = "gone"
-    """The blob was deleted before it was read."""
+    """The blob was deleted or overwritten before it was read."""
     UNKNOWN_FORM = "unknown_form"
     """The file name ends in neither `.onnx` nor `.zip`."""
     NOT_ONNX = "not_onnx"
@@ -43,6 +43,10 @@ class RefusalCode(StrEnum):
     """A data file is not an NPZ of plain arrays with one row count."""
     SANDBOX = "sandbox"
     """Looking at the drop went over a limit, or crashed the process that looked."""
+    UNSTORABLE = "unstorable"
+    """What the drop says of itself cannot be stored."""
+    GAVE_UP = "gave_up"
+    """Registration failed too often, for the reason that the message ends in."""
 
 
 class DropRefusedError(InvalidInputError):

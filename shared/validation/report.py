@@ -1,11 +1,23 @@
 """The validation report: what was checked of a version, what was found, and whether it may serve."""
 
 import math
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    StringConstraints,
+    model_validator,
+)
 
 from shared.core.verdict import Outcome, Verdict, joined
+
+MAX_SENTENCE_LENGTH = 1_000
+_MAX_CHECK_LENGTH = 100
 
 
 class TensorSpec(BaseModel):
@@ -33,15 +45,18 @@ class Signature(BaseModel):
 class ValidationReport(BaseModel):
     """What validation found. `signature` is None where the model did not load; `rows` counts the validation data's.
 
-    JSON holds it whole: no number in it is NaN or infinite.
+    JSON holds it whole: no number in it is NaN or infinite. Its verdicts and metrics are bounded, for the version's
+    document and its audit event repeat them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     schema_version: int = Field(default=1, ge=1, le=1)
     outcome: Outcome
-    verdicts: tuple[Verdict, ...] = Field(min_length=1, max_length=200)
-    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = Field(min_length=1, max_length=50)
+    metrics: dict[Annotated[str, StringConstraints(max_length=100)], FiniteFloat] = Field(
+        default_factory=dict, max_length=50
+    )
     signature: Signature | None = None
     rows: NonNegativeInt = 0
     has_golden: bool = False
@@ -55,6 +70,8 @@ class ValidationReport(BaseModel):
         if self.outcome is not joined(self.verdicts):
             raise ValueError(f"the outcome is {self.outcome} and the verdicts join to {joined(self.verdicts)}")
         for verdict in self.verdicts:
+            if len(verdict.sentence) > MAX_SENTENCE_LENGTH or len(verdict.check) > _MAX_CHECK_LENGTH:
+                raise ValueError(f"the verdict {verdict.check[:_MAX_CHECK_LENGTH]!r} is longer than a verdict may be")
             if any(number is not None and not math.isfinite(number) for number in (verdict.value, verdict.limit)):
                 raise ValueError(f"the verdict {verdict.check!r} holds a number that is not finite")
         return self

@@ -16,11 +16,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from shared.core.errors import UnavailableError
 from shared.core.ids import Digest
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Manifest
 from shared.registry.policy import ValidationPolicy
+from shared.validation.failures import SandboxUnavailableError
 from shared.validation.process import GIB, Ended, SandboxLimits, run_child
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 from shared.validation.report import ValidationReport
@@ -88,10 +88,13 @@ def run_intake(path: Path, *, filename: str, workdir: Path, limits: SandboxLimit
     """Look whether the file at `path`, dropped under the name `filename`, is a well-formed drop.
 
     `workdir` is an empty directory; a bundle is unpacked there, while a bare model stays where it is. Raises
-    DropRefusedError with a code and a sentence, or UnavailableError where no sandbox can be had.
+    DropRefusedError with a code and a sentence, or SandboxUnavailableError where no sandbox can be had or it was killed
+    from outside.
     """
     work = IntakeTask(path=path.resolve(), filename=filename)
     outcome = _ask(work, workdir, limits)
+    if isinstance(outcome, _Death) and outcome.outcome is Outcome.ERROR:
+        raise SandboxUnavailableError(f"looking at the drop {outcome.sentence}")
     if isinstance(outcome, _Death):
         raise DropRefusedError(RefusalCode.SANDBOX, f"looking at the drop {outcome.sentence}")
     if isinstance(outcome, Refused):
@@ -122,7 +125,7 @@ def run_validation(
     """Validate a model. `workdir` is an empty directory; golden rows are left there.
 
     A child that goes over a limit or crashes is a FAIL verdict `sandbox`, one that was killed by someone else or gives
-    no answer that reads an ERROR verdict. Raises UnavailableError where no sandbox can be had.
+    no answer that reads an ERROR verdict. Raises SandboxUnavailableError where no sandbox can be had.
     """
     started = time.monotonic()
     work = ValidateTask(
@@ -181,8 +184,8 @@ def _ask(work: IntakeTask | ValidateTask, workdir: Path, limits: SandboxLimits) 
         return answer
     if stage is Stage.STARTING or ended.exit_code == EXIT_UNUSABLE:
         # It had not begun, or something lacks on this machine: nothing to hold against the drop.
-        raise UnavailableError(
-            "the sandbox", f"it ended with code {ended.exit_code} and printed {excerpt(ended.errors[-300:])!r}"
+        raise SandboxUnavailableError(
+            f"it ended with code {ended.exit_code} and printed {excerpt(ended.errors[-300:])!r}"
         )
     return _death(ended, stage, limits)
 

@@ -20,7 +20,7 @@ from shared.validation.golden import NoGoldenRowsError, NotRepeatableError, gold
 from shared.validation.graph import read_model
 from shared.validation.model import BATCH_ROWS, LoadedModel, ModelError, load
 from shared.validation.predictions import measure
-from shared.validation.refusal import DropRefusedError
+from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, excerpt
 from shared.validation.report import ValidationReport
 from shared.validation.wire import GOLDEN_FILE, Stage, ValidateTask
 
@@ -36,7 +36,7 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
             break
     return ValidationReport(
         outcome=joined(chain.verdicts),
-        verdicts=tuple(chain.verdicts),
+        verdicts=tuple(_bounded(verdict) for verdict in chain.verdicts),
         metrics=chain.metrics,
         signature=chain.model.signature if chain.model else None,
         rows=chain.rows,
@@ -171,6 +171,11 @@ class _Chain:
     def _add(self, verdict: Verdict) -> bool:
         self.verdicts.append(verdict)
         return verdict.outcome is Outcome.PASS
+
+
+def _bounded(verdict: Verdict) -> Verdict:
+    """Sentences hold names from the model, which may be of any length."""
+    return verdict.model_copy(update={"sentence": excerpt(verdict.sentence, MAX_MESSAGE_LENGTH)})
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -65,6 +65,11 @@ def test_all_but_the_task_may_be_left_out() -> None:
         (b"task: classification\nmetrics: {accuracy: 'high'}", "metrics.accuracy is 'high'"),
         (b"task: classification\ntags: {a: [1]}", "tags.a"),
         (b"task: classification\nparameters: {born: 2026-01-01}", "parameters.born"),
+        (b"task: classification\nparameters: {seed: 9007199254740992}", "parameters.seed is '9007199254740992': whole"),
+        (
+            b"task: classification\nparameters: {seed: -9007199254740992}",
+            "exact up to 9007199254740991: write it as text",
+        ),
         (b"task: classification\ntask: regression", "the key 'task' twice"),
         (b"task: classification\ntags: {a: x, a: y}", "the key 'a' twice"),
         (b"task: classification\ntags: &t {a: x}", "anchor or alias ('t')"),
@@ -89,6 +94,18 @@ def test_anything_else_is_refused_and_named(text: bytes, said: str) -> None:
         parse_manifest(text)
     assert said in str(caught.value)
     assert len(str(caught.value)) < 1_000
+
+
+def test_a_parameter_keeps_its_type_and_the_largest_whole_number_is_kept_exactly() -> None:
+    text = b"task: classification\nparameters: {a: 9007199254740991, b: 1.5, c: true, d: x, e: 1.0e+300}"
+    read = Manifest.model_validate_json(parse_manifest(text).model_dump_json()).parameters
+    assert [(key, type(value), value) for key, value in read.items()] == [
+        ("a", int, 2**53 - 1),
+        ("b", float, 1.5),
+        ("c", bool, True),
+        ("d", str, "x"),
+        ("e", float, 1e300),
+    ]
 
 
 def test_an_alias_bomb_is_refused_before_it_grows() -> None:

@@ -1,5 +1,6 @@
 """What the asking side makes of the ways in which a child can end, and of the files that it leaves."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -24,6 +25,17 @@ def ended(
     return Ended(exit_code=exit_code, timed_out=timed_out, output=output, overflowed=overflowed, errors=errors)
 
 
+def validated(*, check: str = "size", sentence: str = "x", metrics: dict[str, float] | None = None) -> bytes:
+    verdict = {"check": check, "outcome": "pass", "sentence": sentence}
+    report = {"outcome": "pass", "verdicts": [verdict], "metrics": metrics or {}}
+    return json.dumps({"kind": "validated", "report": report}).encode() + b"\n"
+
+
+def test_a_report_reads_whose_texts_and_metrics_are_at_their_limits() -> None:
+    metrics = {"m" * 99 + chr(48 + i): 1.0 for i in range(50)}
+    assert _read(ended(output=validated(check="x" * 100, sentence="x" * 1_000, metrics=metrics)))[1] is not None
+
+
 def test_an_answer_reads_after_its_progress() -> None:
     output = LOADING + ACCEPTED.model_dump_json().encode() + b"\n"
     assert _read(ended(output=output)) == (Stage.LOADING, ACCEPTED)
@@ -45,6 +57,10 @@ def test_an_answer_reads_after_its_progress() -> None:
         LOADING
         + b'{"kind":"validated","report":{"outcome":"pass","verdicts":'
         + b'[{"check":"size","outcome":"fail","sentence":"x"}]}}\n',
+        LOADING + validated(sentence="x" * 1_001),
+        LOADING + validated(check="x" * 101),
+        LOADING + validated(metrics={f"m{i}": 1.0 for i in range(51)}),
+        LOADING + validated(metrics={"m" * 101: 1.0}),
         LOADING + b"[" * 100_000 + b"\n",
         LOADING + ACCEPTED.model_dump_json().encode() + b"\n" + LOADING,
         LOADING + ACCEPTED.model_dump_json().encode()[:-1] + b"\n",

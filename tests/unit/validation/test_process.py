@@ -2,16 +2,18 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
 from shared.core.errors import UnavailableError
-from shared.validation.process import Ended, child_environment, run_child
+from shared.validation.process import MAX_AT_ONCE, Ended, child_environment, run_child
 
 CONFINE = """
 import os, sys
@@ -125,7 +127,7 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     child = (
         CONFINE
-        + "os.write(os.open('alive', os.O_WRONLY), b'confined')\nimport signal; signal.alarm(60); signal.pause()"
+        + "os.write(os.open('alive', os.O_WRONLY), b'confined')\nimport signal; signal.alarm(30); signal.pause()"
     )
     code = (
         "import pathlib\n"
@@ -140,8 +142,38 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
             os.close(writer)
         finally:
             parent.kill()
+    # The end of the pipe comes when the child is gone; its alarm would end it too, but later than is waited for here.
+    assert select.select([reader], [], [], 10)[0], "the child lives on"
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_no_more_children_run_at_once_than_memory_is_there_for(tmp_path: Path) -> None:
+    """Each child waits for one too many to have begun, and goes when none has come after a while."""
+    (tmp_path / "log").touch()
+    code = f"""
+        import os, sys, time
+        log = os.open({str(tmp_path / "log")!r}, os.O_RDWR | os.O_APPEND)
+        os.write(log, b"+")
+        def running():
+            said = os.pread(log, 100, 0)
+            return said.count(b"+") - said.count(b"-")
+        end = time.monotonic() + 1.5
+        while running() <= {MAX_AT_ONCE} and time.monotonic() < end:
+            time.sleep(0.01)
+        print(running())
+        os.write(log, b"-")
+    """
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(int(ran(tmp_path, code).output))) for _ in range(MAX_AT_ONCE + 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == MAX_AT_ONCE + 1
+    assert max(found) == MAX_AT_ONCE
 
 
 @pytest.mark.parametrize(

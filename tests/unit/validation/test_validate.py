@@ -149,6 +149,18 @@ def test_data_that_does_not_fit_the_model_fails_and_says_how(
     assert report.verdicts[-1].check == "data"
 
 
+def test_names_of_any_length_leave_a_sentence_that_can_be_stored(tmp_path: Path) -> None:
+    name = "x" * 5_000
+    model = onnx_model(
+        [helper.make_node("Neg", [name], ["y"])],
+        [(name, Type.FLOAT, ["rows", 3])],
+        [("y", Type.FLOAT, ["rows", 3])],
+    )
+    report = checked(tmp_path, model, {name: np.zeros((4, 3), dtype=np.int64), "label": np.zeros(4, dtype=np.int64)})
+    assert "the array 'xxx" in said(report, "data")
+    assert max(len(verdict.sentence) for verdict in report.verdicts) == 500
+
+
 def test_nan_may_stand_where_the_policy_allows_it(tmp_path: Path) -> None:
     model = onnx_model(
         [
