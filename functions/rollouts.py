@@ -1,13 +1,13 @@
 """Rollout commands and ticks, by message."""
 
 import logging
+from collections.abc import Callable
 
 import azure.functions as func
 
 from functions._services import services
 from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
 from shared.core.messages import Queue, RolloutCommand, RolloutTick
-from shared.rollout.service import RolloutService
 
 bp = func.Blueprint()
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 @bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_COMMANDS.value, connection="SlipwayStorage")
 def rollout_command(message: func.QueueMessage) -> None:
     """Carry out a rollout command."""
-    carry_out(services().rollouts, RolloutCommand.model_validate_json(message.get_body()))
+    carry_out(services().rollouts.handle, RolloutCommand.model_validate_json(message.get_body()))
 
 
 @bp.function_name("rollout_tick")
@@ -28,13 +28,13 @@ def rollout_tick(message: func.QueueMessage) -> None:
     services().rollouts.tick(RolloutTick.model_validate_json(message.get_body()))
 
 
-def carry_out(rollouts: RolloutService, command: RolloutCommand) -> None:
+def carry_out(handle: Callable[[RolloutCommand], object], command: RolloutCommand) -> None:
     """Carry out a command. One that the state does not allow is answered in the log: again would not help.
 
     Raises what trying again helps with: UnavailableError, and ChangedMeanwhileError where other writers were first.
     """
     try:
-        rollouts.handle(command)
+        handle(command)
     except ChangedMeanwhileError:
         raise
     except (ConflictError, NotFoundError) as error:

@@ -38,10 +38,10 @@ def test_a_command_that_other_writers_overtook_is_left_to_come_again() -> None:
 
     world.documents.other_writers = [overtake]
     with pytest.raises(ChangedMeanwhileError):
-        carry_out(world.rollouts, ABORT)
+        carry_out(world.rollouts.handle, ABORT)
     world.documents.other_writers = []
     assert world.endpoint().active is not None
-    carry_out(world.rollouts, ABORT)
+    carry_out(world.rollouts.handle, ABORT)
     (rollout,) = world.rollouts.rollouts(ENDPOINT)
     assert rollout.state is RolloutState.ABORTED
 
@@ -50,11 +50,11 @@ def test_a_command_that_the_state_does_not_allow_is_told_to_the_log_and_does_not
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = loading()
-    carry_out(world.rollouts, ABORT)
+    carry_out(world.rollouts.handle, ABORT)
     before = world.endpoint()
     with caplog.at_level(logging.WARNING):
-        carry_out(world.rollouts, ABORT.model_copy(update={"command_id": "again"}))
-        carry_out(world.rollouts, ABORT.model_copy(update={"endpoint": "nothing"}))
+        carry_out(world.rollouts.handle, ABORT.model_copy(update={"command_id": "again"}))
+        carry_out(world.rollouts.handle, ABORT.model_copy(update={"endpoint": "nothing"}))
     assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
         "command again is refused",
         "command abort is refused",

@@ -1,4 +1,4 @@
-"""The outbox: delivery may happen twice and does the same again; what cannot be delivered keeps nothing else waiting."""
+"""The outbox: to deliver twice is to deliver once; what cannot be delivered keeps nothing else waiting."""
 
 import json
 
