@@ -144,6 +144,7 @@ class Drop(Aggregate):
     attempts: int = 0
     """How often its registration was begun."""
     attempted_at: AwareDatetime
+    """When its registration was last begun, or was first found wanting."""
     failures: int = 0
     """How many attempts ended in an error that was not an outage. An attempt whose process was killed is none."""
     last_error: str = ""

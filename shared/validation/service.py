@@ -5,7 +5,6 @@ save decides, and the other finds a version that is decided.
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,12 +13,15 @@ from shared.core.clock import Clock
 from shared.core.errors import IntegrityError, NotFoundError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.core.verdict import Outcome, Verdict
+from shared.core.workdir import work_folder
 from shared.registry.documents import ModelVersion, ValidationSummary, VersionState, version_id
 from shared.registry.service import MAX_DROP_BYTES, RegistryService
 from shared.rollout.documents import automatic_command_id
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
+from shared.validation.failures import MAX_FAILURES, SandboxUnavailableError, is_failure, last_error
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import SandboxLimits, Validation, run_validation
 
@@ -47,7 +49,11 @@ class ValidationService:
         self._check_parts = check
 
     def validate(self, message: ValidateVersion) -> ModelVersion | None:
-        """Validate a version, unless it is decided. None where it does not exist. Raises UnavailableError."""
+        """Validate a version, unless it is decided. None where it does not exist.
+
+        What fails MAX_FAILURES times is rejected with an ERROR verdict; until then the failure is raised. Raises
+        UnavailableError.
+        """
         try:
             version = self._begin(message)
         except NotFoundError:
@@ -55,15 +61,15 @@ class ValidationService:
             return None
         if version.state is not VersionState.REGISTERED:
             return version
-        policy = self._registry.model(version.model).policy
-        with tempfile.TemporaryDirectory(prefix="slipway-validation-") as folder:
-            validation = self._check(version, Path(folder))
-            golden_digest = None
-            if validation.golden:
-                golden_digest = validation.golden.digest
-                self._blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(golden_digest), validation.golden.path)
-        report_blob = self._store_report(version, validation.report)
-        return self._decide(version, validation.report, golden_digest, report_blob, rolls_out=policy.rollout.automatic)
+        try:
+            return self._validate(version)
+        except Exception as error:
+            if not is_failure(error):
+                raise
+            version = self._note_failure(version, error)
+            if version.failures < MAX_FAILURES:
+                raise
+        return self._give_up(version)
 
     def report(self, model: str, number: VersionNumber) -> Mapping[str, object]:
         """The whole report of a version's validation. Raises NotFoundError where there is none."""
@@ -74,6 +80,36 @@ class ValidationService:
         if blob is None:
             raise NotFoundError(f"a validation report of version {number} of model {model!r}")
         return ValidationReport.model_validate_json(blob.data).model_dump(mode="json")
+
+    def _validate(self, version: ModelVersion) -> ModelVersion:
+        policy = self._registry.model(version.model).policy
+        with work_folder("validation") as folder:
+            validation = self._check(version, folder)
+            if validation.report.outcome is Outcome.ERROR:
+                # The checks themselves could not run: nothing that the version is to be rejected for at once.
+                raise SandboxUnavailableError(_errors(validation.report))
+            golden_digest = None
+            if validation.golden:
+                golden_digest = validation.golden.digest
+                self._blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(golden_digest), validation.golden.path)
+        report_blob = self._store_report(version, validation.report)
+        return self._decide(version, validation.report, golden_digest, report_blob, rolls_out=policy.rollout.automatic)
+
+    def _note_failure(self, version: ModelVersion, error: Exception) -> ModelVersion:
+        _log.warning("validating version %s of %s failed", version.version, version.model, exc_info=error)
+
+        def note(current: ModelVersion) -> bool:
+            current.failures += 1
+            current.last_error = last_error(error)
+            return True
+
+        return self._versions.change(version.partition, version.id, note)
+
+    def _give_up(self, version: ModelVersion) -> ModelVersion:
+        sentence = f"validation failed {version.failures} times; the last time: {version.last_error}"
+        verdict = Verdict(check="validation", outcome=Outcome.ERROR, sentence=sentence, n=version.failures)
+        report = ValidationReport(outcome=Outcome.ERROR, verdicts=(verdict,))
+        return self._decide(version, report, None, self._store_report(version, report), rolls_out=False)
 
     def _begin(self, message: ValidateVersion) -> ModelVersion:
         now = self._clock.now()
@@ -163,3 +199,7 @@ class ValidationService:
             return True
 
         return self._versions.change(version.partition, version.id, decide)
+
+
+def _errors(report: ValidationReport) -> str:
+    return "; ".join(verdict.sentence for verdict in report.verdicts if verdict.outcome is Outcome.ERROR)
