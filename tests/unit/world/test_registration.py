@@ -1,0 +1,331 @@
+"""Registration and validation in trouble: what fails again and again ends, what was only interrupted does not."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.core.errors import IntegrityError, InvalidInputError, UnavailableError
+from shared.core.ids import VersionNumber
+from shared.core.messages import Queue, ValidateVersion
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.documents import Drop, DropState, Model, ModelVersion, VersionState
+from shared.registry.manifest import Manifest, Task
+from shared.registry.service import RegistryService
+from shared.store.documents import MAX_DOCUMENT_BYTES
+from shared.store.outbox import Outbox
+from shared.store.ports import BlobContainer, BlobInfo, BlobStore
+from shared.store.repository import Repository
+from shared.validation.failures import SandboxUnavailableError
+from shared.validation.report import ValidationReport
+from shared.validation.sandbox import Intake, SandboxLimits, Validation
+from shared.validation.service import ValidationService
+from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
+from tests.unit.world.world import GRACE, MODEL, World, _intake
+
+FIRST = ValidateVersion(model=MODEL, version=1)
+KILLED = "validation was killed from outside while loading the model"
+
+
+def registry_of(
+    world: World, *, intake: Callable[..., Intake] = _intake, blobs: BlobStore | None = None
+) -> RegistryService:
+    outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
+    return RegistryService(
+        models=Repository(Model, world.documents, outbox),
+        versions=Repository(ModelVersion, world.documents, outbox),
+        drops=Repository(Drop, world.documents, outbox),
+        blobs=blobs or world.blobs,
+        clock=world.clock,
+        limits=SandboxLimits(),
+        intake=intake,
+    )
+
+
+def validation_of(world: World, check: Callable[..., Validation]) -> ValidationService:
+    outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
+    return ValidationService(
+        versions=Repository(ModelVersion, world.documents, outbox),
+        registry=world.registry,
+        blobs=world.blobs,
+        clock=world.clock,
+        limits=SandboxLimits(),
+        check=check,
+    )
+
+
+def the_drop(world: World) -> Drop:
+    (drop,) = world.registry.drops(MODEL).items
+    return drop
+
+
+def the_version(world: World) -> ModelVersion:
+    return world.registry.version(MODEL, VersionNumber(1))
+
+
+def failing(error: BaseException) -> Callable[..., Intake]:
+    def intake(*_: object, **__: object) -> Intake:
+        raise error
+
+    return intake
+
+
+def killed_from_outside(**_: object) -> Validation:
+    verdict = Verdict(check="sandbox", outcome=Outcome.ERROR, sentence=KILLED)
+    return Validation(report=ValidationReport(outcome=Outcome.ERROR, verdicts=(verdict,)), golden=None)
+
+
+def with_parameters(parameters: dict[str, int | str]) -> Callable[..., Intake]:
+    def intake(path: Path, *, filename: str, workdir: Path, **_: object) -> Intake:
+        manifest = Manifest.model_construct(
+            **(Manifest(task=Task.CLASSIFICATION).model_dump() | {"parameters": parameters})
+        )
+        return dataclasses.replace(_intake(path, filename=filename, workdir=workdir), manifest=manifest)
+
+    return intake
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("parameters", [{"seed": 2**53}, {"notes": "x" * MAX_DOCUMENT_BYTES}], ids=["number", "size"])
+def test_a_version_that_cannot_be_stored_is_refused_and_burns_no_number(parameters: dict[str, int | str]) -> None:
+    world = World()
+    drop = registry_of(world, intake=with_parameters(parameters)).register(world.drop("one"))
+    assert drop is not None
+    assert (drop.state, drop.code) == (DropState.REFUSED, "unstorable")
+    assert not [name for container, name in world.blobs.held if container is BlobContainer.ARTIFACTS]
+    good = world.registry.register(world.drop("two"))
+    assert good is not None
+    assert good.version == 1
+
+
+@pytest.mark.parametrize(
+    "error", [IntegrityError("the digest differs"), OSError(28, "No space left"), SandboxUnavailableError("no process")]
+)
+def test_a_drop_whose_registration_fails_five_times_is_refused_with_the_last_reason(error: Exception) -> None:
+    world = World()
+    registry = registry_of(world, intake=failing(error))
+    blob = world.drop("one")
+    for _ in range(4):
+        with pytest.raises(type(error)):
+            registry.register(blob)
+    assert the_drop(world).state is DropState.RECEIVED
+    drop = registry.register(blob)
+    assert drop is not None
+    assert (drop.state, drop.code, drop.failures, drop.attempts) == (DropState.REFUSED, "gave_up", 5, 5)
+    assert str(error) in drop.reason
+    assert "5 times" in drop.reason
+    assert world.audit.verify().verified
+
+
+def test_an_outage_never_uses_up_a_drops_attempts() -> None:
+    world = World()
+    registry = registry_of(world, intake=failing(UnavailableError("blob storage", "no answer")))
+    blob = world.drop("one")
+    for _ in range(20):
+        with pytest.raises(UnavailableError):
+            registry.register(blob)
+    world.registry.register(blob)
+    assert (the_drop(world).state, the_drop(world).failures) == (DropState.REGISTERED, 0)
+
+
+def test_a_host_that_is_killed_thirty_times_uses_up_no_attempts() -> None:
+    world = World()
+    blob = world.drop("one")
+    dying = registry_of(world, intake=failing(Killed()))
+    for _ in range(30):
+        with pytest.raises(Killed):
+            dying.register(blob)
+    world.registry.register(blob)
+    assert (the_drop(world).state, the_drop(world).attempts) == (DropState.REGISTERED, 31)
+
+    def check(**_: object) -> Validation:
+        raise Killed
+
+    for _ in range(30):
+        with pytest.raises(Killed):
+            validation_of(world, check).validate(FIRST)
+    world.validation.validate(FIRST)
+    assert (the_version(world).state, the_version(world).failures) == (VersionState.VALIDATED, 0)
+
+
+def test_a_version_whose_artifact_is_gone_is_rejected_after_five_failures() -> None:
+    world = World()
+    world.event(world.drop("one"))
+    world.step()
+    del world.blobs.held[next(key for key in world.blobs.held if key[0] is BlobContainer.ARTIFACTS)]
+    for _ in range(4):
+        with pytest.raises(IntegrityError, match="is gone"):
+            world.validation.validate(FIRST)
+    version = world.validation.validate(FIRST)
+    assert version is not None
+    assert version.state is VersionState.REJECTED
+    assert version.validation is not None
+    assert version.validation.outcome is Outcome.ERROR
+    assert "5 times" in version.validation.verdicts[0].sentence
+    assert "is gone" in version.validation.verdicts[0].sentence
+    assert world.validation.report(MODEL, VersionNumber(1))["outcome"] == "error"
+
+
+def test_dropping_the_same_bytes_again_restores_a_lost_artifact() -> None:
+    world = World()
+    world.event(world.drop("one"))
+    world.step()
+    key = next(key for key in world.blobs.held if key[0] is BlobContainer.ARTIFACTS)
+    lost = world.blobs.held.pop(key)
+    with pytest.raises(IntegrityError, match="drop the model again"):
+        world.validation.validate(FIRST)
+    again = world.registry.register(world.drop("one", name="again.onnx"))
+    assert again is not None
+    assert again.version == 1
+    assert world.blobs.held[key].data == lost.data
+    world.validation.validate(FIRST)
+    assert the_version(world).state is VersionState.VALIDATED
+
+
+def test_a_validation_killed_from_outside_is_tried_again() -> None:
+    world = World()
+    world.registry.register(world.drop("one"))
+    with pytest.raises(UnavailableError, match="killed from outside"):
+        validation_of(world, killed_from_outside).validate(FIRST)
+    assert (the_version(world).state, the_version(world).failures) == (VersionState.REGISTERED, 1)
+    world.validation.validate(FIRST)
+    assert the_version(world).state is VersionState.VALIDATED
+
+
+def test_a_validation_killed_from_outside_each_time_ends_with_the_reason() -> None:
+    world = World()
+    world.registry.register(world.drop("one"))
+    dying = validation_of(world, killed_from_outside)
+    for _ in range(5):
+        with contextlib.suppress(UnavailableError):
+            dying.validate(FIRST)
+    version = the_version(world)
+    assert version.state is VersionState.REJECTED
+    assert version.validation is not None
+    assert KILLED in version.validation.verdicts[0].sentence
+
+
+def test_a_bug_of_ours_while_validating_is_raised_and_ends_at_last() -> None:
+    world = World()
+    world.registry.register(world.drop("one"))
+    calls: list[object] = []
+
+    def check(**parts: object) -> Validation:
+        calls.append(parts)
+        raise ValueError("a bug")
+
+    broken = validation_of(world, check)
+    for _ in range(4):
+        with pytest.raises(ValueError, match="a bug"):
+            broken.validate(FIRST)
+    broken.validate(FIRST)
+    broken.validate(FIRST)
+    assert len(calls) == 5
+    assert the_version(world).state is VersionState.REJECTED
+
+
+class PickyBlobs(FakeBlobs):
+    """Blobs that are not read under names which storage would resolve to others."""
+
+    def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
+        """See the port."""
+        if name.endswith(".") or "\t" in name or not {".", ".."}.isdisjoint(name.split("/")):
+            raise InvalidInputError(f"{name!r} is not a blob name")
+        return super().info(container, name)
+
+
+@pytest.mark.parametrize(
+    ("blob", "code"),
+    [
+        ("digits/model.onnx.", "bad_place"),
+        ("digits/a\tb.onnx", "bad_place"),
+        ("digits/..", "bad_place"),
+        ("../model.onnx", "bad_name"),
+    ],
+)
+@pytest.mark.parametrize("listed", ["listed", ""])
+def test_a_drop_whose_name_storage_does_not_read_is_refused_and_not_asked_for_again(
+    blob: str, code: str, listed: str
+) -> None:
+    world = World()
+    picky = PickyBlobs(fuse=Fuse(), clock=world.clock, held=world.blobs.held)
+    registry = registry_of(world, blobs=picky)
+    if listed:
+        picky.put(BlobContainer.INCOMING, blob, b"one", {})
+    drop = registry.register(blob)
+    assert drop is not None
+    assert (drop.state, drop.code, drop.blob) == (DropState.REFUSED, code, blob)
+    assert "is not a blob name" in drop.reason
+    world.clock.pass_s(1_000)
+    assert list(registry.missed_drops(GRACE)) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+def test_a_drop_whose_blob_goes_before_its_registration_ends_is_ended_by_the_sweep(how: str) -> None:
+    world = World()
+    blob = world.drop("one")
+    with pytest.raises(Killed):
+        registry_of(world, intake=failing(Killed())).register(blob)
+    if how == "deleted":
+        del world.blobs.held[BlobContainer.INCOMING, blob]
+    else:
+        world.drop("two")
+    world.sweep.sweep()
+    assert the_drop(world).state is DropState.RECEIVED, "within its grace"
+    world.run(seconds=300)
+    ended = [drop for drop in world.registry.drops(MODEL).items if drop.state is DropState.REFUSED]
+    assert [(drop.code, how in drop.reason) for drop in ended] == [("gone", True)]
+    assert len(world.registry.drops(MODEL).items) == (1 if how == "deleted" else 2)
+    assert {drop.state for drop in world.registry.drops(MODEL).items} <= {DropState.REFUSED, DropState.REGISTERED}
+
+
+def test_a_drop_whose_blob_is_there_is_not_ended_however_old() -> None:
+    world = World()
+    blob = world.drop("one")
+    with pytest.raises(Killed):
+        registry_of(world, intake=failing(Killed())).register(blob)
+    world.clock.pass_s(1_000_000)
+    assert [message.blob for message in world.registry.missed_drops(GRACE)] == [blob]
+    assert the_drop(world).state is DropState.RECEIVED
+
+
+def test_while_nobody_registers_the_sweep_asks_for_a_drop_once_a_grace() -> None:
+    world = World()
+    world.drop("one")
+    asked = []
+    for _ in range(8):
+        world.clock.pass_s(GRACE.total_seconds() / 2)
+        asked.append(world.sweep.sweep().drops)
+    assert asked == [0, 0, 1, 0, 0, 1, 0, 0]
+    assert the_drop(world).attempts == 0
+    world.step()
+    assert (the_drop(world).state, the_drop(world).attempts) == (DropState.REGISTERED, 1)
+
+
+def test_while_nobody_validates_the_sweep_asks_for_a_version_once_a_grace() -> None:
+    world = World()
+    world.registry.register(world.drop("one"))
+    world.queues.messages.clear()
+    asked = []
+    for _ in range(8):
+        world.clock.pass_s(GRACE.total_seconds() / 2)
+        asked.append(world.sweep.sweep().validations)
+    assert asked == [0, 0, 1, 0, 0, 1, 0, 0]
+    assert [queue for _, queue, _ in world.queues.messages] == [Queue.VALIDATIONS] * 2
+
+
+def test_of_two_sweeps_that_meet_one_asks() -> None:
+    world = World()
+    world.registry.register(world.drop("one"))
+    world.clock.pass_s(100)
+    other: list[ValidateVersion] = []
+
+    def sweep_beside() -> None:
+        world.clock.pass_s(1)
+        other.extend(world.registry.missed_validations(GRACE))
+
+    world.documents.other_writers = [sweep_beside]
+    own = list(world.registry.missed_validations(GRACE))
+    assert (own, other) == ([], [FIRST])
