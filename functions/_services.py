@@ -13,7 +13,9 @@ from shared.audit.service import AuditService
 from shared.core.clock import SystemClock
 from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings
-from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registration.documents import Drop
+from shared.registration.service import RegistrationService
+from shared.registry.documents import Model, ModelVersion
 from shared.registry.service import RegistryService
 from shared.rollout.documents import Endpoint
 from shared.rollout.service import RolloutService
@@ -38,6 +40,7 @@ class Services:
     """What the functions call."""
 
     registry: RegistryService
+    registration: RegistrationService
     validation: ValidationService
     rollouts: RolloutService
     audit: AuditService
@@ -67,10 +70,14 @@ def _composed(settings: Settings) -> Services:
     models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
     endpoints = repository(Endpoint)
     limits = SandboxLimits()
-    registry = RegistryService(models=models, versions=versions, drops=drops, blobs=blobs, clock=clock, limits=limits)
+    registry = RegistryService(models=models, versions=versions, clock=clock)
+    registration = RegistrationService(
+        models=models, versions=versions, drops=drops, blobs=blobs, clock=clock, limits=limits
+    )
     rollouts = RolloutService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock)
     return Services(
         registry=registry,
+        registration=registration,
         validation=ValidationService(versions=versions, registry=registry, blobs=blobs, clock=clock, limits=limits),
         rollouts=rollouts,
         audit=AuditService(documents, {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}),
@@ -78,6 +85,7 @@ def _composed(settings: Settings) -> Services:
             outboxes=(models, versions, drops, endpoints),
             versions=versions,
             registry=registry,
+            registration=registration,
             rollouts=rollouts,
             queues=queues,
             clock=clock,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registration.documents import Drop
+from shared.registry.documents import Model, ModelVersion
 from shared.rollout.documents import Endpoint, Rollout
 
 

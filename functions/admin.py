@@ -13,7 +13,7 @@ from functions._views import drop_view, endpoint_view, model_view, rollout_view,
 from shared.core.errors import NotFoundError, SlipwayError, UnavailableError
 from shared.core.ids import endpoint_name, model_name, version_number
 from shared.core.messages import CommandKind, RolloutCommand
-from shared.registry.documents import NO_MODEL
+from shared.registration.documents import NO_MODEL
 from shared.registry.policy import Policy
 from shared.store.ports import BlobContainer, Container
 
@@ -131,7 +131,7 @@ def get_report(req: func.HttpRequest) -> dict[str, Any]:
 def list_drops(req: func.HttpRequest) -> dict[str, Any]:
     """What was dropped for a model; for `-`, what was dropped where no model's name stands."""
     name = req.route_params["model"]
-    page = services().registry.drops(name if name == NO_MODEL else model_name(name), req.params.get("continuation"))
+    page = services().registration.drops(name if name == NO_MODEL else model_name(name), req.params.get("continuation"))
     return listing(map(drop_view, page.items), page.continuation)
 
 

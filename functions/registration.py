@@ -15,11 +15,11 @@ bp = func.Blueprint()
 )
 def register(drop: blob.BlobClient) -> None:
     """Register a drop. Only a client is bound: a model's bytes never cross the trigger."""
-    services().registry.register(drop.blob_name)
+    services().registration.register(drop.blob_name)
 
 
 @bp.function_name("register_again")
 @bp.queue_trigger(arg_name="message", queue_name=Queue.REGISTRATIONS.value, connection="SlipwayStorage")
 def register_again(message: func.QueueMessage) -> None:
     """Register a drop whose event was lost."""
-    services().registry.register(RegisterDrop.model_validate_json(message.get_body()).blob)
+    services().registration.register(RegisterDrop.model_validate_json(message.get_body()).blob)

@@ -14,6 +14,7 @@ from typing import Protocol
 from shared.core.clock import Clock
 from shared.core.errors import SlipwayError
 from shared.core.messages import QUEUE_OF, CommandKind, RegisterDrop, RolloutCommand, ValidateVersion
+from shared.registration.service import RegistrationService
 from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
 from shared.rollout.documents import automatic_command_id
@@ -52,6 +53,7 @@ class SweepService:
         outboxes: Iterable[Outboxes],
         versions: Repository[ModelVersion],
         registry: RegistryService,
+        registration: RegistrationService,
         rollouts: RolloutService,
         queues: QueueSender,
         clock: Clock,
@@ -60,6 +62,7 @@ class SweepService:
         self._outboxes = tuple(outboxes)
         self._versions = versions
         self._registry = registry
+        self._registration = registration
         self._rollouts = rollouts
         self._queues = queues
         self._clock = clock
@@ -79,7 +82,7 @@ class SweepService:
         swept = Swept(
             outboxes=sum(part(outboxes.deliver_outboxes) for outboxes in self._outboxes),
             ticks=part(lambda: self._rollouts.resend_overdue(self._grace)),
-            drops=part(lambda: self._send(self._registry.missed_drops(self._grace))),
+            drops=part(lambda: self._send(self._registration.missed_drops(self._grace))),
             validations=part(lambda: self._send(self._registry.missed_validations(self._grace))),
             starts=part(self._settle_starts),
         )

@@ -25,7 +25,9 @@ class Verdict(BaseModel):
     """One check's conclusion.
 
     `n` is the number of observations behind it (rows, requests), `value` what was measured and `limit` what it was
-    held against, in the unit that `sentence` names; either is None where the check has no number.
+    held against, in the unit that `sentence` names; either is None where the check has no number. `interval` is the
+    confidence interval of `value`, low and high, at the level that `sentence` names. `evidence` is a JSON pointer into
+    the report that the verdict stands in. An `advisory` verdict is for people to read: it joins to nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,9 +38,12 @@ class Verdict(BaseModel):
     n: int | None = None
     value: float | None = None
     limit: float | None = None
+    interval: tuple[float, float] | None = None
+    evidence: str | None = None
+    advisory: bool = False
 
 
 def joined(verdicts: Iterable[Verdict]) -> Outcome:
-    """The worst outcome: FAIL over ERROR over INCONCLUSIVE over PASS. No verdicts at all are INCONCLUSIVE."""
-    outcomes = [verdict.outcome for verdict in verdicts]
+    """The worst outcome: FAIL over ERROR over INCONCLUSIVE over PASS. None but advisory ones: INCONCLUSIVE."""
+    outcomes = [verdict.outcome for verdict in verdicts if not verdict.advisory]
     return max(outcomes, key=_SEVERITY.index) if outcomes else Outcome.INCONCLUSIVE

@@ -1,21 +1,20 @@
-"""The registry's documents: a model, its versions, and the drops that they came from."""
+"""The registry's documents: a model and its versions."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from shared.core.canonical import digest_of_bytes
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Manifest
 from shared.registry.policy import Policy
+from shared.registry.signature import Signature
+from shared.routing.plan import ArtifactFile, Signing
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
 MODEL_ID = "model"
-NO_MODEL = "-"
-"""The partition of drops whose path does not name a model."""
 
 
 class Model(Aggregate):
@@ -55,9 +54,18 @@ class VersionState(StrEnum):
     """Where a version stands in its life."""
 
     REGISTERED = "registered"
-    """Known, without a verdict."""
+    """Known; nothing was checked yet."""
+    VALIDATING = "validating"
+    """Its validation has begun and not ended."""
     VALIDATED = "validated"
     REJECTED = "rejected"
+    ARCHIVED = "archived"
+    """Out of use, for good. Its artifacts may be deleted."""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether its validation is still to conclude."""
+        return self in {VersionState.REGISTERED, VersionState.VALIDATING}
 
 
 class ValidationSummary(BaseModel):
@@ -88,9 +96,20 @@ class ModelVersion(Aggregate):
     artifact_digest: str
     """SHA-256 of the ONNX file."""
     artifact_size_bytes: int
+    """The size of the ONNX file alone."""
+    model_file: str = "model.onnx"
+    """The ONNX file's name within the drop."""
+    external: list[ArtifactFile] = Field(default_factory=list)
+    """The files that hold tensors of the model, under the names that the model knows them by."""
+    signing: Signing | None = None
+    """The drop's cryptographic signature, verified at intake. None where it came without one."""
+    signed_by: str = ""
+    """The SHA-256 fingerprint of the trusted key that it verified under."""
     validation_digest: str | None = None
     reference_digest: str | None = None
     golden_digest: str | None = None
+    signature: Signature | None = None
+    """What it takes and gives, as validation saw it."""
     manifest: Manifest
     registered_at: AwareDatetime
     decided_at: AwareDatetime | None = None
@@ -116,60 +135,14 @@ class ModelVersion(Aggregate):
         """Its container's partition key."""
         return self.model
 
-
-class DropState(StrEnum):
-    """What became of a drop."""
-
-    RECEIVED = "received"
-    """Seen; its registration has begun and not ended."""
-    REGISTERED = "registered"
-    REFUSED = "refused"
-
-
-class Drop(Aggregate):
-    """A blob that was dropped, in one state of its content (its ETag)."""
-
-    container: ClassVar[Container] = Container.MODELS
-
-    id: str
-    kind: Literal["drop"] = "drop"
-    model: str
-    blob: str
-    etag: str
-    state: DropState = DropState.RECEIVED
-    code: str = ""
-    reason: str = ""
-    version: int | None = None
-    seen_at: AwareDatetime
-    attempts: int = 0
-    """How often its registration was begun."""
-    attempted_at: AwareDatetime
-    """When its registration was last begun, or was first found wanting."""
-    failures: int = 0
-    """How many attempts ended in an error that was not an outage. An attempt whose process was killed is none."""
-    last_error: str = ""
-    asked_at: AwareDatetime | None = None
-    """When the sweep last asked for its registration."""
-
-    @property
-    def stream(self) -> str:
-        """The name of its audit stream."""
-        return f"drop:{self.id.removeprefix('drop-')}"
-
-    @property
-    def partition(self) -> str:
-        """Its container's partition key."""
-        return self.model
+    def is_overdue(self, now: datetime, grace: timedelta) -> bool:
+        """Whether neither an attempt nor a message for one is so recent that it may still come to something."""
+        return now - max(at for at in (self.attempted_at, self.asked_at) if at) > grace
 
 
 def version_id(version: int) -> str:
     """The id of a version's document: its order is the order of the numbers."""
     return f"version-{version:09d}"
-
-
-def drop_id(blob: str, etag: str) -> str:
-    """The id of a drop's document: the same content at the same place is the same drop."""
-    return f"drop-{digest_of_bytes(f'{blob}\0{etag}'.encode())[:32]}"
 
 
 def version_facts(version: ModelVersion) -> dict[str, Any]:
@@ -182,6 +155,10 @@ def version_facts(version: ModelVersion) -> dict[str, Any]:
             "digest",
             "artifact_digest",
             "artifact_size_bytes",
+            "model_file",
+            "external",
+            "signing",
+            "signed_by",
             "validation_digest",
             "reference_digest",
             "manifest",

@@ -48,6 +48,21 @@ type _Parameter = Annotated[
 type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
+type _Path = Annotated[
+    str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,3}$")
+]
+type _Sha256 = Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
+
+
+class Tolerance(BaseModel):
+    """How far two answers of one output may differ: by `atol + rtol * |expected|`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rtol: float = Field(default=1e-4, ge=0, le=1)
+    atol: float = Field(default=1e-5, ge=0, le=1e6)
+
+
 class Task(StrEnum):
     """What a model predicts: a class, or a number."""
 
@@ -71,8 +86,29 @@ class Manifest(BaseModel):
     """The array of a data file that holds what the model should have predicted."""
     prediction: _Key | None = None
     """The graph output to compare with the labels; without it the model's outputs tell."""
+    probability: _Key | None = None
+    """The graph output with a classifier's probabilities; without it the model's outputs tell."""
+    feature_names: tuple[_Key, ...] = Field(default=(), max_length=10_000, strict=False)
+    """The names of the columns of the model's one matrix input, in their order."""
+    inputs: dict[_Key, tuple[_Key, ...]] = Field(default_factory=dict, max_length=1_000, strict=False)
+    """For each graph input the columns of a Parquet or CSV file that it takes, where they have other names."""
+    positive_class: str | int | None = None
+    """The class that precision-recall curves, calibration and fairness look at, for two classes: the later one
+    without it."""
+    slices: tuple[_Key, ...] = Field(default=(), max_length=100, strict=False)
+    """Columns of the validation data by whose parts the model is measured; without it all features of the model."""
+    protected: tuple[_Key, ...] = Field(default=(), max_length=20, strict=False)
+    """Columns of the validation data whose groups are compared for fairness. They need not be features."""
+    tolerances: dict[_Key, Tolerance] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
+    """How far each output may differ on another machine, where the default does not do."""
+    files: dict[_Path, _Sha256] = Field(default_factory=dict, max_length=1_000)
+    """Every other file of a folder drop, with the SHA-256 of its content. What makes a folder complete."""
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
     author: Annotated[str, StringConstraints(max_length=200)] = ""
+    training_data_version: Annotated[str, StringConstraints(max_length=200)] = ""
+    git_commit: Annotated[str, StringConstraints(max_length=64)] = ""
+    run_id: Annotated[str, StringConstraints(max_length=200)] = ""
+    """The training run that it came from, as in MLflow's run id."""
     tags: dict[_Key, Annotated[str, StringConstraints(max_length=200)]] = Field(
         default_factory=dict, max_length=_MAX_ENTRIES
     )

@@ -4,13 +4,18 @@ The release manager sets it, not the drop. A rollout keeps the policy that was i
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.routing.plan import FULL_WEIGHT_BP
+from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES
 
 _LONGEST_S = 30 * 86_400.0
+
+type Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+type PublicKey = Annotated[
+    str, StringConstraints(min_length=64, max_length=2_000, pattern=r"^-----BEGIN PUBLIC KEY-----")
+]
 
 
 class _PolicyPart(BaseModel):
@@ -29,11 +34,59 @@ class ValidationPolicy(_PolicyPart):
     f1: float | None = Field(default=None, ge=0, le=1)
     r2: float | None = Field(default=0.0, ge=-1_000, le=1)
     """For regression: the coefficient of determination; 0 is what predicting the mean scores."""
-    max_size_bytes: int = Field(default=500_000_000, ge=1, le=2_000_000_000)
+    minimum: dict[Metric, float] = Field(default_factory=dict, max_length=50)
+    """Least values of further metrics, by name, as in `roc_auc`."""
+    maximum: dict[Metric, float] = Field(default_factory=dict, max_length=50)
+    """Greatest values of metrics of which less is better, by name, as in `log_loss` or `rmse`."""
+    max_size_bytes: int = Field(default=500_000_000, ge=1, le=MAX_FILE_BYTES)
+    """The ONNX file and its external data together."""
+    max_memory_bytes: int = Field(default=2_000_000_000, ge=1, le=1_000_000_000_000)
+    """What the version may be predicted to cost a server."""
     require_validation_data: bool = True
     """Whether a version without validation data is rejected; otherwise only its file is checked."""
+    min_rows: int = Field(default=20, ge=1, le=1_000_000_000)
+    """Rows of validation data below which metrics conclude nothing."""
     allow_nan: bool = False
     """Whether the validation data's features and the model's outputs may hold NaN."""
+    noninferiority_margin: float | None = Field(default=0.02, ge=0, le=1)
+    """How much worse than the champion, on the same rows, a version may be.
+
+    For classification in accuracy; for regression as a share of the champion's mean absolute error. None leaves it
+    unchecked.
+    """
+    slice_gap: float | None = Field(default=0.10, gt=0, le=1)
+    """How much worse than the rest a slice may fare; for regression as a share of the rest's mean absolute error."""
+    min_slice_rows: int = Field(default=30, ge=5, le=1_000_000_000)
+    fairness_gap: float | None = Field(default=None, ge=0, le=1)
+    """The largest gap between groups of a protected column. None reports gaps and limits nothing."""
+    drift_psi: float | None = Field(default=0.1, gt=0, le=100)
+    """PSI of a feature in the validation data against the reference data. None reports and limits nothing."""
+    latency_ratio: float | None = Field(default=2.0, ge=1, le=1_000)
+    """How many times the champion's p99 latency a version may be proven to take. None reports and limits nothing."""
+
+
+class SigningPolicy(_PolicyPart):
+    """Cryptographic signatures of drops."""
+
+    required: bool = False
+    """Whether a drop without a signature is refused. One that has a signature needs a good one in any case."""
+    trusted_keys: tuple[PublicKey, ...] = Field(default=(), max_length=20)
+    """Public keys in PEM: elliptic curve keys."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.required and not self.trusted_keys:
+            raise ValueError("signatures are required and no key is trusted: name one in trusted_keys")
+        return self
+
+
+class RetentionPolicy(_PolicyPart):
+    """Which versions a clean-up may archive. Versions that serve, roll out or have an alias are never touched."""
+
+    keep_latest: int = Field(default=10, ge=1, le=1_000_000)
+    """The newest validated versions that stay."""
+    keep_days: float = Field(default=90.0, ge=0, le=36_500)
+    """Versions younger than this stay."""
 
 
 class Strategy(StrEnum):
@@ -65,6 +118,8 @@ class RolloutPolicy(_PolicyPart):
 
     automatic: bool = True
     """Whether a rollout starts by itself once a version is validated."""
+    approvals: int = Field(default=0, ge=0, le=20)
+    """How many people other than the version's author must have approved it before it is rolled out."""
     strategy: Strategy = Strategy.CANARY
     stages: tuple[Stage, ...] = (Stage(weight_bp=1_000, duration_s=300), Stage(weight_bp=5_000, duration_s=600))
     gates: Gates = Gates()
@@ -96,4 +151,6 @@ class Policy(_PolicyPart):
     """The whole policy of a model. Every field has a default; an unknown one is refused."""
 
     validation: ValidationPolicy = ValidationPolicy()
+    signing: SigningPolicy = SigningPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
     rollout: RolloutPolicy = RolloutPolicy()

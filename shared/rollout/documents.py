@@ -9,7 +9,7 @@ from shared.core.ids import RolloutId
 from shared.core.verdict import Verdict
 from shared.registry.policy import RolloutPolicy
 from shared.rollout.machine import RolloutState
-from shared.routing.plan import Role, Route, RoutePlan
+from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -25,6 +25,9 @@ class Target(BaseModel):
     artifact_digest: str
     size_bytes: int
     golden_digest: str | None
+    model_file: str = "model.onnx"
+    external: tuple[ArtifactFile, ...] = ()
+    signing: Signing | None = None
 
     def route(self, role: Role, weight_bp: int) -> Route:
         """Its route under a role and a weight."""

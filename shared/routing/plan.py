@@ -10,6 +10,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FULL_WEIGHT_BP = 10_000
+MAX_FILE_BYTES = 8_000_000_000
+"""The largest file of an artifact."""
 
 
 class Role(StrEnum):
@@ -17,6 +19,27 @@ class Role(StrEnum):
 
     STABLE = "stable"
     CANDIDATE = "candidate"
+
+
+class ArtifactFile(BaseModel):
+    """A file of an artifact: its name within the drop, and the SHA-256 under which it is stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    digest: str
+    size_bytes: int = Field(ge=0)
+
+
+class Signing(BaseModel):
+    """A cryptographic signature over a drop's files, in OpenSSF model signing's form, and who may have made it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str
+    """SHA-256 of the signature file, at `artifacts/sha256/<digest>`."""
+    trusted_keys: tuple[str, ...] = Field(min_length=1)
+    """Public keys in PEM, of which one must have made it. A server that pins keys of its own goes by those alone."""
 
 
 class Route(BaseModel):
@@ -30,6 +53,11 @@ class Route(BaseModel):
     artifact_digest: str
     """SHA-256 of the ONNX file, at `artifacts/sha256/<digest>`."""
     size_bytes: int = Field(ge=0)
+    model_file: str = "model.onnx"
+    """The ONNX file's name within the drop, by which a signature knows it."""
+    external: tuple[ArtifactFile, ...] = ()
+    """The files that hold tensors of the model, under the names that the model knows them by."""
+    signing: Signing | None = None
     golden_digest: str | None = None
     """SHA-256 of the golden rows (a JSON file), also under `artifacts/sha256/`."""
 

@@ -184,6 +184,64 @@ class AzureBlobs:
             metadata=dict(metadata or {}),
         )
 
+    def copy(self, source: BlobContainer, source_name: str, target: BlobContainer, name: str, *, etag: str) -> bool:
+        """See BlobStore.copy."""
+        origin = self._client(source, source_name)
+        client = self._client(target, name)
+        if self._properties(client) is not None:
+            return False
+        marked = _marked(None)
+        try:
+            client.start_copy_from_url(
+                origin.url,
+                metadata=marked,
+                source_etag=f'"{_etag(etag)}"',
+                source_match_condition=MatchConditions.IfNotModified,
+                match_condition=MatchConditions.IfMissing,
+            )
+        except AzureError as error:
+            standing = self._properties(client)
+            if standing is not None:
+                return _is_marked(standing, marked)
+            found = self._properties(origin)
+            if found is None:
+                raise NotFoundError(_named(source, source_name)) from error
+            if _etag(found.etag) != _etag(etag):
+                raise ChangedMeanwhileError(_named(source, source_name)) from error
+            raise translated(_SERVICE, error) from error
+        return True
+
+    def touch(self, container: BlobContainer, name: str) -> bool:
+        """See BlobStore.touch."""
+        client = self._client(container, name)
+        try:
+            found = self._properties(client)
+            if found is None:
+                return False
+            client.set_blob_metadata({**(found.metadata or {}), _MARK: uuid4().hex})
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return False
+        except AzureError as error:
+            raise translated(_SERVICE, error) from error
+        return True
+
+    def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
+        """See BlobStore.delete."""
+        client = self._client(container, name)
+        try:
+            client.delete_blob(etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified)
+        except ResourceNotFoundError as error:
+            _require_container(error)
+            return False
+        except ResourceModifiedError as error:
+            if self._properties(client) is None:
+                return False
+            raise ChangedMeanwhileError(_named(container, name)) from error
+        except AzureError as error:
+            raise translated(_SERVICE, error) from error
+        return True
+
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
         """See BlobStore.list."""
         client = self._service.get_container_client(container.value)

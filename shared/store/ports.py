@@ -153,6 +153,25 @@ class BlobStore(Protocol):
         """Replace a blob whose ETag is still `etag`. Raises ChangedMeanwhileError, also where the blob is gone."""
         ...
 
+    def copy(self, source: BlobContainer, source_name: str, target: BlobContainer, name: str, *, etag: str) -> bool:
+        """Store a new blob with the content of another, which storage copies by itself: no byte passes through here.
+
+        False, and no change, where the name is taken. Raises ChangedMeanwhileError where the source's ETag is not
+        `etag`, or NotFoundError.
+        """
+        ...
+
+    def touch(self, container: BlobContainer, name: str) -> bool:
+        """Give a blob a new ETag and nothing else, so that no delete decided before succeeds. False where it is gone.
+
+        A blob that storage protects from change is left as it is, for it cannot be deleted either.
+        """
+        ...
+
+    def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
+        """Delete a blob whose ETag is still `etag`. False where there is none. Raises ChangedMeanwhileError."""
+        ...
+
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
         """The blobs whose name starts with `prefix`, in the order of their names, fetched in pages as needed.
 

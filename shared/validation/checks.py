@@ -12,11 +12,11 @@ import onnx
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
+from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.graph import RUNTIME_DOMAINS, foreign_operator
 from shared.validation.model import NUMPY_TYPE, Rows
 from shared.validation.refusal import excerpt
-from shared.validation.report import Signature, TensorSpec
 
 _CLAIM_TOLERANCE = 0.005
 _SHOWN = 5

@@ -22,6 +22,7 @@ from shared.validation.wire import (
     Accepted,
     IntakeTask,
     Limits,
+    ManifestTask,
     Progress,
     Refused,
     Request,
@@ -90,7 +91,9 @@ def _limit(kind: int, soft: int, hard: int | None = None) -> None:
     resource.setrlimit(kind, (min(soft, highest), highest))
 
 
-def _carry_out(work: IntakeTask | ValidateTask, limits: Limits, answer: int) -> Accepted | Refused | Validated:
+def _carry_out(
+    work: IntakeTask | ManifestTask | ValidateTask, limits: Limits, answer: int
+) -> Accepted | Refused | Validated:
     def begin(stage: Stage) -> None:
         _send(answer, Progress(stage=stage))
 
@@ -98,10 +101,12 @@ def _carry_out(work: IntakeTask | ValidateTask, limits: Limits, answer: int) -> 
         from shared.validation.validate import validate  # noqa: PLC0415 - loads onnxruntime
 
         return Validated(report=validate(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin))
-    from shared.validation.intake import take_in  # noqa: PLC0415 - so that each task loads its own libraries
+    from shared.validation.intake import manifest_of_folder, take_in  # noqa: PLC0415 - each task loads its own libraries
 
     try:
-        return Accepted(manifest=take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin))
+        if isinstance(work, ManifestTask):
+            return Accepted(manifest=manifest_of_folder(work.path))
+        return take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin)
     except DropRefusedError as error:
         return Refused(code=error.code, message=excerpt(error, MAX_MESSAGE_LENGTH))
 

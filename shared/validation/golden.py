@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from shared.registry.signature import TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.model import NUMPY_TYPE, LoadedModel, ModelError, Rows
-from shared.validation.report import TensorSpec
 from shared.validation.wire import MAX_GOLDEN_BYTES
 
 RTOL = 1e-4

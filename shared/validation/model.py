@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 
 from shared.core.errors import InvalidInputError
+from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.refusal import excerpt
-from shared.validation.report import Signature, TensorSpec
 
 DATATYPES: Mapping[str, tuple[str, str]] = {
     "tensor(bool)": ("BOOL", "bool"),

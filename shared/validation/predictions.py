@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.registry.manifest import Manifest, Task
+from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.metrics import Labels, classification, regression
 from shared.validation.model import ModelError, Rows
 from shared.validation.refusal import excerpt
-from shared.validation.report import Signature, TensorSpec
 
 _REAL = ("FP16", "FP32", "FP64")
 _EXACT = 2.0**53

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,15 +65,25 @@ class Ended:
     """The end of what it wrote to standard error."""
 
 
-def run_child(arguments: list[str], request: bytes, *, workdir: Path, wall_s: float, max_output_bytes: int) -> Ended:
+def run_child(
+    arguments: list[str],
+    request: bytes,
+    *,
+    workdir: Path,
+    wall_s: float,
+    max_output_bytes: int,
+    said: Callable[[bytes], None] | None = None,
+) -> Ended:
     """Run `python <arguments>` with the request on standard input, until it ends or `wall_s` is over.
+
+    `said` is given what it writes to standard output, as it comes.
 
     While MAX_AT_ONCE children of this process run it waits; that time does not count. Raises SandboxUnavailableError
     where no process can be started.
     """
     with _at_once, _started(arguments, request, workdir) as child:
         try:
-            return _watch(child, time.monotonic() + wall_s, max_output_bytes)
+            return _watch(child, time.monotonic() + wall_s, max_output_bytes, said)
         finally:
             _kill_group(child)
 
@@ -125,15 +135,20 @@ class _Captured:
     limit: int
     data: bytearray
     overflowed: bool = False
+    said: Callable[[bytes], None] | None = None
 
     def add(self, chunk: bytes) -> None:
         room = self.limit - len(self.data)
         self.data += chunk[:room]
+        if self.said and room > 0:
+            self.said(chunk[:room])
         self.overflowed |= len(chunk) > room
 
 
-def _watch(child: subprocess.Popen[bytes], deadline: float, max_output_bytes: int) -> Ended:
-    output = _Captured(limit=max_output_bytes, data=bytearray())
+def _watch(
+    child: subprocess.Popen[bytes], deadline: float, max_output_bytes: int, said: Callable[[bytes], None] | None
+) -> Ended:
+    output = _Captured(limit=max_output_bytes, data=bytearray(), said=said)
     errors = _Captured(limit=_READ_BYTES, data=bytearray())
     with selectors.DefaultSelector() as selector:
         for pipe, captured in ((child.stdout, output), (child.stderr, errors)):

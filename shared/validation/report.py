@@ -15,31 +15,11 @@ from pydantic import (
 )
 
 from shared.core.verdict import Outcome, Verdict, joined
+from shared.registry.signature import Signature
+from shared.validation.details import Details
 
 MAX_SENTENCE_LENGTH = 1_000
 _MAX_CHECK_LENGTH = 100
-
-
-class TensorSpec(BaseModel):
-    """An input or output of a model: its name, its datatype in Open Inference Protocol V2's words, and its shape.
-
-    A dimension of -1 is free.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class Signature(BaseModel):
-    """What a model takes and gives."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 class ValidationReport(BaseModel):
@@ -59,6 +39,7 @@ class ValidationReport(BaseModel):
     )
     signature: Signature | None = None
     rows: NonNegativeInt = 0
+    details: Details = Details()
     has_golden: bool = False
     """Whether golden rows were written, for the model server to replay."""
     duration_s: NonNegativeFloat = 0.0
@@ -72,7 +53,10 @@ class ValidationReport(BaseModel):
         for verdict in self.verdicts:
             if len(verdict.sentence) > MAX_SENTENCE_LENGTH or len(verdict.check) > _MAX_CHECK_LENGTH:
                 raise ValueError(f"the verdict {verdict.check[:_MAX_CHECK_LENGTH]!r} is longer than a verdict may be")
-            if any(number is not None and not math.isfinite(number) for number in (verdict.value, verdict.limit)):
+            if any(
+                number is not None and not math.isfinite(number)
+                for number in (verdict.value, verdict.limit, *(verdict.interval or ()))
+            ):
                 raise ValueError(f"the verdict {verdict.check!r} holds a number that is not finite")
         return self
 

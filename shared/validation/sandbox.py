@@ -5,12 +5,14 @@ is read by strict models; the files that it leaves have fixed names, must be reg
 hashed here. A child that goes over a limit, crashes or babbles is a finding about the drop, not an error of ours.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
 import stat
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 from shared.core.ids import Digest
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Manifest
-from shared.registry.policy import ValidationPolicy
+from shared.registry.policy import SigningPolicy, ValidationPolicy
 from shared.validation.failures import SandboxUnavailableError
 from shared.validation.process import GIB, Ended, SandboxLimits, run_child
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
@@ -32,12 +34,13 @@ from shared.validation.wire import (
     MAX_ANSWER_BYTES,
     MAX_GOLDEN_BYTES,
     MODEL_FILE,
-    REFERENCE_FILE,
-    VALIDATION_FILE,
     Accepted,
     Answer,
+    FileRole,
     IntakeTask,
     Limits,
+    ManifestTask,
+    ModelFiles,
     Progress,
     Refused,
     Request,
@@ -46,7 +49,16 @@ from shared.validation.wire import (
     ValidateTask,
 )
 
-__all__ = ["Intake", "SandboxLimits", "StoredPart", "Validation", "run_intake", "run_validation"]
+__all__ = [
+    "Intake",
+    "ModelFiles",
+    "SandboxLimits",
+    "StoredPart",
+    "Validation",
+    "read_manifest",
+    "run_intake",
+    "run_validation",
+]
 
 _CHECK = "sandbox"
 _CHILD = ["-m", "shared.validation.child"]
@@ -63,17 +75,22 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """A well-formed drop, in parts."""
+    """A well-formed drop, in parts. `external` has the files with tensors of the model, by the names it knows."""
 
     manifest: Manifest
     model: StoredPart
-    validation: StoredPart | None
-    reference: StoredPart | None
+    model_file: str = MODEL_FILE
+    external: Mapping[str, StoredPart] = field(default_factory=dict)
+    validation: StoredPart | None = None
+    reference: StoredPart | None = None
+    signing: StoredPart | None = None
+    signed_by: str = ""
 
     @property
     def parts(self) -> tuple[StoredPart, ...]:
         """The parts that are there, the model first."""
-        return tuple(part for part in (self.model, self.validation, self.reference) if part is not None)
+        parts = (self.model, *self.external.values(), self.validation, self.reference, self.signing)
+        return tuple(part for part in parts if part is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +101,63 @@ class Validation:
     golden: StoredPart | None
 
 
-def run_intake(path: Path, *, filename: str, workdir: Path, limits: SandboxLimits) -> Intake:
-    """Look whether the file at `path`, dropped under the name `filename`, is a well-formed drop.
+def run_intake(
+    dropped: Path | Mapping[str, Path],
+    *,
+    filename: str,
+    workdir: Path,
+    limits: SandboxLimits,
+    metadata: Mapping[str, str] | None = None,
+    signing: SigningPolicy | None = None,
+) -> Intake:
+    """Look whether a file that was dropped under the name `filename`, or a folder's files, are a well-formed drop.
 
-    `workdir` is an empty directory; a bundle is unpacked there, while a bare model stays where it is. Raises
-    DropRefusedError with a code and a sentence, or SandboxUnavailableError where no sandbox can be had or it was killed
-    from outside.
+    `dropped` is the file, or a folder's files by their names in it. `workdir` is an empty directory; a bundle is
+    unpacked there, while other files stay where they are. Raises DropRefusedError with a code and a sentence, or
+    SandboxUnavailableError where no sandbox can be had or it was killed from outside.
     """
-    work = IntakeTask(path=path.resolve(), filename=filename)
-    outcome = _ask(work, workdir, limits)
+    folder = {} if isinstance(dropped, Path) else {name: path.resolve() for name, path in dropped.items()}
+    path = dropped.resolve() if isinstance(dropped, Path) else None
+    work = IntakeTask(
+        path=path,
+        filename=filename,
+        folder=folder,
+        metadata=dict(metadata or {}),
+        signing=signing or SigningPolicy(),
+    )
+    outcome = _accepted(_ask(work, workdir, limits))
+    parts: dict[FileRole, dict[str, StoredPart]] = {role: {} for role in FileRole}
+    for taken in outcome.files:
+        at = folder.get(taken.file) if folder else path if not taken.file else _in_workdir(workdir, taken.file)
+        if at is None:
+            raise DropRefusedError(RefusalCode.SANDBOX, "looking at the drop named a file that is not of the drop")
+        parts[taken.role][taken.name] = _part(at, limits.file_bytes)
+    if len(parts[FileRole.MODEL]) != 1:
+        raise DropRefusedError(RefusalCode.SANDBOX, "looking at the drop did not tell which file is the model")
+    ((model_file, model),) = parts[FileRole.MODEL].items()
+    return Intake(
+        manifest=outcome.manifest,
+        model=model,
+        model_file=model_file,
+        external=parts[FileRole.EXTERNAL],
+        validation=next(iter(parts[FileRole.VALIDATION].values()), None),
+        reference=next(iter(parts[FileRole.REFERENCE].values()), None),
+        signing=next(iter(parts[FileRole.SIGNING].values()), None),
+        signed_by=outcome.signed_by,
+    )
+
+
+def _in_workdir(workdir: Path, name: str) -> Path | None:
+    """A file of the working directory itself, by the name that the child gave it."""
+    return workdir / name if name == Path(name).name else None
+
+
+def read_manifest(path: Path, *, workdir: Path, limits: SandboxLimits) -> Manifest:
+    """Parse a folder's manifest. Raises as run_intake does."""
+    return _accepted(_ask(ManifestTask(path=path.resolve()), workdir, limits)).manifest
+
+
+def _accepted(outcome: "Answer | _Death") -> Accepted:
     if isinstance(outcome, _Death) and outcome.outcome is Outcome.ERROR:
         raise SandboxUnavailableError(f"looking at the drop {outcome.sentence}")
     if isinstance(outcome, _Death):
@@ -101,41 +166,40 @@ def run_intake(path: Path, *, filename: str, workdir: Path, limits: SandboxLimit
         raise DropRefusedError(outcome.code, outcome.message)
     if not isinstance(outcome, Accepted):
         raise DropRefusedError(RefusalCode.SANDBOX, "looking at the drop gave an answer of another form than was asked")
-    manifest = outcome.manifest
-    bare = filename.lower().endswith(".onnx")
-    size = limits.file_bytes
-    return Intake(
-        manifest=manifest,
-        model=_part(path if bare else workdir / MODEL_FILE, size),
-        validation=None if bare or manifest.validation is None else _part(workdir / VALIDATION_FILE, size),
-        reference=None if bare or manifest.reference is None else _part(workdir / REFERENCE_FILE, size),
-    )
+    return outcome
 
 
 def run_validation(
     *,
-    model: Path,
+    model: ModelFiles,
     validation: Path | None,
     reference: Path | None,
     manifest: Manifest,
     policy: ValidationPolicy,
     workdir: Path,
     limits: SandboxLimits,
+    champion: ModelFiles | None = None,
+    champion_version: int | None = None,
+    progress: Callable[[Stage], None] | None = None,
 ) -> Validation:
     """Validate a model. `workdir` is an empty directory; golden rows are left there.
+
+    `champion` is the version to compare with; `progress` is told each stage as it begins.
 
     A child that goes over a limit or crashes is a FAIL verdict `sandbox`, one that was killed by someone else or gives
     no answer that reads an ERROR verdict. Raises SandboxUnavailableError where no sandbox can be had.
     """
     started = time.monotonic()
     work = ValidateTask(
-        model=model.resolve(),
+        model=model,
         validation=validation.resolve() if validation else None,
         reference=reference.resolve() if reference else None,
         manifest=manifest,
         policy=policy,
+        champion=champion,
+        champion_version=champion_version,
     )
-    outcome = _ask(work, workdir, limits)
+    outcome = _ask(work, workdir, limits, progress)
     if isinstance(outcome, Validated):
         if not outcome.report.has_golden:
             return Validation(report=outcome.report, golden=None)
@@ -161,7 +225,12 @@ class _Death:
     sentence: str
 
 
-def _ask(work: IntakeTask | ValidateTask, workdir: Path, limits: SandboxLimits) -> Answer | _Death:
+def _ask(
+    work: IntakeTask | ManifestTask | ValidateTask,
+    workdir: Path,
+    limits: SandboxLimits,
+    progress: Callable[[Stage], None] | None = None,
+) -> Answer | _Death:
     request = Request(
         parent_pid=os.getpid(),
         limits=Limits(
@@ -178,6 +247,7 @@ def _ask(work: IntakeTask | ValidateTask, workdir: Path, limits: SandboxLimits) 
         workdir=workdir,
         wall_s=limits.wall_s,
         max_output_bytes=MAX_ANSWER_BYTES,
+        said=_telling(progress) if progress else None,
     )
     stage, answer = _read(ended)
     if answer is not None and ended.exit_code == 0:
@@ -188,6 +258,23 @@ def _ask(work: IntakeTask | ValidateTask, workdir: Path, limits: SandboxLimits) 
             f"it ended with code {ended.exit_code} and printed {excerpt(ended.errors[-300:])!r}"
         )
     return _death(ended, stage, limits)
+
+
+def _telling(progress: Callable[[Stage], None]) -> Callable[[bytes], None]:
+    """Passes on the stages in the child's output, as it comes."""
+    held = bytearray()
+
+    def said(chunk: bytes) -> None:
+        held.extend(chunk)
+        *lines, rest = held.split(b"\n")
+        held[:] = rest
+        for text in lines:
+            with contextlib.suppress(ValidationError):
+                line = LINE.validate_json(bytes(text), strict=True)
+                if isinstance(line, Progress):
+                    progress(line.stage)
+
+    return said
 
 
 def _read(ended: Ended) -> tuple[Stage, Answer | None]:

@@ -16,14 +16,14 @@ from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
 from shared.core.workdir import work_folder
 from shared.registry.documents import ModelVersion, ValidationSummary, VersionState, version_id
-from shared.registry.service import MAX_DROP_BYTES, RegistryService
+from shared.registry.service import RegistryService
 from shared.rollout.documents import automatic_command_id
-from shared.routing.plan import artifact_blob_name
+from shared.routing.plan import MAX_FILE_BYTES, artifact_blob_name
 from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
 from shared.validation.failures import MAX_FAILURES, SandboxUnavailableError, is_failure, last_error
 from shared.validation.report import ValidationReport
-from shared.validation.sandbox import SandboxLimits, Validation, run_validation
+from shared.validation.sandbox import ModelFiles, SandboxLimits, Validation, run_validation
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class ValidationService:
         except NotFoundError:
             _log.warning("version %s of %s does not exist and is not validated", message.version, message.model)
             return None
-        if version.state is not VersionState.REGISTERED:
+        if not version.state.is_undecided:
             return version
         try:
             return self._validate(version)
@@ -115,8 +115,9 @@ class ValidationService:
         now = self._clock.now()
 
         def begin(version: ModelVersion) -> bool:
-            if version.state is not VersionState.REGISTERED:
+            if not version.state.is_undecided:
                 return False
+            version.state = VersionState.VALIDATING
             version.attempts += 1
             version.attempted_at = now
             return True
@@ -135,7 +136,7 @@ class ValidationService:
         workdir = folder / "work"
         workdir.mkdir()
         return self._check_parts(
-            model=model,
+            model=ModelFiles(path=model.resolve(), name=version.model_file),
             validation=parts["validation"],
             reference=parts["reference"],
             manifest=version.manifest,
@@ -151,7 +152,7 @@ class ValidationService:
         info = self._blobs.info(BlobContainer.ARTIFACTS, name)
         if info is None:
             raise IntegrityError(f"artifact {name} is gone: restore it, or drop the model again")
-        found = self._blobs.download(BlobContainer.ARTIFACTS, name, path, etag=info.etag, max_bytes=MAX_DROP_BYTES)
+        found = self._blobs.download(BlobContainer.ARTIFACTS, name, path, etag=info.etag, max_bytes=MAX_FILE_BYTES)
         if found != digest:
             raise IntegrityError(f"artifact {name} holds bytes of digest {found}: it was changed after registration")
         return path
@@ -177,12 +178,13 @@ class ValidationService:
         )
 
         def decide(current: ModelVersion) -> bool:
-            if current.state is not VersionState.REGISTERED:
+            if not current.state.is_undecided:
                 return False
             current.state = VersionState.VALIDATED if report.accepted else VersionState.REJECTED
             current.decided_at = now
             current.validation = summary
             current.golden_digest = golden_digest
+            current.signature = report.signature
             current.record(f"version_{current.state}", now, version=current.version, **summary.model_dump(mode="json"))
             if report.accepted and rolls_out:
                 current.rollout_pending = True

@@ -65,8 +65,8 @@ class _Chain:
 
     def check_file(self) -> bool:
         self._begin(Stage.CHECKING)
-        path = self._work.model
-        if not self._add(checks.size(path.stat().st_size, self._work.policy)):
+        path = self._work.model.path
+        if not self._add(checks.size(self._work.model.size_bytes, self._work.policy)):
             return False
         try:
             return self._add(checks.operators(read_model(path)))
@@ -76,7 +76,7 @@ class _Chain:
     def load(self) -> bool:
         self._begin(Stage.LOADING)
         try:
-            self.model = load(self._work.model)
+            self.model = load(self._work.model.path)
         except ModelError as error:
             return self._add(checks.failed("load", str(error)))
         return self._add(checks.loads(self.model.signature))

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from shared.registry.manifest import Manifest
-from shared.registry.policy import ValidationPolicy
+from shared.registry.policy import SigningPolicy, ValidationPolicy
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, RefusalCode
 from shared.validation.report import ValidationReport
 
@@ -55,23 +55,53 @@ class Limits(_Wire):
     open_files: int
 
 
+class ModelFiles(_Wire):
+    """An ONNX file and the files that hold tensors of it, by the names that the model knows them by."""
+
+    path: Path
+    name: str = MODEL_FILE
+    external: dict[str, Path] = Field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(path.stat().st_size for path in (self.path, *self.external.values()))
+
+
 class IntakeTask(_Wire):
-    """Is the file `path`, dropped as `filename`, well formed? A bundle is unpacked into the working directory."""
+    """Is a drop well formed? A file `path`, dropped as `filename`, or the files of a folder by their names in it.
+
+    A bundle is unpacked into the working directory.
+    """
 
     task: Literal["intake"] = "intake"
-    path: Path
+    path: Path | None = None
     filename: str
+    folder: dict[str, Path] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """The dropped blob's own metadata."""
+    signing: SigningPolicy = SigningPolicy()
+
+
+class ManifestTask(_Wire):
+    """What does the manifest of a folder drop say? The file `path` is parsed and nothing else."""
+
+    task: Literal["manifest"] = "manifest"
+    path: Path
 
 
 class ValidateTask(_Wire):
     """Is the model fit to serve?"""
 
     task: Literal["validate"] = "validate"
-    model: Path
+    model: ModelFiles
     validation: Path | None
     reference: Path | None
     manifest: Manifest
     policy: ValidationPolicy
+    champion: ModelFiles | None = None
+    """The version to compare with, which was validated before."""
+    champion_version: int | None = None
 
 
 class Request(_Wire):
@@ -79,7 +109,7 @@ class Request(_Wire):
 
     parent_pid: int
     limits: Limits
-    work: Annotated[IntakeTask | ValidateTask, Field(discriminator="task")]
+    work: Annotated[IntakeTask | ManifestTask | ValidateTask, Field(discriminator="task")]
 
 
 class Progress(_Wire):
@@ -89,11 +119,36 @@ class Progress(_Wire):
     stage: Stage
 
 
+class FileRole(StrEnum):
+    """What a file of a drop is for."""
+
+    MODEL = "model"
+    EXTERNAL = "external"
+    """It holds tensors of the model; its name is the one that the model knows it by."""
+    VALIDATION = "validation"
+    REFERENCE = "reference"
+    SIGNING = "signing"
+
+
+class TakenFile(_Wire):
+    """A file of a well-formed drop. `file` is its name in the working directory, or in the folder that was dropped.
+
+    A bare model's own is empty: it is the drop itself.
+    """
+
+    role: FileRole
+    name: str
+    file: str
+
+
 class Accepted(_Wire):
-    """Intake's answer for a well-formed drop. The files that the manifest names are there, under their fixed names."""
+    """Intake's answer for a well-formed drop. The answer to a ManifestTask has no files."""
 
     kind: Literal["accepted"] = "accepted"
     manifest: Manifest
+    files: tuple[TakenFile, ...] = Field(default=(), max_length=1_000)
+    signed_by: str = ""
+    """The SHA-256 fingerprint (of the DER form) of the trusted key that the drop's signature verified under."""
 
 
 class Refused(_Wire):

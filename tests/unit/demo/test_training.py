@@ -16,7 +16,7 @@ from local.demo.training import INPUT, TRAFFIC_FILE, Entry
 from local.system import REPOSITORY
 from shared.core.verdict import Outcome
 from shared.validation.report import ValidationReport
-from shared.validation.sandbox import SandboxLimits, run_intake, run_validation
+from shared.validation.sandbox import ModelFiles, SandboxLimits, run_intake, run_validation
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def _report(bundle: Path, folder: Path) -> ValidationReport:
     assert intake.validation is not None
     assert intake.reference is not None
     return run_validation(
-        model=intake.model.path,
+        model=ModelFiles(path=intake.model.path),
         validation=intake.validation.path,
         reference=intake.reference.path,
         manifest=intake.manifest,

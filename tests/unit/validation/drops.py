@@ -18,7 +18,7 @@ from shared.registry.policy import ValidationPolicy
 from shared.validation.refusal import DropRefusedError
 from shared.validation.report import ValidationReport
 from shared.validation.validate import validate
-from shared.validation.wire import Stage, ValidateTask
+from shared.validation.wire import ModelFiles, Stage, ValidateTask
 
 LIMIT_BYTES = 64 * 1024 * 1024
 MANIFEST = b"task: classification\nvalidation: rows.npz\n"
@@ -183,7 +183,7 @@ def checked(
     if reference is not None:
         (folder / "reference").write_bytes(npz(reference))
     work = ValidateTask(
-        model=folder / "model",
+        model=ModelFiles(path=folder / "model"),
         validation=None if rows is None else folder / "rows",
         reference=None if reference is None else folder / "reference",
         manifest=Manifest.model_validate({"task": Task.CLASSIFICATION} | manifest),

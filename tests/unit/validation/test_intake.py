@@ -29,7 +29,7 @@ def taken(folder: Path, content: bytes, filename: str, *, file_bytes: int = LIMI
     (folder / "drop").write_bytes(content)
     (folder / "work").mkdir(exist_ok=True)
     task = IntakeTask(path=folder / "drop", filename=filename)
-    return take_in(task, workdir=folder / "work", file_bytes=file_bytes, begin=ignore)
+    return take_in(task, workdir=folder / "work", file_bytes=file_bytes, begin=ignore).manifest
 
 
 def refused(folder: Path, content: bytes, filename: str, *, file_bytes: int = LIMIT_BYTES) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from shared.core.verdict import Outcome
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.validation.refusal import DropRefusedError, RefusalCode
-from shared.validation.sandbox import Intake, SandboxLimits, Validation, run_intake, run_validation
+from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, Validation, run_intake, run_validation
 from tests.unit.validation.drops import (
     bundle,
     endless,
@@ -53,7 +53,7 @@ def validated(
         (folder / "rows").write_bytes(rows)
     (folder / "work").mkdir()
     return run_validation(
-        model=folder / "model",
+        model=ModelFiles(path=folder / "model"),
         validation=folder / "rows" if rows is not None else None,
         reference=None,
         manifest=CLASSIFIER,
@@ -87,7 +87,7 @@ def test_a_bundle_goes_through_intake_and_validation(tmp_path: Path) -> None:
 
     (tmp_path / "second").mkdir()
     validation = run_validation(
-        model=intake.model.path,
+        model=ModelFiles(path=intake.model.path),
         validation=intake.validation.path,
         reference=None,
         manifest=intake.manifest,

@@ -168,6 +168,38 @@ class FakeBlobs:
             raise ChangedMeanwhileError(name)
         return self.put(container, name, data, metadata or {})
 
+    def copy(self, source: BlobContainer, source_name: str, target: BlobContainer, name: str, *, etag: str) -> bool:
+        """See the port."""
+        self.fuse.before_call()
+        if (target, name) in self.held:
+            return False
+        blob = self.held.get((source, source_name))
+        if blob is None:
+            raise NotFoundError(source_name)
+        if blob.info.etag != etag:
+            raise ChangedMeanwhileError(source_name)
+        self.put(target, name, blob.data, {})
+        return True
+
+    def touch(self, container: BlobContainer, name: str) -> bool:
+        """See the port."""
+        self.fuse.before_call()
+        blob = self.held.get((container, name))
+        if blob is not None:
+            self.put(container, name, blob.data, blob.info.metadata)
+        return blob is not None
+
+    def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
+        """See the port."""
+        self.fuse.before_call()
+        blob = self.held.get((container, name))
+        if blob is None:
+            return False
+        if blob.info.etag != etag:
+            raise ChangedMeanwhileError(name)
+        del self.held[container, name]
+        return True
+
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
         """See the port."""
         self.fuse.before_call()

@@ -8,7 +8,8 @@ import pytest
 from shared.audit.chain import Problem
 from shared.audit.service import AuditService
 from shared.core.errors import IntegrityError, NotFoundError
-from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registration.documents import Drop
+from shared.registry.documents import Model, ModelVersion
 from shared.rollout.documents import Endpoint
 from shared.store.aggregate import Aggregate
 from shared.store.ports import BlobContainer, Container, Page
@@ -56,7 +57,7 @@ def test_a_registration_at_any_moment_of_a_verification_is_no_problem() -> None:
 
         def register(world: World = world) -> None:
             world.blobs.put(BlobContainer.INCOMING, f"{MODEL}/other.onnx", b"two", {})
-            world.registry.register(f"{MODEL}/other.onnx")
+            world.registration.register(f"{MODEL}/other.onnx")
 
         watched.before[at] = register
         assert AuditService(watched, KINDS).verify().problems == [], at
@@ -66,7 +67,7 @@ def test_a_registration_at_any_moment_of_a_verification_is_no_problem() -> None:
 def test_a_registration_that_begins_while_its_own_stream_is_verified_is_no_problem() -> None:
     world = World()
     watched = Watched(world)
-    watched.before[2] = lambda: world.registry.register(world.drop("one"))
+    watched.before[2] = lambda: world.registration.register(world.drop("one"))
     assert AuditService(watched, KINDS).verify(f"model:{MODEL}").problems == []
 
 
@@ -143,7 +144,7 @@ def test_one_streams_verification_reads_its_partitions_alone(kind: str) -> None:
 
 def test_a_drops_verification_reads_no_other_stream_and_no_endpoint() -> None:
     world = worked()
-    (drop,) = world.registry.drops(MODEL).items
+    (drop,) = world.registration.drops(MODEL).items
     watched = Watched(world)
     found = AuditService(watched, KINDS).verify(drop.stream)
     assert (found.verified, found.streams, found.events) == (True, 1, len(world.audit.events(drop.stream)))

@@ -8,7 +8,8 @@ import pytest
 from shared.core.errors import ConflictError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVersion
-from shared.registry.documents import DropState, VersionState
+from shared.registration.documents import DropState
+from shared.registry.documents import VersionState
 from shared.registry.policy import Policy, RolloutPolicy, Stage, ValidationPolicy
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.machine import RolloutState
@@ -36,7 +37,7 @@ def outcome_of(world: World) -> dict[str, Any]:
     endpoint = world.endpoint()
     return {
         "versions": {v.version: (v.digest, v.state) for v in world.registry.versions(MODEL).items},
-        "drops": sorted((d.blob, d.state, d.version) for d in world.registry.drops(MODEL).items),
+        "drops": sorted((d.blob, d.state, d.version) for d in world.registration.drops(MODEL).items),
         "stable": world.stable,
         "rollouts": sorted((r.rollout_id, r.state) for r in world.rollouts.rollouts(ENDPOINT)),
         "verified": world.audit.verify().verified,
@@ -160,7 +161,7 @@ def test_the_same_bytes_dropped_under_two_names_are_one_version() -> None:
     world.event(world.drop("one", name="again.onnx"))
     world.run(seconds=10)
     assert [v.version for v in world.registry.versions(MODEL).items] == [1]
-    assert {(d.blob, d.version) for d in world.registry.drops(MODEL).items} == {
+    assert {(d.blob, d.version) for d in world.registration.drops(MODEL).items} == {
         ("digits/one.onnx", 1),
         ("digits/again.onnx", 1),
     }
@@ -179,7 +180,7 @@ def test_a_refused_drop_is_recorded_with_its_reason_and_nothing_is_registered() 
     world = World()
     world.event(world.drop("bad"))
     world.run(seconds=5)
-    (drop,) = world.registry.drops(MODEL).items
+    (drop,) = world.registration.drops(MODEL).items
     assert (drop.state, drop.code) == (DropState.REFUSED, "not_onnx")
     assert "not an ONNX model" in drop.reason
     assert not world.registry.versions(MODEL).items
@@ -202,7 +203,7 @@ def test_a_refused_drop_is_recorded_with_its_reason_and_nothing_is_registered() 
 def test_a_drop_at_a_wrong_place_is_refused_with_a_code(blob: str, code: str) -> None:
     world = World()
     world.blobs.put(BlobContainer.INCOMING, blob, b"one", {})
-    drop = world.registry.register(blob)
+    drop = world.registration.register(blob)
     assert drop is not None
     assert (drop.state, drop.code) == (DropState.REFUSED, code)
 
@@ -352,7 +353,7 @@ def test_a_version_that_was_started_by_hand_is_not_started_again_by_policy(end: 
     world.event(world.drop("one", name="one.onnx"))
     world.run(seconds=30)
     world.queues.loses = lambda: True
-    world.registry.register(world.drop("two", name="two.onnx"))
+    world.registration.register(world.drop("two", name="two.onnx"))
     world.validation.validate(ValidateVersion(model=MODEL, version=2))
     world.queues.loses = lambda: False
     by_hand(world, CommandKind.START, "start-by-hand", 2)
@@ -397,7 +398,7 @@ def test_the_sweep_asks_once_for_what_waits_and_again_only_after_its_grace() -> 
     world = World()
     world.put_policy(QUICK)
     world.queues.loses = lambda: True
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     world.validation.validate(ValidateVersion(model=MODEL, version=1))
     world.queues.loses = lambda: False
     asked = []

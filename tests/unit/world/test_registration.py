@@ -11,9 +11,10 @@ from shared.core.errors import IntegrityError, InvalidInputError, UnavailableErr
 from shared.core.ids import VersionNumber
 from shared.core.messages import Queue, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
-from shared.registry.documents import Drop, DropState, Model, ModelVersion, VersionState
+from shared.registration.documents import Drop, DropState
+from shared.registration.service import RegistrationService
+from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.registry.manifest import Manifest, Task
-from shared.registry.service import RegistryService
 from shared.store.documents import MAX_DOCUMENT_BYTES
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
@@ -31,9 +32,9 @@ KILLED = "validation was killed from outside while loading the model"
 
 def registry_of(
     world: World, *, intake: Callable[..., Intake] = _intake, blobs: BlobStore | None = None
-) -> RegistryService:
+) -> RegistrationService:
     outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
-    return RegistryService(
+    return RegistrationService(
         models=Repository(Model, world.documents, outbox),
         versions=Repository(ModelVersion, world.documents, outbox),
         drops=Repository(Drop, world.documents, outbox),
@@ -57,7 +58,7 @@ def validation_of(world: World, check: Callable[..., Validation]) -> ValidationS
 
 
 def the_drop(world: World) -> Drop:
-    (drop,) = world.registry.drops(MODEL).items
+    (drop,) = world.registration.drops(MODEL).items
     return drop
 
 
@@ -95,7 +96,7 @@ def test_a_version_that_cannot_be_stored_is_refused_and_burns_no_number(paramete
     assert drop is not None
     assert (drop.state, drop.code) == (DropState.REFUSED, "unstorable")
     assert not [name for container, name in world.blobs.held if container is BlobContainer.ARTIFACTS]
-    good = world.registry.register(world.drop("two"))
+    good = world.registration.register(world.drop("two"))
     assert good is not None
     assert good.version == 1
 
@@ -126,7 +127,7 @@ def test_an_outage_never_uses_up_a_drops_attempts() -> None:
     for _ in range(20):
         with pytest.raises(UnavailableError):
             registry.register(blob)
-    world.registry.register(blob)
+    world.registration.register(blob)
     assert (the_drop(world).state, the_drop(world).failures) == (DropState.REGISTERED, 0)
 
 
@@ -137,7 +138,7 @@ def test_a_host_that_is_killed_thirty_times_uses_up_no_attempts() -> None:
     for _ in range(30):
         with pytest.raises(Killed):
             dying.register(blob)
-    world.registry.register(blob)
+    world.registration.register(blob)
     assert (the_drop(world).state, the_drop(world).attempts) == (DropState.REGISTERED, 31)
 
     def check(**_: object) -> Validation:
@@ -176,7 +177,7 @@ def test_dropping_the_same_bytes_again_restores_a_lost_artifact() -> None:
     lost = world.blobs.held.pop(key)
     with pytest.raises(IntegrityError, match="drop the model again"):
         world.validation.validate(FIRST)
-    again = world.registry.register(world.drop("one", name="again.onnx"))
+    again = world.registration.register(world.drop("one", name="again.onnx"))
     assert again is not None
     assert again.version == 1
     assert world.blobs.held[key].data == lost.data
@@ -186,7 +187,7 @@ def test_dropping_the_same_bytes_again_restores_a_lost_artifact() -> None:
 
 def test_a_validation_killed_from_outside_is_tried_again() -> None:
     world = World()
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     with pytest.raises(UnavailableError, match="killed from outside"):
         validation_of(world, killed_from_outside).validate(FIRST)
     assert (the_version(world).state, the_version(world).failures) == (VersionState.REGISTERED, 1)
@@ -196,7 +197,7 @@ def test_a_validation_killed_from_outside_is_tried_again() -> None:
 
 def test_a_validation_killed_from_outside_each_time_ends_with_the_reason() -> None:
     world = World()
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     dying = validation_of(world, killed_from_outside)
     for _ in range(5):
         with contextlib.suppress(UnavailableError):
@@ -209,7 +210,7 @@ def test_a_validation_killed_from_outside_each_time_ends_with_the_reason() -> No
 
 def test_a_bug_of_ours_while_validating_is_raised_and_ends_at_last() -> None:
     world = World()
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     calls: list[object] = []
 
     def check(**parts: object) -> Validation:
@@ -275,10 +276,10 @@ def test_a_drop_whose_blob_goes_before_its_registration_ends_is_ended_by_the_swe
     world.sweep.sweep()
     assert the_drop(world).state is DropState.RECEIVED, "within its grace"
     world.run(seconds=300)
-    ended = [drop for drop in world.registry.drops(MODEL).items if drop.state is DropState.REFUSED]
+    ended = [drop for drop in world.registration.drops(MODEL).items if drop.state is DropState.REFUSED]
     assert [(drop.code, how in drop.reason) for drop in ended] == [("gone", True)]
-    assert len(world.registry.drops(MODEL).items) == (1 if how == "deleted" else 2)
-    assert {drop.state for drop in world.registry.drops(MODEL).items} <= {DropState.REFUSED, DropState.REGISTERED}
+    assert len(world.registration.drops(MODEL).items) == (1 if how == "deleted" else 2)
+    assert {drop.state for drop in world.registration.drops(MODEL).items} <= {DropState.REFUSED, DropState.REGISTERED}
 
 
 def test_a_drop_whose_blob_is_there_is_not_ended_however_old() -> None:
@@ -287,7 +288,7 @@ def test_a_drop_whose_blob_is_there_is_not_ended_however_old() -> None:
     with pytest.raises(Killed):
         registry_of(world, intake=failing(Killed())).register(blob)
     world.clock.pass_s(1_000_000)
-    assert [message.blob for message in world.registry.missed_drops(GRACE)] == [blob]
+    assert [message.blob for message in world.registration.missed_drops(GRACE)] == [blob]
     assert the_drop(world).state is DropState.RECEIVED
 
 
@@ -306,7 +307,7 @@ def test_while_nobody_registers_the_sweep_asks_for_a_drop_once_a_grace() -> None
 
 def test_while_nobody_validates_the_sweep_asks_for_a_version_once_a_grace() -> None:
     world = World()
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     world.queues.messages.clear()
     asked = []
     for _ in range(8):
@@ -318,7 +319,7 @@ def test_while_nobody_validates_the_sweep_asks_for_a_version_once_a_grace() -> N
 
 def test_of_two_sweeps_that_meet_one_asks() -> None:
     world = World()
-    world.registry.register(world.drop("one"))
+    world.registration.register(world.drop("one"))
     world.clock.pass_s(100)
     other: list[ValidateVersion] = []
 

@@ -16,7 +16,9 @@ from shared.core.canonical import digest_of_bytes
 from shared.core.ids import Digest, EndpointName, ModelName
 from shared.core.messages import Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
-from shared.registry.documents import Drop, Model, ModelVersion
+from shared.registration.documents import Drop
+from shared.registration.service import RegistrationService
+from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import Policy
 from shared.registry.service import RegistryService
@@ -32,7 +34,7 @@ from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts, Window, window_blob_name
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
-from shared.validation.sandbox import Intake, SandboxLimits, StoredPart, Validation
+from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
 from tests.unit.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
 
@@ -103,7 +105,8 @@ class World:
         models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
         endpoints = repository(Endpoint)
         limits = SandboxLimits()
-        self.registry = RegistryService(
+        self.registry = RegistryService(models=models, versions=versions, clock=self.clock)
+        self.registration = RegistrationService(
             models=models,
             versions=versions,
             drops=drops,
@@ -134,6 +137,7 @@ class World:
             outboxes=(models, versions, drops, endpoints),
             versions=versions,
             registry=self.registry,
+            registration=self.registration,
             rollouts=self.rollouts,
             queues=self.queues,
             clock=self.clock,
@@ -154,7 +158,7 @@ class World:
         """What the functions do with a message."""
         match queue:
             case Queue.REGISTRATIONS:
-                self.registry.register(RegisterDrop.model_validate_json(body).blob)
+                self.registration.register(RegisterDrop.model_validate_json(body).blob)
             case Queue.VALIDATIONS:
                 self.validation.validate(ValidateVersion.model_validate_json(body))
             case Queue.ROLLOUT_COMMANDS:
@@ -218,7 +222,7 @@ def _intake(path: Path, *, filename: str, workdir: Path, **_: object) -> Intake:
     return Intake(manifest=Manifest(task=Task.CLASSIFICATION), model=part, validation=None, reference=None)
 
 
-def _validation(*, model: Path, **_: object) -> Validation:
-    outcome = Outcome.FAIL if b"worse" in model.read_bytes() else Outcome.PASS
+def _validation(*, model: ModelFiles, **_: object) -> Validation:
+    outcome = Outcome.FAIL if b"worse" in model.path.read_bytes() else Outcome.PASS
     verdict = Verdict(check="accuracy", outcome=outcome, sentence=f"the stand-in says {outcome}", n=100)
     return Validation(report=ValidationReport(outcome=outcome, verdicts=(verdict,)), golden=None)

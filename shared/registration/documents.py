@@ -1,0 +1,89 @@
+"""The registration's document: a drop, and what became of it."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.core.canonical import digest_of_bytes
+from shared.store.aggregate import Aggregate
+from shared.store.ports import Container
+
+NO_MODEL = "-"
+"""The partition of drops whose path does not name a model."""
+
+
+class DropState(StrEnum):
+    """What became of a drop."""
+
+    RECEIVED = "received"
+    """Seen; its registration has begun and not ended."""
+    WAITING = "waiting"
+    """A folder that is not complete yet: `waiting_for` says what it lacks."""
+    REGISTERED = "registered"
+    REFUSED = "refused"
+
+
+class SeenFile(BaseModel):
+    """A file of a folder drop that was read: its content (ETag) and the SHA-256 of that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    etag: str
+    digest: str
+
+
+class Drop(Aggregate):
+    """What was dropped: a blob in one state of its content (its ETag), or a folder of blobs.
+
+    A folder `<model>/<folder>/` is one drop for good; `etag` is that of its manifest when it was last looked at, and
+    what is put into it after its end opens it again.
+    """
+
+    container: ClassVar[Container] = Container.MODELS
+
+    id: str
+    kind: Literal["drop"] = "drop"
+    model: str
+    blob: str
+    etag: str
+    state: DropState = DropState.RECEIVED
+    code: str = ""
+    reason: str = ""
+    waiting_for: list[str] = Field(default_factory=list)
+    """What a folder lacks, in words."""
+    listing: str = ""
+    """A digest of a folder's names and ETags when it was last looked at."""
+    files: dict[str, SeenFile] = Field(default_factory=dict)
+    """What a waiting folder's files were found to hold, so that none is read twice."""
+    version: int | None = None
+    seen_at: AwareDatetime
+    attempts: int = 0
+    """How often its registration was begun."""
+    attempted_at: AwareDatetime
+    """When its registration was last begun, or was first found wanting."""
+    failures: int = 0
+    """How many attempts ended in an error that was not an outage. An attempt whose process was killed is none."""
+    last_error: str = ""
+    asked_at: AwareDatetime | None = None
+    """When the sweep last asked for its registration."""
+
+    @property
+    def stream(self) -> str:
+        """The name of its audit stream."""
+        return f"drop:{self.id.removeprefix('drop-')}"
+
+    @property
+    def partition(self) -> str:
+        """Its container's partition key."""
+        return self.model
+
+    def is_overdue(self, now: datetime, grace: timedelta) -> bool:
+        """Whether neither an attempt nor a message for one is so recent that it may still come to something."""
+        return now - max(at for at in (self.attempted_at, self.asked_at) if at) > grace
+
+
+def drop_id(blob: str, etag: str) -> str:
+    """The id of a drop's document: the same content at the same place is the same drop."""
+    return f"drop-{digest_of_bytes(f'{blob}\0{etag}'.encode())[:32]}"
