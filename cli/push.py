@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cli.upload import Dropped
 
 _FORMS = (".onnx", ".zip")
+_UNDECIDED = {"registered", "validating"}
 _POLL_S = 0.5
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 8 * 1024 * 1024
@@ -121,7 +122,7 @@ def _look(client: Client, model: ModelName, dropped: Dropped) -> dict[str, Json]
     if drop["state"] == "refused":
         return {"drop": drop}
     version = client.get("models", model, "versions", str(drop["version"]))
-    return None if version["state"] == "registered" else {"drop": drop, "version": version}
+    return None if version["state"] in _UNDECIDED else {"drop": drop, "version": version}
 
 
 def _exit_code(value: Json) -> ExitCode:

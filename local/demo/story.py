@@ -152,7 +152,7 @@ class Story:
 
         def decided() -> dict[str, Any] | None:
             version = next(v for v in self._admin.versions() if v["version"] == drop.version)
-            return None if version["state"] == "registered" else version
+            return None if version["state"] in {"registered", "validating"} else version
 
         version = self._wait(f"version {drop.version} to be validated", decided)
         drop.validation = version["validation"]

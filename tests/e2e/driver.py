@@ -100,7 +100,7 @@ class Driver:
         if drop["state"] == "refused":
             return drop
         version = self.versions().get(drop["version"])
-        if version is None or version["state"] == "registered":
+        if version is None or version["state"] in {"registered", "validating"}:
             return None
         if version["state"] == "validated":
             rollouts = [rollout for rollout in self.rollouts() if rollout["version"] == version["version"]]

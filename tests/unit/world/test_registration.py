@@ -190,7 +190,7 @@ def test_a_validation_killed_from_outside_is_tried_again() -> None:
     world.registration.register(world.drop("one"))
     with pytest.raises(UnavailableError, match="killed from outside"):
         validation_of(world, killed_from_outside).validate(FIRST)
-    assert (the_version(world).state, the_version(world).failures) == (VersionState.REGISTERED, 1)
+    assert (the_version(world).state, the_version(world).failures) == (VersionState.VALIDATING, 1)
     world.validation.validate(FIRST)
     assert the_version(world).state is VersionState.VALIDATED
 
