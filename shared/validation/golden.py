@@ -1,9 +1,15 @@
 """Golden rows: inputs with the outputs they gave, for the model server to replay before it lets a version serve.
 
-The file is JSON: `schema_version` (1), `rtol`, `atol` and `cases`; a case has `inputs` and `outputs`, lists of tensors
-with `name`, `datatype` (Open Inference Protocol V2's), `shape` and `data`, flat in row-major order. JSON has no word
-for numbers that are not finite: they stand as the strings "NaN", "Infinity" and "-Infinity". The same model and data
+The file is JSON: `schema_version` (2), `tolerances`, `runtime` and `cases`. A case has `inputs` and `outputs`, lists of
+tensors with `name`, `datatype` (Open Inference Protocol V2's), `shape` and `data`, flat in row-major order. JSON has no
+word for numbers that are not finite: they stand as the strings "NaN", "Infinity" and "-Infinity". `tolerances` maps
+the name of an output to its `rtol` and `atol`: such an output may differ from the recorded one by
+`atol + rtol * |recorded|`, NaN being equal to NaN and an infinity to itself. Outputs that it does not name must be
+equal. `runtime` is the text "onnxruntime 1.2.3", the runtime that gave the outputs. The same model, data and runtime
 give the same bytes.
+
+Version 1, which servers go on reading, has one `rtol` and `atol` for all outputs of real numbers in place of
+`tolerances`, and no `runtime`.
 """
 
 import json
