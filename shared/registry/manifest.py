@@ -4,6 +4,7 @@ What it claims is never believed: metrics are measured, and files are checked. R
 text is parsed in the sandbox only; importing this module loads none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -48,9 +49,11 @@ type _Parameter = Annotated[
 type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
-type _Path = Annotated[
-    str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,3}$")
-]
+_STEP = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_PATH = f"{_STEP}(/{_STEP}){{0,3}}"
+_MAX_PATH_LENGTH = 256
+type DropPath = Annotated[str, StringConstraints(max_length=_MAX_PATH_LENGTH, pattern=f"^{_PATH}$")]
+"""A file's name within a drop: plain names, up to three directories deep."""
 type _Sha256 = Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 
 
@@ -101,7 +104,7 @@ class Manifest(BaseModel):
     """Columns of the validation data whose groups are compared for fairness. They need not be features."""
     tolerances: dict[_Key, Tolerance] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
     """How far each output may differ on another machine, where the default does not do."""
-    files: dict[_Path, _Sha256] = Field(default_factory=dict, max_length=1_000)
+    files: dict[DropPath, _Sha256] = Field(default_factory=dict, max_length=1_000)
     """Every other file of a folder drop, with the SHA-256 of its content. What makes a folder complete."""
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
     author: Annotated[str, StringConstraints(max_length=200)] = ""
@@ -127,6 +130,11 @@ class Manifest(BaseModel):
         if len(set(data)) != len(data):
             raise ValueError(f"{data[0]!r} is named as validation and as reference: use two files")
         return self
+
+
+def is_drop_path(name: str) -> bool:
+    """Whether a text is a name that a file of a drop may have."""
+    return len(name) <= _MAX_PATH_LENGTH and re.fullmatch(_PATH, name) is not None
 
 
 def parse_manifest(text: bytes) -> Manifest:
