@@ -115,7 +115,7 @@ class _Axis:
         cls, shown: Sequence[float], *, low: float | None, high: float | None, start: float, length: float
     ) -> "_Axis":
         least = low if low is not None else min([*shown, 0.0])
-        most = high if high is not None else max([*shown, least])
+        most = high if high is not None else max([*shown, 0.0])
         least, most = min([least, *shown]), max([most, *shown])
         if most - least < 1e-12:
             most = least + 1.0
