@@ -70,6 +70,17 @@ def pushed(value: Json) -> None:
         print_one(_verdicts((version["validation"] or {}).get("verdicts", [])))
 
 
+def validated(value: Json) -> None:
+    """What a validation on this machine found."""
+    if value["refusal"]:
+        print(f"refused ({value['refusal']['code']}): {value['refusal']['reason']}")
+        return
+    report = value["report"]
+    print_one(_verdicts(report["verdicts"]))
+    became = "would be validated" if value["accepted"] else "would be rejected"
+    print(f"{report['outcome']} in {report['duration_s']:.1f} s: a version like this {became}")
+
+
 def status(value: Json) -> RenderableType:
     """How one model stands, or all."""
     if "models" not in value:
