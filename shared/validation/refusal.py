@@ -57,6 +57,8 @@ class RefusalCode(StrEnum):
     """Looking at the drop went over a limit, or crashed the process that looked."""
     UNSTORABLE = "unstorable"
     """What the drop says of itself cannot be stored."""
+    ARCHIVED = "archived"
+    """Its content is that of a version that is archived for good."""
     GAVE_UP = "gave_up"
     """Registration failed too often, for the reason that the message ends in."""
 
