@@ -59,8 +59,8 @@ REFERENCES = (
         model=policy.Policy,
         intro=(
             "What the versions of a model must show before they serve, and how they come to serve. The release\n"
-            "manager sets it, not the drop: `slipway policy set MODEL FILE`, or `PUT /api/models/{model}/policy`. Every field\n"
-            "has a default, an unknown one is refused, and every change gets a number."
+            "manager sets it, not the drop: `slipway policy set MODEL FILE`, or `PUT /api/models/{model}/policy`.\n"
+            "Every field has a default, an unknown one is refused, and every change gets a number."
         ),
     ),
 )
