@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-_FORM = "use a public key on one of the curves P-256, P-384 and P-521 in PEM (BEGIN PUBLIC KEY)"
+_FORM = "use a key on one of the curves P-256, P-384 and P-521, in PEM (BEGIN PUBLIC KEY)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,7 @@ class TrustedKey:
             raise InvalidInputError(f"the public key cannot be read ({reason}): {_FORM}") from error
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise InvalidInputError(f"the public key is a {type(key).__name__.removeprefix('_')}: {_FORM}")
-        if _hash_of(key) is None:
-            raise InvalidInputError(f"the public key lies on the curve {key.curve.name}: {_FORM}")
+        hash_of(key)
         return cls.of(key)
 
     @classmethod
@@ -63,14 +62,25 @@ class TrustedKey:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA  # noqa: PLC0415
 
-        algorithm = _hash_of(self._key)
-        if algorithm is None:
-            return False
         try:
-            self._key.verify(signature, message, ECDSA(algorithm))
+            self._key.verify(signature, message, ECDSA(hash_of(self._key)))
         except InvalidSignature:
             return False
         return True
+
+
+def hash_of(key: "EllipticCurvePublicKey") -> "HashAlgorithm":
+    """The hash that goes with a key's curve. Raises InvalidInputError for a curve that is not taken."""
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+
+    by_curve: dict[str, HashAlgorithm] = {
+        "secp256r1": hashes.SHA256(),
+        "secp384r1": hashes.SHA384(),
+        "secp521r1": hashes.SHA512(),
+    }
+    if key.curve.name not in by_curve:
+        raise InvalidInputError(f"the key lies on the curve {key.curve.name}: {_FORM}")
+    return by_curve[key.curve.name]
 
 
 def read_keys(pems: Sequence[str]) -> tuple[list[TrustedKey], list[str]]:
@@ -90,14 +100,3 @@ def split_pems(text: str) -> list[str]:
     end = "-----END PUBLIC KEY-----"
     parts = text.split(end)[:-1]
     return [part[part.find("-----BEGIN") :].strip() + end + "\n" for part in parts]
-
-
-def _hash_of(key: "EllipticCurvePublicKey") -> "HashAlgorithm | None":
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-
-    by_curve: dict[str, HashAlgorithm] = {
-        "secp256r1": hashes.SHA256(),
-        "secp384r1": hashes.SHA384(),
-        "secp521r1": hashes.SHA512(),
-    }
-    return by_curve.get(key.curve.name)
