@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 
 from shared.core.verdict import Outcome, Verdict, joined
-from shared.validation import checks
+from shared.validation.checks import data as checks
 from shared.validation.datafile import Array, read_arrays
 from shared.validation.golden import NoGoldenRowsError, NotRepeatableError, golden_rows
 from shared.validation.graph import read_model

@@ -38,7 +38,15 @@ class Stage(StrEnum):
     READING_DATA = "reading the data files"
     LOADING = "loading the model"
     RUNNING = "running the model"
+    CHAMPION = "running the champion"
     MEASURING = "computing metrics"
+    REPEATING = "running the same rows again"
+    RUNNING_APART = "running rows apart and in a batch"
+    RUNNING_NAN = "running rows of NaN"
+    RUNNING_INFINITY = "running rows of infinities"
+    RUNNING_EXTREMES = "running rows of extreme values"
+    RUNNING_EMPTY = "running an empty batch"
+    TIMING = "measuring latency"
     GOLDEN = "making golden rows"
 
 
