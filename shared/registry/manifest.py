@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import yaml
 
 MANIFEST_NAME = "slipway.yaml"
+SIGNING_NAME = "model.sig"
+"""The signature file of a bundle or folder."""
+DATA_ENDINGS = (".npz", ".parquet", ".csv")
 MAX_MANIFEST_BYTES = 64 * 1024
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
@@ -81,12 +84,12 @@ class Manifest(BaseModel):
     task: Task = Field(strict=False)
     model: _FileName = "model.onnx"
     """The bundle's model, an ONNX file. Names are plain: no directories."""
-    validation: _FileName | None = None
-    """The data to measure the model on: an NPZ file with an array per graph input, and the labels."""
-    reference: _FileName | None = None
-    """What the features usually look like: an NPZ file with an array per graph input."""
+    validation: DropPath | None = None
+    """The data to measure the model on, as NPZ, Parquet or CSV: a column or array per graph input, and the labels."""
+    reference: DropPath | None = None
+    """What the features usually look like, in the same forms."""
     label: _Key = "label"
-    """The array of a data file that holds what the model should have predicted."""
+    """The column or array of a data file that holds what the model should have predicted."""
     prediction: _Key | None = None
     """The graph output to compare with the labels; without it the model's outputs tell."""
     probability: _Key | None = None
@@ -125,8 +128,8 @@ class Manifest(BaseModel):
             raise ValueError(f"the model is the file {self.model!r}: name an .onnx file")
         data = [name for name in (self.validation, self.reference) if name is not None]
         for name in data:
-            if not name.endswith(".npz"):
-                raise ValueError(f"{name!r} is not an .npz file: store the data with numpy.savez_compressed")
+            if not name.endswith(DATA_ENDINGS):
+                raise ValueError(f"{name!r} is no data file: use a name that ends in {', '.join(DATA_ENDINGS)}")
         if len(set(data)) != len(data):
             raise ValueError(f"{data[0]!r} is named as validation and as reference: use two files")
         return self

@@ -37,6 +37,22 @@ def read_arrays(path: Path, *, what: str, max_bytes: int) -> dict[str, Array]:
     return arrays
 
 
+def text_of(array: Array, *, name: str, what: str) -> Array:
+    """Text as an object array of `str`; other arrays as they are. Raises DropRefusedError where it is no Unicode."""
+    if array.dtype.kind not in "SU":
+        return array
+    values = array.ravel().tolist()
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values]
+        for text in texts:
+            text.encode()  # a lone surrogate is no Unicode
+    except UnicodeError as error:
+        raise _bad(f"the array {excerpt(name, 60)!r} of {what} holds text that is no Unicode: {error}") from error
+    result = np.empty(len(texts), dtype=object)
+    result[:] = texts
+    return result.reshape(array.shape)
+
+
 def _read_array(archive: Archive, member: str, what: str) -> Array:
     name = excerpt(member.removesuffix(_SUFFIX), 100)
     if not member.endswith(_SUFFIX) or member == _SUFFIX:

@@ -58,7 +58,7 @@ def test_all_but_the_task_may_be_left_out() -> None:
         (b"task: classification\nmodel: .onnx", "plain file name"),
         (b'task: classification\nmodel: "model.onnx\\n"', "plain file name"),
         (b"task: classification\nmodel: model.pkl", "name an .onnx file"),
-        (b"task: classification\nvalidation: rows.csv", "is not an .npz file"),
+        (b"task: classification\nvalidation: rows.pkl", "ends in .npz, .parquet, .csv"),
         (b"task: classification\nvalidation: a.npz\nreference: a.npz", "use two files"),
         (b"task: classification\nauthor: 7", "author is '7'"),
         (b"task: classification\nmetrics: {accuracy: .nan}", "metrics.accuracy is 'nan'"),
