@@ -2,8 +2,17 @@
 
 import azure.functions as func
 
-from functions import admin, registration, rollouts, sweeping, validation
+from functions import admin, aliases, alerts, dead_letters, registration, rollouts, sweeping, validation
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-for blueprint in (registration.bp, validation.bp, rollouts.bp, sweeping.bp, admin.bp):
+for blueprint in (
+    registration.bp,
+    validation.bp,
+    rollouts.bp,
+    sweeping.bp,
+    admin.bp,
+    aliases.bp,
+    dead_letters.bp,
+    alerts.bp,
+):
     app.register_functions(blueprint)

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
+from shared.alerts.documents import Alert
+from shared.alerts.service import AlertService
 from shared.audit.service import AuditService
 from shared.core.clock import SystemClock
 from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings
+from shared.deadletters.documents import DeadLetter
+from shared.deadletters.service import DeadLetterService
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
+from shared.registry.alias_service import AliasService
+from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.service import RegistryService
 from shared.rollout.documents import Endpoint
@@ -40,11 +46,14 @@ class Services:
     """What the functions call."""
 
     registry: RegistryService
+    aliases: AliasService
     registration: RegistrationService
     validation: ValidationService
     rollouts: RolloutService
     audit: AuditService
     sweep: SweepService
+    alerts: AlertService
+    dead_letters: DeadLetterService
     documents: DocumentStore
     blobs: BlobStore
 
@@ -68,21 +77,36 @@ def _composed(settings: Settings) -> Services:
         return Repository(kind, documents, outbox)
 
     models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
-    endpoints = repository(Endpoint)
+    endpoints, aliases = repository(Endpoint), repository(Alias)
+    alerts, letters = repository(Alert), repository(DeadLetter)
     limits = SandboxLimits()
-    registry = RegistryService(models=models, versions=versions, clock=clock)
+    registry = RegistryService(models=models, versions=versions, documents=documents, clock=clock)
+    alias_service = AliasService(aliases=aliases, registry=registry, documents=documents, clock=clock)
     registration = RegistrationService(
         models=models, versions=versions, drops=drops, blobs=blobs, clock=clock, limits=limits
     )
     rollouts = RolloutService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock)
+    alert_service = AlertService(alerts=alerts, clock=clock)
     return Services(
         registry=registry,
+        aliases=alias_service,
         registration=registration,
         validation=ValidationService(versions=versions, registry=registry, blobs=blobs, clock=clock, limits=limits),
         rollouts=rollouts,
-        audit=AuditService(documents, {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}),
+        audit=AuditService(
+            documents,
+            {
+                "model": Model,
+                "version": ModelVersion,
+                "drop": Drop,
+                "endpoint": Endpoint,
+                "alias": Alias,
+                "alert": Alert,
+                "dead_letter": DeadLetter,
+            },
+        ),
         sweep=SweepService(
-            outboxes=(models, versions, drops, endpoints),
+            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters),
             versions=versions,
             registry=registry,
             registration=registration,
@@ -91,6 +115,8 @@ def _composed(settings: Settings) -> Services:
             clock=clock,
             grace=timedelta(seconds=settings.sweep_grace_s),
         ),
+        alerts=alert_service,
+        dead_letters=DeadLetterService(letters=letters, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,
     )

@@ -3,6 +3,7 @@
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
+from functions._messages import handled, handled_drop
 from functions._services import services
 from shared.core.messages import Queue, RegisterDrop
 
@@ -15,11 +16,11 @@ bp = func.Blueprint()
 )
 def register(drop: blob.BlobClient) -> None:
     """Register a drop. Only a client is bound: a model's bytes never cross the trigger."""
-    services().registration.register(drop.blob_name)
+    handled_drop(drop.blob_name, lambda wanted: services().registration.register(wanted.blob))
 
 
 @bp.function_name("register_again")
 @bp.queue_trigger(arg_name="message", queue_name=Queue.REGISTRATIONS.value, connection="SlipwayStorage")
 def register_again(message: func.QueueMessage) -> None:
     """Register a drop whose event was lost."""
-    services().registration.register(RegisterDrop.model_validate_json(message.get_body()).blob)
+    handled(Queue.REGISTRATIONS, message, RegisterDrop, lambda wanted: services().registration.register(wanted.blob))

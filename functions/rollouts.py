@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import azure.functions as func
 
+from functions._messages import handled
 from functions._services import services
 from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
 from shared.core.messages import Queue, RolloutCommand, RolloutTick
@@ -18,14 +19,16 @@ _log = logging.getLogger(__name__)
 @bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_COMMANDS.value, connection="SlipwayStorage")
 def rollout_command(message: func.QueueMessage) -> None:
     """Carry out a rollout command."""
-    carry_out(services().rollouts.handle, RolloutCommand.model_validate_json(message.get_body()))
+    handled(
+        Queue.ROLLOUT_COMMANDS, message, RolloutCommand, lambda wanted: carry_out(services().rollouts.handle, wanted)
+    )
 
 
 @bp.function_name("rollout_tick")
 @bp.queue_trigger(arg_name="message", queue_name=Queue.ROLLOUT_TICKS.value, connection="SlipwayStorage")
 def rollout_tick(message: func.QueueMessage) -> None:
     """Look at a rollout's evidence."""
-    services().rollouts.tick(RolloutTick.model_validate_json(message.get_body()))
+    handled(Queue.ROLLOUT_TICKS, message, RolloutTick, services().rollouts.tick)
 
 
 def carry_out(handle: Callable[[RolloutCommand], object], command: RolloutCommand) -> None:

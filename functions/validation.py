@@ -2,6 +2,7 @@
 
 import azure.functions as func
 
+from functions._messages import handled
 from functions._services import services
 from shared.core.messages import Queue, ValidateVersion
 
@@ -12,4 +13,4 @@ bp = func.Blueprint()
 @bp.queue_trigger(arg_name="message", queue_name=Queue.VALIDATIONS.value, connection="SlipwayStorage")
 def validate(message: func.QueueMessage) -> None:
     """Validate a version."""
-    services().validation.validate(ValidateVersion.model_validate_json(message.get_body()))
+    handled(Queue.VALIDATIONS, message, ValidateVersion, services().validation.validate)

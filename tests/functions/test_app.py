@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from local.host.blobs import POISON_QUEUE
+from local.host.queues import poison_name
+from shared.core.messages import QUEUE_OF, Queue
+
 REPOSITORY = Path(__file__).parents[2]
 _INDEX = """
 import asyncio, json
@@ -55,6 +59,14 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "abort_rollout",
             "list_audit_events",
             "verify_audit",
+            *(f"dead_letter_{queue.name.lower()}" for queue in Queue),
+            "dead_letter_blob",
+            "settle_dead_letter_alerts",
+            "list_dead_letters",
+            "get_dead_letter",
+            "replay_dead_letter",
+            "discard_dead_letter",
+            "list_alerts",
         ]
     )
 
@@ -76,11 +88,13 @@ def test_only_health_answers_without_a_key(bindings: dict[str, list[dict[str, An
     assert set(levels.values()) == {"ANONYMOUS", "FUNCTION"}
 
 
-def test_every_queue_that_messages_travel_on_has_one_trigger(bindings: dict[str, list[dict[str, Any]]]) -> None:
-    from shared.core.messages import QUEUE_OF
-
+def test_every_queue_that_messages_travel_on_has_one_trigger_and_its_poison_queue_another(
+    bindings: dict[str, list[dict[str, Any]]],
+) -> None:
     triggers = [found[0]["queueName"] for found in bindings.values() if found[0]["type"] == "queueTrigger"]
-    assert sorted(triggers) == sorted(QUEUE_OF.values())
+    poison = [poison_name(queue) for queue in QUEUE_OF.values()]
+    assert sorted(triggers) == sorted([*QUEUE_OF.values(), *map(str, poison), POISON_QUEUE])
+    assert set(QUEUE_OF.values()) == set(Queue)
 
 
 def test_the_queues_carry_base64_as_the_senders_do() -> None:

@@ -1,0 +1,86 @@
+"""The queue edge: a message is read, handled, and, where that fails, its error is noted for people.
+
+The queue has a failed message tried again and keeps no reason; the note is where `slipway dead-letters` has it from. A
+message that cannot be read is a dead letter at once: it would fail each time in the same way.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import azure.functions as func
+from pydantic import BaseModel, ValidationError
+
+from functions._services import services
+from shared.core.errors import InvalidInputError, SlipwayError
+from shared.core.messages import Queue, RegisterDrop
+from shared.deadletters.documents import DeadLetter, body_of_drop
+
+_log = logging.getLogger(__name__)
+
+
+class DeadLetters(Protocol):
+    """What is told of a message's outcome."""
+
+    def keep(self, queue: str, body: bytes, *, message_id: str, error: BaseException) -> DeadLetter:
+        """Keep a message that is not to be tried again."""
+        ...
+
+    def note_failure(self, queue: str, body: bytes, error: BaseException) -> DeadLetter:
+        """Note the error of an attempt."""
+        ...
+
+    def succeeded(self, queue: str, body: bytes) -> None:
+        """Settle the letter of a message that succeeded."""
+        ...
+
+
+def handled[M: BaseModel](
+    queue: Queue, message: func.QueueMessage, kind: type[M], handle: Callable[[M], object]
+) -> None:
+    """Handle a message of a queue that carries `kind`. What `handle` raises is noted and raised again."""
+    handle_body(services().dead_letters, queue, message.get_body(), kind, handle, message_id=str(message.id))
+
+
+def handled_drop(blob: str, handle: Callable[[RegisterDrop], object]) -> None:
+    """Handle the event of a drop as the message that would have it registered."""
+    letters, body = services().dead_letters, body_of_drop(blob)
+    handle_body(letters, Queue.REGISTRATIONS, body, RegisterDrop, handle, message_id=f"blob:{blob}")
+
+
+def handle_body[M: BaseModel](
+    dead_letters: DeadLetters,
+    queue: Queue,
+    body: bytes,
+    kind: type[M],
+    handle: Callable[[M], object],
+    *,
+    message_id: str,
+) -> None:
+    """Handle a message's body."""
+    try:
+        message = kind.model_validate_json(body)
+    except ValidationError as error:
+        letter = dead_letters.keep(queue, body, message_id=message_id, error=_unreadable(queue, kind, error))
+        _log.error("a message of %s is kept as %s: %s", queue, letter.id, letter.reason)
+        return
+    try:
+        handle(message)
+    except Exception as error:
+        _tell(dead_letters.note_failure, queue, body, error)
+        raise
+    _tell(dead_letters.succeeded, queue, body)
+
+
+def _tell[**P](tell: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> None:
+    """Tell of an outcome. That it cannot be told changes nothing about the outcome."""
+    try:
+        tell(*arguments, **named)
+    except SlipwayError as error:
+        _log.warning("the outcome of a message is not noted: %s", error)
+
+
+def _unreadable(queue: Queue, kind: type[BaseModel], error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    return InvalidInputError(f"it is no {kind.__name__}, which {queue} carries: {where}: {first['msg']}")
