@@ -24,6 +24,11 @@ class DropState(StrEnum):
     REGISTERED = "registered"
     REFUSED = "refused"
 
+    @property
+    def is_end(self) -> bool:
+        """Whether it stays so until what was dropped changes."""
+        return self in {DropState.REGISTERED, DropState.REFUSED}
+
 
 class SeenFile(BaseModel):
     """A file of a folder drop that was read: its content (ETag) and the SHA-256 of that."""
@@ -32,6 +37,21 @@ class SeenFile(BaseModel):
 
     etag: str
     digest: str
+
+
+class DropOutcome(BaseModel):
+    """What a look at a drop came to. `files` and `named` are what it read of a folder; `digest` is of all it holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: DropState
+    code: str = ""
+    reason: str = ""
+    waiting_for: tuple[str, ...] = ()
+    version: int | None = None
+    digest: str | None = None
+    files: dict[str, SeenFile] = Field(default_factory=dict)
+    named: dict[str, str] | None = None
 
 
 class Drop(Aggregate):
@@ -56,7 +76,9 @@ class Drop(Aggregate):
     listing: str = ""
     """A digest of a folder's names and ETags when it was last looked at."""
     files: dict[str, SeenFile] = Field(default_factory=dict)
-    """What a waiting folder's files were found to hold, so that none is read twice."""
+    """What a folder's files were found to hold, so that waiting reads none twice."""
+    named: dict[str, str] | None = None
+    """The files that a folder's manifest names, with their SHA-256. None until that manifest was parsed."""
     version: int | None = None
     seen_at: AwareDatetime
     attempts: int = 0
@@ -78,6 +100,42 @@ class Drop(Aggregate):
     def partition(self) -> str:
         """Its container's partition key."""
         return self.model
+
+    def begin(self, now: datetime, *, listing: str = "", manifest_etag: str | None = None) -> None:
+        """Begin an attempt; for a folder with this listing, and with the ETag of the manifest in it."""
+        if self.state.is_end:
+            self.record("drop_opened_again", now, blob=self.blob, was=self.state, version=self.version)
+            self.code, self.reason, self.version = "", "", None
+            self.failures, self.last_error = 0, ""
+        if manifest_etag is not None and manifest_etag != self.etag:
+            self.etag, self.named = manifest_etag, None
+        self.state, self.listing = DropState.RECEIVED, listing
+        self.attempts += 1
+        self.attempted_at = now
+
+    def conclude(self, now: datetime, outcome: DropOutcome) -> None:
+        """End an attempt. The audit tells of waiting only where it waits for something else than before."""
+        waits_on = outcome.state is DropState.WAITING and list(outcome.waiting_for) == self.waiting_for
+        self.state, self.code, self.reason, self.version = outcome.state, outcome.code, outcome.reason, outcome.version
+        self.waiting_for, self.files, self.named = list(outcome.waiting_for), outcome.files, outcome.named
+        if outcome.state is DropState.WAITING:
+            if not waits_on:
+                self.record("drop_waiting", now, blob=self.blob, waiting_for=self.waiting_for)
+            return
+        self.record(
+            f"drop_{outcome.state}",
+            now,
+            blob=self.blob,
+            code=outcome.code,
+            reason=outcome.reason,
+            version=outcome.version,
+            digest=outcome.digest,
+        )
+
+    def fail(self, error: str) -> None:
+        """Note an attempt that ended in an error."""
+        self.failures += 1
+        self.last_error = error
 
     def is_overdue(self, now: datetime, grace: timedelta) -> bool:
         """Whether neither an attempt nor a message for one is so recent that it may still come to something."""

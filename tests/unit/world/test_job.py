@@ -193,7 +193,8 @@ def test_a_refused_drop_is_recorded_with_its_reason_and_nothing_is_registered() 
     [
         ("Digits/model.onnx", "bad_name"),
         ("no-folder.onnx", "bad_place"),
-        ("digits/deep/model.onnx", "bad_place"),
+        ("digits/.deep/model.onnx", "bad_place"),
+        ("Digits/folder/model.onnx", "bad_name"),
         ("digits//model.onnx", "bad_place"),
         ("../model.onnx", "bad_name"),
         ("digits/readme.txt", "unknown_form"),

@@ -79,11 +79,11 @@ def killed_from_outside(**_: object) -> Validation:
 
 
 def with_parameters(parameters: dict[str, int | str]) -> Callable[..., Intake]:
-    def intake(path: Path, *, filename: str, workdir: Path, **_: object) -> Intake:
+    def intake(path: Path, *, filename: str, **_: object) -> Intake:
         manifest = Manifest.model_construct(
             **(Manifest(task=Task.CLASSIFICATION).model_dump() | {"parameters": parameters})
         )
-        return dataclasses.replace(_intake(path, filename=filename, workdir=workdir), manifest=manifest)
+        return dataclasses.replace(_intake(path, filename=filename), manifest=manifest)
 
     return intake
 

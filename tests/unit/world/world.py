@@ -7,19 +7,21 @@ and the sweep runs. Only the sandbox is replaced by a stand-in, which reads a ve
 import contextlib
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from shared.audit.service import AuditService
 from shared.core.canonical import digest_of_bytes
+from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
 from shared.core.messages import Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.documents import Model, ModelVersion
-from shared.registry.manifest import Manifest, Task
+from shared.registry.manifest import Manifest, Task, parse_manifest
 from shared.registry.policy import Policy
 from shared.registry.service import RegistryService
 from shared.rollout.documents import ENDPOINT_ID, Endpoint
@@ -114,6 +116,7 @@ class World:
             clock=self.clock,
             limits=limits,
             intake=_intake,
+            parse_manifest=_parse_manifest,
         )
         self.rollouts = RolloutService(
             endpoints=endpoints,
@@ -213,13 +216,28 @@ class World:
         return self.rollouts.endpoint(ENDPOINT)
 
 
-def _intake(path: Path, *, filename: str, workdir: Path, **_: object) -> Intake:
-    content = path.read_bytes()
-    if content == b"bad":
+def _intake(dropped: Path | Mapping[str, Path], *, filename: str, **_: object) -> Intake:
+    path = dropped if isinstance(dropped, Path) else dropped["model.onnx"]
+    if path.read_bytes() == b"bad":
         raise DropRefusedError(RefusalCode.NOT_ONNX, f"{filename} is not an ONNX model")
-    (workdir / "model.onnx").write_bytes(content)
-    part = StoredPart(path=workdir / "model.onnx", digest=Digest(digest_of_bytes(content)), size_bytes=len(content))
-    return Intake(manifest=Manifest(task=Task.CLASSIFICATION), model=part, validation=None, reference=None)
+    files = {} if isinstance(dropped, Path) else {name: file for name, file in dropped.items() if name.endswith(".bin")}
+    return Intake(
+        manifest=Manifest(task=Task.CLASSIFICATION),
+        model=_part(path),
+        external={name: _part(file) for name, file in files.items()},
+    )
+
+
+def _part(path: Path) -> StoredPart:
+    content = path.read_bytes()
+    return StoredPart(path=path, digest=Digest(digest_of_bytes(content)), size_bytes=len(content))
+
+
+def _parse_manifest(path: Path, **_: object) -> Manifest:
+    try:
+        return parse_manifest(path.read_bytes())
+    except InvalidInputError as error:
+        raise DropRefusedError(RefusalCode.BAD_MANIFEST, str(error)) from error
 
 
 def _validation(*, model: ModelFiles, **_: object) -> Validation:
