@@ -101,6 +101,7 @@ def _composed(settings: Settings) -> Services:
                 "drop": Drop,
                 "endpoint": Endpoint,
                 "alias": Alias,
+                "alias": Alias,
                 "alert": Alert,
                 "dead_letter": DeadLetter,
             },

@@ -6,7 +6,7 @@ The queues carry base64 (host.json: messageEncoding), which the queue adapter an
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class Queue(StrEnum):
@@ -16,6 +16,7 @@ class Queue(StrEnum):
     VALIDATIONS = "validations"
     ROLLOUT_COMMANDS = "rollout-commands"
     ROLLOUT_TICKS = "rollout-ticks"
+    ALIAS_MOVES = "alias-moves"
 
 
 class _Message(BaseModel):
@@ -56,6 +57,8 @@ class RolloutCommand(_Message):
     rollout_id: str | None = None
     requested_by: str
     reason: str = ""
+    force: bool = False
+    """Whether START goes ahead although the version's signature breaks its callers. It then needs a reason."""
 
 
 class RolloutTick(_Message):
@@ -66,11 +69,28 @@ class RolloutTick(_Message):
     tick: int
 
 
-type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick
+class MoveAlias(_Message):
+    """Move an alias as a rollout calls for. Of an endpoint's moves of one alias the latest `generation` holds."""
+
+    model: str
+    alias: str
+    version: int | None
+    only_from: int | None = None
+    """Where given: the alias moves only if it names this version."""
+    generation: int
+    """The generation of the endpoint's plan that the rollout's step led to."""
+    rollout_id: str
+    at: AwareDatetime
+    """When the rollout took its step."""
+    reason: str = ""
+
+
+type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias
 
 QUEUE_OF: dict[type[_Message], Queue] = {
     RegisterDrop: Queue.REGISTRATIONS,
     ValidateVersion: Queue.VALIDATIONS,
     RolloutCommand: Queue.ROLLOUT_COMMANDS,
     RolloutTick: Queue.ROLLOUT_TICKS,
+    MoveAlias: Queue.ALIAS_MOVES,
 }

@@ -1,5 +1,6 @@
-"""The registry's documents: a model and its versions."""
+"""The registry's documents: a model, its versions and its policies."""
 
+import unicodedata
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,7 @@ from shared.registry.manifest import Manifest
 from shared.registry.policy import Policy
 from shared.registry.signature import Signature
 from shared.routing.plan import ArtifactFile, Signing
-from shared.store.aggregate import Aggregate
+from shared.store.aggregate import Aggregate, ArchiveEntry
 from shared.store.ports import Container
 
 MODEL_ID = "model"
@@ -26,6 +27,8 @@ class Model(Aggregate):
     kind: Literal["model"] = "model"
     model: str
     policy: Policy = Policy()
+    policy_version: int = 0
+    """Counts the policies that were set; 0 is the default one. The body of each is kept as a PolicyRecord."""
     latest_version: int = 0
     versions: dict[str, int] = Field(default_factory=dict)
     """The version number of each drop's digest."""
@@ -48,6 +51,35 @@ class Model(Aggregate):
         self.versions = {**self.versions, digest: self.latest_version}
         self.record("version_numbered", now, version=self.latest_version, digest=digest)
         return self.latest_version, True
+
+    def set_policy(self, policy: Policy, now: datetime, *, by: str) -> None:
+        """Make a policy the one in force, under the next number."""
+        self.policy = policy
+        self.policy_version += 1
+        record = PolicyRecord(
+            id=policy_id(self.policy_version),
+            model=self.model,
+            policy_version=self.policy_version,
+            policy=policy.model_dump(mode="json"),
+            by=by,
+            at=now,
+        )
+        self.archive(Container.MODELS, record.model_dump(mode="json"))
+        self.record("policy_set", now, policy_version=self.policy_version, policy=record.policy, by=by)
+
+
+class PolicyRecord(BaseModel):
+    """A policy as it was set, archived as a document. Its body is kept as it was: it is never read by later rules."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    kind: Literal["policy_version"] = "policy_version"
+    model: str
+    policy_version: int
+    policy: dict[str, Any]
+    by: str
+    at: AwareDatetime
 
 
 class VersionState(StrEnum):
@@ -77,6 +109,19 @@ class ValidationSummary(BaseModel):
     verdicts: list[Verdict]
     metrics: dict[str, float]
     report_blob: str
+    policy_version: int = 0
+    """The number of the policy that it was held against."""
+
+
+class Approval(BaseModel):
+    """That somebody agrees to a version's rollout. Who it was is a claim: all callers share the app's key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str
+    reason: str
+    at: AwareDatetime
+    command_id: str
 
 
 class ModelVersion(Aggregate):
@@ -122,8 +167,12 @@ class ModelVersion(Aggregate):
     asked_at: AwareDatetime | None = None
     """When the sweep last asked for what is missing: its validation, or the start of its rollout."""
     validation: ValidationSummary | None = None
+    approvals: list[Approval] = Field(default_factory=list)
     rollout_pending: bool = False
     """Whether a rollout was asked for by policy and has not been seen to begin."""
+    rollout_refused: str = ""
+    """Why policy will not start its rollout; it can still be started by command."""
+    archived_at: AwareDatetime | None = None
 
     @property
     def stream(self) -> str:
@@ -139,10 +188,35 @@ class ModelVersion(Aggregate):
         """Whether neither an attempt nor a message for one is so recent that it may still come to something."""
         return now - max(at for at in (self.attempted_at, self.asked_at) if at) > grace
 
+    @property
+    def author(self) -> str:
+        """Who made it, as its manifest says; empty where that says nothing."""
+        return self.manifest.author.strip()
+
+    def approvals_missing(self, wanted: int) -> int:
+        """How many approvals it lacks of those that its policy wants."""
+        return max(0, wanted - len(self.approvals))
+
+
+def policy_id(policy_version: int) -> str:
+    """The id of a policy's document: its order is the order of the numbers."""
+    return f"policy-{policy_version:09d}"
+
 
 def version_id(version: int) -> str:
     """The id of a version's document: its order is the order of the numbers."""
     return f"version-{version:09d}"
+
+
+def is_same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's: capitals, spaces around and Unicode's forms do not tell people apart."""
+    return _person(one) == _person(other)
+
+
+def waiting_records(aggregate: Aggregate, kind: str) -> list[dict[str, Any]]:
+    """The archived documents of a kind that are still in an aggregate's outbox, in the order of their making."""
+    entries = [entry.body for entry in aggregate.outbox if isinstance(entry, ArchiveEntry)]
+    return [body for body in entries if body.get("kind") == kind]
 
 
 def version_facts(version: ModelVersion) -> dict[str, Any]:
@@ -164,3 +238,7 @@ def version_facts(version: ModelVersion) -> dict[str, Any]:
             "manifest",
         },
     )
+
+
+def _person(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -1,23 +1,67 @@
-"""The registry: what is known of models and their versions, and the policies that hold for them."""
+"""The registry: what is known of models and their versions, the policies that hold for them, and who approved what."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from shared.core.clock import Clock
-from shared.core.errors import NotFoundError
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import ModelName, VersionNumber
-from shared.core.messages import ValidateVersion
-from shared.registry.documents import MODEL_ID, Model, ModelVersion, VersionState, version_id
+from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.registry.documents import (
+    MODEL_ID,
+    Approval,
+    Model,
+    ModelVersion,
+    VersionState,
+    is_same_person,
+    policy_id,
+    version_id,
+    waiting_records,
+)
 from shared.registry.policy import Policy
+from shared.rollout.documents import automatic_command_id
+from shared.store.ports import Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
+
+_SEARCHED_PAGES = 20
+"""Pages of versions that one search reads at most before it answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyPage:
+    """A page of a model's policies, oldest first, each as it was set; `continuation` is None on the last page."""
+
+    items: list[dict[str, Any]]
+    continuation: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve:
+    """Somebody approves a version. `by` is what the caller claims."""
+
+    model: ModelName
+    version: VersionNumber
+    by: str
+    reason: str
+    command_id: str
 
 
 class RegistryService:
-    """Finds models and versions; keeps policies."""
+    """Finds models and versions; keeps policies and approvals."""
 
-    def __init__(self, *, models: Repository[Model], versions: Repository[ModelVersion], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        models: Repository[Model],
+        versions: Repository[ModelVersion],
+        documents: DocumentStore,
+        clock: Clock,
+    ) -> None:
         self._models = models
         self._versions = versions
+        self._documents = documents
         self._clock = clock
 
     def model(self, name: str) -> Model:
@@ -31,19 +75,52 @@ class RegistryService:
         """A page of all models."""
         return self._models.page(continuation=continuation)
 
-    def put_policy(self, name: ModelName, policy: Policy, *, by: str) -> Model:
-        """Set a model's policy. The model comes to be where there is none; rollouts under way keep theirs."""
+    def put_policy(self, name: ModelName, policy: Policy, *, by: str, expected_version: int | None = None) -> Model:
+        """Set a model's policy, which gets the next number unless it is the one in force already.
+
+        The model comes to be where there is none; rollouts under way keep their policy. Raises ConflictError where the
+        policy in force has another number than `expected_version`.
+        """
         now = self._clock.now()
 
         def put(model: Model) -> bool:
-            if model.policy == policy:
+            if model.policy == policy and model.policy_version:
                 return False
-            model.policy = policy
-            model.record("policy_set", now, policy=policy.model_dump(mode="json"), by=by)
+            if expected_version is not None and model.policy_version != expected_version:
+                raise ConflictError(
+                    f"the policy of {name} has the number {model.policy_version}, and {expected_version} was expected: "
+                    "look at it again, and decide anew"
+                )
+            model.set_policy(policy, now, by=by)
             return True
 
         self._models.find_or_create(Model(model=name))
         return self._models.change(name, MODEL_ID, put)
+
+    def policies(self, name: str, continuation: str | None = None) -> PolicyPage:
+        """A page of a model's policies, in the order of their numbers. Raises NotFoundError."""
+        model = self.model(name)
+        page = self._documents.query(
+            Container.MODELS, partition=name, where={"kind": "policy_version"}, continuation=continuation
+        )
+        items = [stored.body for stored in page.items]
+        if page.continuation is None:
+            held = {body["id"] for body in items}
+            items += [body for body in waiting_records(model, "policy_version") if body["id"] not in held]
+        return PolicyPage(items=items, continuation=page.continuation)
+
+    def policy(self, name: str, policy_version: int) -> dict[str, Any]:
+        """A policy as it was set under a number. Raises NotFoundError."""
+        model = self.model(name)
+        stored = self._documents.get(Container.MODELS, name, policy_id(policy_version))
+        if stored:
+            return stored.body
+        for body in waiting_records(model, "policy_version"):
+            if body["policy_version"] == policy_version:
+                return body
+        raise NotFoundError(
+            f"policy {policy_version} of model {name!r}", hint=f"they are numbered 1 to {model.policy_version}"
+        )
 
     def version(self, name: str, number: VersionNumber) -> ModelVersion:
         """A version of a model. Raises NotFoundError."""
@@ -52,9 +129,81 @@ class RegistryService:
             raise NotFoundError(f"version {number} of model {name!r}")
         return found
 
-    def versions(self, name: str, continuation: str | None = None) -> AggregatePage[ModelVersion]:
-        """A page of a model's versions, in the order of their numbers."""
-        return self._versions.page(partition=name, continuation=continuation)
+    def versions(
+        self,
+        name: str,
+        continuation: str | None = None,
+        *,
+        matches: Callable[[ModelVersion], bool] | None = None,
+    ) -> AggregatePage[ModelVersion]:
+        """A page of a model's versions, in the order of their numbers; only those that match, if that is asked for.
+
+        A page of matches may be short or empty although more follow: its continuation tells.
+        """
+        for _ in range(_SEARCHED_PAGES):
+            page = self._versions.page(partition=name, continuation=continuation)
+            if matches is None:
+                return page
+            found = [version for version in page.items if matches(version)]
+            continuation = page.continuation
+            if found or continuation is None:
+                return AggregatePage(found, continuation)
+        return AggregatePage([], continuation)
+
+    def approve(self, command: Approve) -> ModelVersion:
+        """Note somebody's approval of a validated version, once a command and once a person.
+
+        The approval that completes those that policy wants starts the rollout that waits for it. Raises ConflictError
+        for the version's author, for somebody who approved it before, and for a version that is not validated.
+        """
+        if not command.by.strip():
+            raise InvalidInputError("an approval needs a name: say in `by` who approves")
+        wanted = self.model(command.model).policy.rollout.approvals
+        now = self._clock.now()
+
+        def approve(version: ModelVersion) -> bool:
+            if any(approval.command_id == command.command_id for approval in version.approvals):
+                return False
+            _check_may_approve(version, command.by)
+            missing_before = version.approvals_missing(wanted)
+            approval = Approval(by=command.by.strip(), reason=command.reason, at=now, command_id=command.command_id)
+            version.approvals = [*version.approvals, approval]
+            version.record("version_approved", now, version=version.version, **approval.model_dump(exclude={"at"}))
+            if version.rollout_pending and missing_before and not version.approvals_missing(wanted):
+                version.send(automatic_start(version, reason=f"approved by {len(version.approvals)}"))
+            return True
+
+        self.version(command.model, command.version)
+        return self._versions.change(command.model, version_id(command.version), approve)
+
+    def note_refused_start(self, version: ModelVersion, reason: str) -> None:
+        """Note that policy will not start a version's rollout."""
+        now = self._clock.now()
+
+        def note(current: ModelVersion) -> bool:
+            if current.rollout_refused == reason and not current.rollout_pending:
+                return False
+            current.rollout_pending = False
+            current.rollout_refused = reason
+            current.record("rollout_refused", now, version=current.version, reason=reason)
+            return True
+
+        self._versions.change(version.partition, version.id, note)
+
+    def mark_archived(self, name: str, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
+        """Take a version out of use for good. Whoever calls has seen to it that nothing uses it."""
+        now = self._clock.now()
+
+        def archive(version: ModelVersion) -> bool:
+            if version.state is VersionState.ARCHIVED:
+                return False
+            before, version.state = version.state, VersionState.ARCHIVED
+            version.archived_at = now
+            version.rollout_pending = False
+            version.record("version_archived", now, version=number, before=before, by=by, reason=reason)
+            return True
+
+        return self._versions.change(name, version_id(number), archive)
 
     def missed_validations(self, grace: timedelta) -> Iterator[ValidateVersion]:
         """A message for each version without a verdict whose validation has not begun or been asked for in `grace`."""
@@ -66,6 +215,31 @@ class RegistryService:
             noted = self._versions.change(version.partition, version.id, lambda current: _ask(current, now, grace))
             if noted.asked_at == now:
                 yield ValidateVersion(model=version.model, version=version.version)
+
+
+def automatic_start(version: ModelVersion, *, reason: str) -> RolloutCommand:
+    """The command that starts a version's rollout by policy."""
+    return RolloutCommand(
+        command=CommandKind.START,
+        command_id=automatic_command_id(version.model, version.version),
+        endpoint=version.model,
+        version=version.version,
+        requested_by="policy",
+        reason=reason,
+    )
+
+
+def _check_may_approve(version: ModelVersion, by: str) -> None:
+    if version.state is not VersionState.VALIDATED:
+        raise ConflictError(
+            f"version {version.version} of {version.model} is {version.state}: only a validated one can be approved"
+        )
+    if version.author and is_same_person(by, version.author):
+        raise ConflictError(
+            f"{by.strip()} is the author of version {version.version} of {version.model}: somebody else has to approve"
+        )
+    if any(is_same_person(by, approval.by) for approval in version.approvals):
+        raise ConflictError(f"{by.strip()} has approved version {version.version} of {version.model} already")
 
 
 def _ask(version: ModelVersion, now: datetime, grace: timedelta) -> bool:

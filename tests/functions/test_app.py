@@ -40,6 +40,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "validate",
             "rollout_command",
             "rollout_tick",
+            "move_alias",
             "sweep",
             "health",
             "list_models",

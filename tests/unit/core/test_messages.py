@@ -1,6 +1,7 @@
 """The queue messages: their wire form, their queues, and that each fits one message."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +11,7 @@ from shared.core.messages import (
     QUEUE_OF,
     CommandKind,
     Message,
+    MoveAlias,
     Queue,
     RegisterDrop,
     RolloutCommand,
@@ -29,6 +31,27 @@ WIRE: list[tuple[BaseModel, dict[str, Any]]] = [
             "version": 3,
             "rollout_id": None,
             "requested_by": "ann",
+            "reason": "",
+            "force": False,
+        },
+    ),
+    (
+        MoveAlias(
+            model="m",
+            alias="champion",
+            version=3,
+            generation=7,
+            rollout_id="r1",
+            at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        ),
+        {
+            "model": "m",
+            "alias": "champion",
+            "version": 3,
+            "only_from": None,
+            "generation": 7,
+            "rollout_id": "r1",
+            "at": "2026-01-02T03:04:05Z",
             "reason": "",
         },
     ),

@@ -16,10 +16,12 @@ from shared.audit.service import AuditService
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
-from shared.core.messages import Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
+from shared.core.messages import MoveAlias, Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
+from shared.registry.alias_service import AliasService
+from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest, Task, parse_manifest
 from shared.registry.policy import Policy
@@ -105,9 +107,10 @@ class World:
             return Repository(kind, self.documents, outbox)
 
         models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
-        endpoints = repository(Endpoint)
+        endpoints, aliases = repository(Endpoint), repository(Alias)
         limits = SandboxLimits()
-        self.registry = RegistryService(models=models, versions=versions, clock=self.clock)
+        self.registry = RegistryService(models=models, versions=versions, documents=self.documents, clock=self.clock)
+        self.aliases = AliasService(aliases=aliases, registry=self.registry, documents=self.documents, clock=self.clock)
         self.registration = RegistrationService(
             models=models,
             versions=versions,
@@ -134,10 +137,11 @@ class World:
             check=_validation,
         )
         self.audit = AuditService(
-            self.documents, {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}
+            self.documents,
+            {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint, "alias": Alias},
         )
         self.sweep = SweepService(
-            outboxes=(models, versions, drops, endpoints),
+            outboxes=(models, versions, drops, endpoints, aliases),
             versions=versions,
             registry=self.registry,
             registration=self.registration,
@@ -168,6 +172,8 @@ class World:
                 self.rollouts.handle(RolloutCommand.model_validate_json(body))
             case Queue.ROLLOUT_TICKS:
                 self.rollouts.tick(RolloutTick.model_validate_json(body))
+            case Queue.ALIAS_MOVES:
+                self.aliases.follow(MoveAlias.model_validate_json(body))
             case _:
                 raise AssertionError(queue)
 
