@@ -4,17 +4,15 @@ It reads its request, limits itself for good, and only then looks at the drop. I
 standard output: what it is doing, then what it found. Whatever the libraries print goes to standard error.
 """
 
-import ctypes
 import errno
 import os
-import resource
-import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic import BaseModel
 
+from shared.validation.confine import confine
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, excerpt
 from shared.validation.wire import (
     EXIT_MEMORY,
@@ -31,17 +29,15 @@ from shared.validation.wire import (
     ValidateTask,
 )
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_NICENESS = 5
-
 
 def main() -> None:
     """Carry out the request on standard input."""
     answer = _take_standard_output()
     try:
         request = Request.model_validate_json(sys.stdin.buffer.read())
-        confine(request.limits, request.parent_pid)
+        missing = confine(request.limits, request.parent_pid, readable=_files(request.work), writable=[Path.cwd()])
+        if missing:
+            sys.stderr.write(f"the sandbox lacks walls: {'; '.join(missing)}\n")
         _send(answer, _carry_out(request.work, request.limits, answer))
     except MemoryError:
         _exit(EXIT_MEMORY)
@@ -53,42 +49,6 @@ def main() -> None:
         _exit(EXIT_UNUSABLE)
     # Native libraries may crash or hang as they are taken down; the answer is out.
     _exit(0)
-
-
-def confine(limits: Limits, parent_pid: int) -> None:
-    """Limit this process for good: memory, CPU time, files; no core dump, no network where the system allows it.
-
-    It will be killed when the process that started it dies.
-    """
-    _leave_network()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        _exit(EXIT_UNUSABLE)
-    os.nice(_NICENESS)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, limits.memory_bytes)
-    # At the soft limit SIGXCPU ends the process, which says why; at the hard one SIGKILL.
-    _limit(resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 5)
-    _limit(resource.RLIMIT_FSIZE, limits.file_bytes)
-    _limit(resource.RLIMIT_NOFILE, limits.open_files)
-
-
-def _leave_network() -> None:
-    """Into a network namespace of its own, with nothing in it. Where the host forbids that, the network is in reach."""
-    try:
-        os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
-    except OSError:
-        return
-
-
-def _limit(kind: int, soft: int, hard: int | None = None) -> None:
-    """No higher than what holds already."""
-    _, ceiling = resource.getrlimit(kind)
-    wanted = soft if hard is None else hard
-    highest = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
-    resource.setrlimit(kind, (min(soft, highest), highest))
 
 
 def _carry_out(
@@ -109,6 +69,20 @@ def _carry_out(
         return take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin)
     except DropRefusedError as error:
         return Refused(code=error.code, message=excerpt(error, MAX_MESSAGE_LENGTH))
+
+
+def _files(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:
+    """The files that a task is about."""
+    match work:
+        case IntakeTask():
+            files = [work.path, *work.folder.values()]
+        case ManifestTask():
+            files = [work.path]
+        case ValidateTask():
+            models = [model for model in (work.model, work.champion) if model]
+            files = [path for model in models for path in (model.path, *model.external.values())]
+            files += [work.validation, work.reference]
+    return [path for path in files if path is not None]
 
 
 def _take_standard_output() -> int:

@@ -16,10 +16,11 @@ from shared.core.errors import UnavailableError
 from shared.validation.process import MAX_AT_ONCE, Ended, child_environment, run_child
 
 CONFINE = """
-import os, sys
-from shared.validation.child import confine
+import os, pathlib, sys
+from shared.validation.confine import confine
 from shared.validation.wire import Limits
-confine(Limits(memory_bytes=1 << 30, cpu_s=20, file_bytes=1000, open_files=16), os.getppid())
+limits = Limits(memory_bytes=1 << 30, cpu_s=20, file_bytes=1000, open_files=16)
+missing = confine(limits, os.getppid(), writable=[pathlib.Path.cwd()])
 """
 
 
@@ -187,7 +188,7 @@ def test_no_more_children_run_at_once_than_memory_is_there_for(tmp_path: Path) -
         ),
         ("kept = [open('/dev/null') for _ in range(30)]", 1, "Too many open files"),
         ("import resource; print(resource.getrlimit(resource.RLIMIT_CORE), file=sys.stderr)", 0, "(0, 0)"),
-        ("print(os.nice(0) >= 5, file=sys.stderr)", 0, "True"),
+        ("print(os.getpriority(os.PRIO_PROCESS, 0) >= 5, file=sys.stderr)", 0, "True"),
     ],
     ids=["memory", "file size", "open files", "no core dump", "nice"],
 )
