@@ -170,6 +170,8 @@ class ModelVersion(Aggregate):
     approvals: list[Approval] = Field(default_factory=list)
     rollout_pending: bool = False
     """Whether a rollout was asked for by policy and has not been seen to begin."""
+    altered: str = ""
+    """What of its stored parts is not what was registered any more, in a sentence. Such a version cannot roll out."""
     rollout_refused: str = ""
     """Why policy will not start its rollout; it can still be started by command."""
     archived_at: AwareDatetime | None = None
