@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import yaml
 
 MANIFEST_NAME = "slipway.yaml"
-SIGNING_NAME = "model.sig"
-"""The signature file of a bundle or folder."""
 DATA_ENDINGS = (".npz", ".parquet", ".csv")
 MAX_MANIFEST_BYTES = 64 * 1024
 _MAX_DEPTH = 8
@@ -141,29 +139,36 @@ def is_drop_path(name: str) -> bool:
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """Read a manifest from YAML. Raises InvalidInputError naming the first things wrong with it.
+    """Read a manifest from YAML. Raises InvalidInputError naming the first things wrong with it."""
+    return manifest_from(parse_mapping(text))
+
+
+def parse_mapping(text: bytes, *, name: str = MANIFEST_NAME, max_bytes: int = MAX_MANIFEST_BYTES) -> Mapping[Any, Any]:
+    """Read a mapping from the YAML of the file `name`. Raises InvalidInputError.
 
     Anchors and aliases are refused, for they let a small text grow without bound; so are repeated keys and deep
     nesting. For the sandbox: YAML from outside is parsed nowhere else.
     """
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise InvalidInputError(f"{MANIFEST_NAME} has {len(text)} bytes: at most {MAX_MANIFEST_BYTES} are read")
-    value = _load_yaml(text)
+    try:
+        value = _load_yaml(text, max_bytes)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name} {error}") from error
     if not isinstance(value, Mapping):
-        raise InvalidInputError(
-            f"{MANIFEST_NAME} holds no mapping: write `key: value` lines, such as `task: classification`"
-        )
-    return manifest_from(value)
+        raise InvalidInputError(f"{name} holds no mapping: write `key: value` lines, such as `task: classification`")
+    return value
 
 
-def manifest_from(value: Mapping[Any, Any]) -> Manifest:
-    """A manifest from its keys and values. Raises InvalidInputError naming the first things wrong with it."""
+def manifest_from(value: Mapping[Any, Any], *, source: str = MANIFEST_NAME) -> Manifest:
+    """A manifest from its keys and values, which came from `source`.
+
+    Raises InvalidInputError naming the first things wrong with it.
+    """
     try:
         return Manifest.model_validate(dict(value))
     except ValidationError as error:
         said = [_said(detail) for detail in error.errors(include_url=False)]
         more = f" (and {len(said) - 3} more)" if len(said) > 3 else ""
-        raise InvalidInputError(f"{MANIFEST_NAME}: {'; '.join(said[:3])}{more}") from error
+        raise InvalidInputError(f"{source}: {'; '.join(said[:3])}{more}") from error
 
 
 def _said(detail: ErrorDetails) -> str:
@@ -179,9 +184,12 @@ def _said(detail: ErrorDetails) -> str:
     return f"{key} is {str(detail['input'])[:100]!r}: {detail['msg'].removeprefix('Value error, ')}"
 
 
-def _load_yaml(text: bytes) -> object:
+def _load_yaml(text: bytes, max_bytes: int) -> object:
+    """What a text holds. Raises InvalidInputError with the words that follow the file's name."""
     import yaml  # noqa: PLC0415 - the functions process never loads a YAML parser
 
+    if len(text) > max_bytes:
+        raise InvalidInputError(f"has more than the {max_bytes} bytes that are read")
     try:
         decoded = text.decode("utf-8-sig")
         _refuse_growth(yaml.parse(decoded, Loader=yaml.SafeLoader))
@@ -190,9 +198,9 @@ def _load_yaml(text: bytes) -> object:
         _refuse_repeated_keys(root)
         return None if root is None else loader.construct_document(root)
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{MANIFEST_NAME} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise InvalidInputError(f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidInputError(f"{MANIFEST_NAME} is not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise InvalidInputError(f"is not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def _refuse_growth(events: "Iterable[yaml.Event]") -> None:
@@ -203,13 +211,13 @@ def _refuse_growth(events: "Iterable[yaml.Event]") -> None:
     for event in events:
         anchor = getattr(event, "anchor", None)
         if anchor is not None:
-            raise InvalidInputError(f"{MANIFEST_NAME} has an anchor or alias ({anchor[:40]!r}): write values out")
+            raise InvalidInputError(f"has an anchor or alias ({anchor[:40]!r}): write values out")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _MAX_DEPTH:
-            raise InvalidInputError(f"{MANIFEST_NAME} nests more than {_MAX_DEPTH} levels")
+            raise InvalidInputError(f"nests more than {_MAX_DEPTH} levels")
 
 
 def _refuse_repeated_keys(node: "yaml.Node | None") -> None:
@@ -218,9 +226,9 @@ def _refuse_repeated_keys(node: "yaml.Node | None") -> None:
     if isinstance(node, yaml.MappingNode):
         keys = Counter(str(key.value) for key, _ in node.value)
         for repeated in (key for key, count in keys.items() if count > 1):
-            raise InvalidInputError(f"{MANIFEST_NAME} has the key {repeated[:100]!r} twice: keep one")
+            raise InvalidInputError(f"has the key {repeated[:100]!r} twice: keep one")
         if "<<" in keys:
-            raise InvalidInputError(f"{MANIFEST_NAME} merges keys with '<<': write them out")
+            raise InvalidInputError("merges keys with '<<': write them out")
     if isinstance(node, yaml.CollectionNode):
         for child in node.value:
             for part in child if isinstance(child, tuple) else (child,):

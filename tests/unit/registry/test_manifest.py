@@ -83,7 +83,7 @@ def test_all_but_the_task_may_be_left_out() -> None:
         (b"", "holds no mapping"),
         (b"\xff\xfe", "is not UTF-8"),
         (b"PK\x03\x04\x00", "is not YAML"),
-        (b"description: " + b"x" * MAX_MANIFEST_BYTES, "at most 65536 are read"),
+        (b"description: " + b"x" * MAX_MANIFEST_BYTES, "more than the 65536 bytes that are read"),
         (b"task: classification\ntags: " + b"[" * 30_000, "nests more than 8 levels"),
         (b"task: classification\nparameters: {n: " + b"9" * 5_000 + b"}", "is not YAML"),
         (b"task: classification\ndescription: " + b"x" * 2_001, "at most 2000 characters"),
