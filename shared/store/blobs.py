@@ -9,9 +9,9 @@ handed out.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServic
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
 from shared.store.azure_errors import azure_errors, translated
+from shared.store.blob_rules import MARK, check_name, check_size, checked_metadata, named
 from shared.store.ports import Blob, BlobContainer, BlobInfo
 
 if TYPE_CHECKING:
@@ -50,21 +51,20 @@ CLIENT_OPTIONS: Mapping[str, Any] = {
 }
 
 _SERVICE = "blob storage"
-_MARK = "slipwaywrite"
 _READ_TRIES = 3
-_MAX_NAME_CHARS = 1024
-_MAX_METADATA_BYTES = 7 * 1024
-"""Azure's limit is 8 KB; the mark needs room."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
-_METADATA_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COPY_POLL_S = 1.0
+_COPY_POLLS = 600
+_IMMUTABLE = "BlobImmutable"
+"""How the codes begin that refuse a change of a blob under a policy or a legal hold."""
 
 
 class AzureBlobs:
     """The blob port on a storage account."""
 
-    def __init__(self, service: BlobServiceClient) -> None:
-        """Use a client made with CLIENT_OPTIONS."""
+    def __init__(self, service: BlobServiceClient, *, pause: Callable[[float], None] = time.sleep) -> None:
+        """Use a client made with CLIENT_OPTIONS. `pause` waits some seconds for a copy that storage is still at."""
         self._service = service
+        self._pause = pause
 
     @classmethod
     def from_connection_string(cls, connection_string: str) -> AzureBlobs:
@@ -103,7 +103,7 @@ class AzureBlobs:
         for _ in range(_READ_TRIES):
             try:
                 stream = client.download_blob(decompress=False)
-                _check_size(_named(container, name), stream.size, max_bytes)
+                check_size(named(container, name), stream.size, max_bytes)
                 return Blob(info=_info(name, stream.properties), data=stream.readall())
             except ResourceNotFoundError as error:
                 _require_container(error)
@@ -112,23 +112,23 @@ class AzureBlobs:
                 continue  # replaced between two of the download's requests
             except AzureError as error:
                 raise translated(_SERVICE, error) from error
-        raise UnavailableError(_SERVICE, f"{_named(container, name)} kept changing while it was read")
+        raise UnavailableError(_SERVICE, f"{named(container, name)} kept changing while it was read")
 
     def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
         """See BlobStore.download. Raises FileExistsError, and leaves the file alone, where `path` exists."""
         client = self._client(container, name)
-        named = _named(container, name)
+        what = named(container, name)
         try:
             with _new_file(path) as file:
-                return _copied(client, file, named, etag=etag, max_bytes=max_bytes)
+                return _copied(client, file, what, etag=etag, max_bytes=max_bytes)
         except ResourceModifiedError as error:
             # On an absent blob the condition is not met either.
             if self._properties(client) is None:
-                raise NotFoundError(named) from error
-            raise ChangedMeanwhileError(named) from error
+                raise NotFoundError(what) from error
+            raise ChangedMeanwhileError(what) from error
         except ResourceNotFoundError as error:
             _require_container(error)
-            raise NotFoundError(named) from error
+            raise NotFoundError(what) from error
         except AzureError as error:
             raise translated(_SERVICE, error) from error
 
@@ -138,16 +138,16 @@ class AzureBlobs:
         """See BlobStore.create."""
         client = self._client(container, name)
         marked = _marked(metadata)
-        if isinstance(source, Path) and self._properties(client) is not None:
+        if isinstance(source, Path) and self._settled(client) is not None:
             return False  # spares the upload of a large file
         try:
             _upload(client, source, marked, match_condition=MatchConditions.IfMissing)
         except AzureError as error:
             if not _met_another_state(error):
                 raise translated(_SERVICE, error) from error
-            standing = self._properties(client)
+            standing = self._settled(client)
             if standing is None:
-                raise UnavailableError(_SERVICE, f"{_named(container, name)} was removed meanwhile") from error
+                raise UnavailableError(_SERVICE, f"{named(container, name)} was removed meanwhile") from error
             return _is_marked(standing, marked)
         return True
 
@@ -174,7 +174,7 @@ class AzureBlobs:
                 raise translated(_SERVICE, error) from error
             standing = self._properties(client)
             if standing is None or not _is_marked(standing, marked):
-                raise ChangedMeanwhileError(_named(container, name)) from error
+                raise ChangedMeanwhileError(named(container, name)) from error
             return _info(name, standing)
         return BlobInfo(
             name=name,
@@ -185,46 +185,65 @@ class AzureBlobs:
         )
 
     def copy(self, source: BlobContainer, source_name: str, target: BlobContainer, name: str, *, etag: str) -> bool:
-        """See BlobStore.copy."""
+        """See BlobStore.copy. Storage copies within an account at once, or tells that it is still at it."""
         origin = self._client(source, source_name)
         client = self._client(target, name)
-        if self._properties(client) is not None:
+        if self._settled(client) is not None:
             return False
         marked = _marked(None)
         try:
-            client.start_copy_from_url(
-                origin.url,
-                metadata=marked,
-                source_etag=f'"{_etag(etag)}"',
-                source_match_condition=MatchConditions.IfNotModified,
-                match_condition=MatchConditions.IfMissing,
-            )
+            try:
+                client.start_copy_from_url(
+                    origin.url,
+                    metadata=marked,
+                    source_etag=f'"{_etag(etag)}"',
+                    source_match_condition=MatchConditions.IfNotModified,
+                    match_condition=MatchConditions.IfMissing,
+                )
+            except ResourceExistsError:
+                # Azurite takes the blocks that a dead upload left for a blob; a commit of others discards them.
+                if self._settled(client) is not None:
+                    raise
+                _copy_through(origin, client, marked, etag=etag)
         except AzureError as error:
-            standing = self._properties(client)
+            standing = self._settled(client)
             if standing is not None:
                 return _is_marked(standing, marked)
             found = self._properties(origin)
             if found is None:
-                raise NotFoundError(_named(source, source_name)) from error
+                raise NotFoundError(named(source, source_name)) from error
             if _etag(found.etag) != _etag(etag):
-                raise ChangedMeanwhileError(_named(source, source_name)) from error
+                raise ChangedMeanwhileError(named(source, source_name)) from error
             raise translated(_SERVICE, error) from error
-        return True
+        standing = self._settled(client, ours=marked)
+        if standing is None:
+            raise UnavailableError(_SERVICE, f"the copy to {named(target, name)} failed, or was removed meanwhile")
+        return _is_marked(standing, marked)
 
     def touch(self, container: BlobContainer, name: str) -> bool:
         """See BlobStore.touch."""
         client = self._client(container, name)
-        try:
+        for _ in range(_READ_TRIES):
             found = self._properties(client)
             if found is None:
                 return False
-            client.set_blob_metadata({**(found.metadata or {}), _MARK: uuid4().hex})
-        except ResourceNotFoundError as error:
-            _require_container(error)
-            return False
-        except AzureError as error:
-            raise translated(_SERVICE, error) from error
-        return True
+            try:
+                client.set_blob_metadata(
+                    {**(found.metadata or {}), MARK: uuid4().hex},
+                    etag=f'"{_etag(found.etag)}"',
+                    match_condition=MatchConditions.IfNotModified,
+                )
+            except ResourceNotFoundError as error:
+                _require_container(error)
+                return False
+            except ResourceModifiedError:
+                continue  # another writer's metadata is not to be undone
+            except AzureError as error:
+                if isinstance(error, HttpResponseError) and (_code(error) or "").startswith(_IMMUTABLE):
+                    return True
+                raise translated(_SERVICE, error) from error
+            return True
+        raise UnavailableError(_SERVICE, f"{named(container, name)} kept changing while it was touched")
 
     def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
         """See BlobStore.delete."""
@@ -237,7 +256,7 @@ class AzureBlobs:
         except ResourceModifiedError as error:
             if self._properties(client) is None:
                 return False
-            raise ChangedMeanwhileError(_named(container, name)) from error
+            raise ChangedMeanwhileError(named(container, name)) from error
         except AzureError as error:
             raise translated(_SERVICE, error) from error
         return True
@@ -250,7 +269,7 @@ class AzureBlobs:
                 yield _info(found.name, found)
 
     def _client(self, container: BlobContainer, name: str) -> BlobClient:
-        _check_name(name)
+        check_name(name)
         return self._service.get_blob_client(container.value, name)
 
     def _properties(self, client: BlobClient) -> BlobProperties | None:
@@ -261,6 +280,26 @@ class AzureBlobs:
             return None
         except AzureError as error:
             raise translated(_SERVICE, error) from error
+
+    def _settled(self, client: BlobClient, ours: Mapping[str, str] | None = None) -> BlobProperties | None:
+        """What stands under a name once a copy that is under way there has ended; None where nothing does.
+
+        A copy that failed leaves an empty blob, which is removed. One that is `ours` and does not end is broken off.
+        """
+        for _ in range(_COPY_POLLS):
+            found = self._properties(client)
+            status = found.copy.status if found else None
+            if found is None or status in {None, "success"}:
+                return found
+            if status == "pending":
+                self._pause(_COPY_POLL_S)
+            else:
+                with azure_errors(_SERVICE), suppress(ResourceNotFoundError, ResourceModifiedError):
+                    client.delete_blob(etag=f'"{_etag(found.etag)}"', match_condition=MatchConditions.IfNotModified)
+        if found is not None and ours is not None and _is_marked(found, ours):
+            with suppress(AzureError):
+                client.abort_copy(found)
+        raise UnavailableError(_SERVICE, f"a copy to {client.container_name}/{client.blob_name} does not end")
 
 
 def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], **condition: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -279,6 +318,18 @@ def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], 
         return client.commit_block_list(blocks, metadata=metadata, **condition)
 
 
+def _copy_through(origin: BlobClient, client: BlobClient, metadata: dict[str, str], *, etag: str) -> None:
+    """Copy a blob by way of this process, part by part, where no blob stands."""
+    stream = origin.download_blob(
+        etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
+    )
+    copy, blocks = uuid4().hex, list[BlobBlock]()
+    for chunk in stream.chunks():
+        blocks.append(BlobBlock(block_id=f"{copy}-{len(blocks):05d}"))
+        client.stage_block(blocks[-1].id, chunk, length=len(chunk))
+    client.commit_block_list(blocks, metadata=metadata, match_condition=MatchConditions.IfMissing)
+
+
 @contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that did not exist, removed again on an error."""
@@ -290,27 +341,27 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _copied(client: BlobClient, file: IO[bytes], named: str, *, etag: str, max_bytes: int) -> str:
+def _copied(client: BlobClient, file: IO[bytes], what: str, *, etag: str, max_bytes: int) -> str:
     """Stream a blob into an open file; its SHA-256."""
     hashed = hashlib.sha256()
     copied_bytes = 0
     stream = client.download_blob(
         etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
     )
-    _check_size(named, stream.size, max_bytes)
+    check_size(what, stream.size, max_bytes)
     for chunk in stream.chunks():
         copied_bytes += len(chunk)
-        _check_size(named, copied_bytes, max_bytes)
+        check_size(what, copied_bytes, max_bytes)
         hashed.update(chunk)
         file.write(chunk)
     if copied_bytes != stream.size:
-        raise UnavailableError(_SERVICE, f"{named} has {stream.size} bytes, and {copied_bytes} arrived")
+        raise UnavailableError(_SERVICE, f"{what} has {stream.size} bytes, and {copied_bytes} arrived")
     return hashed.hexdigest()
 
 
 def _info(name: str, found: BlobProperties) -> BlobInfo:
     metadata = {key.lower(): value for key, value in (found.metadata or {}).items()}
-    metadata.pop(_MARK, None)
+    metadata.pop(MARK, None)
     return BlobInfo(
         name=name,
         etag=_etag(found.etag),
@@ -321,22 +372,12 @@ def _info(name: str, found: BlobProperties) -> BlobInfo:
 
 
 def _marked(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    plain = dict(metadata or {})
-    for key, value in plain.items():
-        if not _METADATA_NAME.fullmatch(key) or key == _MARK:
-            raise InvalidInputError(f"{key[:80]!r} is not a metadata name: use lower-case letters, digits, underscores")
-        if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
-            raise InvalidInputError(
-                f"the metadata {key!r} is {value[:80]!r}: use printable ASCII, without outer spaces"
-            )
-    if sum(len(key) + len(value) for key, value in plain.items()) > _MAX_METADATA_BYTES:
-        raise InvalidInputError(f"the metadata is larger than {_MAX_METADATA_BYTES} bytes: keep it in the blob")
-    return plain | {_MARK: uuid4().hex}
+    return checked_metadata(metadata) | {MARK: uuid4().hex}
 
 
 def _is_marked(found: BlobProperties, marked: Mapping[str, str]) -> bool:
     metadata = {key.lower(): value for key, value in (found.metadata or {}).items()}
-    return metadata.get(_MARK) == marked[_MARK]
+    return metadata.get(MARK) == marked[MARK]
 
 
 def _met_another_state(error: AzureError) -> bool:
@@ -356,29 +397,6 @@ def _require_container(error: ResourceNotFoundError) -> None:
 def _code(error: HttpResponseError) -> str | None:
     code: str | None = getattr(error, "error_code", None)
     return code
-
-
-def _check_name(name: str) -> None:
-    # A dot segment would be resolved on the way, and reach another blob or container.
-    if (
-        not 0 < len(name) <= _MAX_NAME_CHARS
-        or _CONTROL.search(name)
-        or name.endswith(".")
-        or not {".", ".."}.isdisjoint(name.split("/"))
-    ):
-        raise InvalidInputError(
-            f"{name[:80]!r} is not a blob name: use 1 to {_MAX_NAME_CHARS} characters, no backslash, no control "
-            "character, no part that is . or .., no dot at the end"
-        )
-
-
-def _check_size(named: str, size_bytes: int, max_bytes: int) -> None:
-    if size_bytes > max_bytes:
-        raise InvalidInputError(f"{named} has {size_bytes} bytes, and at most {max_bytes} are read")
-
-
-def _named(container: BlobContainer, name: str) -> str:
-    return f"the blob {container}/{name}"
 
 
 def _etag(text: str) -> str:

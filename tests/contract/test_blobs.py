@@ -1,60 +1,35 @@
-"""What the blob store holds, against Azurite."""
+"""What every blob store holds: storage itself, through Azurite, and the fake in memory that services are tested on."""
 
 import hashlib
 import os
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from azure.core.exceptions import ServiceRequestError, ServiceResponseError
-from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
-from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
-from shared.store.blobs import BLOCK_BYTES, CLIENT_OPTIONS, AzureBlobs
-from shared.store.ports import BlobContainer
-
-pytestmark = pytest.mark.azurite
+from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError
+from shared.store.blobs import BLOCK_BYTES, AzureBlobs
+from shared.store.ports import BlobContainer, BlobStore
+from tests.unit.world.fakes import FakeBlobs, FakeClock, Fuse
 
 ROUTES = BlobContainer.ROUTES
-NO_WAIT = {**CLIENT_OPTIONS, "initial_backoff": 0, "increment_base": 0, "random_jitter_range": 0}
+ARTIFACTS = BlobContainer.ARTIFACTS
 SIZES = [0, 1, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES + 17]
 
 
-class LosesAnswers(RequestsTransport):  # type: ignore[misc]  # azure.core resolves the name at run time
-    """Carries requests out, and loses the answers to as many writes as it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.to_lose = 0
-
-    def send(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
-        response: HttpResponse = super().send(request, **kwargs)
-        if request.method == "PUT" and "comp=block&" not in f"{request.url}&" and self.to_lose:
-            self.to_lose -= 1
-            raise ServiceResponseError("the connection broke before the answer came")
-        return response
-
-
-class ActsBeforeCommit(RequestsTransport):  # type: ignore[misc]  # as above
-    """Has something done just before it carries out the commit of a blob's blocks."""
-
-    def __init__(self, act: Callable[[], object]) -> None:
-        super().__init__()
-        self._act = act
-
-    def send(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
-        if "comp=blocklist" in request.url:
-            self._act()
-        response: HttpResponse = super().send(request, **kwargs)
-        return response
+@pytest.fixture(params=["memory", pytest.param("azurite", marks=pytest.mark.azurite)])
+def blobs(request: pytest.FixtureRequest) -> Iterator[BlobStore]:
+    if request.param == "memory":
+        yield FakeBlobs(Fuse(), FakeClock(datetime.now(UTC)))
+        return
+    with closing(AzureBlobs.from_connection_string(request.getfixturevalue("azurite_connection"))) as store:
+        store.ensure_containers()
+        yield store
 
 
 @pytest.fixture
@@ -63,46 +38,27 @@ def name() -> str:
     return f"{uuid4().hex}/blob.bin"
 
 
-@pytest.fixture
-def transport() -> LosesAnswers:
-    return LosesAnswers()
-
-
-@pytest.fixture
-def unlucky(azurite_connection: str, blobs: AzureBlobs, transport: LosesAnswers) -> Iterator[AzureBlobs]:
-    """A store on the same blobs whose answers may be lost."""
-    del blobs  # it made the containers
-    with closing(_store(azurite_connection, transport)) as store:
-        yield store
-
-
-def etag_of(blobs: AzureBlobs, name: str) -> str:
+def etag_of(blobs: BlobStore, name: str) -> str:
     found = blobs.info(ROUTES, name)
     assert found is not None
     return found.etag
 
 
-def data_of(blobs: AzureBlobs, name: str) -> bytes:
+def data_of(blobs: BlobStore, name: str) -> bytes:
     found = blobs.read(ROUTES, name, max_bytes=10**9)
     assert found is not None
     return found.data
 
 
-def test_an_absent_blob_is_none(blobs: AzureBlobs, name: str) -> None:
+def test_an_absent_blob_is_none(blobs: BlobStore, name: str) -> None:
     assert blobs.info(ROUTES, name) is None
     assert blobs.read(ROUTES, name, max_bytes=10) is None
-
-
-def test_making_the_containers_again_changes_nothing(blobs: AzureBlobs, name: str) -> None:
-    blobs.create(ROUTES, name, b"x")
-    blobs.ensure_containers()
-    assert data_of(blobs, name) == b"x"
 
 
 @pytest.mark.parametrize("size_bytes", SIZES)
 @pytest.mark.parametrize("from_file", [False, True])
 def test_what_was_created_reads_back(
-    blobs: AzureBlobs,
+    blobs: BlobStore,
     name: str,
     tmp_path: Path,
     size_bytes: int,
@@ -123,7 +79,7 @@ def test_what_was_created_reads_back(
 
 
 @pytest.mark.parametrize("source_bytes", [10, BLOCK_BYTES + 10])
-def test_a_taken_name_is_left_alone(blobs: AzureBlobs, name: str, tmp_path: Path, source_bytes: int) -> None:
+def test_a_taken_name_is_left_alone(blobs: BlobStore, name: str, tmp_path: Path, source_bytes: int) -> None:
     assert blobs.create(ROUTES, name, b"first", metadata={"by": "first"})
     before = blobs.read(ROUTES, name, max_bytes=100)
     (tmp_path / "source").write_bytes(bytes(source_bytes))
@@ -133,7 +89,7 @@ def test_a_taken_name_is_left_alone(blobs: AzureBlobs, name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("size_bytes", [100, BLOCK_BYTES + 100])
-def test_of_several_who_create_one_wins_and_its_bytes_are_whole(blobs: AzureBlobs, name: str, size_bytes: int) -> None:
+def test_of_several_who_create_one_wins_and_its_bytes_are_whole(blobs: BlobStore, name: str, size_bytes: int) -> None:
     writers = 8 if size_bytes < BLOCK_BYTES else 3
     together = Barrier(writers)
 
@@ -147,41 +103,8 @@ def test_of_several_who_create_one_wins_and_its_bytes_are_whole(blobs: AzureBlob
     assert data_of(blobs, name) == bytes([won.index(True)]) * size_bytes
 
 
-def test_blocks_of_two_uploads_to_one_name_never_mix(azurite_connection: str, blobs: AzureBlobs, name: str) -> None:
-    mine, theirs = b"A" * (2 * BLOCK_BYTES), b"B" * (2 * BLOCK_BYTES)
-
-    def break_off() -> None:
-        raise ServiceRequestError("the other writer died before its commit")
-
-    def stage_theirs() -> None:
-        transport = ActsBeforeCommit(break_off)
-        with (
-            closing(_store(azurite_connection, transport)) as other,
-            pytest.raises(UnavailableError, match="the other writer died"),
-        ):
-            other.create(ROUTES, name, theirs)
-
-    with closing(_store(azurite_connection, ActsBeforeCommit(stage_theirs))) as store:
-        assert store.create(ROUTES, name, mine)
-    assert data_of(blobs, name) == mine
-
-
-def test_an_upload_that_another_overtakes_is_told_that_the_name_is_taken(
-    azurite_connection: str, blobs: AzureBlobs, name: str
-) -> None:
-    theirs = b"B" * (2 * BLOCK_BYTES)
-    overtake = ActsBeforeCommit(lambda: blobs.create(ROUTES, name, theirs))
-    with closing(_store(azurite_connection, overtake)) as store:
-        assert not store.create(ROUTES, name, b"A" * (2 * BLOCK_BYTES))
-    assert data_of(blobs, name) == theirs
-
-
-def _store(connection_string: str, transport: RequestsTransport) -> AzureBlobs:
-    return AzureBlobs(BlobServiceClient.from_connection_string(connection_string, transport=transport, **NO_WAIT))
-
-
 @pytest.mark.parametrize("size_bytes", [0, 10, BLOCK_BYTES + 10])
-def test_a_replace_changes_bytes_metadata_and_etag(blobs: AzureBlobs, name: str, size_bytes: int) -> None:
+def test_a_replace_changes_bytes_metadata_and_etag(blobs: BlobStore, name: str, size_bytes: int) -> None:
     blobs.create(ROUTES, name, b"old", metadata={"old": "yes"})
     old = etag_of(blobs, name)
     data = os.urandom(size_bytes)
@@ -193,7 +116,7 @@ def test_a_replace_changes_bytes_metadata_and_etag(blobs: AzureBlobs, name: str,
 
 
 @pytest.mark.parametrize("size_bytes", [10, BLOCK_BYTES + 10])
-def test_a_replace_under_a_stale_etag_changes_nothing(blobs: AzureBlobs, name: str, size_bytes: int) -> None:
+def test_a_replace_under_a_stale_etag_changes_nothing(blobs: BlobStore, name: str, size_bytes: int) -> None:
     blobs.create(ROUTES, name, b"A")
     first = etag_of(blobs, name)
     second = blobs.replace(ROUTES, name, b"B", etag=first)
@@ -205,48 +128,15 @@ def test_a_replace_under_a_stale_etag_changes_nothing(blobs: AzureBlobs, name: s
     assert data_of(blobs, name) == b"A"
 
 
-def test_a_replace_of_an_absent_blob_is_refused(blobs: AzureBlobs, name: str) -> None:
+def test_a_replace_of_an_absent_blob_is_refused(blobs: BlobStore, name: str) -> None:
     with pytest.raises(ChangedMeanwhileError):
         blobs.replace(ROUTES, name, b"x", etag="0x1")
     assert blobs.info(ROUTES, name) is None
 
 
-@pytest.mark.parametrize("size_bytes", [10, BLOCK_BYTES + 10])
-def test_a_create_whose_answer_was_lost_is_known_as_ones_own(
-    unlucky: AzureBlobs, transport: LosesAnswers, name: str, size_bytes: int
-) -> None:
-    transport.to_lose = 1
-    assert unlucky.create(ROUTES, name, bytes(size_bytes), metadata={"by": "me"})
-    assert transport.to_lose == 0
-    found = unlucky.info(ROUTES, name)
-    assert found is not None
-    assert found.metadata == {"by": "me"}
-    assert not unlucky.create(ROUTES, name, bytes(size_bytes), metadata={"by": "me"})
-
-
-@pytest.mark.parametrize("size_bytes", [10, BLOCK_BYTES + 10])
-def test_a_replace_whose_answer_was_lost_is_known_as_ones_own(
-    unlucky: AzureBlobs, transport: LosesAnswers, name: str, size_bytes: int
-) -> None:
-    unlucky.create(ROUTES, name, b"old")
-    old = etag_of(unlucky, name)
-    transport.to_lose = 1
-    written = unlucky.replace(ROUTES, name, bytes(size_bytes), etag=old)
-    assert transport.to_lose == 0
-    assert written == unlucky.info(ROUTES, name)
-    with pytest.raises(ChangedMeanwhileError):
-        unlucky.replace(ROUTES, name, b"x", etag=old)
-
-
-def test_a_write_that_is_never_answered_is_unavailable(unlucky: AzureBlobs, transport: LosesAnswers, name: str) -> None:
-    transport.to_lose = 100
-    with pytest.raises(UnavailableError, match="blob storage is unavailable: the connection broke"):
-        unlucky.create(ROUTES, name, b"x")
-
-
 @pytest.mark.parametrize("size_bytes", SIZES)
 def test_a_download_gives_the_bytes_and_their_digest(
-    blobs: AzureBlobs, name: str, tmp_path: Path, size_bytes: int
+    blobs: BlobStore, name: str, tmp_path: Path, size_bytes: int
 ) -> None:
     data = os.urandom(size_bytes)
     blobs.create(ROUTES, name, data)
@@ -256,9 +146,7 @@ def test_a_download_gives_the_bytes_and_their_digest(
     assert path.read_bytes() == data
 
 
-def test_a_download_of_another_state_is_refused_and_leaves_no_file(
-    blobs: AzureBlobs, name: str, tmp_path: Path
-) -> None:
+def test_a_download_of_another_state_is_refused_and_leaves_no_file(blobs: BlobStore, name: str, tmp_path: Path) -> None:
     blobs.create(ROUTES, name, b"old")
     old = etag_of(blobs, name)
     blobs.replace(ROUTES, name, b"new", etag=old)
@@ -268,7 +156,7 @@ def test_a_download_of_another_state_is_refused_and_leaves_no_file(
 
 
 def test_a_download_of_an_absent_blob_is_refused_and_leaves_no_file(
-    blobs: AzureBlobs, name: str, tmp_path: Path
+    blobs: BlobStore, name: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFoundError, match=name):
         blobs.download(ROUTES, name, tmp_path / "copy", etag="0x1", max_bytes=100)
@@ -277,7 +165,7 @@ def test_a_download_of_an_absent_blob_is_refused_and_leaves_no_file(
 
 @pytest.mark.parametrize("size_bytes", [11, BLOCK_BYTES + 1])
 def test_a_blob_over_the_limit_is_refused_and_leaves_no_file(
-    blobs: AzureBlobs, name: str, tmp_path: Path, size_bytes: int
+    blobs: BlobStore, name: str, tmp_path: Path, size_bytes: int
 ) -> None:
     blobs.create(ROUTES, name, bytes(size_bytes))
     with pytest.raises(InvalidInputError, match=f"has {size_bytes} bytes, and at most {size_bytes - 1} are read"):
@@ -287,7 +175,7 @@ def test_a_blob_over_the_limit_is_refused_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_leaves_a_file_that_stood_there_alone(blobs: AzureBlobs, name: str, tmp_path: Path) -> None:
+def test_a_download_leaves_a_file_that_stood_there_alone(blobs: BlobStore, name: str, tmp_path: Path) -> None:
     blobs.create(ROUTES, name, b"new")
     (tmp_path / "copy").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
@@ -295,61 +183,7 @@ def test_a_download_leaves_a_file_that_stood_there_alone(blobs: AzureBlobs, name
     assert (tmp_path / "copy").read_bytes() == b"mine"
 
 
-def test_a_blob_replaced_during_a_download_is_refused_and_leaves_no_file(
-    azurite_connection: str, blobs: AzureBlobs, name: str, tmp_path: Path
-) -> None:
-    data = os.urandom(3 * BLOCK_BYTES)
-    blobs.create(ROUTES, name, data)
-    etag = etag_of(blobs, name)
-
-    class ReplacesAfterTheFirstPart(RequestsTransport):  # type: ignore[misc]  # as above
-        parts = 0
-
-        def send(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
-            response: HttpResponse = super().send(request, **kwargs)
-            self.parts += 1
-            if self.parts == 1:
-                blobs.replace(ROUTES, name, bytes(len(data)), etag=etag)
-            return response
-
-    with (
-        closing(_store(azurite_connection, ReplacesAfterTheFirstPart())) as store,
-        pytest.raises(ChangedMeanwhileError),
-    ):
-        store.download(ROUTES, name, tmp_path / "copy", etag=etag, max_bytes=len(data))
-    assert list(tmp_path.iterdir()) == []
-    assert data_of(blobs, name) == bytes(len(data))
-
-
-def test_compressed_bytes_are_handed_out_as_they_were_stored(
-    azurite_connection: str, blobs: AzureBlobs, name: str, tmp_path: Path
-) -> None:
-    data = b"not gzip at all"
-    with BlobServiceClient.from_connection_string(azurite_connection) as service:
-        service.get_blob_client(ROUTES.value, name).upload_blob(
-            data, content_settings=ContentSettings(content_encoding="gzip")
-        )
-    assert data_of(blobs, name) == data
-    digest = blobs.download(ROUTES, name, tmp_path / "copy", etag=etag_of(blobs, name), max_bytes=100)
-    assert digest == hashlib.sha256(data).hexdigest()
-
-
-def test_memory_does_not_grow_with_the_size_of_a_blob(blobs: AzureBlobs, name: str, tmp_path: Path) -> None:
-    source, size_bytes = tmp_path / "source", 24 * BLOCK_BYTES
-    with source.open("wb") as file:
-        file.truncate(size_bytes)
-    tracemalloc.start()
-    try:
-        assert blobs.create(ROUTES, name, source)
-        blobs.download(ROUTES, name, tmp_path / "copy", etag=etag_of(blobs, name), max_bytes=size_bytes)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert (tmp_path / "copy").stat().st_size == size_bytes
-    assert peak_bytes < 12 * BLOCK_BYTES  # the SDK takes eight times a part for a moment
-
-
-def test_a_listing_holds_the_blobs_under_a_prefix_in_the_order_of_their_names(blobs: AzureBlobs) -> None:
+def test_a_listing_holds_the_blobs_under_a_prefix_in_the_order_of_their_names(blobs: BlobStore) -> None:
     prefix = uuid4().hex
     names = [f"{prefix}/{rest}" for rest in ("a", "a/b", "B", "b", "10", "9", "é", "a b", "a%20b", "x&y<z>'\"")]
     for number, each in enumerate(names):
@@ -361,7 +195,7 @@ def test_a_listing_holds_the_blobs_under_a_prefix_in_the_order_of_their_names(bl
     assert all(info == blobs.info(ROUTES, info.name) for info in found)
 
 
-def test_a_listing_without_prefix_holds_everything_of_its_container_alone(blobs: AzureBlobs, name: str) -> None:
+def test_a_listing_without_prefix_holds_everything_of_its_container_alone(blobs: BlobStore, name: str) -> None:
     blobs.create(BlobContainer.REPORTS, name, b"x")
     assert name in [info.name for info in blobs.list(BlobContainer.REPORTS)]
     assert name not in [info.name for info in blobs.list(ROUTES)]
@@ -371,13 +205,17 @@ def test_a_listing_without_prefix_holds_everything_of_its_container_alone(blobs:
 @pytest.mark.parametrize(
     "bad", ["", "..", "../other", "a/../b", "a/./b", "./a", "a/..", "a.", "a\\b", "a\n", "a\0", "x" * 1025]
 )
-def test_a_name_that_would_reach_elsewhere_is_refused(blobs: AzureBlobs, tmp_path: Path, bad: str) -> None:
+def test_a_name_that_would_reach_elsewhere_is_refused(blobs: BlobStore, tmp_path: Path, bad: str) -> None:
     for call in (
         lambda: blobs.info(ROUTES, bad),
         lambda: blobs.read(ROUTES, bad, max_bytes=1),
         lambda: blobs.create(ROUTES, bad, b""),
         lambda: blobs.replace(ROUTES, bad, b"", etag="0x1"),
         lambda: blobs.download(ROUTES, bad, tmp_path / "copy", etag="0x1", max_bytes=1),
+        lambda: blobs.copy(ROUTES, bad, ARTIFACTS, "good", etag="0x1"),
+        lambda: blobs.copy(ROUTES, "good", ARTIFACTS, bad, etag="0x1"),
+        lambda: blobs.touch(ROUTES, bad),
+        lambda: blobs.delete(ROUTES, bad, etag="0x1"),
     ):
         with pytest.raises(InvalidInputError, match="is not a blob name"):
             call()
@@ -387,13 +225,106 @@ def test_a_name_that_would_reach_elsewhere_is_refused(blobs: AzureBlobs, tmp_pat
 @pytest.mark.parametrize(
     "metadata", [{"Upper": "x"}, {"a-b": "x"}, {"": "x"}, {"1a": "x"}, {"a": "é"}, {"a": ""}, {"a": " x"}, {"a": "x\n"}]
 )
-def test_metadata_that_would_not_come_back_is_refused(blobs: AzureBlobs, name: str, metadata: dict[str, str]) -> None:
+def test_metadata_that_would_not_come_back_is_refused(blobs: BlobStore, name: str, metadata: dict[str, str]) -> None:
     with pytest.raises(InvalidInputError, match="metadata"):
         blobs.create(ROUTES, name, b"", metadata=metadata)
     assert blobs.info(ROUTES, name) is None
 
 
-def test_metadata_too_large_is_refused(blobs: AzureBlobs, name: str) -> None:
+def test_metadata_too_large_is_refused(blobs: BlobStore, name: str) -> None:
     assert blobs.create(ROUTES, name, b"", metadata={"a": "x" * (7 * 1024 - 1)})
     with pytest.raises(InvalidInputError, match="7168 bytes"):
         blobs.create(ROUTES, name + "2", b"", metadata={"a": "x" * (7 * 1024)})
+
+
+@pytest.mark.parametrize("size_bytes", [0, 10, BLOCK_BYTES + 10])
+def test_a_copy_holds_the_bytes_and_nothing_else_of_its_source(blobs: BlobStore, name: str, size_bytes: int) -> None:
+    data = os.urandom(size_bytes)
+    blobs.create(ROUTES, name, data, metadata={"by": "somebody"})
+    before = blobs.info(ROUTES, name)
+    assert blobs.copy(ROUTES, name, ARTIFACTS, name + "2", etag=etag_of(blobs, name))
+    found = blobs.read(ARTIFACTS, name + "2", max_bytes=size_bytes)
+    assert found is not None
+    assert (found.data, found.info.metadata, found.info.size_bytes) == (data, {}, size_bytes)
+    assert blobs.info(ROUTES, name) == before
+    blobs.delete(ROUTES, name, etag=etag_of(blobs, name))
+    assert blobs.read(ARTIFACTS, name + "2", max_bytes=size_bytes) == found
+
+
+def test_a_copy_to_a_taken_name_changes_nothing(blobs: BlobStore, name: str) -> None:
+    blobs.create(ROUTES, name, b"source")
+    blobs.create(ARTIFACTS, name, b"first", metadata={"by": "first"})
+    before = blobs.read(ARTIFACTS, name, max_bytes=10)
+    assert not blobs.copy(ROUTES, name, ARTIFACTS, name, etag=etag_of(blobs, name))
+    assert blobs.read(ARTIFACTS, name, max_bytes=10) == before
+
+
+def test_a_copy_of_another_state_of_the_source_is_refused(blobs: BlobStore, name: str) -> None:
+    blobs.create(ROUTES, name, b"old")
+    old = etag_of(blobs, name)
+    blobs.replace(ROUTES, name, b"new", etag=old)
+    with pytest.raises(ChangedMeanwhileError, match=name):
+        blobs.copy(ROUTES, name, ARTIFACTS, name, etag=old)
+    assert blobs.info(ARTIFACTS, name) is None
+
+
+def test_a_copy_of_an_absent_blob_is_refused(blobs: BlobStore, name: str) -> None:
+    with pytest.raises(NotFoundError, match=name):
+        blobs.copy(ROUTES, name, ARTIFACTS, name, etag="0x1")
+    assert blobs.info(ARTIFACTS, name) is None
+
+
+def test_of_several_who_copy_to_one_name_one_wins(blobs: BlobStore, name: str) -> None:
+    writers = 6
+    for writer in range(writers):
+        blobs.create(ROUTES, f"{name}{writer}", bytes([writer]) * 100)
+    together = Barrier(writers)
+
+    def copy(writer: int) -> bool:
+        source = f"{name}{writer}"
+        etag = etag_of(blobs, source)
+        together.wait(timeout=60)
+        return blobs.copy(ROUTES, source, ARTIFACTS, name, etag=etag)
+
+    with ThreadPoolExecutor(writers) as pool:
+        won = list(pool.map(copy, range(writers)))
+    assert won.count(True) == 1
+    found = blobs.read(ARTIFACTS, name, max_bytes=100)
+    assert found is not None
+    assert found.data == bytes([won.index(True)]) * 100
+
+
+def test_a_touched_blob_has_another_etag_and_nothing_else_new(blobs: BlobStore, name: str) -> None:
+    blobs.create(ROUTES, name, b"x", metadata={"by": "me"})
+    before = blobs.read(ROUTES, name, max_bytes=10)
+    assert before is not None
+    assert blobs.touch(ROUTES, name)
+    after = blobs.read(ROUTES, name, max_bytes=10)
+    assert after is not None
+    assert (after.data, after.info.metadata) == (before.data, before.info.metadata)
+    assert after.info.etag != before.info.etag
+    with pytest.raises(ChangedMeanwhileError):
+        blobs.delete(ROUTES, name, etag=before.info.etag)
+    assert blobs.info(ROUTES, name) == after.info
+
+
+def test_an_absent_blob_cannot_be_touched(blobs: BlobStore, name: str) -> None:
+    assert not blobs.touch(ROUTES, name)
+    assert blobs.info(ROUTES, name) is None
+
+
+def test_a_deleted_blob_is_gone_and_its_name_is_free(blobs: BlobStore, name: str) -> None:
+    blobs.create(ROUTES, name, b"old")
+    assert blobs.delete(ROUTES, name, etag=etag_of(blobs, name))
+    assert blobs.info(ROUTES, name) is None
+    assert not blobs.delete(ROUTES, name, etag="0x1")
+    assert blobs.create(ROUTES, name, b"new")
+
+
+def test_a_delete_under_a_stale_etag_is_refused(blobs: BlobStore, name: str) -> None:
+    blobs.create(ROUTES, name, b"old")
+    old = etag_of(blobs, name)
+    written = blobs.replace(ROUTES, name, b"new", etag=old)
+    with pytest.raises(ChangedMeanwhileError, match=name):
+        blobs.delete(ROUTES, name, etag=old)
+    assert blobs.info(ROUTES, name) == written

@@ -7,13 +7,15 @@ what survives is what the ports hold, as after a SIGKILL.
 import copy
 import hashlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, InvalidInputError, NotFoundError
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError
+from shared.store.blob_rules import check_name, check_size, checked_metadata, named
 from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
 
 
@@ -111,46 +113,53 @@ class FakeDocuments:
 
 @dataclass
 class FakeBlobs:
-    """Blobs in a dictionary."""
+    """Blobs in a dictionary, under the contract tests of tests/contract/test_blobs.py."""
 
     fuse: Fuse
     clock: FakeClock
     held: dict[tuple[BlobContainer, str], Blob] = field(default_factory=dict)
     etags: Iterator[int] = field(default_factory=itertools.count)
+    copies: int = 0
+    """How many blobs were stored by copying."""
+    uploads: int = 0
+    """How many were stored by sending their bytes."""
+    reads: list[str] = field(default_factory=list)
+    """The names of what was read, in order."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
         """See the port."""
-        self.fuse.before_call()
-        blob = self.held.get((container, name))
+        blob = self._find(container, name)
         return blob.info if blob else None
 
     def read(self, container: BlobContainer, name: str, *, max_bytes: int) -> Blob | None:
         """See the port."""
-        self.fuse.before_call()
-        blob = self.held.get((container, name))
-        if blob and len(blob.data) > max_bytes:
-            raise InvalidInputError(f"{name} has {len(blob.data)} bytes: at most {max_bytes} are read")
+        blob = self._find(container, name)
+        if blob:
+            check_size(named(container, name), len(blob.data), max_bytes)
+            self.reads.append(name)
         return blob
 
     def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
         """See the port."""
-        blob = self.read(container, name, max_bytes=max_bytes)
-        if blob is None:
-            raise NotFoundError(name)
-        if blob.info.etag != etag:
-            raise ChangedMeanwhileError(name)
-        path.write_bytes(blob.data)
+        blob = self._require(container, name, etag)
+        check_size(named(container, name), len(blob.data), max_bytes)
+        with path.open("xb") as file:
+            file.write(blob.data)
+        self.reads.append(name)
         return hashlib.sha256(blob.data).hexdigest()
 
     def create(
         self, container: BlobContainer, name: str, source: bytes | Path, *, metadata: Mapping[str, str] | None = None
     ) -> bool:
         """See the port."""
-        self.fuse.before_call()
-        if (container, name) in self.held:
-            return False
-        self.put(container, name, source if isinstance(source, bytes) else source.read_bytes(), metadata or {})
-        return True
+        with self.lock:
+            plain = checked_metadata(metadata)
+            if self._find(container, name):
+                return False
+            self.put(container, name, source if isinstance(source, bytes) else source.read_bytes(), plain)
+            self.uploads += 1
+            return True
 
     def replace(
         self,
@@ -162,41 +171,34 @@ class FakeBlobs:
         metadata: Mapping[str, str] | None = None,
     ) -> BlobInfo:
         """See the port."""
-        self.fuse.before_call()
-        blob = self.held.get((container, name))
+        plain = checked_metadata(metadata)
+        blob = self._find(container, name)
         if blob is None or blob.info.etag != etag:
-            raise ChangedMeanwhileError(name)
-        return self.put(container, name, data, metadata or {})
+            raise ChangedMeanwhileError(named(container, name))
+        return self.put(container, name, data, plain)
 
     def copy(self, source: BlobContainer, source_name: str, target: BlobContainer, name: str, *, etag: str) -> bool:
         """See the port."""
-        self.fuse.before_call()
-        if (target, name) in self.held:
-            return False
-        blob = self.held.get((source, source_name))
-        if blob is None:
-            raise NotFoundError(source_name)
-        if blob.info.etag != etag:
-            raise ChangedMeanwhileError(source_name)
-        self.put(target, name, blob.data, {})
-        return True
+        with self.lock:
+            check_name(source_name)
+            if self._find(target, name):
+                return False
+            self.put(target, name, self._require(source, source_name, etag).data, {})
+            self.copies += 1
+            return True
 
     def touch(self, container: BlobContainer, name: str) -> bool:
         """See the port."""
-        self.fuse.before_call()
-        blob = self.held.get((container, name))
+        blob = self._find(container, name)
         if blob is not None:
             self.put(container, name, blob.data, blob.info.metadata)
         return blob is not None
 
     def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
         """See the port."""
-        self.fuse.before_call()
-        blob = self.held.get((container, name))
-        if blob is None:
+        if self._find(container, name) is None:
             return False
-        if blob.info.etag != etag:
-            raise ChangedMeanwhileError(name)
+        self._require(container, name, etag)
         del self.held[container, name]
         return True
 
@@ -217,6 +219,19 @@ class FakeBlobs:
         )
         self.held[container, name] = Blob(info=info, data=data)
         return info
+
+    def _find(self, container: BlobContainer, name: str) -> Blob | None:
+        check_name(name)
+        self.fuse.before_call()
+        return self.held.get((container, name))
+
+    def _require(self, container: BlobContainer, name: str, etag: str) -> Blob:
+        blob = self._find(container, name)
+        if blob is None:
+            raise NotFoundError(named(container, name))
+        if blob.info.etag != etag:
+            raise ChangedMeanwhileError(named(container, name))
+        return blob
 
 
 @dataclass
