@@ -180,11 +180,14 @@ def run_validation(
     limits: SandboxLimits,
     champion: ModelFiles | None = None,
     champion_version: int | None = None,
+    champion_manifest: Manifest | None = None,
+    champion_unusable: str = "",
     progress: Callable[[Stage], None] | None = None,
 ) -> Validation:
     """Validate a model. `workdir` is an empty directory; golden rows are left there.
 
-    `champion` is the version to compare with; `progress` is told each stage as it begins.
+    `champion` is the version to compare with, and `champion_unusable` says why there is one whose files cannot be had;
+    `progress` is told each stage as it begins.
 
     A child that goes over a limit or crashes is a FAIL verdict `sandbox`, one that was killed by someone else or gives
     no answer that reads an ERROR verdict. Raises SandboxUnavailableError where no sandbox can be had.
@@ -198,6 +201,8 @@ def run_validation(
         policy=policy,
         champion=champion,
         champion_version=champion_version,
+        champion_manifest=champion_manifest,
+        champion_unusable=champion_unusable,
     )
     outcome = _ask(work, workdir, limits, progress)
     if isinstance(outcome, Validated):
@@ -320,7 +325,9 @@ def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
 
 
 def _failed(what: str, stage: Stage) -> _Death:
-    return _Death(outcome=Outcome.FAIL, sentence=f"{what} while {stage}")
+    # What the champion does is nothing to hold against the version.
+    outcome: Literal[Outcome.FAIL, Outcome.ERROR] = Outcome.ERROR if stage is Stage.CHAMPION else Outcome.FAIL
+    return _Death(outcome=outcome, sentence=f"{what} while {stage}")
 
 
 def _signal_name(number: int) -> str:

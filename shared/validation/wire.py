@@ -110,6 +110,10 @@ class ValidateTask(_Wire):
     champion: ModelFiles | None = None
     """The version to compare with, which was validated before."""
     champion_version: int | None = None
+    champion_manifest: Manifest | None = None
+    """The champion's own, where it is not the version's: it names the outputs that hold predictions."""
+    champion_unusable: str = ""
+    """Where there is a champion whose files cannot be had, why, in words that follow "the champion"."""
 
 
 class Request(_Wire):
