@@ -1,8 +1,8 @@
 """Confidence intervals: exact where there is an exact one, else from a seeded bootstrap or the estimate's variance.
 
-All are two-sided at `level` unless said. None is degenerate: where every observation agrees, the exact interval of a
-proportion stands in, for a sample without an error does not prove that there is none. benchmarks/intervals.py measures
-how often each covers the truth. Loads numpy, and scipy.special where it is called: for the sandboxed process.
+All are two-sided at `level`. None has no width: where every observation agrees, the exact interval of a proportion
+stands in, or there is none, for a sample without an error does not prove that there is none. benchmarks/intervals.py
+measures how often each covers the truth. Loads numpy, and scipy.special where it is called: for the sandboxed process.
 """
 
 import math
@@ -115,60 +115,32 @@ def auc_interval(true: Codes, scores: Floats, classes: Codes, *, weighted: bool,
     return Estimated(interval=(_expit(centre - half), _expit(centre + half)), method="delong, logit")
 
 
-def bootstrap_of_means(
-    columns: Floats, statistic: Callable[[Floats], Floats], *, seed: int, level: float = LEVEL
-) -> Interval:
-    """The BCa bootstrap interval (Efron 1987) of a statistic of column means.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResampledMeans:
+    """Means of columns, as measured, in each bootstrap sample, and with each row left out: [m], [r, m] and [n, m]."""
 
-    `columns` has shape [n, m]; `statistic` maps means of shape [r, m] to values of shape [r]. More than
-    `MAX_BOOTSTRAP_ROWS` rows are first averaged in that many random groups, which leaves the means' distribution as
-    it is. A statistic that does not vary has the interval of its value alone.
+    measured: Floats
+    replicates: Floats
+    left_out: Floats
+
+    def interval(self, statistic: Callable[[Floats], Floats], level: float = LEVEL) -> Interval | None:
+        """The interval of a statistic that maps means of shape [r, m] to values of shape [r]; see `bca`."""
+        value = float(statistic(self.measured[None])[0])
+        left_out = statistic(self.left_out)
+        return bca(value, statistic(self.replicates), left_out, np.ones(len(left_out)), level)
+
+
+def bca(value: float, replicates: Floats, left_out: Floats, weights: Floats, level: float = LEVEL) -> Interval | None:
+    """The BCa interval (Efron 1987) of a statistic: its value, and its values in bootstrap samples, shape [r].
+
+    `left_out` holds its values with one row left out, each standing for `weights` such rows. None where the statistic
+    does not vary: such a sample says nothing of its spread.
     """
-    generator = np.random.default_rng(seed)
-    columns, sizes = _grouped(columns, generator)
-    n = len(columns)
-    total = columns.sum(axis=0)
-    replicates = np.empty(REPLICATES)
-    block = max(1, _BLOCK_VALUES // n)
-    for start in range(0, REPLICATES, block):
-        taken = min(block, REPLICATES - start)
-        drawn = generator.integers(0, n, size=(taken, n), dtype=np.int32)
-        drawn += (np.arange(taken, dtype=np.int32) * n)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=taken * n).reshape(taken, n).astype(np.float64)
-        replicates[start : start + taken] = statistic(weights @ columns / (weights @ sizes)[:, None])
-    value = float(statistic((total / sizes.sum())[None])[0])
-    left_out = statistic((total - columns) / (sizes.sum() - sizes)[:, None]) if n > 1 else np.array([value])
-    return _bca(value, replicates, left_out, np.ones(len(left_out)), level)
-
-
-def bootstrap_of_counts(
-    cells: Floats, statistic: Callable[[Floats], Floats], left_out: Floats, *, seed: int, level: float = LEVEL
-) -> Interval:
-    """The BCa bootstrap interval of a statistic of a table of counts.
-
-    `cells` has shape [c] and no zeros; `statistic` maps resampled tables of shape [r, c] to values of shape [r], and
-    `left_out` holds its values with one row of each cell left out, shape [c].
-    """
-    n = int(cells.sum())
-    replicates = np.random.default_rng(seed).multinomial(n, cells / n, size=REPLICATES).astype(np.float64)
-    return _bca(float(statistic(cells[None])[0]), statistic(replicates), left_out, cells, level)
-
-
-def _grouped(columns: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Rows summed within random groups, and the groups' sizes."""
-    n = len(columns)
-    if n <= MAX_BOOTSTRAP_ROWS:
-        return columns, np.ones(n)
-    starts = np.linspace(0, n, MAX_BOOTSTRAP_ROWS, endpoint=False).astype(np.int64)
-    return np.add.reduceat(columns[generator.permutation(n)], starts), np.diff(starts, append=n).astype(np.float64)
-
-
-def _bca(value: float, replicates: Floats, left_out: Floats, weights: Floats, level: float) -> Interval:
     from scipy.special import ndtr, ndtri  # noqa: PLC0415
 
     replicates = replicates[np.isfinite(replicates)]
     if not len(replicates) or replicates.min() == replicates.max():
-        return value, value
+        return None
     below = ((replicates < value).sum() + 0.5 * (replicates == value).sum()) / len(replicates)
     edge = 0.5 / len(replicates)
     bias = float(ndtri(np.clip(below, edge, 1 - edge)))
@@ -179,6 +151,46 @@ def _bca(value: float, replicates: Floats, left_out: Floats, weights: Floats, le
     ends = ndtr(bias + z / np.maximum(1 - acceleration * z, 1e-3))
     low, high = np.quantile(replicates, ends)
     return float(min(low, value)), float(max(high, value))
+
+
+def resample_means(columns: Floats, *, seed: int) -> ResampledMeans:
+    """Bootstrap the rows of `columns`, shape [n, m], n >= 2.
+
+    More than `MAX_BOOTSTRAP_ROWS` rows are first averaged in that many random groups, which leaves the distribution of
+    the means as it is.
+    """
+    generator = np.random.default_rng(seed)
+    columns, sizes = _grouped(columns, generator)
+    n = len(columns)
+    replicates = np.empty((REPLICATES, columns.shape[1]))
+    block = max(1, _BLOCK_VALUES // n)
+    for start in range(0, REPLICATES, block):
+        taken = min(block, REPLICATES - start)
+        drawn = generator.integers(0, n, size=(taken, n), dtype=np.int32)
+        drawn += (np.arange(taken, dtype=np.int32) * n)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=taken * n).reshape(taken, n).astype(np.float64)
+        replicates[start : start + taken] = weights @ columns / (weights @ sizes)[:, None]
+    total = columns.sum(axis=0)
+    return ResampledMeans(
+        measured=total / sizes.sum(),
+        replicates=replicates,
+        left_out=(total - columns) / (sizes.sum() - sizes)[:, None],
+    )
+
+
+def resample_counts(cells: Floats, *, seed: int) -> Floats:
+    """Bootstrap samples of a table of counts: [c] gives [r, c], each with as many rows as `cells`."""
+    n = int(cells.sum())
+    return np.random.default_rng(seed).multinomial(n, cells / n, size=REPLICATES).astype(np.float64)
+
+
+def _grouped(columns: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Rows summed within random groups, and the groups' sizes."""
+    n = len(columns)
+    if n <= MAX_BOOTSTRAP_ROWS:
+        return columns, np.ones(n)
+    starts = np.linspace(0, n, MAX_BOOTSTRAP_ROWS, endpoint=False).astype(np.int64)
+    return np.add.reduceat(columns[generator.permutation(n)], starts), np.diff(starts, append=n).astype(np.float64)
 
 
 def _expit(value: float) -> float:
