@@ -85,7 +85,14 @@ def _composed(settings: Settings) -> Services:
     registration = RegistrationService(
         models=models, versions=versions, drops=drops, blobs=blobs, clock=clock, limits=limits
     )
-    rollouts = RolloutService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock)
+    rollouts = RolloutService(
+        endpoints=endpoints,
+        registry=registry,
+        aliases=alias_service,
+        documents=documents,
+        blobs=blobs,
+        clock=clock,
+    )
     alert_service = AlertService(alerts=alerts, clock=clock)
     return Services(
         registry=registry,
@@ -100,7 +107,6 @@ def _composed(settings: Settings) -> Services:
                 "version": ModelVersion,
                 "drop": Drop,
                 "endpoint": Endpoint,
-                "alias": Alias,
                 "alias": Alias,
                 "alert": Alert,
                 "dead_letter": DeadLetter,

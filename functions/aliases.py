@@ -2,6 +2,7 @@
 
 import azure.functions as func
 
+from functions._messages import handled
 from functions._services import services
 from shared.core.messages import MoveAlias, Queue
 
@@ -12,4 +13,4 @@ bp = func.Blueprint()
 @bp.queue_trigger(arg_name="message", queue_name=Queue.ALIAS_MOVES.value, connection="SlipwayStorage")
 def move_alias(message: func.QueueMessage) -> None:
     """Move an alias as a rollout calls for."""
-    services().aliases.follow(MoveAlias.model_validate_json(message.get_body()))
+    handled(Queue.ALIAS_MOVES, message, MoveAlias, services().aliases.follow)

@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.canonical import digest_of_bytes
 from shared.core.ids import RolloutId
+from shared.core.messages import MoveAlias
 from shared.core.verdict import Verdict
 from shared.registry.policy import RolloutPolicy
 from shared.rollout.machine import RolloutState
@@ -44,6 +45,10 @@ class Rollout(BaseModel):
     candidate: Target
     stable: Target | None
     policy: RolloutPolicy
+    policy_version: int = 0
+    """The number of that policy; 0 is the default one."""
+    forced: bool = False
+    """Whether it was started although the candidate's signature breaks stable's callers."""
     state: RolloutState = RolloutState.LOADING
     stage: int | None = None
     """Index into the policy's stages while progressing."""
@@ -81,6 +86,25 @@ class RolloutRecord(BaseModel):
     rollout: Rollout
 
 
+class RefusedStart(BaseModel):
+    """A rollout that policy asked for and that does not begin by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    reason: str
+    at: AwareDatetime
+
+
+class AliasCall(BaseModel):
+    """The latest call for a move of an alias, kept until it is known to be heard."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    move: MoveAlias
+    sent_at: AwareDatetime
+
+
 class Endpoint(Aggregate):
     """An endpoint. Its stable version changes in one way only: a rollout that is promoted."""
 
@@ -94,6 +118,12 @@ class Endpoint(Aggregate):
     """The active rollout, or the latest one."""
     queued_version: int | None = None
     """The version whose automatic rollout starts when the active one is over."""
+    refused: RefusedStart | None = None
+    """The latest start that policy asked for and that was refused, until a rollout begins."""
+    alias_calls: list[AliasCall] = Field(default_factory=list)
+    """One an alias at most."""
+    withdrawn: list[int] = Field(default_factory=list)
+    """Versions that are just being archived: no rollout of one begins."""
     generation: int = 0
 
     @property

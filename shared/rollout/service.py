@@ -5,14 +5,17 @@ leave through its outbox. A command or tick that comes again finds its effect an
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from shared.core.clock import Clock
-from shared.core.errors import ConflictError, NotFoundError
-from shared.core.ids import EndpointName, VersionNumber
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
+from shared.core.ids import EndpointName, ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
-from shared.registry.documents import ModelVersion, VersionState
+from shared.registry.alias_service import AliasService
+from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.registry.service import RegistryService
+from shared.rollout import starts, steps
 from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import (
     ENDPOINT_ID,
@@ -24,9 +27,7 @@ from shared.rollout.documents import (
     rollout_id_of,
 )
 from shared.rollout.machine import RolloutEvent, RolloutState, next_state
-from shared.routing.plan import plan_blob_name
-from shared.store.aggregate import ArchiveEntry
-from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
+from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 from shared.telemetry.evidence import evidence_of, windows_since
 
@@ -41,12 +42,14 @@ class RolloutService:
         *,
         endpoints: Repository[Endpoint],
         registry: RegistryService,
+        aliases: AliasService,
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
     ) -> None:
         self._endpoints = endpoints
         self._registry = registry
+        self._aliases = aliases
         self._documents = documents
         self._blobs = blobs
         self._clock = clock
@@ -113,22 +116,23 @@ class RolloutService:
         self._endpoints.change(message.endpoint, ENDPOINT_ID, apply)
 
     def resend_overdue(self, grace: timedelta) -> int:
-        """Send again each tick and each queued start that is overdue by more than `grace`. Returns how many."""
+        """Send again each tick, queued start and call for an alias that is overdue by more than `grace`. How many."""
         sent, now = 0, self._clock.now()
 
         def resend(endpoint: Endpoint) -> bool:
-            if not _is_overdue(endpoint, now, grace):
+            if not steps.is_overdue(endpoint, now, grace):
                 return False
             if endpoint.active:
-                _schedule(endpoint, endpoint.active, now)
+                steps.schedule(endpoint, endpoint.active, now)
             else:
-                _send_queued(endpoint, now)
+                steps.send_queued(endpoint, now)
             return True
 
         for endpoint in list(self._endpoints.where()):
-            if _is_overdue(endpoint, now, grace):
+            if steps.is_overdue(endpoint, now, grace):
                 self._endpoints.change(endpoint.endpoint, ENDPOINT_ID, resend)
                 sent += 1
+            sent += self._call_aliases_again(endpoint, now, grace)
         return sent
 
     def answers_automatic_start(self, version: ModelVersion) -> bool:
@@ -139,61 +143,119 @@ class RolloutService:
         return (
             self._has_rolled_out(endpoint, version.version)
             or endpoint.queued_version == version.version
-            or _is_overtaken(endpoint, version.version)
+            or steps.is_overtaken(endpoint, version.version)
         )
+
+    def archive(self, name: ModelName, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
+        """Take a version out of use for good; again, answer the version as it stands.
+
+        Raises NotFoundError; ConflictError where it serves, rolls out, waits to, or has an alias. The endpoint first
+        lets no rollout of it begin, then the version is archived: a start that overlaps is either seen here, or sees
+        this. What a crash leaves in between only refuses starts, until the command is given again.
+        """
+        version = self._registry.version(name, number)
+        if version.state is VersionState.ARCHIVED:
+            return version
+        aliases = self._aliases.named(name).get(number, [])
+        if aliases:
+            raise ConflictError(
+                f"version {number} of {name} has the alias {' and '.join(aliases)}: move that first to archive it"
+            )
+        if version.state is VersionState.REJECTED:
+            return self._registry.mark_archived(name, number, by=by, reason=reason)
+        self._endpoints.find_or_create(Endpoint(endpoint=name))
+        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.withdraw(endpoint, number))
+        archived = self._registry.mark_archived(name, number, by=by, reason=reason)
+        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.forget_withdrawn(endpoint, number))
+        return archived
+
+    def _call_aliases_again(self, endpoint: Endpoint, now: datetime, grace: timedelta) -> int:
+        due = [call.move for call in endpoint.alias_calls if now - call.sent_at > grace]
+        if not due:
+            return 0
+        heard = {(move.alias, move.generation) for move in due if self._aliases.has_heard(move)}
+        self._endpoints.change(
+            endpoint.endpoint, ENDPOINT_ID, lambda current: steps.call_again(current, heard, now, grace)
+        )
+        return len(due) - len(heard)
 
     def _start(self, command: RolloutCommand) -> Rollout | None:
         if command.version is None:
             raise ConflictError("a start command needs a version")
+        if command.force and not command.reason.strip():
+            raise InvalidInputError("a start by force needs a reason, which goes into the audit: say why")
         version = self._registry.version(command.endpoint, VersionNumber(command.version))
-        if version.state is not VersionState.VALIDATED:
-            raise ConflictError(
-                f"version {version.version} of {version.model} is {version.state}: only a validated one can roll out"
-            )
-        policy = self._registry.model(command.endpoint).policy.rollout
-        automatic = command.command_id == automatic_command_id(version.model, version.version)
-        now = self._clock.now()
-        rollout = Rollout(
-            rollout_id=rollout_id_of(command.command_id, version.version),
-            command_id=command.command_id,
-            candidate=Target(
-                version=version.version,
-                artifact_digest=version.artifact_digest,
-                size_bytes=version.artifact_size_bytes,
-                golden_digest=version.golden_digest,
-                model_file=version.model_file,
-                external=tuple(version.external),
-                signing=version.signing,
-            ),
-            stable=None,
-            policy=policy,
-            started_at=now,
-            next_tick_at=now + timedelta(seconds=policy.tick_s),
-            requested_by=command.requested_by,
-            reason=command.reason,
-        )
+        starts.check_state(version)
+        model = self._registry.model(command.endpoint)
+        rollout = _rollout_of(command, version, model, self._clock.now())
+        if command.command_id == automatic_command_id(version.model, version.version):
+            return self._start_by_policy(version, rollout)
+        return self._start_by_command(command, version, rollout)
 
-        def begin_by_policy(endpoint: Endpoint) -> bool:
-            if self._has_rolled_out(endpoint, version.version) or _is_overtaken(endpoint, version.version):
-                return _unqueue(endpoint, version.version)
+    def _start_by_policy(self, version: ModelVersion, rollout: Rollout) -> Rollout | None:
+        held = version.rollout_refused or starts.lacking_approvals(version, rollout.policy)
+        if held:
+            _log.info("the rollout of version %s of %s does not begin: %s", version.version, version.model, held)
+            return None
+
+        def begin(endpoint: Endpoint) -> bool:
+            if self._has_rolled_out(endpoint, version.version) or steps.is_overtaken(endpoint, version.version):
+                return steps.unqueue(endpoint, version.version)
             if endpoint.active:
-                return _queue(endpoint, version.version, now)
-            _begin(endpoint, rollout, now)
+                return steps.queue(endpoint, version.version, rollout.started_at)
+            if version.version in endpoint.withdrawn:
+                return steps.unqueue(endpoint, version.version)
+            broken = self._broken_callers(endpoint, version)
+            if broken:
+                return steps.refuse(endpoint, version.version, broken.sentence, rollout.started_at)
+            steps.begin(endpoint, rollout, rollout.started_at)
             return True
 
-        def begin_by_command(endpoint: Endpoint) -> bool:
-            if self._has_begun(endpoint, rollout.rollout_id):
-                return False
-            _check_free(endpoint, version.version)
-            _begin(endpoint, rollout, now)
-            return True
-
-        self._endpoints.find_or_create(Endpoint(endpoint=command.endpoint))
-        begin = begin_by_policy if automatic else begin_by_command
-        endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, begin)
+        endpoint = self._change_to_start(version, begin)
+        if endpoint.refused and endpoint.refused.version == version.version:
+            self._registry.note_refused_start(version, endpoint.refused.reason)
         if endpoint.rollout and endpoint.rollout.rollout_id == rollout.rollout_id:
             return endpoint.rollout
-        return None if automatic else self.rollout(EndpointName(command.endpoint), rollout.rollout_id)
+        return None
+
+    def _start_by_command(self, command: RolloutCommand, version: ModelVersion, rollout: Rollout) -> Rollout:
+        lacking = starts.lacking_approvals(version, rollout.policy)
+
+        def begin(endpoint: Endpoint) -> bool:
+            if self._has_begun(endpoint, rollout.rollout_id):
+                return False
+            steps.check_free(endpoint, version.version)
+            if lacking:
+                raise ConflictError(lacking)
+            broken = self._broken_callers(endpoint, version)
+            if broken and not command.force:
+                raise ConflictError(f"{broken.sentence}: start it with force and a reason if its callers are ready")
+            steps.begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}), rollout.started_at)
+            if broken:
+                steps.record_force(endpoint, broken.differences, rollout.started_at)
+            return True
+
+        endpoint = self._change_to_start(version, begin)
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout.rollout_id:
+            return endpoint.rollout
+        return self.rollout(EndpointName(command.endpoint), rollout.rollout_id)
+
+    def _change_to_start(self, version: ModelVersion, begin: Callable[[Endpoint], bool]) -> Endpoint:
+        """Change the endpoint, looking at the version after it: one that is archived meanwhile does not begin."""
+
+        def change(endpoint: Endpoint) -> bool:
+            starts.check_state(self._registry.version(version.model, VersionNumber(version.version)))
+            return begin(endpoint)
+
+        self._endpoints.find_or_create(Endpoint(endpoint=version.model))
+        return self._endpoints.change(version.model, ENDPOINT_ID, change)
+
+    def _broken_callers(self, endpoint: Endpoint, candidate: ModelVersion) -> starts.BrokenCallers | None:
+        """How a candidate breaks the callers of the version that is stable in this state of the endpoint."""
+        if endpoint.stable is None:
+            return None
+        stable = self._registry.version(endpoint.endpoint, VersionNumber(endpoint.stable.version))
+        return starts.broken_callers(stable, candidate)
 
     def _end_by_command(self, command: RolloutCommand, event: RolloutEvent) -> Rollout:
         now = self._clock.now()
@@ -208,7 +270,7 @@ class RolloutService:
             if rollout.state is next_state(RolloutState.PROGRESSING, event) and rollout.ended_by == command.command_id:
                 return False
             rollout.ended_by = command.command_id
-            _move(endpoint, rollout, event, now, reason=command.reason or f"{event} by {command.requested_by}")
+            steps.move(endpoint, rollout, event, now, reason=command.reason or f"{event} by {command.requested_by}")
             return True
 
         endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, end)
@@ -231,16 +293,16 @@ class RolloutService:
             )
         rollout.failed_checks = decision.failed_checks
         if decision.event:
-            _move(endpoint, rollout, decision.event, now, reason=decision.reason)
+            steps.move(endpoint, rollout, decision.event, now, reason=decision.reason)
         if not rollout.state.is_over:
             rollout.reason = decision.reason
-            _schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
+            steps.schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
 
     def _has_begun(self, endpoint: Endpoint, rollout_id: str) -> bool:
         """Whether a start command has had its rollout, under way or over."""
         if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return True
-        if any(record.id == rollout_id for record in _records_waiting(endpoint)):
+        if any(record.id == rollout_id for record in steps.records_waiting(endpoint)):
             return True
         return self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id) is not None
 
@@ -248,7 +310,7 @@ class RolloutService:
         """Whether a version has had a rollout, by policy or by hand: then policy starts no other."""
         if endpoint.rollout and endpoint.rollout.candidate.version == version:
             return True
-        if any(record.version == version for record in _records_waiting(endpoint)):
+        if any(record.version == version for record in steps.records_waiting(endpoint)):
             return True
         page = self._documents.query(
             Container.ENDPOINTS, partition=endpoint.endpoint, where={"kind": "rollout", "version": version}
@@ -272,133 +334,25 @@ def _is_next_tick(endpoint: Endpoint, message: RolloutTick) -> bool:
     return rollout is not None and rollout.rollout_id == message.rollout_id and message.tick == rollout.tick + 1
 
 
-def _is_overtaken(endpoint: Endpoint, version: int) -> bool:
-    """Whether an automatic start of the version would take its endpoint back in time."""
-    newest = [endpoint.stable.version if endpoint.stable else 0, endpoint.queued_version or 0]
-    if endpoint.rollout:
-        newest.append(endpoint.rollout.candidate.version)
-    return version < max(newest)
-
-
-def _records_waiting(endpoint: Endpoint) -> list[RolloutRecord]:
-    """The archived rollouts that are still in the endpoint's outbox."""
-    return [RolloutRecord.model_validate(entry.body) for entry in endpoint.outbox if isinstance(entry, ArchiveEntry)]
-
-
-def _check_free(endpoint: Endpoint, version: int) -> None:
-    if endpoint.active:
-        raise ConflictError(
-            f"rollout {endpoint.active.rollout_id} of version {endpoint.active.candidate.version} is under way on "
-            f"endpoint {endpoint.endpoint}: promote or abort it first"
-        )
-    if endpoint.stable and endpoint.stable.version == version:
-        raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already")
-
-
-def _begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
-    endpoint.rollout = rollout.model_copy(update={"stable": endpoint.stable})
-    _unqueue(endpoint, rollout.candidate.version)
-    _publish(endpoint)
-    endpoint.record(
-        "rollout_started",
-        now,
-        rollout_id=rollout.rollout_id,
-        version=rollout.candidate.version,
-        stable=endpoint.stable.version if endpoint.stable else None,
-        strategy=rollout.policy.strategy,
-        generation=endpoint.generation,
-        requested_by=rollout.requested_by,
-        reason=rollout.reason,
-    )
-    _schedule(endpoint, endpoint.rollout, rollout.next_tick_at)
-
-
-def _is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
-    if endpoint.active:
-        return now - endpoint.active.next_tick_at > grace
-    ended_at = endpoint.rollout.ended_at if endpoint.rollout else None
-    return endpoint.queued_version is not None and ended_at is not None and now - ended_at > grace
-
-
-def _queue(endpoint: Endpoint, version: int, now: datetime) -> bool:
-    if endpoint.queued_version == version:
-        return False
-    endpoint.queued_version = version
-    endpoint.record("rollout_queued", now, version=version)
-    return True
-
-
-def _unqueue(endpoint: Endpoint, version: int) -> bool:
-    if endpoint.queued_version != version:
-        return False
-    endpoint.queued_version = None
-    return True
-
-
-def _send_queued(endpoint: Endpoint, now: datetime) -> None:
-    """Ask for the start of the queued version. It stays queued until it begins, lest the command be lost."""
-    if endpoint.queued_version is None:
-        return
-    endpoint.send(
-        RolloutCommand(
-            command=CommandKind.START,
-            command_id=automatic_command_id(endpoint.endpoint, endpoint.queued_version),
-            endpoint=endpoint.endpoint,
-            version=endpoint.queued_version,
-            requested_by="policy",
-            reason=f"queued until the rollout before it was over at {now.isoformat()}",
-        )
-    )
-
-
-def _schedule(endpoint: Endpoint, rollout: Rollout, at: datetime) -> None:
-    rollout.next_tick_at = at
-    endpoint.send(
-        RolloutTick(endpoint=endpoint.endpoint, rollout_id=rollout.rollout_id, tick=rollout.tick + 1), not_before=at
-    )
-
-
-def _publish(endpoint: Endpoint) -> None:
-    endpoint.generation += 1
-    plan = endpoint.plan()
-    assert plan is not None  # noqa: S101 - the generation is not 0
-    endpoint.publish(
-        BlobContainer.ROUTES,
-        plan_blob_name(endpoint.endpoint),
-        plan.model_dump(mode="json"),
-        generation=endpoint.generation,
-    )
-
-
-def _move(endpoint: Endpoint, rollout: Rollout, event: RolloutEvent, now: datetime, *, reason: str) -> None:
-    rollout.state = next_state(rollout.state, event)
-    rollout.reason = reason
-    rollout.failed_checks = 0
-    if rollout.state.is_over:
-        rollout.ended_at = now
-        if rollout.state is RolloutState.PROMOTED:
-            endpoint.stable = rollout.candidate
-        endpoint.archive(
-            Container.ENDPOINTS,
-            RolloutRecord(
-                id=rollout.rollout_id, endpoint=endpoint.endpoint, version=rollout.candidate.version, rollout=rollout
-            ).model_dump(mode="json"),
-        )
-        _send_queued(endpoint, now)
-        kind = f"rollout_{rollout.state}"
-    else:
-        rollout.stage = 0 if rollout.stage is None else rollout.stage + 1
-        rollout.stage_started_at = now
-        kind = "stage_started"
-    _publish(endpoint)
-    endpoint.record(
-        kind,
-        now,
-        rollout_id=rollout.rollout_id,
-        version=rollout.candidate.version,
-        stage=rollout.stage,
-        weight_bp=rollout.weight_bp,
-        generation=endpoint.generation,
-        reason=reason,
-        verdicts=[verdict.model_dump(mode="json") for verdict in rollout.verdicts],
+def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, now: datetime) -> Rollout:
+    policy = model.policy.rollout
+    return Rollout(
+        rollout_id=rollout_id_of(command.command_id, version.version),
+        command_id=command.command_id,
+        candidate=Target(
+            version=version.version,
+            artifact_digest=version.artifact_digest,
+            size_bytes=version.artifact_size_bytes,
+            golden_digest=version.golden_digest,
+            model_file=version.model_file,
+            external=tuple(version.external),
+            signing=version.signing,
+        ),
+        stable=None,
+        policy=policy,
+        policy_version=model.policy_version,
+        started_at=now,
+        next_tick_at=now + timedelta(seconds=policy.tick_s),
+        requested_by=command.requested_by,
+        reason=command.reason,
     )

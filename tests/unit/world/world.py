@@ -124,6 +124,7 @@ class World:
         self.rollouts = RolloutService(
             endpoints=endpoints,
             registry=self.registry,
+            aliases=self.aliases,
             documents=self.documents,
             blobs=self.blobs,
             clock=self.clock,

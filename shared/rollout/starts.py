@@ -1,0 +1,59 @@
+"""What must hold before a rollout starts: the version's state, its approvals, and what it means to stable's callers.
+
+Pure functions; the service asks them within the endpoint's conditional change, so that what they saw is what begins.
+"""
+
+from dataclasses import dataclass
+
+from shared.core.errors import ConflictError
+from shared.registry.documents import ModelVersion, VersionState
+from shared.registry.policy import RolloutPolicy
+from shared.registry.signature import SignatureChange, signature_diff
+
+_SAID = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenCallers:
+    """That a candidate breaks the callers of the stable version: each difference, and all in one sentence."""
+
+    differences: tuple[str, ...]
+    sentence: str
+
+
+def check_state(version: ModelVersion) -> None:
+    """Raise ConflictError for a version that is not validated."""
+    if version.state is not VersionState.VALIDATED:
+        raise ConflictError(
+            f"version {version.version} of {version.model} is {version.state}: only a validated one can roll out"
+        )
+
+
+def lacking_approvals(version: ModelVersion, policy: RolloutPolicy) -> str:
+    """The approvals that a version lacks and who may give them, in words; empty where it lacks none."""
+    missing = version.approvals_missing(policy.approvals)
+    if not missing:
+        return ""
+    named = [f"its author {version.author}"] if version.author else []
+    named += [approval.by for approval in version.approvals]
+    besides = f" but {', '.join(named)}" if named else ""
+    return (
+        f"version {version.version} of {version.model} has {len(version.approvals)} approvals of the "
+        f"{policy.approvals} that its policy wants: {missing} more may come from anybody{besides}"
+    )
+
+
+def broken_callers(stable: ModelVersion, candidate: ModelVersion) -> BrokenCallers | None:
+    """How a candidate's signature breaks those who call stable. None where it does not, or where either is unknown."""
+    if stable.signature is None or candidate.signature is None:
+        return None
+    found = signature_diff(stable.signature, candidate.signature)
+    if found.change is not SignatureChange.BREAKING:
+        return None
+    more = f" and {len(found.differences) - _SAID} more" if len(found.differences) > _SAID else ""
+    return BrokenCallers(
+        differences=found.differences,
+        sentence=f"version {candidate.version} breaks those who call version {stable.version}: "
+        + "; ".join(found.differences[:_SAID])
+        + more,
+    )
