@@ -2,7 +2,18 @@
 
 import azure.functions as func
 
-from functions import admin, aliases, alerts, dead_letters, registration, rollouts, sweeping, validation
+from functions import (
+    admin,
+    alerts,
+    aliases,
+    dead_letters,
+    integrity,
+    registration,
+    retention,
+    rollouts,
+    sweeping,
+    validation,
+)
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 for blueprint in (
@@ -13,6 +24,8 @@ for blueprint in (
     admin.bp,
     aliases.bp,
     dead_letters.bp,
+    integrity.bp,
+    retention.bp,
     alerts.bp,
 ):
     app.register_functions(blueprint)

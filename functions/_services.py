@@ -17,12 +17,17 @@ from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
+from shared.integrity.documents import ArtifactCheck
+from shared.integrity.service import IntegrityService
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.alias_service import AliasService
 from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.service import RegistryService
+from shared.retention.documents import RetentionRun
+from shared.retention.service import RetentionService
+from shared.retention.uses import Uses
 from shared.rollout.documents import Endpoint
 from shared.rollout.service import RolloutService
 from shared.store.aggregate import Aggregate
@@ -54,6 +59,8 @@ class Services:
     sweep: SweepService
     alerts: AlertService
     dead_letters: DeadLetterService
+    integrity: IntegrityService
+    retention: RetentionService
     documents: DocumentStore
     blobs: BlobStore
 
@@ -79,6 +86,7 @@ def _composed(settings: Settings) -> Services:
     models, versions, drops = repository(Model), repository(ModelVersion), repository(Drop)
     endpoints, aliases = repository(Endpoint), repository(Alias)
     alerts, letters = repository(Alert), repository(DeadLetter)
+    checks, runs = repository(ArtifactCheck), repository(RetentionRun)
     limits = SandboxLimits()
     registry = RegistryService(models=models, versions=versions, documents=documents, clock=clock)
     alias_service = AliasService(aliases=aliases, registry=registry, documents=documents, clock=clock)
@@ -94,6 +102,7 @@ def _composed(settings: Settings) -> Services:
         clock=clock,
     )
     alert_service = AlertService(alerts=alerts, clock=clock)
+    uses = Uses(endpoints=endpoints, aliases=aliases)
     return Services(
         registry=registry,
         aliases=alias_service,
@@ -110,10 +119,11 @@ def _composed(settings: Settings) -> Services:
                 "alias": Alias,
                 "alert": Alert,
                 "dead_letter": DeadLetter,
+                "retention_run": RetentionRun,
             },
         ),
         sweep=SweepService(
-            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters),
+            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
             versions=versions,
             registry=registry,
             registration=registration,
@@ -124,6 +134,12 @@ def _composed(settings: Settings) -> Services:
         ),
         alerts=alert_service,
         dead_letters=DeadLetterService(letters=letters, alerts=alert_service, clock=clock),
+        integrity=IntegrityService(
+            versions=versions, checks=checks, uses=uses, alerts=alert_service, blobs=blobs, clock=clock
+        ),
+        retention=RetentionService(
+            registry=registry, versions=versions, drops=drops, runs=runs, uses=uses, blobs=blobs, clock=clock
+        ),
         documents=documents,
         blobs=blobs,
     )

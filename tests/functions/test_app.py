@@ -68,6 +68,13 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "replay_dead_letter",
             "discard_dead_letter",
             "list_alerts",
+            "check_artifacts",
+            "audit_artifacts",
+            "get_retention_plan",
+            "run_retention",
+            "list_retention_runs",
+            "get_retention_run",
+            "carry_on_retention",
         ]
     )
 

@@ -1,0 +1,300 @@
+"""Retention: shows what it would do, and does exactly that.
+
+`run` carries out the plan that was shown, or refuses where the world has changed since. First its versions are
+archived, then, a grace later, its blobs are deleted. Each step may be done again, so that a run which dies anywhere is
+carried on by the next call or by the timer, and what is gone already is fine.
+
+Why a version in use is never touched. What uses it is looked at before it is archived, right after, and once more
+before anything is deleted. Whoever read it as validated before it was archived, and makes use of it after, does so
+within `grace`: no function lives longer than host.json's functionTimeout, which is shorter. By then its use shows, the
+version is taken back into its state, and none of its bytes went.
+
+Why a blob that a registration counts on is never deleted. A registration stores each part or, finding it there,
+touches it, and only then makes the version's document. Let E be the ETag that the plan read, and let the touch come
+
+- before E was read: then at least `grace` before, for a younger blob is not planned. The registration has ended since,
+  within functionTimeout, and the look at what versions stand on, which comes after E was read and again right before
+  the deletion, sees its version. If it died instead, it begins anew, and touches anew;
+- after E was read and before the deletion: the ETag is not E any more, and the deletion does nothing;
+- after the deletion: it finds nothing to touch, and the registration stores the part again.
+
+An archived version's bytes count as referenced for `grace` too, so that the same holds across models. `grace` must be
+longer than functionTimeout by more than any two clocks differ.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+
+from shared.core.clock import Clock
+from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
+from shared.core.ids import VersionNumber
+from shared.core.verdict import Outcome
+from shared.registration.documents import Drop, DropState
+from shared.registry.documents import ModelVersion, VersionState, version_id
+from shared.registry.policy import RetentionPolicy
+from shared.registry.service import RegistryService
+from shared.retention.documents import PlannedBlob, RetentionPlan, RetentionRun, RunState, run_id
+from shared.retention.plan import DropBlobs, chosen, plan_of
+from shared.retention.uses import Uses, UsesOf, digests_of
+from shared.store.ports import BlobContainer, BlobInfo, BlobStore
+from shared.store.repository import AggregatePage, Repository
+
+GRACE = timedelta(hours=1)
+"""Three times host.json's functionTimeout."""
+
+_PREFIX = "sha256/"
+
+
+class RetentionService:
+    """Plans and runs retention. Two runs at once do no harm."""
+
+    def __init__(
+        self,
+        *,
+        registry: RegistryService,
+        versions: Repository[ModelVersion],
+        drops: Repository[Drop],
+        runs: Repository[RetentionRun],
+        uses: Uses,
+        blobs: BlobStore,
+        clock: Clock,
+        grace: timedelta = GRACE,
+    ) -> None:
+        self._registry = registry
+        self._versions = versions
+        self._drops = drops
+        self._runs = runs
+        self._uses = uses
+        self._blobs = blobs
+        self._clock = clock
+        self._grace = grace
+
+    def plan(self, model: str) -> RetentionPlan:
+        """What retention would do to a model now. Nothing is changed. Raises NotFoundError."""
+        policy = self._registry.model(model).policy.retention
+        now = self._clock.now()
+        # The ETags first, what stands on the blobs after: see above.
+        stored = {info.name: info for info in self._blobs.list(BlobContainer.ARTIFACTS, _PREFIX)}
+        drops = list(self._ended_drops(model, policy))
+        versions = list(self._versions.where(partition=model))
+        choice = chosen(versions, self._uses.of(model), policy, now)
+        return plan_of(
+            model=model,
+            policy=policy,
+            versions=versions,
+            choice=choice,
+            stored=stored,
+            referenced=self._referenced(but={(model, version.version) for version in choice.archive}),
+            drops=drops,
+            now=now,
+            grace=self._grace,
+        )
+
+    def run(self, model: str, plan_id: str, *, by: str) -> RetentionRun:
+        """Carry out a plan that was shown. Again: carry on, or tell how it ended.
+
+        Raises NotFoundError for an absent model, ConflictError where the plan is not what would be done now.
+        """
+        found = self._runs.find(model, run_id(plan_id))
+        if found and not found.state.is_over:
+            return self._carry_on(found)
+        plan = self.plan(model)
+        if plan.plan_id == plan_id:
+            return self._carry_on(self._begin(plan, by))
+        if found:
+            return found
+        raise ConflictError(
+            f"the plan {plan_id[:12]!r} is not what retention of {model} would do now, which is {plan.plan_id[:12]!r}: "
+            "look at the new plan, and run that"
+        )
+
+    def runs(self, model: str, continuation: str | None = None) -> AggregatePage[RetentionRun]:
+        """A page of a model's runs."""
+        return self._runs.page(partition=model, continuation=continuation)
+
+    def one(self, model: str, identity: str) -> RetentionRun:
+        """One run, by its id. Raises NotFoundError."""
+        found = self._runs.find(model, identity)
+        if found is None:
+            raise NotFoundError(f"the retention run {identity[:80]!r} of {model!r}")
+        return found
+
+    def resume(self) -> int:
+        """Carry on each run that is not over, as far as it may go now. Returns how many there were."""
+        runs = list(self._unfinished())
+        for run in runs:
+            self._carry_on(run)
+        return len(runs)
+
+    def _begin(self, plan: RetentionPlan, by: str) -> RetentionRun:
+        now = self._clock.now()
+        fresh = RetentionRun(
+            id=run_id(plan.plan_id),
+            model=plan.model,
+            plan_id=plan.plan_id,
+            deeds=plan.deeds,
+            requested_by=by,
+            started_at=now,
+        )
+        facts = {
+            "plan_id": plan.plan_id,
+            "by": by,
+            "versions": [version.version for version in plan.deeds.archive],
+            "blobs": len(plan.deeds.delete),
+            "size_bytes": plan.deeds.size_bytes,
+        }
+        fresh.record("retention_started", now, **facts)
+
+        def again(run: RetentionRun) -> bool:
+            # What a run that ended had spared is to be done after all.
+            if not run.state.is_over:
+                return False
+            run.state, run.requested_by, run.started_at, run.ended_at = RunState.ARCHIVING, by, now, None
+            run.deleted, run.deleted_bytes, run.archived, run.spared = 0, 0, [], []
+            run.record("retention_started", now, **facts)
+            return True
+
+        self._runs.find_or_create(fresh)
+        return self._runs.change(plan.model, fresh.id, again)
+
+    def _carry_on(self, run: RetentionRun) -> RetentionRun:
+        if run.state is RunState.ARCHIVING:
+            run = self._archive(run)
+        if run.state is RunState.WAITING and run.delete_after and self._clock.now() >= run.delete_after:
+            run = self._delete(run)
+        return run
+
+    def _archive(self, run: RetentionRun) -> RetentionRun:
+        policy = self._registry.model(run.model).policy.retention
+        versions = list(self._versions.where(partition=run.model))
+        numbers = [version.version for version in run.deeds.archive]
+        # Carried on after a while, it leaves alone what may not be archived any more.
+        choice = chosen(versions, self._uses.of(run.model), policy, self._clock.now())
+        for number in sorted({version.version for version in choice.archive} & set(numbers)):
+            self._registry.mark_archived(
+                run.model, VersionNumber(number), by=run.requested_by, reason=f"retention plan {run.plan_id[:12]}"
+            )
+        self._revive_used(run)
+        now = self._clock.now()
+        archived = [number for number in numbers if self._is_archived(run.model, number)]
+
+        def wait(current: RetentionRun) -> bool:
+            if current.state is not RunState.ARCHIVING:
+                return False
+            current.state, current.delete_after, current.archived = RunState.WAITING, now + self._grace, archived
+            if not current.deeds.delete:
+                current.delete_after = now
+            current.record("retention_archived", now, versions=archived)
+            return True
+
+        return self._runs.change(run.model, run.id, wait)
+
+    def _delete(self, run: RetentionRun) -> RetentionRun:
+        self._revive_used(run)
+        archived = [version.version for version in run.deeds.archive if self._is_archived(run.model, version.version)]
+        spared = [
+            f"version {version.version} is in use, and stays"
+            for version in run.deeds.archive
+            if version.version not in archived
+        ]
+        referenced = self._referenced()
+        kept_bytes, kept = 0, 0
+        for blob in run.deeds.delete:
+            why = self._spares(blob, referenced)
+            if why:
+                kept, kept_bytes = kept + 1, kept_bytes + blob.size_bytes
+                spared.append(f"{blob.container}/{blob.name} stays: {why}")
+        now = self._clock.now()
+
+        def end(current: RetentionRun) -> bool:
+            if current.state is not RunState.WAITING:
+                return False
+            current.state, current.ended_at, current.archived, current.spared = RunState.DONE, now, archived, spared
+            current.deleted = len(current.deeds.delete) - kept
+            current.deleted_bytes = current.deeds.size_bytes - kept_bytes
+            current.record(
+                "retention_done",
+                now,
+                versions=archived,
+                deleted=current.deleted,
+                deleted_bytes=current.deleted_bytes,
+                spared=spared[:100],
+            )
+            return True
+
+        return self._runs.change(run.model, run.id, end)
+
+    def _spares(self, blob: PlannedBlob, referenced: dict[str, str]) -> str:
+        """Delete a blob, or say why it stays. One that is gone is deleted."""
+        if blob.container is BlobContainer.ARTIFACTS:
+            user = referenced.get(blob.name.removeprefix(_PREFIX))
+            if user:
+                return f"{user} stands on it"
+        try:
+            self._blobs.delete(blob.container, blob.name, etag=blob.etag)
+        except ChangedMeanwhileError:
+            return "it is not what it was when the plan was made"
+        return ""
+
+    def _revive_used(self, run: RetentionRun) -> None:
+        """Take back the archiving of versions that came into use while it was done."""
+        now = self._clock.now()
+        uses = self._uses.of(run.model)
+        for planned in run.deeds.archive:
+            if planned.version in uses:
+                revive = partial(_revive, now=now, reason="; ".join(uses[planned.version]))
+                self._versions.change(run.model, version_id(planned.version), revive)
+
+    def _is_archived(self, model: str, number: int) -> bool:
+        return self._registry.version(model, VersionNumber(number)).state is VersionState.ARCHIVED
+
+    def _referenced(self, *, but: Iterable[tuple[str, int]] = ()) -> dict[str, str]:
+        """For each digest that must stay, a version that stands on it, of whatever model."""
+        left_out = set(but)
+        found: dict[str, str] = {}
+        uses: dict[str, UsesOf] = {}
+        for version in self._versions.where():
+            if (version.model, version.version) in left_out:
+                continue
+            if version.state is VersionState.ARCHIVED and not self._is_recent(version):
+                if version.model not in uses:
+                    uses[version.model] = self._uses.of(version.model)
+                if version.version not in uses[version.model]:
+                    continue
+            for digest in digests_of(version):
+                found.setdefault(digest, f"version {version.version} of {version.model}")
+        return found
+
+    def _is_recent(self, version: ModelVersion) -> bool:
+        return version.archived_at is not None and self._clock.now() - version.archived_at < self._grace
+
+    def _ended_drops(self, model: str, policy: RetentionPolicy) -> Iterator[DropBlobs]:
+        """The drops that ended longer ago than policy keeps, with those of their blobs that lie there unchanged."""
+        age = timedelta(days=policy.keep_days)
+        for drop in self._drops.where(partition=model, state=DropState.REGISTERED.value):
+            if self._clock.now() - drop.attempted_at >= age:
+                yield DropBlobs(drop=drop, blobs=tuple(self._blobs_of_drop(drop)))
+
+    def _blobs_of_drop(self, drop: Drop) -> Iterator[BlobInfo]:
+        # A name that is a prefix of another lists that one too: the ETag tells them apart.
+        wanted = {drop.blob + name: seen.etag for name, seen in drop.files.items()} or {drop.blob: drop.etag}
+        for info in self._blobs.list(BlobContainer.INCOMING, drop.blob):
+            if wanted.get(info.name) == info.etag:
+                yield info
+
+    def _unfinished(self, model: str | None = None) -> Iterator[RetentionRun]:
+        for state in RunState:
+            if not state.is_over:
+                yield from self._runs.where(partition=model, state=state.value)
+
+
+def _revive(version: ModelVersion, *, now: datetime, reason: str) -> bool:
+    """Take a version's archiving back."""
+    if version.state is not VersionState.ARCHIVED:
+        return False
+    passed = version.validation is not None and version.validation.outcome is Outcome.PASS
+    version.state = VersionState.VALIDATED if passed else VersionState.REJECTED
+    version.archived_at = None
+    version.record("version_revived", now, version=version.version, reason=reason)
+    return True
