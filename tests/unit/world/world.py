@@ -12,12 +12,18 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from shared.alerts.documents import Alert
+from shared.alerts.service import AlertService
 from shared.audit.service import AuditService
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
 from shared.core.messages import MoveAlias, Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
+from shared.deadletters.documents import DeadLetter
+from shared.deadletters.service import DeadLetterService
+from shared.integrity.documents import ArtifactCheck
+from shared.integrity.service import IntegrityService
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.alias_service import AliasService
@@ -26,6 +32,9 @@ from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest, Task, parse_manifest
 from shared.registry.policy import Policy
 from shared.registry.service import RegistryService
+from shared.retention.documents import RetentionRun
+from shared.retention.service import RetentionService
+from shared.retention.uses import Uses
 from shared.rollout.documents import ENDPOINT_ID, Endpoint
 from shared.rollout.service import RolloutService
 from shared.routing.plan import RoutePlan, plan_blob_name
@@ -137,12 +146,42 @@ class World:
             limits=limits,
             check=_validation,
         )
+        alerts, letters, runs = repository(Alert), repository(DeadLetter), repository(RetentionRun)
+        uses = Uses(endpoints=endpoints, aliases=aliases)
+        self.alerts = AlertService(alerts=alerts, clock=self.clock)
+        self.dead_letters = DeadLetterService(letters=letters, alerts=self.alerts, clock=self.clock)
+        self.integrity = IntegrityService(
+            versions=versions,
+            checks=repository(ArtifactCheck),
+            uses=uses,
+            alerts=self.alerts,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
+        self.retention = RetentionService(
+            registry=self.registry,
+            versions=versions,
+            drops=drops,
+            runs=runs,
+            uses=uses,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
         self.audit = AuditService(
             self.documents,
-            {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint, "alias": Alias},
+            {
+                "model": Model,
+                "version": ModelVersion,
+                "drop": Drop,
+                "endpoint": Endpoint,
+                "alias": Alias,
+                "alert": Alert,
+                "dead_letter": DeadLetter,
+                "retention_run": RetentionRun,
+            },
         )
         self.sweep = SweepService(
-            outboxes=(models, versions, drops, endpoints, aliases),
+            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
             versions=versions,
             registry=self.registry,
             registration=self.registration,
