@@ -2,21 +2,29 @@
 
 A file is written under a temporary name, synced, and renamed, so that a name holds a whole file or none. An artifact's
 digest is checked at every read, and a file that fails is removed: what the disk did to it is not served. Losing the
-cache loses nothing but time, so a full or broken disk is logged and never stops serving.
+cache loses nothing but time, so a full or broken disk is logged and never stops serving. No artifact is held in memory
+but one that is asked for as bytes.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, Self
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.routing.plan import RoutePlan
 
 log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1024 * 1024
 
 
 class DiskCache:
@@ -25,6 +33,7 @@ class DiskCache:
     def __init__(self, directory: Path) -> None:
         self._plans = directory / "plans"
         self._artifacts = directory / "artifacts"
+        self._private = directory / "private"
 
     def plans(self) -> dict[EndpointName, bytes]:
         """The plans last applied, by endpoint."""
@@ -38,33 +47,78 @@ class DiskCache:
 
     def keep_plan(self, endpoint: str, data: bytes) -> None:
         """Keep a plan for the next start."""
-        _write(self._plans / f"{endpoint}.json", data)
+        with _Writer(self._plans / f"{endpoint}.json") as writer:
+            writer.write(data)
+            writer.commit()
 
-    def artifact(self, digest: str) -> bytes | None:
-        """An artifact whose digest holds, or None."""
-        path = self._artifacts / digest
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.warning("the cached artifact %s cannot be read: %s", digest, error)
-            return None
-        if hashlib.sha256(data).hexdigest() == digest:
-            return data
-        log.error("the cached artifact %s was altered on disk: it is removed and fetched again", digest)
-        path.unlink(missing_ok=True)
+    def artifact(self, digest: str, *, max_bytes: int) -> bytes | None:
+        """An artifact whose digest holds, or None. One that is larger than `max_bytes` counts as altered."""
+        with self._opened(digest) as file:
+            if file is None:
+                return None
+            data = file.read(max_bytes + 1)
+            if len(data) <= max_bytes and hashlib.sha256(data).hexdigest() == digest:
+                return data
+        self._drop(digest)
         return None
 
-    def keep_artifact(self, digest: str, data: bytes) -> None:
-        """Keep an artifact whose digest the caller has checked."""
-        _write(self._artifacts / digest, data)
+    def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
+        """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
+        hasher, size_bytes = hashlib.sha256(), 0
+        with _Writer(self._artifacts / digest) as writer:
+            for chunk in chunks:
+                hasher.update(chunk)
+                size_bytes += len(chunk)
+                writer.write(chunk)
+            if hasher.hexdigest() == digest:
+                writer.commit()
+        return hasher.hexdigest(), size_bytes
+
+    def copy_artifact(self, digest: str, path: Path) -> bool:
+        """Copy an artifact whose digest holds into a new file: the bytes that were hashed are those that it has.
+
+        False, and no file, where there is no such artifact. Raises OSError where the copy cannot be written.
+        """
+        with self._opened(digest) as file:
+            if file is None:
+                return False
+            hasher = hashlib.sha256()
+            with path.open("xb") as copy:
+                while chunk := file.read(_CHUNK_BYTES):
+                    hasher.update(chunk)
+                    copy.write(chunk)
+            if hasher.hexdigest() == digest:
+                return True
+        path.unlink()
+        self._drop(digest)
+        return False
+
+    @contextlib.contextmanager
+    def private_folder(self) -> Iterator[Path]:
+        """A new directory that no one else has the name of, gone at the end. Raises OSError where there can be none.
+
+        A process that dies leaves its own behind, unlocked; the next pruning removes it.
+        """
+        self._private.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = Path(tempfile.mkdtemp(dir=self._private))
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            # A pruning process may have found it unlocked, and have it removed by now.
+            if _locked(descriptor) and folder.exists():
+                break
+            os.close(descriptor)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
 
     def prune_artifacts(self, wanted: Callable[[], frozenset[str]]) -> None:
         """Remove the artifacts that are neither wanted nor named by a kept plan, of this process or of another.
 
         `wanted` is asked after the directory was listed: what is fetched meanwhile for a newer plan is not removed.
         """
+        self._remove_leftovers()
         try:
             paths = [path for path in self._artifacts.iterdir() if not path.name.startswith(".")]
             keep = set(wanted())
@@ -80,28 +134,101 @@ class DiskCache:
         except OSError as error:
             log.warning("the artifact cache cannot be tidied: %s", error)
 
+    def _remove_leftovers(self) -> None:
+        with contextlib.suppress(OSError):
+            for folder in list(self._private.iterdir()):
+                descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if _locked(descriptor):
+                        shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self, digest: str) -> Iterator[BinaryIO | None]:
+        try:
+            file = (self._artifacts / digest).open("rb")
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            log.warning("the cached artifact %s cannot be read: %s", digest, error)
+            yield None
+            return
+        with file:
+            yield file
+
+    def _drop(self, digest: str) -> None:
+        log.error("the cached artifact %s was altered on disk: it is removed and fetched again", digest)
+        with contextlib.suppress(OSError):
+            (self._artifacts / digest).unlink(missing_ok=True)
+
 
 def digests(plan: RoutePlan) -> frozenset[str]:
     """The artifacts that a plan needs."""
-    models = {route.artifact_digest for route in plan.routes}
-    return frozenset(models | {route.golden_digest for route in plan.routes if route.golden_digest is not None})
+    needed: set[str] = set()
+    for route in plan.routes:
+        needed |= {route.artifact_digest, *(file.digest for file in route.external)}
+        if route.golden_digest is not None:
+            needed.add(route.golden_digest)
+        if route.signing is not None:
+            needed.add(route.signing.digest)
+    return frozenset(needed)
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+class _Writer:
+    """Writes a file under a temporary name; `commit` syncs it and gives it its own. Logs what the disk refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        with self._failing():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("xb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def write(self, data: bytes) -> None:
+        if self._file is not None:
+            with self._failing():
+                self._file.write(data)
+
+    def commit(self) -> None:
+        if self._file is not None:
+            with self._failing():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._temporary.replace(self._path)
+                _sync_directory(self._path.parent)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
-    except OSError as error:
-        log.warning("%s is not kept for the next start: %s", path, error)
+            yield
+        except OSError as error:
+            log.warning("%s is not kept for the next start: %s", self._path, error)
+            self._close()
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_directory(path: Path) -> None:

@@ -19,7 +19,7 @@ from aks_serving.engine import Engine, Lane
 from aks_serving.loader import LoadedModel
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
-from shared.routing.plan import Role, Route, RoutePlan
+from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 
-type _Key = tuple[int, str, str | None]
+type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None]
+"""What a loaded version was made from: a route that differs in any of it is loaded anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,4 +209,11 @@ def _parsed(endpoint: EndpointName, data: bytes) -> RoutePlan:
 
 
 def _key(route: Route) -> _Key:
-    return route.version, route.artifact_digest, route.golden_digest
+    return (
+        route.version,
+        route.artifact_digest,
+        route.model_file,
+        route.external,
+        route.signing,
+        route.golden_digest,
+    )

@@ -1,5 +1,7 @@
 """What goes wrong in serving, beside the errors of the domain (shared.core.errors). HTTP statuses are in `api`."""
 
+from enum import StrEnum
+
 from shared.core.errors import SlipwayError, UnavailableError
 
 
@@ -14,8 +16,33 @@ class NotServingError(UnavailableError):
     """No version can answer now."""
 
 
+class LoadCode(StrEnum):
+    """Why a version cannot be loaded. The reason in a telemetry window begins with it, as in `altered: ...`."""
+
+    ALTERED = "altered"
+    """A file is not the one that the plan names by its digest."""
+    MISSING = "missing"
+    """A file is not in storage."""
+    UNSIGNED = "unsigned"
+    """It has no signature, and this server takes none without one."""
+    UNKNOWN_KEY = "unknown_key"
+    """Its signature was made by a key that is not trusted."""
+    BAD_SIGNATURE = "bad_signature"
+    """Its signature is malformed, or does not verify."""
+    SIGNATURE_MISMATCH = "signature_mismatch"
+    """Its signature verifies, and is about other files than the plan names."""
+    GOLDEN = "golden"
+    """It does not give what its golden rows recorded."""
+    MODEL = "model"
+    """The runtime cannot load it, or it takes or gives what this server does not know."""
+
+
 class LoadError(SlipwayError):
     """A version cannot be loaded, and trying again with the same bytes will not help."""
+
+    def __init__(self, code: LoadCode, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
 
 
 class ModelRunError(SlipwayError):

@@ -1,14 +1,16 @@
 """One loaded ONNX model: its signature, and a way to run it.
 
-A model is made from bytes whose digest was checked (aks_serving.loader), runs on the CPU with one thread, and uses no
-custom operators and no file beside those bytes. It never changes; running it is safe from several threads.
+A model is made from bytes whose digest was checked (aks_serving.artifacts), runs on the CPU with one thread, and uses
+no custom operators and no file but the external data that it is given. It never changes; running it is safe from
+several threads.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from aks_serving.errors import LoadError, ModelRunError
+from aks_serving.errors import LoadCode, LoadError, ModelRunError
 from aks_serving.tensors import DTYPES, Array, Feeds
 from shared.core.errors import InvalidInputError
 
@@ -29,7 +31,7 @@ _DATATYPE_OF_ONNX = {
 }
 _MAX_REASON = 300
 _NO_FOLDER = "/nonexistent"
-"""Where ONNX Runtime is told to look for weights outside the file: such models are refused."""
+"""Where ONNX Runtime is told to look for tensors outside the file when there is no such place: it finds none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +67,31 @@ class Signature:
         return all(spec.shape and spec.shape[0] == -1 for spec in (*self.inputs, *self.outputs)) and bool(self.inputs)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalData:
+    """Files that hold tensors of a model, under the names that it knows them by: in a folder, or in memory.
+
+    The runtime may map files of the folder for as long as the model lives: they must never change, and may be removed
+    once it is made. Contents in memory are copied, and are held twice meanwhile.
+    """
+
+    folder: Path | None = None
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+
+
+NO_EXTERNAL = ExternalData()
+
+
 class Model:
     """A version of a model, loaded."""
 
     __slots__ = ("_output_names", "_session", "digest", "signature", "version")
 
-    def __init__(self, *, version: int, digest: str, data: bytes) -> None:
-        """Load from an ONNX file's bytes. Raises LoadError."""
+    def __init__(self, *, version: int, digest: str, data: bytes, external: ExternalData = NO_EXTERNAL) -> None:
+        """Load from an ONNX file's bytes and its external data. Raises LoadError."""
         self.version = version
         self.digest = digest
-        self._session = _session(data)
+        self._session = _session(data, external)
         self.signature = Signature(
             inputs=tuple(_spec(node, "input") for node in self._session.get_inputs()),
             outputs=tuple(_spec(node, "output") for node in self._session.get_outputs()),
@@ -96,7 +113,7 @@ def first_line(error: Exception) -> str:
     return lines[0][:_MAX_REASON]
 
 
-def _session(data: bytes) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _session(data: bytes, external: ExternalData) -> Any:  # noqa: ANN401 - onnxruntime has no types
     import onnxruntime  # noqa: PLC0415 - heavy: only where a model is loaded
 
     onnxruntime.disable_telemetry_events()
@@ -104,11 +121,15 @@ def _session(data: bytes) -> Any:  # noqa: ANN401 - onnxruntime has no types
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    folder = _NO_FOLDER if external.folder is None else str(external.folder)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
+        if external.contents:
+            names, contents = list(external.contents), list(external.contents.values())
+            options.add_external_initializers_from_files_in_memory(names, contents, [len(part) for part in contents])
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise LoadError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+        raise LoadError(LoadCode.MODEL, f"ONNX Runtime cannot load the model: {first_line(error)}") from error
 
 
 def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
@@ -116,8 +137,9 @@ def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - onnxruntime has
     if datatype is None:
         known = ", ".join(DTYPES)
         raise LoadError(
+            LoadCode.MODEL,
             f"{what} {node.name!r} is a {node.type}: this server takes tensors of {known}"
-            + (" (export classifiers with zipmap off)" if node.type.startswith("seq(map") else "")
+            + (" (export classifiers with zipmap off)" if node.type.startswith("seq(map") else ""),
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
     return TensorSpec(name=node.name, datatype=datatype, shape=shape)

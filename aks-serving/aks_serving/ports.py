@@ -4,6 +4,7 @@ Every method blocks, is called from worker threads, and raises UnavailableError 
 refuses: the call may be made again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +30,11 @@ class Storage(Protocol):
         """The endpoint's plan, or None where there is none or its ETag is still `unless_etag`."""
         ...
 
-    def artifact(self, digest: str, *, max_bytes: int) -> bytes:
-        """An artifact's bytes, unverified. Raises NotFoundError, or InvalidInputError beyond `max_bytes`."""
+    def artifact(self, digest: str, *, max_bytes: int) -> Iterator[bytes]:
+        """An artifact's bytes, unverified, in chunks of a few MiB.
+
+        Raises, before any chunk or between two, NotFoundError, or InvalidInputError beyond `max_bytes`.
+        """
         ...
 
     def keep_window(self, name: str, data: bytes) -> None:

@@ -30,7 +30,7 @@ class ModelServer:
     def __init__(self, settings: Settings, storage: Storage, *, clock: Clock | None = None) -> None:
         self._settings = settings
         self._cache = DiskCache(settings.cache_dir)
-        self._loader = Loader(storage, self._cache)
+        self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load")
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._engine = Engine(max_queue=settings.max_queue)

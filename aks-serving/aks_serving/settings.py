@@ -14,6 +14,7 @@ from typing import Self
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
+from shared.signing.keys import TrustedKey, split_pems
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
 _MIB = 1024 * 1024
@@ -43,6 +44,8 @@ class Settings:
     max_body_bytes: int = 16 * _MIB
     max_queue: int = 1024
     """Requests that may wait or run at once in one process."""
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys in PEM. Where there are any, this server trusts no others, and loads nothing that is not signed."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
@@ -72,6 +75,7 @@ class Settings:
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
             max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
             max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
+            trusted_keys=_trusted_keys(env.get("SLIPWAY_TRUSTED_KEYS", "").strip()),
         )
 
 
@@ -91,6 +95,34 @@ def _pod(given: str) -> str:
             "the first a letter or digit"
         )
     return f"{name}-{secrets.token_hex(3)}"
+
+
+def _trusted_keys(name: str) -> tuple[str, ...]:
+    """The keys of a PEM file, or of the `.pem` files of a folder. Fails where a single one cannot be used."""
+    if not name:
+        return ()
+    path = Path(name)
+    keys: dict[str, TrustedKey] = {}
+    try:
+        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        for file in files:
+            for pem in _pems(file):
+                key = TrustedKey.from_pem(pem)
+                keys[key.fingerprint] = key
+    except (OSError, ValueError, InvalidInputError) as error:
+        raise InvalidInputError(f"SLIPWAY_TRUSTED_KEYS is {name[:200]!r}, and cannot be used: {error}") from error
+    if not keys:
+        raise InvalidInputError(
+            f"SLIPWAY_TRUSTED_KEYS is {name[:200]!r}, a folder without .pem files: name a PEM file, or a folder of them"
+        )
+    return tuple(key.pem for key in keys.values())
+
+
+def _pems(file: Path) -> list[str]:
+    pems = split_pems(file.read_text("ascii"))
+    if not pems:
+        raise InvalidInputError(f"{file} holds no public key in PEM (BEGIN PUBLIC KEY)")
+    return pems
 
 
 def _whole(env: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:

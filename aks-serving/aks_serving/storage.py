@@ -84,15 +84,15 @@ class AzureStorage:
         except (_NotModifiedError, NotFoundError):
             return None
 
-    def artifact(self, digest: str, *, max_bytes: int) -> bytes:
+    def artifact(self, digest: str, *, max_bytes: int) -> Iterator[bytes]:
         blob = self._client.get_blob_client(_ARTIFACTS, artifact_blob_name(digest))
-        data = bytearray()
+        size_bytes = 0
         with _translated():
             for chunk in blob.download_blob().chunks():
-                data += chunk
-                if len(data) > max_bytes:
+                size_bytes += len(chunk)
+                if size_bytes > max_bytes:
                     raise InvalidInputError(f"artifact {digest} is larger than the {max_bytes} bytes it may have")
-        return bytes(data)
+                yield chunk
 
     def keep_window(self, name: str, data: bytes) -> None:
         blob = self._client.get_blob_client(_TELEMETRY, name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Iterator
 
 from aks_serving.ports import StoredPlan
 
@@ -23,6 +24,8 @@ class MemoryStorage:
         self.plan_reads = 0
         self.held: dict[str, threading.Event] = {}
         self.outages: dict[str, int] = {}
+        self.breaking: set[str] = set()
+        """Artifacts of which only the first half arrives."""
 
     def put(self, *files: bytes) -> None:
         """Store artifacts under their digests."""
@@ -48,7 +51,7 @@ class MemoryStorage:
         self.plan_reads += 1
         return StoredPlan(data=data, etag=_etag(data))
 
-    def artifact(self, digest: str, *, max_bytes: int) -> bytes:
+    def artifact(self, digest: str, *, max_bytes: int) -> Iterator[bytes]:
         self._answer()
         self.artifact_reads += 1
         if self.outages.get(digest, 0) > 0:
@@ -61,7 +64,10 @@ class MemoryStorage:
             raise NotFoundError(f"artifact {digest}")
         if len(data) > max_bytes:
             raise InvalidInputError(f"artifact {digest} is larger than the {max_bytes} bytes it may have")
-        return data
+        yield data[: len(data) // 2]
+        if digest in self.breaking:
+            raise UnavailableError("blob storage", "the connection broke, says the test")
+        yield data[len(data) // 2 :]
 
     def keep_window(self, name: str, data: bytes) -> None:
         self._answer()

@@ -10,6 +10,10 @@ from shared.core.ids import EndpointName
 from tests.serving import models
 
 
+def _read(cache: DiskCache, data: bytes) -> bytes | None:
+    return cache.artifact(models.digest(data), max_bytes=len(data))
+
+
 def test_a_reader_never_sees_half_a_plan(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path)
     whole = {letter * 2_000_000 for letter in (b"a", b"b")}
@@ -42,11 +46,11 @@ def test_files_that_are_no_plans_are_passed_over(tmp_path: Path) -> None:
 def test_an_altered_artifact_is_not_given_and_does_not_stay(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path)
     data = models.scaler(1.0)
-    cache.keep_artifact(models.digest(data), data)
-    assert cache.artifact(models.digest(data)) == data
+    cache.keep_artifact(models.digest(data), [data])
+    assert _read(cache, data) == data
     path = tmp_path / "artifacts" / models.digest(data)
     path.write_bytes(data[:-1])
-    assert cache.artifact(models.digest(data)) is None
+    assert _read(cache, data) is None
     assert not path.exists()
 
 
@@ -54,21 +58,21 @@ def test_pruning_keeps_what_is_wanted_and_what_any_kept_plan_needs(tmp_path: Pat
     cache = DiskCache(tmp_path)
     files = [models.scaler(float(number)) for number in range(4)]
     for data in files:
-        cache.keep_artifact(models.digest(data), data)
+        cache.keep_artifact(models.digest(data), [data])
     kept_plan = models.plan(1, models.route(1, files[0], golden=files[1]))
     cache.keep_plan("churn", kept_plan.model_dump_json().encode())
     cache.prune_artifacts(lambda: frozenset({models.digest(files[2])}))
-    assert [cache.artifact(models.digest(data)) is not None for data in files] == [True, True, True, False]
+    assert [_read(cache, data) is not None for data in files] == [True, True, True, False]
     assert digests(kept_plan) == {models.digest(files[0]), models.digest(files[1])}
 
 
 def test_pruning_removes_nothing_where_a_kept_plan_cannot_be_read(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path)
     data = models.scaler(1.0)
-    cache.keep_artifact(models.digest(data), data)
+    cache.keep_artifact(models.digest(data), [data])
     cache.keep_plan("churn", b"{")
     cache.prune_artifacts(frozenset)
-    assert cache.artifact(models.digest(data)) == data
+    assert _read(cache, data) == data
 
 
 def test_a_disk_that_cannot_be_written_is_logged_and_raises_nothing(
@@ -79,5 +83,5 @@ def test_a_disk_that_cannot_be_written_is_logged_and_raises_nothing(
     cache.keep_plan("churn", b"{}")
     assert "is not kept for the next start" in caplog.text
     assert cache.plans() == {}
-    assert cache.artifact("0" * 64) is None
+    assert cache.artifact("0" * 64, max_bytes=1) is None
     cache.prune_artifacts(frozenset)
