@@ -1,0 +1,262 @@
+"""Dead letters over ports in memory: kept with the reason, replayed once, settled by success; killed at any call."""
+
+import itertools
+import json
+
+import pytest
+
+from functions._messages import handle_body
+from functions.dead_letters import blob_of
+from shared.alerts.documents import AlertState
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from shared.core.messages import Queue, RegisterDrop, ValidateVersion
+from shared.deadletters.documents import UNRECORDED, DeadLetter, LetterState, body_of_drop
+from shared.registration.documents import NO_MODEL
+from tests.unit.world.fakes import Killed
+from tests.unit.world.world import World
+
+MESSAGE = ValidateVersion(model="digits", version=3)
+BODY = json.dumps(MESSAGE.model_dump(mode="json")).encode()
+QUEUE = Queue.VALIDATIONS
+
+
+def failing(_: ValidateVersion) -> None:
+    raise ValueError("the  scale\nis off")
+
+
+def attempt(world: World, *, fails: bool = True, body: bytes = BODY, message_id: str = "m1") -> None:
+    """One attempt at the message, as the functions make it."""
+    try:
+        handle_body(
+            world.dead_letters,
+            QUEUE,
+            body,
+            ValidateVersion,
+            failing if fails else lambda _: None,
+            message_id=message_id,
+        )
+    except ValueError:
+        assert fails
+
+
+def die(world: World, message_id: str = "poison-1", *, attempts: int = 5) -> DeadLetter:
+    """The message fails as often as it may, and comes to the poison queue."""
+    for _ in range(attempts):
+        attempt(world)
+    return world.dead_letters.keep(QUEUE, BODY, message_id=message_id)
+
+
+def sent(world: World) -> list[tuple[str, dict[str, object]]]:
+    return [(queue, json.loads(body)) for _, queue, body in world.queues.messages]
+
+
+def firing(world: World) -> list[str]:
+    return [alert.subject for alert in world.alerts.alerts("firing").items]
+
+
+def test_a_message_that_failed_for_the_last_time_is_kept_with_its_reason() -> None:
+    world = World()
+    kept = die(world)
+    assert (kept.state, kept.reason, kept.attempts, kept.count) == (LetterState.KEPT, "the scale is off", 5, 1)
+    assert [letter.id for letter in world.dead_letters.letters().items] == [kept.id]
+    (event,) = world.audit.events(kept.stream)
+    assert (event.kind, event.data["reason"]) == ("letter_kept", "the scale is off")
+    assert world.audit.verify().verified
+
+
+def test_while_letters_wait_an_alert_of_their_queue_fires() -> None:
+    world = World()
+    kept = die(world)
+    (alert,) = world.alerts.alerts().items
+    assert (alert.subject, alert.state, alert.count) == ("queue:validations", AlertState.FIRING, 1)
+    assert alert.sentence.startswith("1 message of the queue validations failed for the last time: see")
+    world.dead_letters.keep(QUEUE, b"other", message_id="poison-2")
+    assert world.alerts.alerts().items[0].sentence.startswith("2 messages")
+    world.dead_letters.replay(kept.id, by="test")
+    assert firing(world) == ["queue:validations"]
+    other = world.dead_letters.letters().items[0]
+    world.dead_letters.discard(other.id, by="test", reason="somebody's typo")
+    assert firing(world) == []
+    assert world.audit.verify().verified
+
+
+def test_a_message_that_was_never_heard_of_says_that_no_error_was_recorded() -> None:
+    kept = World().dead_letters.keep(QUEUE, BODY, message_id="poison-1")
+    assert (kept.reason, kept.attempts, kept.count) == (UNRECORDED, 0, 1)
+
+
+def test_the_reason_of_an_earlier_round_is_not_taken_for_that_of_the_last() -> None:
+    world = World()
+    kept = die(world)
+    world.dead_letters.replay(kept.id, by="test")
+    again = world.dead_letters.keep(QUEUE, BODY, message_id="poison-2")
+    assert (again.state, again.reason, again.count) == (LetterState.KEPT, UNRECORDED, 2)
+
+
+def test_a_poison_message_that_is_delivered_twice_counts_once() -> None:
+    world = World()
+    kept = die(world)
+    assert world.dead_letters.keep(QUEUE, BODY, message_id="poison-1").count == 1
+    world.dead_letters.replay(kept.id, by="test")
+    assert world.dead_letters.keep(QUEUE, BODY, message_id="poison-1").state is LetterState.REPLAYED
+
+
+def test_a_letter_is_replayed_once_and_kept_again_when_it_fails_again() -> None:
+    world = World()
+    kept = die(world)
+    assert world.dead_letters.replay(kept.id, by="test", reason="fixed").state is LetterState.REPLAYED
+    assert sent(world) == [(QUEUE, MESSAGE.model_dump())]
+    with pytest.raises(ConflictError, match="is replayed, and replay is for one that is kept"):
+        world.dead_letters.replay(kept.id, by="test")
+    assert len(sent(world)) == 1
+    again = die(world, "poison-2")
+    assert (again.id, again.state, again.count, again.attempts) == (kept.id, LetterState.KEPT, 2, 10)
+    world.dead_letters.replay(kept.id, by="test")
+    assert len(sent(world)) == 2
+
+
+def test_a_letter_whose_message_succeeds_in_the_end_is_settled() -> None:
+    world = World()
+    kept = die(world)
+    attempt(world, fails=False)
+    assert world.dead_letters.letter(kept.id).state is LetterState.SETTLED
+    assert firing(world) == []
+    assert [event.kind for event in world.audit.events(kept.stream)] == ["letter_kept", "letter_settled"]
+
+
+def test_a_message_that_failed_and_then_succeeded_is_no_dead_letter() -> None:
+    world = World()
+    attempt(world)
+    attempt(world, fails=False)
+    assert world.dead_letters.letters().items == []
+    (settled,) = world.dead_letters.letters("settled").items
+    assert (settled.attempts, settled.count) == (1, 0)
+
+
+def test_a_success_without_a_letter_writes_nothing() -> None:
+    world = World()
+    attempt(world, fails=False)
+    assert world.documents.held == {}
+    assert world.fuse.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"model": "digits"}', "it is no ValidateVersion, which validations carries: version: Field required"),
+        (b"not JSON", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b'{"model": "digits", "version": 1, "more": 2}', "more: Extra inputs are not permitted"),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_kept_at_once_and_once(body: bytes, reason: str) -> None:
+    world = World()
+    for _ in range(2):
+        attempt(world, fails=False, body=body)
+    (kept,) = world.dead_letters.letters().items
+    assert reason in kept.reason
+    assert (kept.count, kept.attempts) == (1, 1)
+    attempt(world, fails=False, body=body, message_id="m2")
+    assert world.dead_letters.letter(kept.id).count == 2
+
+
+def test_a_failed_drop_event_is_the_letter_of_the_message_that_would_register_it() -> None:
+    world = World()
+    world.dead_letters.note_failure(Queue.REGISTRATIONS, body_of_drop("m/x.onnx"), OSError("disk full"))
+    event = {"Type": "BlobTrigger", "ContainerName": "incoming", "BlobName": "m/x.onnx", "ETag": '"1"'}
+    blob = blob_of(json.dumps(event).encode())
+    assert blob == "m/x.onnx"
+    kept = world.dead_letters.keep_blob(blob, message_id="p1")
+    assert (kept.queue, kept.reason) == (Queue.REGISTRATIONS, "disk full")
+    world.dead_letters.replay(kept.id, by="test")
+    ((_, queue, body),) = world.queues.messages
+    assert (queue, RegisterDrop.model_validate_json(body).blob) == (Queue.REGISTRATIONS, "m/x.onnx")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"ContainerName": "other", "BlobName": "x"}', b"\xff", b"[" * 9999]
+)
+def test_what_is_no_drop_s_event_is_kept_as_it_is(body: bytes) -> None:
+    assert blob_of(body) is None
+    world = World()
+    kept = world.dead_letters.keep("webjobs-blobtrigger-poison", body, message_id="p1")
+    with pytest.raises(ConflictError, match="cannot be put back"):
+        world.dead_letters.replay(kept.id, by="test")
+    assert world.dead_letters.letter(kept.id).state is LetterState.KEPT
+
+
+def test_what_does_not_exist_and_wrong_states_are_named() -> None:
+    world = World()
+    with pytest.raises(NotFoundError, match="the dead letter 'letter-x' does not exist"):
+        world.dead_letters.replay("letter-x", by="test")
+    with pytest.raises(NotFoundError, match="letter-x"):
+        world.dead_letters.discard("letter-x", by="test", reason="none")
+    with pytest.raises(InvalidInputError, match="'dead' is not a dead letter's state: use one of failing, kept"):
+        world.dead_letters.letters("dead")
+    with pytest.raises(InvalidInputError, match="'loud' is not an alert's state: use firing or resolved"):
+        world.alerts.alerts("loud")
+
+
+def test_where_the_letter_cannot_be_written_the_outcome_of_the_message_stands() -> None:
+    world = World()
+
+    class Down:
+        def keep(self, *_: object, **__: object) -> DeadLetter:
+            raise UnavailableError("the database", "down")
+
+        note_failure = keep
+
+        def succeeded(self, *_: object) -> None:
+            raise UnavailableError("the database", "down")
+
+    handle_body(Down(), QUEUE, BODY, ValidateVersion, lambda _: None, message_id="m")
+    with pytest.raises(ValueError, match="the  scale"):
+        handle_body(Down(), QUEUE, BODY, ValidateVersion, failing, message_id="m")
+    # One that cannot be read must not be lost: it comes again.
+    with pytest.raises(UnavailableError):
+        handle_body(Down(), QUEUE, b"bad", ValidateVersion, failing, message_id="m")
+    assert world.documents.held == {}
+
+
+def test_killed_at_any_call_a_letter_is_kept_once_and_its_message_put_back() -> None:
+    """The poison message comes again until it was kept; a person asks for the replay until it is not refused."""
+    for at in itertools.count(1):
+        world = World()
+        for _ in range(2):
+            attempt(world)
+        world.fuse.at = world.fuse.calls + at
+        kept = keep_and_replay(world)
+        was_killed = world.fuse.calls >= world.fuse.at
+        world.fuse.at = None
+        world.sweep.sweep()
+        world.dead_letters.settle_alerts()
+        standing = world.dead_letters.letter(kept.id)
+        assert (standing.state, standing.count, standing.outbox) == (LetterState.REPLAYED, 1, [])
+        # A kill between a send and its being struck out sends twice, as with every message: handlers expect that.
+        assert sent(world) in ([(QUEUE, MESSAGE.model_dump())], 2 * [(QUEUE, MESSAGE.model_dump())])
+        assert firing(world) == []
+        assert world.audit.verify().verified
+        if not was_killed:
+            break
+    assert at > 20
+
+
+def keep_and_replay(world: World) -> DeadLetter:
+    while True:
+        try:
+            kept = world.dead_letters.keep(QUEUE, BODY, message_id="poison-1")
+            if kept.state is LetterState.KEPT:
+                world.dead_letters.replay(kept.id, by="test")
+        except Killed:
+            continue
+        return kept
+
+
+def test_two_who_replay_at_once_send_one_message() -> None:
+    world = World()
+    kept = die(world)
+    world.documents.other_writers.append(lambda: world.dead_letters.replay(kept.id, by="the other"))
+    with pytest.raises(ConflictError, match="is replayed"):
+        world.dead_letters.replay(kept.id, by="test")
+    assert len(sent(world)) == 1
+    assert world.dead_letters.letter(kept.id).model == NO_MODEL
