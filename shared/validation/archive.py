@@ -6,12 +6,13 @@ holds is checked while it is read. Nothing is written under a name that came fro
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplemente
 
 
 class Archive:
-    """An open archive whose directory has been checked: plain, distinct names, within limits."""
+    """An open archive whose directory has been checked: safe, distinct names, within limits."""
 
     def __init__(self, file: zipfile.ZipFile, what: str, damaged: RefusalCode) -> None:
         self._file = file
@@ -37,7 +38,7 @@ class Archive:
     @property
     def names(self) -> list[str]:
         """The members' names, in the archive's order."""
-        return self._file.namelist()
+        return [info.filename for info in self._file.infolist() if not _is_folder(info)]
 
     def size_bytes(self, name: str) -> int:
         """What a member expands to, as declared."""
@@ -64,30 +65,55 @@ class Archive:
             raise DropRefusedError(RefusalCode.TOO_LARGE, f"{name!r} is larger than the {max_bytes} bytes it may have")
         return data
 
-    def unpack(self, name: str, target: Path, *, max_bytes: int) -> None:
-        """Stream a member of at most `max_bytes` into a new file, which an error leaves behind."""
+    def digest(self, name: str) -> str:
+        """The SHA-256 (hexadecimal) of a member, which is streamed."""
+        digest = hashlib.sha256()
+        for chunk in self._chunks(name):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def unpack(self, name: str, target: Path, *, max_bytes: int) -> str:
+        """Stream a member of at most `max_bytes` into a new file, which an error leaves behind. Returns its SHA-256."""
         declared = self.size_bytes(name)
         if declared > max_bytes:
             raise DropRefusedError(
                 RefusalCode.TOO_LARGE, f"{name!r} has {declared} bytes: a file may have at most {max_bytes}"
             )
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as sink, self.member(name) as stream:
-            written = 0
-            while chunk := stream.read(_CHUNK_BYTES):
-                written += len(chunk)
+        digest = hashlib.sha256()
+        with os.fdopen(descriptor, "wb") as sink:
+            for chunk in self._chunks(name):
+                digest.update(chunk)
                 sink.write(chunk)
+        return digest.hexdigest()
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        declared = self.size_bytes(name)
+        read = 0
+        with self.member(name) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                read += len(chunk)
+                yield chunk
             # The zip reader stops at the declared size and compares the checksum there; a stream that ends
             # early ends without either.
-            if written != declared:
-                raise _damaged(self._what, self._damaged, f"{name!r} holds {written} bytes and declares {declared}")
+            if read != declared:
+                raise _damaged(self._what, self._damaged, f"{name!r} holds {read} bytes and declares {declared}")
 
 
 @contextlib.contextmanager
-def open_archive(path: Path, *, what: str, damaged: RefusalCode, max_members: int, max_bytes: int) -> Iterator[Archive]:
+def open_archive(
+    path: Path,
+    *,
+    what: str,
+    damaged: RefusalCode,
+    max_members: int,
+    max_bytes: int,
+    is_safe: Callable[[str], bool] | None = None,
+) -> Iterator[Archive]:
     """Open a zip archive, called `what` in messages, whose members expand to at most `max_bytes` together.
 
-    Raises DropRefusedError: with the code `damaged` where it is no readable zip, else with what is unsafe about it.
+    Members lie at its root; with `is_safe` also in directories, under names that it says are safe. Raises
+    DropRefusedError: with the code `damaged` where it is no readable zip, else with what is unsafe about it.
     """
     try:
         with path.open("rb") as source:
@@ -97,12 +123,14 @@ def open_archive(path: Path, *, what: str, damaged: RefusalCode, max_members: in
     except _DAMAGE as error:
         raise _damaged(what, damaged, str(error)) from error
     with file:
-        _check_directory(file, what, damaged, max_members)
+        _check_directory(file, what, damaged, max_members, is_safe)
         _check_expansion(file, what, max_bytes, path.stat().st_size)
         yield Archive(file, what, damaged)
 
 
-def _check_directory(file: zipfile.ZipFile, what: str, damaged: RefusalCode, max_members: int) -> None:
+def _check_directory(
+    file: zipfile.ZipFile, what: str, damaged: RefusalCode, max_members: int, is_safe: Callable[[str], bool] | None
+) -> None:
     members = file.infolist()
     if len(members) > max_members:
         raise DropRefusedError(
@@ -110,21 +138,34 @@ def _check_directory(file: zipfile.ZipFile, what: str, damaged: RefusalCode, max
         )
     seen: set[str] = set()
     for info in members:
+        _check_name(info, what, is_safe)
         _check_member(info, what, damaged)
         if info.filename in seen:
             raise DropRefusedError(RefusalCode.DUPLICATE_FILE, f"{what} holds {info.filename[:100]!r} twice: keep one")
         seen.add(info.filename)
 
 
-def _check_member(info: zipfile.ZipInfo, what: str, damaged: RefusalCode) -> None:
+def _check_name(info: zipfile.ZipInfo, what: str, is_safe: Callable[[str], bool] | None) -> None:
     name = info.orig_filename
-    if not name or name in {".", ".."} or any(sign in name for sign in ("/", "\\", ":", "\0")) or name != info.filename:
-        raise DropRefusedError(
-            RefusalCode.UNSAFE_PATH,
-            f"{what} has a member named {name[:100]!r}: put plain files at its root, without directories",
-        )
+    if is_safe is None:
+        safe = name not in {"", ".", ".."} and not any(sign in name for sign in ("/", "\\", ":", "\0"))
+        advice = "put plain files at its root, without directories"
+    else:
+        safe = is_safe(name.removesuffix("/") if _is_folder(info) else name)
+        advice = "use letters, digits, '.', '_' and '-', begin with no '.', and nest at most three directories"
+    if not safe or name != info.filename:
+        raise DropRefusedError(RefusalCode.UNSAFE_PATH, f"{what} has a member named {name[:100]!r}: {advice}")
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    """Whether it stands for a directory: a name with a slash at its end, and nothing in it."""
+    return info.filename.endswith("/") and info.file_size == 0
+
+
+def _check_member(info: zipfile.ZipInfo, what: str, damaged: RefusalCode) -> None:
+    name = info.filename
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in {0, stat.S_IFREG}:
+    if kind not in {0, stat.S_IFDIR if _is_folder(info) else stat.S_IFREG}:
         raise DropRefusedError(
             RefusalCode.UNSAFE_PATH, f"{what} has a link or special file named {name[:100]!r}: put plain files in it"
         )

@@ -38,15 +38,15 @@ def refused(folder: Path, content: bytes, filename: str, *, file_bytes: int = LI
     return refusal(caught.value)
 
 
-def test_a_bundle_is_unpacked_under_fixed_names(tmp_path: Path) -> None:
+def test_a_bundle_is_unpacked_under_names_of_our_own(tmp_path: Path) -> None:
     model, rows, _ = forest()
     manifest = b"task: classification\nmodel: forest.onnx\nvalidation: holdout.npz\nreference: usual.npz"
     files = {"forest.onnx": model, "slipway.yaml": manifest, "holdout.npz": rows, "usual.npz": npz({"X": [[1.0]]})}
     assert taken(tmp_path, bundle(files), "b.zip").model == "forest.onnx"
     assert {path.name: path.read_bytes() for path in (tmp_path / "work").iterdir()} == {
-        "model.onnx": model,
-        "validation.npz": rows,
-        "reference.npz": files["usual.npz"],
+        "part-1": model,
+        "part-2": rows,
+        "part-3": files["usual.npz"],
     }
 
 
@@ -62,7 +62,7 @@ def test_a_bare_model_may_name_its_task(tmp_path: Path) -> None:
     helper.set_model_props(model, {"slipway.task": "guessing"})
     code, said = refused(tmp_path, model.SerializeToString(), "m.onnx")
     assert code == RefusalCode.BAD_MANIFEST
-    assert "'guessing': use one of classification, regression" in said
+    assert "the model's metadata: task is 'guessing': Input should be 'classification' or 'regression'" in said
 
 
 @pytest.mark.parametrize("filename", ["m.pkl", "m", "onnx", "m.onnx.gz", ""])

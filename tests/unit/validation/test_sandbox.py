@@ -81,7 +81,7 @@ def test_a_bundle_goes_through_intake_and_validation(tmp_path: Path) -> None:
     assert intake.manifest.validation == "v.npz"
     assert intake.reference is None
     assert intake.validation is not None
-    assert [part.path.name for part in intake.parts] == ["model.onnx", "validation.npz"]
+    assert [part.path.name for part in intake.parts] == ["part-1", "part-2"]
     assert [part.digest for part in intake.parts] == [sha256(part.path) for part in intake.parts]
     assert intake.model.size_bytes == len(model)
 
@@ -161,7 +161,7 @@ def test_work_that_is_left_over_is_our_trouble_and_no_finding(tmp_path: Path) ->
     """A full disk or a missing directory must not be held against a drop."""
     (tmp_path / "drop").write_bytes(good_bundle())
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "model.onnx").mkdir()
+    (tmp_path / "work" / "part-1").mkdir()
     with pytest.raises(UnavailableError, match="FileExistsError"):
         run_intake(tmp_path / "drop", filename="b.zip", workdir=tmp_path / "work", limits=SandboxLimits())
 
