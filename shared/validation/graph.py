@@ -1,47 +1,59 @@
-"""Reads an ONNX file and says whether it is a whole, valid ONNX model. Loads onnx: for the sandboxed process."""
+"""Reads an ONNX file and says whether it is a whole, valid ONNX model. Loads onnx: for the sandboxed process.
 
-from collections.abc import Iterator
+Three look at it in turn: the scan at the bytes, before anything is loaded; then, at the model without the values of its
+large tensors, what a small file would grow to; and the ONNX checker. So a model of any size is in memory at most once.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 
+from shared.validation.external import check_external
+from shared.validation.growth import check_growth
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
+from shared.validation.scan import scan_model
 
 RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """The operator domains that ONNX Runtime's CPU build brings along. `com.microsoft` is what its quantisation emits."""
 
+RUNTIME_OPSETS: Mapping[str, range] = {"": range(7, 27), "ai.onnx.ml": range(1, 6), "com.microsoft": range(1, 2)}
+"""The operator sets that the server's ONNX Runtime, 1.31, takes. From opset 7 on it has every operator's kernel."""
+RUNTIME_IR_VERSIONS = range(3, 14)
+"""The IR versions that it takes. Before 3 a model names no operator sets."""
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """Parse and check a model.
+_ELSEWHERE = "values"
+_ADVICE = "convert the model with onnx.version_converter, or export it anew"
 
-    A file cut at the border of two protobuf fields still parses, so the checker has the last word: it wants an opset,
-    a graph whose every value is produced, and types that agree. Raises DropRefusedError.
+
+def read_model(path: Path, *, external: Mapping[str, Path] | None = None) -> onnx.ModelProto:
+    """Check a model, and parse it without the values of its large tensors.
+
+    `external` are the files that may hold tensors of it, by the names that the model knows them by. A file cut at the
+    border of two protobuf fields still parses, so the checker has the last word: it wants an opset, a graph whose every
+    value is produced, and types that agree. Raises DropRefusedError, or MemoryError.
     """
-    try:
-        model = onnx.load_model(path, format="protobuf", load_external_data=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # the protobuf library raises several kinds, not all of them its own
-        raise _not_onnx(f"it does not parse ({excerpt(error, 120)})") from error
-    if not model.HasField("graph"):
-        raise _not_onnx("it holds no graph")
-    graph = model.graph
-    if not graph.node or not graph.output:
+    model = _parsed(scan_model(path).skeleton)
+    if not model.graph.node or not model.graph.output:
         raise _not_onnx("its graph has no nodes or no outputs")
-    external = next((tensor.name for tensor in tensors(model) if is_external(tensor)), None)
-    if external is not None:
-        raise DropRefusedError(
-            RefusalCode.EXTERNAL_DATA,
-            f"the tensor {external[:100]!r} lies in a file of its own: save the model with its tensors inside",
-        )
-    try:
-        # By path: the checker reads the file itself, and the model is in memory once.
-        onnx.checker.check_model(str(path), full_check=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        raise _not_onnx(f"the ONNX checker says: {excerpt(error)}") from error
+    check_external(model, {name: file.stat().st_size for name, file in (external or {}).items()})
+    check_growth(model)
+    _run_checker(model)
     return model
+
+
+def unsupported_version(model: onnx.ModelProto) -> str | None:
+    """Which operator set or IR version of a model the server's runtime does not take, in a sentence, or None."""
+    if model.ir_version not in RUNTIME_IR_VERSIONS:
+        return f"the IR version {model.ir_version} is not among {_listed(RUNTIME_IR_VERSIONS)}: {_ADVICE}"
+    imported = [model.opset_import, *(function.opset_import for function in model.functions)]
+    for entry in (entry for entries in imported for entry in entries):
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if domain in RUNTIME_OPSETS and entry.version not in RUNTIME_OPSETS[domain]:
+            known = _listed(RUNTIME_OPSETS[domain])
+            return f"the opset {entry.version} of {domain or 'ai.onnx'} is not among {known}: {_ADVICE}"
+    return None
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -62,11 +74,6 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             ):
                 yield sparse.values
                 yield sparse.indices
-
-
-def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether a tensor's values lie, or claim to lie, outside the model."""
-    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data)
 
 
 def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -103,6 +110,60 @@ def _subgraphs(of: "Iterator[onnx.NodeProto] | list[onnx.NodeProto]") -> list[on
                 found.append(attribute.g)
             found += attribute.graphs
     return found
+
+
+def _parsed(skeleton: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(skeleton)
+    except MemoryError:
+        raise
+    except Exception as error:  # the protobuf library raises several kinds, not all of them its own
+        raise _not_onnx(f"it does not parse ({excerpt(error, 120)})") from error
+    return model
+
+
+def _run_checker(model: onnx.ModelProto) -> None:
+    """Run the ONNX checker, shape inference included, on a copy whose large tensors all lie in a file of their own.
+
+    By path: the checker looks whether that file is there, and not into it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in tensors(copy):
+        if _has_values_elsewhere(tensor):
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            del tensor.external_data[:]
+            tensor.external_data.add(key="location", value=_ELSEWHERE)
+    try:
+        if any(_lacks_shape(output) for output in copy.graph.output):
+            copy = onnx.shape_inference.infer_shapes(copy)
+        with tempfile.TemporaryDirectory(prefix="checked-") as folder:
+            (Path(folder) / _ELSEWHERE).touch()
+            (Path(folder) / "model").write_bytes(copy.SerializeToString())
+            del copy
+            onnx.checker.check_model(str(Path(folder) / "model"), full_check=True)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # as above
+        raise _not_onnx(f"the ONNX checker says: {excerpt(error)}") from error
+
+
+def _has_values_elsewhere(tensor: onnx.TensorProto) -> bool:
+    """Whether its values lie outside the model, or were left out of what was parsed. That they are there the scan saw."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return True
+    held = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    return not (tensor.HasField("raw_data") or tensor.string_data or any(held) or 0 in tensor.dims)
+
+
+def _lacks_shape(output: onnx.ValueInfoProto) -> bool:
+    """The checker wants a shape, which the runtime works out by itself."""
+    return bool(output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"))
+
+
+def _listed(versions: range) -> str:
+    return f"{versions[0]} to {versions[-1]}"
 
 
 def _not_onnx(why: str) -> DropRefusedError:
