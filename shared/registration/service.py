@@ -7,13 +7,14 @@ folder is one drop for good; each event of a file in it is a reason to look at a
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
 from shared.core.clock import Clock
-from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, InvalidInputError, NotFoundError
 from shared.core.messages import RegisterDrop
 from shared.core.workdir import work_folder
 from shared.registration.documents import NO_MODEL, Drop, DropOutcome, DropState, drop_id
@@ -106,21 +107,25 @@ class RegistrationService:
     def _asks(self, name: str, etag: str, grace: timedelta, is_undone: Callable[[Drop], bool]) -> bool:
         """Whether to ask for a drop's registration, which its document then notes. One of several sweeps asks."""
         now = self._clock.now()
+        asked = False
 
         def ask(drop: Drop) -> bool:
-            if not is_undone(drop) or not drop.is_overdue(now, grace):
-                return False
-            drop.asked_at = now
-            return True
+            nonlocal asked
+            asked = is_undone(drop) and drop.is_overdue(now, grace)
+            if asked:
+                drop.asked_at = now
+            return asked
 
         fresh = _new(name, etag, now)
+        fresh.asked_at = now
         drop = self._drops.find(fresh.partition, fresh.id)
         if drop is None:
-            fresh.asked_at = now
-            drop = self._drops.find_or_create(fresh)
+            with suppress(AlreadyExistsError):
+                self._drops.create(fresh)
+                return True
         elif is_undone(drop) and drop.is_overdue(now, grace):
-            drop = self._drops.change(drop.partition, drop.id, ask)
-        return drop.asked_at == now
+            self._drops.change(drop.partition, drop.id, ask)
+        return asked
 
     def _end_gone(self, grace: timedelta) -> None:
         """End the drops whose blobs were deleted or overwritten: their registration can never end otherwise."""

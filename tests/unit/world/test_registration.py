@@ -24,14 +24,18 @@ from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, SandboxLimits, Validation
 from shared.validation.service import ValidationService
 from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
-from tests.unit.world.world import GRACE, MODEL, World, _intake
+from tests.unit.world.world import GRACE, MODEL, World, _intake, _parse_manifest
 
 FIRST = ValidateVersion(model=MODEL, version=1)
 KILLED = "validation was killed from outside while loading the model"
 
 
 def registry_of(
-    world: World, *, intake: Callable[..., Intake] = _intake, blobs: BlobStore | None = None
+    world: World,
+    *,
+    intake: Callable[..., Intake] = _intake,
+    parse_manifest: Callable[..., Manifest] = _parse_manifest,
+    blobs: BlobStore | None = None,
 ) -> RegistrationService:
     outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
     return RegistrationService(
@@ -42,6 +46,7 @@ def registry_of(
         clock=world.clock,
         limits=SandboxLimits(),
         intake=intake,
+        parse_manifest=parse_manifest,
     )
 
 
