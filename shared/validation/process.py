@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 import shared
+from shared.routing.plan import MAX_FILE_BYTES
 from shared.validation.failures import SandboxUnavailableError
 
 GIB = 1024**3
@@ -48,7 +49,7 @@ class SandboxLimits:
     memory_bytes: int = 4 * GIB
     cpu_s: int = 300
     wall_s: float = 600.0
-    file_bytes: int = 2 * GIB
+    file_bytes: int = MAX_FILE_BYTES
     open_files: int = 64
 
 
