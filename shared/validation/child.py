@@ -13,6 +13,7 @@ from typing import NoReturn
 from pydantic import BaseModel
 
 from shared.validation.confine import confine
+from shared.validation.external import link_external
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, excerpt
 from shared.validation.wire import (
     EXIT_MEMORY,
@@ -21,6 +22,7 @@ from shared.validation.wire import (
     IntakeTask,
     Limits,
     ManifestTask,
+    ModelFiles,
     Progress,
     Refused,
     Request,
@@ -35,10 +37,11 @@ def main() -> None:
     answer = _take_standard_output()
     try:
         request = Request.model_validate_json(sys.stdin.buffer.read())
-        missing = confine(request.limits, request.parent_pid, readable=_files(request.work), writable=[Path.cwd()])
+        work = _at_hand(request.work)
+        missing = confine(request.limits, request.parent_pid, readable=_files(work), writable=[Path.cwd()])
         if missing:
             sys.stderr.write(f"the sandbox lacks walls: {'; '.join(missing)}\n")
-        _send(answer, _carry_out(request.work, request.limits, answer))
+        _send(answer, _carry_out(work, request.limits, answer))
     except MemoryError:
         _exit(EXIT_MEMORY)
     except (ImportError, OSError) as error:
@@ -69,6 +72,31 @@ def _carry_out(
         return take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin)
     except DropRefusedError as error:
         return Refused(code=error.code, message=excerpt(error, MAX_MESSAGE_LENGTH))
+
+
+def _at_hand(work: IntakeTask | ManifestTask | ValidateTask) -> IntakeTask | ManifestTask | ValidateTask:
+    """The task with its models' files linked into the working directory, under the names that the models know.
+
+    Behind the walls a link out of it could not be made any more, and every file would be copied.
+    """
+    if not isinstance(work, ValidateTask):
+        return work
+    linked = {
+        role: _linked(model)
+        for role, model in (("model", work.model), ("champion", work.champion))
+        if model is not None and model.external
+    }
+    return work.model_copy(update=linked)
+
+
+def _linked(model: ModelFiles) -> ModelFiles:
+    try:
+        path = link_external(model, Path.cwd())
+    except DropRefusedError:
+        # The task will meet it again, where it becomes a verdict.
+        return model
+    root = path.parents[len(Path(model.name).parts) - 1]
+    return ModelFiles(path=path, name=model.name, external={name: root / name for name in model.external})
 
 
 def _files(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:

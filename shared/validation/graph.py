@@ -150,7 +150,7 @@ def _run_checker(model: onnx.ModelProto) -> None:
 
 
 def _has_values_elsewhere(tensor: onnx.TensorProto) -> bool:
-    """Whether its values lie outside the model, or were left out of what was parsed. That they are there the scan saw."""
+    """Whether its values lie outside the model, or were left out of what was parsed, where the scan has seen them."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return True
     held = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)

@@ -263,10 +263,4 @@ def _signed_by(files: DropFiles, signing: SigningPolicy) -> str:
 def _read_model(path: Path, external: Mapping[str, Path]) -> "onnx.ModelProto":
     from shared.validation.graph import read_model  # noqa: PLC0415 - loads onnx
 
-    if external:
-        import onnx  # noqa: PLC0415
-
-        model = onnx.load_model(path, format="protobuf", load_external_data=False)
-        if any(tensor.data_location == 1 for tensor in model.graph.initializer):
-            return model
-    return read_model(path)
+    return read_model(path, external=external)
