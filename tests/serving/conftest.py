@@ -65,6 +65,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         window_s: float = 3600.0,
         max_queue: int = 1024,
         max_body_bytes: int = 1024 * 1024,
+        trusted_keys: tuple[str, ...] = (),
     ) -> AsyncIterator[Running]:
         settings = Settings(
             storage_connection="unused",
@@ -76,6 +77,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             window_s=window_s,
             max_queue=max_queue,
             max_body_bytes=max_body_bytes,
+            trusted_keys=trusted_keys,
         )
         server = ModelServer(settings, storage)
         app = AsgiApp(Api(server), max_body_bytes=max_body_bytes)

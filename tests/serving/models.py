@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from shared.routing.plan import Role, Route, RoutePlan
+from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 
 type Size = int | str | None
 
@@ -103,13 +103,69 @@ def golden(cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> bytes:
     return json.dumps({"schema_version": 1, "rtol": 1e-4, "atol": 1e-5, "cases": rows}).encode()
 
 
-def route(version: int, data: bytes, *, role: Role = Role.STABLE, weight: int = 10_000, golden: bytes = b"") -> Route:
+def golden2(
+    cases: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    tolerances: dict[str, Any],
+    *,
+    runtime: str = "onnxruntime 1",
+) -> bytes:
+    """As `golden`, in version 2 of the file: tolerances by output, and the runtime that recorded it."""
+    first = json.loads(golden(cases))
+    file = {"schema_version": 2, "tolerances": tolerances, "runtime": runtime, "cases": first["cases"]}
+    return json.dumps(file).encode()
+
+
+def lookup(*places: tuple[str, int, int]) -> bytes:
+    """Looks up a number in tables that lie outside the file: y = a[x] + b[x] + ..., and x is an index.
+
+    A place is where a table of 32-bit floats lies: the file, the offset and the length in bytes.
+    """
+    tables = []
+    for number, (location, offset, length) in enumerate(places):
+        table = TensorProto(name=f"table{number}", data_type=FLOAT, dims=[length // 4, 1])
+        table.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", length)):
+            entry = table.external_data.add()
+            entry.key, entry.value = key, str(value)
+        tables.append(table)
+    found = [f"found{number}" for number in range(len(places))]
+    nodes = [helper.make_node("GatherND", [table.name, "x"], [name]) for table, name in zip(tables, found, strict=True)]
+    made = helper.make_graph(
+        [*nodes, helper.make_node("Sum", found, ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["n", 1])],
+        [helper.make_tensor_value_info("y", FLOAT, ["n", 1])],
+        tables,
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def numbers(*values: float) -> bytes:
+    """A table as it lies outside a model's file."""
+    return np.asarray(values, dtype="<f4").tobytes()
+
+
+def route(
+    version: int,
+    data: bytes,
+    *,
+    role: Role = Role.STABLE,
+    weight: int = 10_000,
+    golden: bytes = b"",
+    external: Mapping[str, bytes] | None = None,
+    signing: Signing | None = None,
+) -> Route:
+    files = (external or {}).items()
     return Route(
         version=version,
         role=role,
         weight_bp=weight,
         artifact_digest=digest(data),
         size_bytes=len(data),
+        external=tuple(ArtifactFile(name=name, digest=digest(file), size_bytes=len(file)) for name, file in files),
+        signing=signing,
         golden_digest=digest(golden) if golden else None,
     )
 
