@@ -4,6 +4,9 @@ import azure.functions as func
 
 from functions import (
     admin,
+    admin_aliases,
+    admin_models,
+    admin_rollouts,
     alerts,
     aliases,
     dead_letters,
@@ -22,6 +25,9 @@ for blueprint in (
     rollouts.bp,
     sweeping.bp,
     admin.bp,
+    admin_models.bp,
+    admin_aliases.bp,
+    admin_rollouts.bp,
     aliases.bp,
     dead_letters.bp,
     integrity.bp,

@@ -7,16 +7,15 @@ expects the alias to name; of any number of them one wins.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Protocol
 
 from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
-from shared.core.ids import ModelName, VersionNumber
+from shared.core.ids import VersionNumber
 from shared.core.messages import MoveAlias
 from shared.registry.aliases import (
     CHAMPION,
     PRODUCTION,
-    STAGING,
     VALIDATED_ONLY,
     Alias,
     AliasMove,
@@ -26,24 +25,22 @@ from shared.registry.aliases import (
     known_moves,
     move_at,
 )
-from shared.registry.documents import VersionState
-from shared.registry.service import RegistryService
+from shared.registry.commands import SetAlias
+from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAlias:
-    """Somebody wants an alias to name a version, or nothing."""
+class Registry(Protocol):
+    """What there is to be named."""
 
-    model: ModelName
-    alias: AliasName
-    version: VersionNumber | None
-    expected_version: int | Literal["any"] | None = "any"
-    """What the alias must name before."""
-    by: str
-    reason: str
-    command_id: str
+    def model(self, name: str) -> Model:
+        """A model. Raises NotFoundError."""
+        ...
+
+    def version(self, name: str, number: VersionNumber) -> ModelVersion:
+        """A version. Raises NotFoundError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,7 @@ class AliasService:
     """The aliases of all models."""
 
     def __init__(
-        self, *, aliases: Repository[Alias], registry: RegistryService, documents: DocumentStore, clock: Clock
+        self, *, aliases: Repository[Alias], registry: Registry, documents: DocumentStore, clock: Clock
     ) -> None:
         self._aliases = aliases
         self._registry = registry
@@ -192,15 +189,6 @@ class AliasService:
             if page.continuation is None:
                 return
             continuation = page.continuation
-
-
-def stage_of(state: VersionState, aliases: list[str]) -> str:
-    """The stage that MLflow's registry would show: Archived, Production, Staging or None."""
-    if state is VersionState.ARCHIVED:
-        return "Archived"
-    if PRODUCTION in aliases:
-        return "Production"
-    return "Staging" if STAGING in aliases else "None"
 
 
 def _not_found(model: str, name: str) -> NotFoundError:

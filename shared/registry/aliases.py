@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import MoveAlias
-from shared.registry.documents import waiting_records
+from shared.registry.documents import VersionState, waiting_records
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -191,6 +191,15 @@ def alias_id(alias: str) -> str:
 def said(version: int | None) -> str:
     """What an alias names, in words."""
     return "no version" if version is None else f"version {version}"
+
+
+def stage_of(state: VersionState, aliases: list[str]) -> str:
+    """The stage that MLflow's registry would show: Archived, Production, Staging or None."""
+    if state is VersionState.ARCHIVED:
+        return "Archived"
+    if PRODUCTION in aliases:
+        return "Production"
+    return "Staging" if STAGING in aliases else "None"
 
 
 def in_order(known: list[AliasMove], archived: Iterator[dict[str, Any]]) -> Iterator[AliasMove]:

@@ -9,6 +9,7 @@ from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.registry.commands import Approve
 from shared.registry.documents import (
     MODEL_ID,
     Approval,
@@ -35,17 +36,6 @@ class PolicyPage:
 
     items: list[dict[str, Any]]
     continuation: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approve:
-    """Somebody approves a version. `by` is what the caller claims."""
-
-    model: ModelName
-    version: VersionNumber
-    by: str
-    reason: str
-    command_id: str
 
 
 class RegistryService:

@@ -43,6 +43,11 @@ def lacking_approvals(version: ModelVersion, policy: RolloutPolicy) -> str:
     )
 
 
+def why_held(version: ModelVersion, policy: RolloutPolicy) -> str:
+    """Why the rollout that policy asked for does not begin, in words; empty where nothing holds it."""
+    return version.rollout_refused or (lacking_approvals(version, policy) if version.rollout_pending else "")
+
+
 def broken_callers(stable: ModelVersion, candidate: ModelVersion) -> BrokenCallers | None:
     """How a candidate's signature breaks those who call stable. None where it does not, or where either is unknown."""
     if stable.signature is None or candidate.signature is None:

@@ -9,7 +9,7 @@ from typing import Any
 import azure.functions as func
 import pytest
 
-from functions import admin
+from functions import admin, admin_aliases, admin_models, admin_rollouts
 from functions._services import services
 from shared.rollout.documents import automatic_command_id
 
@@ -22,7 +22,8 @@ type Call = Callable[..., tuple[int, dict[str, Any]]]
 def call() -> Call:
     """Calls a function of the app by its name."""
     app = func.FunctionApp()
-    app.register_functions(admin.bp)
+    for module in (admin, admin_models, admin_aliases, admin_rollouts):
+        app.register_functions(module.bp)
     functions = {found.get_function_name(): found.get_user_function() for found in app.get_functions()}
 
     def called(name: str, body: Any = None, **route: str) -> tuple[int, dict[str, Any]]:

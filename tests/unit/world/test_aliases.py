@@ -10,8 +10,8 @@ import pytest
 from shared.core.errors import ChangedMeanwhileError, ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import VersionNumber
 from shared.core.messages import MoveAlias, Queue
-from shared.registry.alias_service import SetAlias
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION, STAGING, AliasName
+from shared.registry.commands import SetAlias
 from shared.registry.policy import Policy, RolloutPolicy, Stage
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.world import GRACE, MODEL, World

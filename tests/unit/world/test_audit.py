@@ -9,6 +9,7 @@ from shared.audit.chain import Problem
 from shared.audit.service import AuditService
 from shared.core.errors import IntegrityError, NotFoundError
 from shared.registration.documents import Drop
+from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.rollout.documents import Endpoint
 from shared.store.aggregate import Aggregate
@@ -17,7 +18,13 @@ from tests.unit.world.fakes import FakeDocuments
 from tests.unit.world.world import MODEL, World
 
 STREAM = f"endpoint:{MODEL}"
-KINDS: dict[str, type[Aggregate]] = {"model": Model, "version": ModelVersion, "drop": Drop, "endpoint": Endpoint}
+KINDS: dict[str, type[Aggregate]] = {
+    "model": Model,
+    "version": ModelVersion,
+    "drop": Drop,
+    "endpoint": Endpoint,
+    "alias": Alias,
+}
 
 
 class Watched(FakeDocuments):

@@ -1,0 +1,163 @@
+"""The admin API: models, their policies, versions and drops."""
+
+from typing import Any
+
+import azure.functions as func
+
+from functions._http import answering, body_of, listing
+from functions._requests import Command, Reason, Text, number_param
+from functions._services import services
+from functions._views import drop_view, model_view, policy_view, version_view
+from shared.core.ids import model_name, version_number
+from shared.registration.documents import NO_MODEL
+from shared.registry.aliases import PRODUCTION
+from shared.registry.commands import Approve
+from shared.registry.documents import Model, ModelVersion
+from shared.registry.policy import Policy
+from shared.registry.search import parse_filter
+
+bp = func.Blueprint()
+
+
+class ApproveBody(Command):
+    """The body of an approval. `by` is who approves, as the caller claims."""
+
+    by: Reason
+    reason: Text = ""
+
+
+class ArchiveBody(Command):
+    """The body of an archiving. It needs no id to be sent again: a version is archived once."""
+
+    reason: Reason
+
+
+@bp.function_name("list_models")
+@bp.route("models", methods=["GET"])
+@answering
+def list_models(req: func.HttpRequest) -> dict[str, Any]:
+    """All models."""
+    page = services().registry.models(req.params.get("continuation"))
+    production = services().aliases.production()
+    return listing((model_view(model, production.get(model.model)) for model in page.items), page.continuation)
+
+
+@bp.function_name("get_model")
+@bp.route("models/{model}", methods=["GET"])
+@answering
+def get_model(req: func.HttpRequest) -> dict[str, Any]:
+    """A model and its policy."""
+    return _model(services().registry.model(model_name(req.route_params["model"])))
+
+
+@bp.function_name("put_policy")
+@bp.route("models/{model}/policy", methods=["PUT"])
+@answering
+def put_policy(req: func.HttpRequest) -> dict[str, Any]:
+    """Set a model's policy, on `?expected_version=` only if that is in force."""
+    name = model_name(req.route_params["model"])
+    expected = number_param(req, "expected_version")
+    policy = body_of(req, Policy)
+    return _model(services().registry.put_policy(name, policy, by="api", expected_version=expected))
+
+
+@bp.function_name("list_policies")
+@bp.route("models/{model}/policy/versions", methods=["GET"])
+@answering
+def list_policies(req: func.HttpRequest) -> dict[str, Any]:
+    """A model's policies, each as it was set."""
+    name = model_name(req.route_params["model"])
+    page = services().registry.policies(name, req.params.get("continuation"))
+    return listing(map(policy_view, page.items), page.continuation)
+
+
+@bp.function_name("get_policy")
+@bp.route("models/{model}/policy/versions/{policy_version}", methods=["GET"])
+@answering
+def get_policy(req: func.HttpRequest) -> dict[str, Any]:
+    """The policy that has a number."""
+    number = version_number(req.route_params["policy_version"])
+    return policy_view(services().registry.policy(model_name(req.route_params["model"]), number))
+
+
+@bp.function_name("list_versions")
+@bp.route("models/{model}/versions", methods=["GET"])
+@answering
+def list_versions(req: func.HttpRequest) -> dict[str, Any]:
+    """A model's versions; those that `?filter=` matches, where it is given."""
+    name = model_name(req.route_params["model"])
+    text = req.params.get("filter")
+    wanted = None if text is None else parse_filter(text)
+    policy = services().registry.model(name).policy
+    named = services().aliases.named(name)
+
+    def matches(version: ModelVersion) -> bool:
+        return wanted is None or wanted.matches(version, named.get(version.version, []))
+
+    page = services().registry.versions(name, req.params.get("continuation"), matches=matches)
+    views = (version_view(version, named.get(version.version, []), policy) for version in page.items)
+    return listing(views, page.continuation)
+
+
+@bp.function_name("get_version")
+@bp.route("models/{model}/versions/{version}", methods=["GET"])
+@answering
+def get_version(req: func.HttpRequest) -> dict[str, Any]:
+    """A version."""
+    number = version_number(req.route_params["version"])
+    return _version(services().registry.version(model_name(req.route_params["model"]), number))
+
+
+@bp.function_name("get_report")
+@bp.route("models/{model}/versions/{version}/report", methods=["GET"])
+@answering
+def get_report(req: func.HttpRequest) -> dict[str, Any]:
+    """The whole validation report of a version."""
+    number = version_number(req.route_params["version"])
+    return dict(services().validation.report(model_name(req.route_params["model"]), number))
+
+
+@bp.function_name("approve_version")
+@bp.route("models/{model}/versions/{version}/approvals", methods=["POST"])
+@answering
+def approve_version(req: func.HttpRequest) -> dict[str, Any]:
+    """Approve a version's rollout."""
+    body = body_of(req, ApproveBody)
+    command = Approve(
+        model=model_name(req.route_params["model"]),
+        version=version_number(req.route_params["version"]),
+        by=body.by,
+        reason=body.reason,
+        command_id=body.command_id,
+    )
+    return _version(services().registry.approve(command))
+
+
+@bp.function_name("archive_version")
+@bp.route("models/{model}/versions/{version}/archive", methods=["POST"])
+@answering
+def archive_version(req: func.HttpRequest) -> dict[str, Any]:
+    """Take a version out of use for good."""
+    name, number = model_name(req.route_params["model"]), version_number(req.route_params["version"])
+    body = body_of(req, ArchiveBody)
+    return _version(services().rollouts.archive(name, number, by="api", reason=body.reason))
+
+
+@bp.function_name("list_drops")
+@bp.route("models/{model}/drops", methods=["GET"])
+@answering
+def list_drops(req: func.HttpRequest) -> dict[str, Any]:
+    """What was dropped for a model; for `-`, what was dropped where no model's name stands."""
+    name = req.route_params["model"]
+    page = services().registration.drops(name if name == NO_MODEL else model_name(name), req.params.get("continuation"))
+    return listing(map(drop_view, page.items), page.continuation)
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return model_view(model, services().aliases.version(model.model, PRODUCTION))
+
+
+def _version(version: ModelVersion) -> dict[str, Any]:
+    named = services().aliases.named(version.model)
+    policy = services().registry.model(version.model).policy
+    return version_view(version, named.get(version.version, []), policy)
