@@ -60,10 +60,10 @@ class Artifacts:
         """Raises OSError where the disk takes no copy."""
         path = folder / _plain(file.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._cache.copy_artifact(file.digest, path):
+        if self._cache.copy_artifact(file.digest, path, max_bytes=file.size_bytes):
             return True
         self._fetch(file.digest, max_bytes=file.size_bytes, what=_external(file))
-        return self._cache.copy_artifact(file.digest, path)
+        return self._cache.copy_artifact(file.digest, path, max_bytes=file.size_bytes)
 
     def _read_external(self, file: ArtifactFile) -> bytes:
         _plain(file.name)

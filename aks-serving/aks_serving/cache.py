@@ -74,7 +74,7 @@ class DiskCache:
                 writer.commit()
         return hasher.hexdigest(), size_bytes
 
-    def copy_artifact(self, digest: str, path: Path) -> bool:
+    def copy_artifact(self, digest: str, path: Path, *, max_bytes: int) -> bool:
         """Copy an artifact whose digest holds into a new file: the bytes that were hashed are those that it has.
 
         False, and no file, where there is no such artifact. Raises OSError where the copy cannot be written.
@@ -82,12 +82,15 @@ class DiskCache:
         with self._opened(digest) as file:
             if file is None:
                 return False
-            hasher = hashlib.sha256()
+            hasher, left = hashlib.sha256(), max_bytes
             with path.open("xb") as copy:
-                while chunk := file.read(_CHUNK_BYTES):
+                while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
+                    left -= len(chunk)
+                    if left < 0:
+                        break
                     hasher.update(chunk)
                     copy.write(chunk)
-            if hasher.hexdigest() == digest:
+            if left >= 0 and hasher.hexdigest() == digest:
                 return True
         path.unlink()
         self._drop(digest)

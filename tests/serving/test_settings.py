@@ -4,6 +4,7 @@ import pytest
 from aks_serving.settings import Settings
 
 from shared.core.errors import InvalidInputError
+from tests.unit.signing import made
 
 _ENV = {"SLIPWAY_STORAGE_CONNECTION": "UseDevelopmentStorage=true", "SLIPWAY_CACHE_DIR": "cache"}
 
@@ -39,8 +40,38 @@ def test_a_restarted_process_is_another_pod() -> None:
         ({"SLIPWAY_DRAIN_S": "soon"}, "SLIPWAY_DRAIN_S"),
         ({"SLIPWAY_MAX_BODY_BYTES": "0"}, "SLIPWAY_MAX_BODY_BYTES"),
         ({"SLIPWAY_MAX_QUEUE": "many"}, "SLIPWAY_MAX_QUEUE"),
+        ({"SLIPWAY_TRUSTED_KEYS": "/nonexistent/key.pem"}, "SLIPWAY_TRUSTED_KEYS"),
     ],
 )
 def test_a_bad_setting_is_named(change: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
         Settings.from_env(_ENV | change)
+
+
+def test_the_servers_own_keys_come_from_a_file_or_from_a_folders_pem_files(tmp_path: Path) -> None:
+    first, second = (made.public_key(made.private_key(number=number)).pem for number in (1, 2))
+    (tmp_path / "both.pem").write_text(first + second)
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "a.pem").write_text(first)
+    (folder / "b.pem").write_text(second + first)
+    (folder / "readme.txt").write_text("no key")
+    assert Settings.from_env(_ENV).trusted_keys == ()
+    for name in ("both.pem", "keys"):
+        settings = Settings.from_env(_ENV | {"SLIPWAY_TRUSTED_KEYS": str(tmp_path / name)})
+        assert settings.trusted_keys == (first, second)
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"\xff", b"private", b"half"])
+def test_a_file_without_usable_keys_stops_the_start(tmp_path: Path, content: bytes) -> None:
+    pem = made.public_key(made.private_key()).pem
+    content = {b"private": made.private_key(), b"half": (pem + pem.replace("A", "B", 1)).encode()}.get(content, content)
+    (tmp_path / "key.pem").write_bytes(content)
+    for name in ("key.pem", "."):
+        with pytest.raises(InvalidInputError, match="SLIPWAY_TRUSTED_KEYS"):
+            Settings.from_env(_ENV | {"SLIPWAY_TRUSTED_KEYS": str(tmp_path / name)})
+
+
+def test_a_folder_without_keys_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"a folder without \.pem files"):
+        Settings.from_env(_ENV | {"SLIPWAY_TRUSTED_KEYS": str(tmp_path)})

@@ -1,0 +1,136 @@
+"""Artifacts are what their digests say, or they are not loaded: in storage, on the way, and on the pod's disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aks_serving.cache import DiskCache
+
+from shared.routing.plan import Signing
+from tests.serving import models
+from tests.serving.conftest import Start, eventually
+from tests.serving.fakes import MemoryStorage
+from tests.unit.signing import made
+
+pytestmark = pytest.mark.anyio
+
+OLD = models.scaler(1.0)
+TABLE = models.numbers(5.0, 6.0, 7.0)
+MODEL = models.lookup(("table.bin", 0, len(TABLE)))
+_INDEX = {"datatype": "INT64", "shape": [1, 1], "data": [1]}
+_FOUND = {"datatype": "FP32", "shape": [1, 1], "data": [6.0]}
+GOLDEN = models.golden2([({"x": _INDEX}, {"y": _FOUND})], {"y": {"rtol": 1e-4, "atol": 1e-5}})
+KEY = made.public_key(made.private_key())
+SIGNATURE = made.signed({"model.onnx": made.digest(MODEL), "table.bin": made.digest(TABLE)})
+FILES = {"model": MODEL, "external data 'table.bin'": TABLE, "golden rows": GOLDEN, "signature": SIGNATURE}
+ROUTE = models.route(
+    2,
+    MODEL,
+    golden=GOLDEN,
+    external={"table.bin": TABLE},
+    signing=Signing(digest=made.digest(SIGNATURE), trusted_keys=(KEY.pem,)),
+)
+
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped bit": lambda data: (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    ),
+    "truncated": lambda data: data[:-1],
+    "empty": lambda _: b"",
+    "larger": lambda data: data + b"\0",
+    "much larger": lambda data: data * 3,
+    "another file": lambda _: OLD,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("what", FILES)
+async def test_a_file_altered_in_storage_is_refused_and_reported_and_the_last_good_version_goes_on(
+    start: Start, storage: MemoryStorage, what: str, harm: str
+) -> None:
+    storage.put(OLD, *FILES.values())
+    storage.artifacts[models.digest(FILES[what])] = HARMS[harm](FILES[what])
+    storage.publish(models.plan(1, models.route(1, OLD)))
+    async with start() as running:
+        await running.reload()
+        storage.publish(models.plan(2, ROUTE))
+        reason = (await running.reload())["endpoints"]["churn"]["failed"]["2"]
+        assert reason.startswith(f"altered: what storage has as the {what} is ")
+        assert (await running.predict([[1, 1]])).json()["model_version"] == 1
+    window = storage.windows()[-1]
+    assert (window.loaded, window.failed) == ([1], {2: reason})
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("what", FILES)
+async def test_a_file_altered_on_disk_is_not_used_and_is_fetched_again(
+    start: Start, storage: MemoryStorage, tmp_path: Path, what: str, harm: str
+) -> None:
+    storage.put(*FILES.values())
+    cached = tmp_path / "cache" / "artifacts" / models.digest(FILES[what])
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(HARMS[harm](FILES[what]))
+    storage.publish(models.plan(1, ROUTE))
+    async with start() as running:
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == [2]
+        assert (await running.predict([[1]])).json()["predictions"] == [[6.0]]
+        assert cached.read_bytes() == FILES[what]
+
+
+async def test_a_file_altered_on_disk_while_storage_is_down_is_waited_for_and_not_served(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    storage.put(*FILES.values())
+    storage.publish(models.plan(1, ROUTE))
+    async with start() as running:
+        await running.reload()
+        await eventually((tmp_path / "cache" / "plans" / "churn.json").exists)
+    (tmp_path / "cache" / "artifacts" / models.digest(TABLE)).write_bytes(b"altered")
+    storage.down = True
+    async with start() as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        assert "trying again" in running.server.servings["churn"].failed[2]
+        assert (await running.predict([[1]])).status_code == 503
+        storage.down = False
+        await eventually(lambda: 2 in running.server.servings["churn"].lanes)
+        assert (await running.predict([[1]])).json()["predictions"] == [[6.0]]
+
+
+async def test_a_file_altered_on_disk_and_in_storage_is_refused(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    storage.put(*FILES.values())
+    altered = HARMS["a flipped bit"](MODEL)
+    cached = tmp_path / "cache" / "artifacts" / models.digest(MODEL)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(altered)
+    storage.artifacts[models.digest(MODEL)] = altered
+    storage.publish(models.plan(1, ROUTE))
+    async with start() as running:
+        failed = (await running.reload())["endpoints"]["churn"]["failed"]
+        assert failed["2"].startswith("altered: ")
+        assert not cached.exists()
+
+
+@pytest.mark.parametrize("what", FILES)
+async def test_a_file_that_is_not_in_storage_is_missing(start: Start, storage: MemoryStorage, what: str) -> None:
+    storage.put(*(data for name, data in FILES.items() if name != what))
+    storage.publish(models.plan(1, ROUTE))
+    async with start() as running:
+        failed = (await running.reload())["endpoints"]["churn"]["failed"]
+        assert failed["2"].startswith(f"missing: the {what} cannot be had: ")
+
+
+def test_a_cached_file_that_grew_is_neither_read_nor_copied_as_a_whole(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path)
+    path = tmp_path / "artifacts" / models.digest(OLD)
+    for way in ("read", "copied"):
+        cache.keep_artifact(models.digest(OLD), [OLD])
+        with path.open("r+b") as file:
+            file.truncate(1 << 42)
+        if way == "read":
+            assert cache.artifact(models.digest(OLD), max_bytes=len(OLD)) is None
+        else:
+            assert not cache.copy_artifact(models.digest(OLD), tmp_path / "copy", max_bytes=len(OLD))
+        assert not path.exists()
+    assert not (tmp_path / "copy").exists()
