@@ -94,7 +94,9 @@ class Manifest(BaseModel):
     """The graph output with a classifier's probabilities; without it the model's outputs tell."""
     feature_names: tuple[_Key, ...] = Field(default=(), max_length=10_000, strict=False)
     """The names of the columns of the model's one matrix input, in their order."""
-    inputs: dict[_Key, tuple[_Key, ...]] = Field(default_factory=dict, max_length=1_000, strict=False)
+    inputs: dict[_Key, Annotated[tuple[_Key, ...], Field(min_length=1, max_length=10_000, strict=False)]] = Field(
+        default_factory=dict, max_length=1_000
+    )
     """For each graph input the columns of a Parquet or CSV file that it takes, where they have other names."""
     positive_class: str | int | None = None
     """The class that precision-recall curves, calibration and fairness look at, for two classes: the later one

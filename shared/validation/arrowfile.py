@@ -1,7 +1,7 @@
 """Reads Parquet and CSV files: flat columns of numbers, booleans and text. Loads pyarrow: for the sandboxed process.
 
-What a file declares is held against the limit before its values are decoded. Nothing is unpickled, no extension type is
-built, and no column comes back in another type than it was stored in: what has no plain form is refused by its name.
+What a file declares is held against the limit before its values are decoded. Nothing is unpickled, and no column comes
+back in another type than it was stored in: what has no plain form, extension types too, is refused by its name.
 """
 
 from collections import Counter
