@@ -17,9 +17,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from shared.registry import manifest, policy
+from shared.validation import refusal
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
+_WRITTEN = "<!-- Written by `python -m local.references`: change the source, not this file. -->"
 _BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -73,7 +75,24 @@ def documents() -> dict[str, str]:
         schema = described_schema(reference.model)
         files[f"schemas/{reference.name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
         files[f"{reference.name}.md"] = _document(reference, schema)
-    return files
+    return files | {"refusals.md": _refusals()}
+
+
+def _refusals() -> str:
+    """The codes of refused drops."""
+    texts = _value_docstrings(refusal)["RefusalCode"]
+    lines = [
+        _WRITTEN,
+        "# Why a drop is refused",
+        "",
+        "A refusal is about the drop, and does not change by trying again. Its message says what was found, what was",
+        "wanted, and what to do. What a well-formed model is worth is decided by [validation](validation.md).",
+        "",
+        "| code | |",
+        "| --- | --- |",
+        *(f"| `{code}` | {_cell(' '.join(texts.get(code.name, '').split()))} |" for code in refusal.RefusalCode),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def described_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -108,9 +127,22 @@ def _field_docstrings(module: Any) -> dict[str, dict[str, str]]:  # noqa: ANN401
     return found
 
 
+def _value_docstrings(module: Any) -> dict[str, dict[str, str]]:  # noqa: ANN401 - a module
+    """For each class of a module the docstring under each of its plain assignments."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for value, text in zip(node.body, node.body[1:], strict=False):
+            match value, text:
+                case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(said))):
+                    found.setdefault(node.name, {})[name] = inspect.cleandoc(said)
+    return found
+
+
 def _document(reference: Reference, schema: Mapping[str, Any]) -> str:
     lines = [
-        "<!-- Written by `python -m local.references`: change the source, not this file. -->",
+        _WRITTEN,
         f"# {reference.title}",
         "",
         reference.intro,

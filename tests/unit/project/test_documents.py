@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from cli.main import run
+from shared.core.errors import InvalidInputError
+from shared.registry.manifest import parse_manifest
 from tests.unit.project.repository import ROOT, text_of, tracked_files
 
 DOCUMENTS = [path for path in tracked_files() if path.endswith(".md")]
@@ -39,6 +41,19 @@ def test_python_examples_run() -> None:
     for path in DOCUMENTS:
         for example in python_examples(text_of(path)):
             exec(compile(example, path, "exec"), {"__name__": "example"})  # noqa: S102 - that is the test
+
+
+def test_manifests_in_documents_are_good_ones() -> None:
+    blocks = [
+        (path, body) for path in DOCUMENTS for language, body in BLOCK.findall(text_of(path)) if language == "yaml"
+    ]
+    manifests = [(path, body) for path, body in blocks if body.startswith("# slipway.yaml")]
+    assert len(manifests) >= 3
+    for path, body in manifests:
+        try:
+            parse_manifest(body.encode())
+        except InvalidInputError as error:
+            pytest.fail(f"{path}: {error}")
 
 
 def test_the_readme_shows_the_commands_of_a_new_user() -> None:
