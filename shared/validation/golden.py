@@ -18,16 +18,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.registry.signature import TensorSpec
 from shared.validation.datafile import Array
-from shared.validation.model import NUMPY_TYPE, LoadedModel, ModelError, Rows
+from shared.validation.model import LoadedModel, ModelError, Rows
+from shared.validation.probes.inputs import NoInputsError, made_up_rows
+from shared.validation.tolerance import Tolerances, differing
 from shared.validation.wire import MAX_GOLDEN_BYTES
 
-RTOL = 1e-4
-ATOL = 1e-5
 MAX_CASES = 16
-_MAX_SYNTHETIC_VALUES = 1_000_000
 
 
 class NotRepeatableError(ModelError):
@@ -38,70 +38,95 @@ class NoGoldenRowsError(ModelError):
     """There is nothing to make golden rows from."""
 
 
-def golden_rows(model: LoadedModel, data: Rows | None, rows: int) -> tuple[bytes, int]:
+def golden_rows(
+    model: LoadedModel,
+    data: Rows | None,
+    *,
+    order: NDArray[np.int64],
+    tolerances: Tolerances,
+    runtime: str,
+) -> tuple[bytes, int]:
     """The file's content and the number of its cases, from the data or, without any, from made-up inputs.
 
-    Each case is run twice. Raises NotRepeatableError where the answers differ by more than the tolerance,
-    NoGoldenRowsError where no case can be made, ModelError where the model does not run.
+    `order` has the data's rows, those first that are wanted most (see `spread_over`). Each case is run twice. Raises
+    NotRepeatableError where the answers differ by more than the tolerance, NoGoldenRowsError where no case can be made,
+    ModelError where the model does not run.
     """
     cases: list[bytes] = []
     size_bytes = 0
-    for inputs in _cases_from(model, data, rows) if data is not None else [_synthetic(model)]:
+    for inputs in _cases_from(model, data, order) if data is not None else _made_up(model):
         outputs = model.run(inputs)
-        _compare(outputs, model.run(inputs))
+        _compare(outputs, model.run(inputs), tolerances)
         case = {
             "inputs": [_tensor(spec, inputs[spec.name]) for spec in model.signature.inputs],
             "outputs": [_tensor(spec, outputs[spec.name]) for spec in model.signature.outputs],
         }
-        encoded = json.dumps(case, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        if size_bytes + len(encoded) > MAX_GOLDEN_BYTES - 1_000:
+        encoded = _json(case)
+        if size_bytes + len(encoded) > MAX_GOLDEN_BYTES - 100_000:
             break
         cases.append(encoded)
         size_bytes += len(encoded) + 1
     if not cases:
         raise NoGoldenRowsError(f"one case alone is larger than the {MAX_GOLDEN_BYTES} bytes of a golden file")
-    head = f'{{"schema_version":1,"rtol":{RTOL},"atol":{ATOL},"cases":['.encode()
-    return head + b",".join(cases) + b"]}", len(cases)
+    head = {
+        "schema_version": 2,
+        "tolerances": {name: tolerance.model_dump() for name, tolerance in tolerances.items()},
+        "runtime": runtime,
+    }
+    content = _json(head)[:-1] + b',"cases":[' + b",".join(cases) + b"]}"
+    if len(content) > MAX_GOLDEN_BYTES:
+        raise NoGoldenRowsError(f"the names of the outputs fill the {MAX_GOLDEN_BYTES} bytes of a golden file")
+    return content, len(cases)
 
 
-def equal_within(first: Array, second: Array) -> bool:
-    """Equal text and whole numbers; real numbers within the tolerance, NaN equal to NaN."""
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return False
-    if first.dtype.kind == "f":
-        return bool(np.allclose(first.astype("f8"), second.astype("f8"), rtol=RTOL, atol=ATOL, equal_nan=True))
-    return bool(np.array_equal(first, second))
+def spread_over(predicted: Array | None, rows: int) -> NDArray[np.int64]:
+    """At most MAX_CASES rows, spread over what was predicted: over classes in turn, or over the range of numbers.
+
+    `predicted` has one class code or real number a row; without it the rows are spread over the data. Ascending.
+    """
+    wanted = min(rows, MAX_CASES)
+    if predicted is None:
+        return _even(np.arange(rows), wanted)
+    if predicted.dtype.kind == "f":
+        return np.sort(_even(np.argsort(predicted, kind="stable"), wanted))
+    groups = [np.flatnonzero(predicted == code) for code in np.unique(predicted)]
+    taken: list[int] = []
+    turn = 1
+    while len(taken) < wanted:
+        # Class by class one more row, its rows spread over the data anew: rare classes run out, common ones fill up.
+        sizes = [min(turn, len(group)) for group in groups]
+        taken = sorted({int(row) for group, size in zip(groups, sizes, strict=True) for row in _even(group, size)})
+        turn += 1
+    return _even(np.array(taken, dtype=np.int64), wanted)
 
 
-def _compare(first: Rows, second: Rows) -> None:
-    for name in first:
-        if not equal_within(first[name], second[name]):
+def _even(rows: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, wanted).round().astype(np.int64))]
+
+
+def _compare(first: Rows, second: Rows, tolerances: Tolerances) -> None:
+    for name, array in first.items():
+        other = second[name]
+        if other.shape != array.shape or differing(other, array, tolerances.get(name)).any():
             raise NotRepeatableError(f"the output {name!r} differs when the same input is run twice")
 
 
-def _cases_from(model: LoadedModel, data: Rows, rows: int) -> Iterator[dict[str, Array]]:
-    """Rows spread evenly over the data, one to a case, or as many as the graph fixes."""
+def _cases_from(model: LoadedModel, data: Rows, order: NDArray[np.int64]) -> Iterator[dict[str, Array]]:
+    """One row to a case; where the graph fixes how many, the batches that the rows lie in."""
     at_once = model.rows_at_once or 1
-    blocks = rows // at_once
-    for block in dict.fromkeys(round(i) for i in np.linspace(0, blocks - 1, min(MAX_CASES, blocks))):
+    for block in dict.fromkeys(int(row) // at_once for row in order):
         yield {name: array[block * at_once : (block + 1) * at_once] for name, array in data.items()}
 
 
-def _synthetic(model: LoadedModel) -> dict[str, Array]:
-    return {spec.name: _made_up(spec) for spec in model.signature.inputs}
+def _made_up(model: LoadedModel) -> Iterator[dict[str, Array]]:
+    try:
+        yield made_up_rows(model.signature)
+    except NoInputsError as error:
+        raise NoGoldenRowsError(str(error)) from error
 
 
-def _made_up(spec: TensorSpec) -> Array:
-    """Small plain values: a ramp from -1 to 1, or zeros and ones, which are also safe as indices."""
-    shape = tuple(1 if position == 0 and size < 0 else size for position, size in enumerate(spec.shape))
-    count = math.prod(shape)
-    if min(shape, default=1) < 0 or count > _MAX_SYNTHETIC_VALUES:
-        raise NoGoldenRowsError(
-            f"the input {spec.name!r} has the shape {list(spec.shape)}, which does not say what to fill in"
-        )
-    dtype = np.dtype(NUMPY_TYPE[spec.datatype])
-    flat: Array = np.linspace(-1.0, 1.0, count) if dtype.kind == "f" else np.arange(count) % 2
-    return (flat.astype(str) if dtype.kind == "O" else flat).astype(dtype).reshape(shape)
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _tensor(spec: TensorSpec, array: Array) -> dict[str, Any]:

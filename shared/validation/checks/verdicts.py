@@ -1,6 +1,9 @@
 """Words that every check uses."""
 
+from collections.abc import Sequence
+
 from shared.core.verdict import Outcome, Verdict
+from shared.validation.refusal import excerpt
 
 
 def passed(check: str, sentence: str, *, n: int | None = None, evidence: str | None = None) -> Verdict:
@@ -26,3 +29,10 @@ def size(count: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1_000
     return f"{value:.3g} GB" if value < 1_000 else f"{value:,.0f} GB"
+
+
+def listed(names: Sequence[str], *, limit: int = 5, quoted: bool = False) -> str:
+    """The first names, each of bounded length, and how many more there are."""
+    shown = [excerpt(name, 150) for name in names[:limit]]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) if quoted else name for name in shown) + more

@@ -131,7 +131,7 @@ def _apart(model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances) -
     """Rows one by one against the same rows in a batch; where the graph fixes the rows, in another order."""
     probe = Probe.BATCH_AGAINST_SINGLE
     try:
-        together = model.run(batch)
+        together = model.run_rows(batch, rows, rows)
         if model.rows_at_once == 1 or rows < 2:
             return Observation(probe=probe, skipped="the model takes one row at a time")
         if model.rows_at_once:

@@ -4,76 +4,63 @@ Where the kernel does not tell, the answer is 0: a figure that is missing fails 
 """
 
 import ctypes
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.validation.model import LoadedModel, ModelError, Rows
+from shared.validation.model import LoadedModel, Rows
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _FORGET_PEAK = "5"
 _MAX_RUNS = 8
 _STEADY = 0.01
-"""Memory that grows by less than this share from one run to the next is taken for steady."""
+"""A run that adds less than this share of all growth ends it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCost:
-    """What loading a model, and running it, added to this process."""
+    """What making a session added to this process."""
 
     load_s: float
-    loaded_bytes: int
-    """After the session was made."""
+    resident_bytes: int
     peak_bytes: int
-    """The most while it was being made. Where the kernel does not forget an earlier peak, no less than that."""
+    """The most meanwhile. Where the kernel does not forget an earlier peak, no less than that."""
 
 
-def measured_load(make: Callable[[], LoadedModel]) -> tuple[LoadedModel, LoadCost, int]:
-    """Make a session and say what it cost, with the memory before it. Raises what `make` raises."""
+def measured_load(make: Callable[[], LoadedModel]) -> tuple[LoadedModel, LoadCost]:
+    """Make a session and say what it cost. Raises what `make` raises."""
     before = settled_bytes()
     _forget_peak()
     started = time.perf_counter()
     model = make()
     load_s = time.perf_counter() - started
-    after, peak = resident_bytes(), _status("VmHWM")
-    cost = LoadCost(
-        load_s=load_s, loaded_bytes=max(0, after - before), peak_bytes=max(0, peak - before, after - before)
-    )
-    return model, cost, before
+    grown = max(0, _status("VmRSS") - before)
+    return model, LoadCost(load_s=load_s, resident_bytes=grown, peak_bytes=max(grown, _status("VmHWM") - before))
 
 
-def resident_after_runs(model: LoadedModel, batch: Rows, before: int) -> int:
-    """How much this process has grown since `before`, once full batches no longer make it grow.
+def growth_by_runs(model: LoadedModel, batch: Rows) -> int:
+    """How much this process grows by running a batch until it grows no more. Raises ModelError.
 
-    A batch that the model fails on ends it: what it took until then is counted.
+    The runtime's arena is enlarged over the first runs.
     """
-    grown = resident_bytes() - before
+    before = grown = _status("VmRSS")
     for _ in range(_MAX_RUNS):
-        try:
-            model.run(batch)
-        except (ModelError, MemoryError):
+        model.run(batch)
+        now = _status("VmRSS")
+        steady = now - grown <= _STEADY * max(now - before, 1)
+        grown = max(now, grown)
+        if steady:
             break
-        now = resident_bytes() - before
-        if now - grown <= _STEADY * max(grown, 1):
-            return max(now, grown, 0)
-        grown = now
-    return max(grown, 0)
+    return grown - before
 
 
 def settled_bytes() -> int:
     """Resident memory once what is free has been given back to the system."""
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    return resident_bytes()
-
-
-def resident_bytes() -> int:
-    """Resident memory now."""
     return _status("VmRSS")
 
 

@@ -31,9 +31,11 @@ def test_a_good_model_is_accepted_with_what_was_measured(tmp_path: Path) -> None
     assert [(s.name, s.datatype, s.shape) for s in report.signature.inputs] == [("X", "FP32", (-1, 64))]
     assert [s.datatype for s in report.signature.outputs] == ["INT64", "FP32"]
     assert report.has_golden
-    checks = ["size", "onnx", "load", "data", "run", "accuracy", "precision", "recall", "claims", "golden"]
-    assert [verdict.check for verdict in report.verdicts] == checks
-    assert set(report.versions) == {"onnx", "onnxruntime"}
+    of_the_file = ["size", "onnx", "load", "data", "memory", "run"]
+    of_the_answers = ["accuracy", "precision", "recall", "claims"]
+    of_the_machine = ["repeats", "batch_against_single", "nan", "infinity", "extremes", "empty_batch", "latency"]
+    assert [v.check for v in report.verdicts] == [*of_the_file, *of_the_answers, *of_the_machine, "golden"]
+    assert set(report.versions) == {"numpy", "onnx", "onnxruntime"}
     assert ValidationReport.model_validate_json(report.model_dump_json()) == report
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
@@ -53,15 +55,9 @@ def test_a_model_at_a_threshold_passes(tmp_path: Path) -> None:
     assert report.accepted
 
 
-def test_a_number_just_below_its_limit_is_shown_apart_from_it(tmp_path: Path) -> None:
-    limit = 0.81000001
-    report = checked(tmp_path, scorer(), scorer_rows(100, right=0.81), policy=ValidationPolicy(accuracy=limit))
-    assert "accuracy 0.81 on 100 rows is below the limit 0.81000001" in said(report, "accuracy")
-
-
 def test_claims_that_differ_are_said_and_weigh_nothing(tmp_path: Path) -> None:
     report = checked(tmp_path, scorer(), scorer_rows(), metrics={"accuracy": 0.5, "recall": 0.996, "auc": 0.9})
-    assert said(report, "claims") == ("pass: accuracy is claimed as 0.5 and measured as 1; not measured here: auc")
+    assert said(report, "claims") == ("fail: accuracy is claimed as 0.5 and measured as 1; not measured here: auc")
     assert report.accepted
 
 
@@ -75,7 +71,7 @@ def test_without_data_a_policy_that_wants_some_accepts_nothing(tmp_path: Path) -
 def test_without_data_a_policy_that_wants_none_accepts_the_file(tmp_path: Path) -> None:
     report = checked(tmp_path, scorer(), policy=RELAXED)
     assert report.accepted
-    assert "only the file was checked" in said(report, "metrics")
+    assert "the model alone was checked" in said(report, "metrics")
     assert report.has_golden
 
 
@@ -96,11 +92,11 @@ def test_a_custom_operator_fails_and_is_named(tmp_path: Path) -> None:
     assert "fail: the operator evil.ops::Launder is a custom one: use operators of ai.onnx" in said(report, "onnx")
 
 
-def test_an_opset_that_the_runtime_does_not_know_fails_to_load(tmp_path: Path) -> None:
+def test_an_opset_that_the_runtime_does_not_know_fails(tmp_path: Path) -> None:
     model = one_node("Neg")
     model.opset_import[0].version = onnx.defs.onnx_opset_version()
     report = checked(tmp_path, model)
-    assert "the runtime does not load the model" in said(report, "load")
+    assert f"the opset {model.opset_import[0].version} of ai.onnx is not among" in said(report, "onnx")
     assert report.signature is None
 
 
@@ -125,13 +121,8 @@ WITH_NAN = np.where(np.arange(150).reshape(50, 3) % 60 == 1, np.float32("nan"), 
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (changed(x=X.astype("f8")), "the array 'x' is float64 and the input wants FP32: store it as float32"),
-        (changed(x=X.astype("U")), "the array 'x' is <U32 and the input wants FP32"),
-        (changed(x=X[:, :2]), "the array 'x' has the shape [50, 2] and the input wants [rows, 3]"),
-        (changed(x=X[:, :, None]), "has the shape [50, 3, 1] and the input wants [rows, 3]"),
-        (changed(x=X[:, 0]), "has the shape [50] and the input wants [rows, 3]"),
-        (changed(x=None), "there is no array for the input 'x'"),
-        (changed(z=X), "the array 'z' is no input of the model"),
+        (changed(x=X.astype("U")), "the input 'x' takes FP32"),
+        (changed(x=X[:, :2]), "the input 'x' takes rows of the shape [3]"),
         (changed(label=None), "no label array 'label'"),
         (changed(x=WITH_NAN), "the feature 'x' holds NaN in 3 of 50 rows, first in row 0"),
         (changed(x=X[:0], label=np.zeros(0, "i8")), "no rows"),
@@ -156,9 +147,9 @@ def test_names_of_any_length_leave_a_sentence_that_can_be_stored(tmp_path: Path)
         [(name, Type.FLOAT, ["rows", 3])],
         [("y", Type.FLOAT, ["rows", 3])],
     )
-    report = checked(tmp_path, model, {name: np.zeros((4, 3), dtype=np.int64), "label": np.zeros(4, dtype=np.int64)})
-    assert "the array 'xxx" in said(report, "data")
-    assert max(len(verdict.sentence) for verdict in report.verdicts) == 500
+    report = checked(tmp_path, model, {name: np.zeros((4, 2), dtype="f4"), "label": np.zeros(4, dtype=np.int64)})
+    assert "the input 'xxx" in said(report, "data")
+    assert max(len(verdict.sentence) for verdict in report.verdicts) <= 500
 
 
 def test_nan_may_stand_where_the_policy_allows_it(tmp_path: Path) -> None:
@@ -183,7 +174,7 @@ def test_reference_data_must_fit_too_and_needs_no_labels(tmp_path: Path) -> None
     report = checked(tmp_path / "a", scorer(), scorer_rows(), reference={"x": X})
     assert said(report, "reference") == "pass: 50 rows that fit the model's inputs"
     report = checked(tmp_path / "b", scorer(), scorer_rows(), reference={"x": X[:, :1]})
-    assert "fail: the array 'x' has the shape [50, 1]" in said(report, "reference")
+    assert said(report, "reference").startswith("fail: the input 'x' takes rows of the shape [3]")
 
 
 def test_outputs_that_are_nan_fail(tmp_path: Path) -> None:
@@ -242,7 +233,7 @@ def test_text_in_and_text_out_is_measured(tmp_path: Path) -> None:
     )
     label = np.array(["miau", "wuff", "wuff", "?"])
     report = checked(
-        tmp_path, model, {"word": words, "label": label}, policy=ValidationPolicy(accuracy=0.7, recall=0.7)
+        tmp_path, model, {"word": words, "label": label}, policy=ValidationPolicy(accuracy=0.7, recall=0.7, min_rows=4)
     )
     assert report.metrics["accuracy"] == 0.75
     assert report.accepted, report

@@ -1,0 +1,73 @@
+"""What loading a model costs, and what it takes and gives. Pure."""
+
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.policy import ValidationPolicy
+from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
+from shared.validation.checks.verdicts import passed, size
+from shared.validation.details import LoadFigures
+from shared.validation.refusal import excerpt
+
+_SHOWN = 5
+_EVIDENCE = "/details/load"
+
+
+def predicted_server_bytes(*, grown_bytes: int, model_file_bytes: int) -> int:
+    """What a version adds to a model server: what it added to this process, and the file's bytes.
+
+    The server makes its session from bytes that it has hashed, and the runtime keeps them as long as the session;
+    this process makes it from a file. benchmarks/memory_prediction.py measures both.
+    """
+    return grown_bytes + model_file_bytes
+
+
+def loads(signature: Signature, figures: LoadFigures) -> Verdict:
+    """What a model that loaded takes and gives, and in what time."""
+    sentence = (
+        f"the model loads in {figures.load_s:.2g} s: {_listed(signature.inputs)} gives {_listed(signature.outputs)}"
+    )
+    return passed("load", sentence, evidence=_EVIDENCE)
+
+
+def memory(figures: LoadFigures, policy: ValidationPolicy) -> Verdict:
+    """Is what the version will cost a server within the policy's limit?"""
+    predicted, limit = figures.predicted_server_bytes, policy.max_memory_bytes
+    fits = predicted <= limit
+    return Verdict(
+        check="memory",
+        outcome=Outcome.PASS if fits else Outcome.FAIL,
+        sentence=(
+            f"the version will take about {size(predicted)} of a server's memory, "
+            f"{'within' if fits else 'above'} the limit of {size(limit)}"
+        ),
+        value=predicted,
+        limit=limit,
+        evidence=f"{_EVIDENCE}/predicted_server_bytes",
+    )
+
+
+def signature(diff: SignatureDiff, champion_version: int | None) -> Verdict:
+    """What the version's signature means to those who call the champion. A breaking one is advice here.
+
+    It may be meant, and a rollout of it has to be forced: that is decided where rollouts start.
+    """
+    champion = "the champion" if champion_version is None else f"version {champion_version}, the champion"
+    said = "; ".join(excerpt(difference, 200) for difference in diff.differences[:_SHOWN])
+    breaking = diff.change is SignatureChange.BREAKING
+    sentence = {
+        SignatureChange.SAME: f"the model takes and gives what {champion}, does",
+        SignatureChange.WIDENING: f"the model takes all that {champion}, takes, and more: {said}",
+        SignatureChange.BREAKING: f"the model breaks callers of {champion}, so that its rollout must be forced: {said}",
+    }[diff.change]
+    return Verdict(
+        check="signature",
+        outcome=Outcome.FAIL if breaking else Outcome.PASS,
+        sentence=sentence,
+        n=len(diff.differences),
+        evidence="/details/signature",
+        advisory=breaking,
+    )
+
+
+def _listed(specs: tuple[TensorSpec, ...]) -> str:
+    shown = [f"{excerpt(spec.name, 60)} {spec.datatype} {list(spec.shape)}" for spec in specs[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(specs) - _SHOWN} more" if len(specs) > _SHOWN else "")

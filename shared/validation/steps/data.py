@@ -1,0 +1,199 @@
+"""Steps on the data: it is read, the model runs over it, and the champion over the same rows.
+
+More rows than are looked at are sampled with a fixed seed, so that the same drop gives the same verdicts; every
+sentence then says so. A model that is too slow for all of them is run on fewer.
+"""
+
+import time
+
+import numpy as np
+
+from shared.core.verdict import Outcome
+from shared.registry.signature import TensorSpec
+from shared.validation.chain import Chain, Sample
+from shared.validation.checks import data as data_checks
+from shared.validation.checks.verdicts import failed
+from shared.validation.datafile import Array
+from shared.validation.model import BATCH_ROWS, NUMPY_TYPE, LoadedModel, ModelError, Rows
+from shared.validation.probes.inputs import NoInputsError, made_up_rows, spread_rows
+from shared.validation.refusal import DropRefusedError
+from shared.validation.steps.model import weigh
+from shared.validation.tabular import Table, read_table
+from shared.validation.wire import REFERENCE_FILE, VALIDATION_FILE, Stage
+
+MAX_ROWS = 200_000
+FULL_BATCH_ROWS = 128
+"""The most rows that a model server runs at once."""
+_FEWER_ROWS = (50_000, 10_000, 2_000)
+_LONGEST_RUN_S = 40.0
+_TIMED_ROWS = 4 * BATCH_ROWS
+SEED = 17
+
+
+def read_data(chain: Chain) -> bool:
+    """The validation data, then the reference data. Data that does not fit ends the chain: nothing else would hold."""
+    work = chain.work
+    if work.validation is None:
+        chain.add(data_checks.without_data(work.policy))
+        return _read_reference(chain)
+    chain.begin(Stage.READING_DATA)
+    try:
+        table = read_table(
+            work.validation,
+            name=work.manifest.validation or VALIDATION_FILE,
+            manifest=work.manifest,
+            signature=chain.loaded.signature,
+            what="the validation data",
+            max_bytes=chain.file_bytes,
+        )
+    except DropRefusedError as refusal:
+        return chain.add(failed("data", str(refusal)))
+    unlabelled = data_checks.labels(table.label, work.manifest.label)
+    verdict = unlabelled or data_checks.data(table.inputs, table.rows, what="data", policy=work.policy)
+    if verdict.outcome is Outcome.PASS:
+        try:
+            chain.data = _sample(table, chain.loaded)
+        except ModelError as error:
+            verdict = failed("data", str(error))
+    return chain.add(verdict) and _read_reference(chain)
+
+
+def _read_reference(chain: Chain) -> bool:
+    work = chain.work
+    if work.reference is None:
+        return True
+    chain.begin(Stage.READING_DATA)
+    try:
+        table = read_table(
+            work.reference,
+            name=work.manifest.reference or REFERENCE_FILE,
+            manifest=work.manifest,
+            signature=chain.loaded.signature,
+            what="the reference data",
+            max_bytes=chain.file_bytes,
+        )
+    except DropRefusedError as refusal:
+        return chain.add(failed("reference", str(refusal)))
+    verdict = data_checks.data(table.inputs, table.rows, what="reference", policy=work.policy)
+    if verdict.outcome is Outcome.PASS:
+        chain.reference = _rows(table, chosen(table.rows, MAX_ROWS))
+    return chain.add(verdict)
+
+
+def run_rows(chain: Chain) -> bool:
+    """A full batch, for what it costs; then every row. A model that does not run at all ends the chain."""
+    chain.begin(Stage.RUNNING)
+    model, data = chain.loaded, chain.data
+    try:
+        batch = batch_rows(chain)
+        if batch is not None:
+            weigh(chain, batch)
+        if data is None:
+            return True
+        at_once = model.rows_at_once or BATCH_ROWS
+        data = chain.data = _affordable(model, data, at_once)
+        chain.outputs = model.run_rows(data.inputs, data.rows, at_once)
+    except ModelError as error:
+        if chain.data is None:
+            # Rows that were made up may be none that the model is for.
+            return True
+        return chain.add(failed("run", str(error)))
+    chain.add(data_checks.outputs(chain.outputs, data.rows, data.described, chain.work.policy))
+    return True
+
+
+def batch_rows(chain: Chain, *, most: int = FULL_BATCH_ROWS) -> dict[str, Array] | None:
+    """`most` rows, or as many as the graph fixes, of the data or made up; None where none can be made up."""
+    rows = chain.loaded.rows_at_once or most
+    if chain.data is not None:
+        return spread_rows(chain.data.inputs, chain.data.rows, rows)
+    try:
+        return made_up_rows(chain.loaded.signature, rows)
+    except NoInputsError:
+        return None
+
+
+def run_champion(chain: Chain) -> Rows | None:
+    """What the champion answers on the same rows. None, and a reason on the chain, where it cannot be run on them."""
+    champion, data = chain.champion, chain.data
+    if champion is None or data is None:
+        return None
+    chain.begin(Stage.CHAMPION)
+    lacking = [spec.name for spec in champion.signature.inputs if not _fits(spec, data.inputs.get(spec.name))]
+    if lacking:
+        chain.champion_unusable = f"takes the input {lacking[0]!r} in another form, so that it cannot run on this data"
+        return None
+    inputs = {spec.name: data.inputs[spec.name] for spec in champion.signature.inputs}
+    try:
+        at_once = champion.rows_at_once or BATCH_ROWS
+        if data.rows % at_once and champion.rows_at_once:
+            raise ModelError(f"takes exactly {at_once} rows at once")  # noqa: TRY301 - said in one place
+        return champion.run_rows(inputs, data.rows, at_once)
+    except ModelError as error:
+        chain.champion_unusable = f"does not run on this data: {error}"
+    except MemoryError:
+        chain.champion_unusable = "asks for more memory than there is"
+    return None
+
+
+def chosen(rows: int, most: int) -> Array:
+    """The rows to look at, in their order: all, or a sample that is the same each time."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(SEED).permutation(rows)[:most])
+
+
+def _sample(table: Table, model: LoadedModel) -> Sample:
+    """Raises ModelError where the rows do not fill the batches that the graph fixes."""
+    inputs = model.prepared(table.inputs)
+    at_once = model.rows_at_once or 1
+    whole = Table(rows=table.rows, inputs=inputs, label=table.label, columns=table.columns)
+    return _rows(whole, chosen(table.rows, MAX_ROWS - MAX_ROWS % at_once))
+
+
+def _rows(table: Table, at: Array) -> Sample:
+    is_all = len(at) == table.rows
+
+    def of(array: Array) -> Array:
+        return array if is_all else array[at]
+
+    return Sample(
+        inputs={name: of(array) for name, array in table.inputs.items()},
+        labels=None if table.label is None else of(table.label),
+        columns={name: of(array) for name, array in table.columns.items()},
+        rows=len(at),
+        total_rows=table.rows,
+    )
+
+
+def _affordable(model: LoadedModel, data: Sample, at_once: int) -> Sample:
+    """Fewer rows where all would take too long: one of few sizes, so that the same drop is mostly run on as many."""
+    timed = min(data.rows, max(at_once, _TIMED_ROWS - _TIMED_ROWS % at_once))
+    first = {name: array[:timed] for name, array in data.inputs.items()}
+    started = time.perf_counter()
+    model.run_rows(first, timed, at_once)
+    row_s = (time.perf_counter() - started) / timed
+    if row_s * data.rows <= _LONGEST_RUN_S:
+        return data
+    most = next((rows for rows in _FEWER_ROWS if row_s * rows <= _LONGEST_RUN_S), _FEWER_ROWS[-1])
+    most = max(most - most % at_once, at_once)
+    if most >= data.rows:
+        return data
+    table = Table(rows=data.rows, inputs=dict(data.inputs), label=data.labels, columns=dict(data.columns))
+    fewer = _rows(table, chosen(data.rows, most))
+    return Sample(
+        inputs=fewer.inputs,
+        labels=fewer.labels,
+        columns=fewer.columns,
+        rows=fewer.rows,
+        total_rows=data.total_rows,
+    )
+
+
+def _fits(spec: TensorSpec, array: Array | None) -> bool:
+    return (
+        array is not None
+        and array.dtype == np.dtype(NUMPY_TYPE[spec.datatype])
+        and array.ndim == len(spec.shape)
+        and all(size in {-1, found} for size, found in zip(spec.shape[1:], array.shape[1:], strict=True))
+    )

@@ -1,0 +1,136 @@
+"""Steps on the predictions: metrics against thresholds, the champion on the same rows, parts of the data, drift.
+
+None of them ends the chain: who reads the report wants to know all that is wrong, not the first of it. Statistics load
+when they are needed.
+"""
+
+from shared.core.verdict import Verdict
+from shared.validation.chain import Chain, Sample
+from shared.validation.checks.verdicts import failed, unclear
+from shared.validation.datafile import Array
+from shared.validation.model import ModelError
+from shared.validation.predictions import read_predictions
+from shared.validation.statistics.evidence import Predictions
+from shared.validation.steps.data import run_champion
+from shared.validation.wire import Stage
+
+
+def measure(chain: Chain) -> bool:
+    """Metrics with their intervals, against the policy's thresholds; then what the manifest claims."""
+    data, outputs = chain.data, chain.outputs
+    if data is None or outputs is None or data.labels is None:
+        return True
+    from shared.validation.statistics.estimates import measure as measured_of  # noqa: PLC0415 - when it is needed
+    from shared.validation.statistics.limits import claims, thresholds  # noqa: PLC0415
+
+    chain.begin(Stage.MEASURING)
+    manifest = chain.work.manifest
+    try:
+        chain.predictions = read_predictions(data.labels, outputs, chain.loaded.signature, manifest)
+    except ModelError as error:
+        chain.add(failed("metrics", str(error), n=data.rows))
+        return True
+    measured = measured_of(chain.predictions, claimed=manifest.metrics)
+    chain.metrics = measured.values
+    chain.sections["metrics"] = measured.estimates
+    chain.sections["confusion"] = measured.confusion
+    chain.sections["calibration"] = measured.calibration
+    chain.add(*thresholds(measured, manifest.task, chain.work.policy), *claims(measured, manifest.metrics))
+    return True
+
+
+def compare(chain: Chain) -> bool:
+    """Non-inferiority to the champion on the same rows."""
+    if chain.predictions is None or (chain.champion is None and not chain.champion_unusable):
+        return True
+    champion = _champion_predictions(chain)
+    if champion is None:
+        chain.add(_not_compared(chain))
+        return True
+    from shared.validation.statistics.comparison import compare as compared_of  # noqa: PLC0415
+
+    chain.begin(Stage.MEASURING)
+    compared = compared_of(
+        chain.predictions, champion, champion_version=chain.work.champion_version, policy=chain.work.policy
+    )
+    chain.sections["comparison"] = compared.findings
+    chain.add(compared.verdict)
+    return True
+
+
+def slices(chain: Chain) -> bool:
+    """Parts of the data where the version fares worse: of the columns that the manifest names, or of all features."""
+    if chain.predictions is None or chain.data is None:
+        return True
+    from shared.validation.statistics.slices import find_slices  # noqa: PLC0415
+
+    chain.begin(Stage.MEASURING)
+    wanted = chain.work.manifest.slices
+    sliced = find_slices(
+        chain.predictions,
+        _columns(chain.data, wanted) if wanted else _features(chain.data),
+        policy=chain.work.policy,
+        named=bool(wanted),
+    )
+    chain.sections["slices"] = sliced.findings
+    chain.sections["slices_tested"] = sliced.tested
+    chain.add(sliced.verdict)
+    return True
+
+
+def fairness(chain: Chain) -> bool:
+    """Gaps between the groups of protected columns, where the manifest names any."""
+    wanted = chain.work.manifest.protected
+    if chain.predictions is None or chain.data is None or not wanted:
+        return True
+    from shared.validation.statistics.fairness import fairness_gaps  # noqa: PLC0415
+
+    chain.begin(Stage.MEASURING)
+    found = fairness_gaps(chain.predictions, _columns(chain.data, wanted), policy=chain.work.policy)
+    chain.sections["fairness"] = found.findings
+    chain.add(found.verdict)
+    return True
+
+
+def drift(chain: Chain) -> bool:
+    """The features of the validation data beside those of the reference data."""
+    if chain.data is None or chain.reference is None:
+        return True
+    from shared.validation.statistics.drift import reference_drift  # noqa: PLC0415
+
+    chain.begin(Stage.MEASURING)
+    drifted = reference_drift(_features(chain.reference), _features(chain.data), policy=chain.work.policy)
+    chain.sections["drift"] = drifted.findings
+    chain.sections["features_tested"] = drifted.tested
+    chain.add(drifted.verdict)
+    return True
+
+
+def _champion_predictions(chain: Chain) -> Predictions | None:
+    outputs = run_champion(chain)
+    if outputs is None or chain.champion is None or chain.data is None or chain.data.labels is None:
+        return None
+    manifest = chain.work.champion_manifest or chain.work.manifest
+    try:
+        return read_predictions(chain.data.labels, outputs, chain.champion.signature, manifest)
+    except ModelError as error:
+        chain.champion_unusable = f"gives answers that do not compare with these labels: {error}"
+        return None
+
+
+def _not_compared(chain: Chain) -> Verdict:
+    """A champion whose callers the version breaks by intent cannot run on its data: that is advice. Else it decides."""
+    is_advice = chain.work.policy.noninferiority_margin is None or chain.champion is not None
+    return unclear(
+        "noninferiority", f"not compared: {chain.champion_name} {chain.champion_unusable}", advisory=is_advice
+    )
+
+
+def _columns(data: Sample, names: tuple[str, ...]) -> dict[str, Array]:
+    return {name: data.columns[name] for name in names if name in data.columns}
+
+
+def _features(data: Sample) -> dict[str, Array]:
+    """The columns that are features of the model: they come before those that are only declared."""
+    count = sum(1 if array.ndim == 1 else array.shape[1] for array in data.inputs.values() if array.ndim <= 2)
+    return dict(list(data.columns.items())[:count])
