@@ -12,14 +12,15 @@ version is taken back into its state, and none of its bytes went.
 Why a blob that a registration counts on is never deleted. A registration stores each part or, finding it there,
 touches it, and only then makes the version's document. Let E be the ETag that the plan read, and let the touch come
 
-- before E was read: then at least `grace` before, for a younger blob is not planned. The registration has ended since,
-  within functionTimeout, and the look at what versions stand on, which comes after E was read and again right before
-  the deletion, sees its version. If it died instead, it begins anew, and touches anew;
+- before E was read: that is at least `grace` before the deletion. The registration has ended since, within
+  functionTimeout, and the look at what versions stand on, right before the deletion, sees its version. If it died
+  instead, it begins anew, and touches anew;
 - after E was read and before the deletion: the ETag is not E any more, and the deletion does nothing;
 - after the deletion: it finds nothing to touch, and the registration stores the part again.
 
-An archived version's bytes count as referenced for `grace` too, so that the same holds across models. `grace` must be
-longer than functionTimeout by more than any two clocks differ.
+An archived version's bytes count as referenced for `grace` too, so that the same holds across models; and a blob that
+is younger than `grace` is not planned, so that what goes on just now does not overtake the plan. `grace` must be longer
+than functionTimeout by more than any two clocks differ.
 """
 
 from collections.abc import Iterable, Iterator
