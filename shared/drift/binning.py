@@ -38,12 +38,15 @@ class NumberBins:
         edges = np.unique(np.concatenate([cuts, before[np.isfinite(before)]]))
         return cls(edges=tuple(edges.tolist()))
 
+    def codes(self, values: Floats) -> Codes:
+        """The bin of each row, the missing in the last. Shape [n] gives [n]."""
+        place = np.searchsorted(np.array(self.edges), values, side="left").astype(np.int64)
+        place[np.isnan(values)] = len(self.edges) + 1
+        return place
+
     def counts(self, values: Floats) -> Codes:
         """Rows in each bin, the missing last. Shape [edges + 2]."""
-        missing = np.isnan(values)
-        place = np.searchsorted(np.array(self.edges), values[~missing], side="left")
-        found = np.bincount(place, minlength=len(self.edges) + 1)
-        return np.append(found, missing.sum()).astype(np.int64)
+        return np.bincount(self.codes(values), minlength=len(self.edges) + 2).astype(np.int64)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -70,12 +73,16 @@ class CategoryBins:
         order = np.argsort(-times, kind="stable")[:most]
         return cls(categories=tuple(values[order].tolist()))
 
+    def codes(self, values: NDArray[np.str_]) -> Codes:
+        """The bin of each row, all else in the last. Shape [n] gives [n]."""
+        found, place = np.unique(values, return_inverse=True)
+        known = {category: code for code, category in enumerate(self.categories)}
+        of_value = np.array([known.get(value, len(known)) for value in found.tolist()], dtype=np.int64)
+        return of_value[place]
+
     def counts(self, values: NDArray[np.str_]) -> Codes:
         """Rows in each bin, all else last. Shape [categories + 1]."""
-        found, times = np.unique(values, return_counts=True)
-        by_value = dict(zip(found.tolist(), times.tolist(), strict=True))
-        own = [by_value.get(category, 0) for category in self.categories]
-        return np.array([*own, len(values) - sum(own)], dtype=np.int64)
+        return np.bincount(self.codes(values), minlength=len(self.categories) + 1).astype(np.int64)
 
     @property
     def labels(self) -> tuple[str, ...]:

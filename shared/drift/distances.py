@@ -33,8 +33,8 @@ def psi(reference: Counts, actual: Counts, *, pseudocount: float = PSEUDOCOUNT) 
 def psi_noise(reference: Counts, actual: Counts, probability: float = 0.95) -> float:
     """The PSI that two samples of these sizes stay below, with `probability`, where nothing drifted.
 
-    (1/n + 1/m) times the quantile of chi-square with one degree less than there are bins (Yurdakul and Naranjo 2020,
-    theorem 3.1). Holds where the bins expect five rows or more.
+    (1/n + 1/m) times the quantile of chi-square with one degree less than there are bins (Yurdakul and Naranjo
+    2020). Holds where the bins expect five rows or more.
     """
     from scipy.special import chdtri  # noqa: PLC0415
 

@@ -57,7 +57,7 @@ def p_value_above(table: Discordance, least: float) -> float:
 
 
 def tango_score(gained: Floats, lost: Floats, n: int, difference: float) -> Floats:
-    """Tango's score (1998, eq. 5 and 8) of tables against a true difference of proportions. Shapes [r]."""
+    """Tango's score (1998) of tables against a true difference of proportions. Shapes [r]."""
     linear = -gained - lost + (2 * n - gained + lost) * difference
     product = -lost * difference * (1 - difference)
     share = (np.sqrt(np.maximum(linear**2 - 8 * n * product, 0.0)) - linear) / (4 * n)

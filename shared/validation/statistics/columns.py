@@ -1,0 +1,82 @@
+"""Columns of data by their names, in the two forms that statistics take: numbers as FP64, all else as text.
+
+Loads numpy: for the sandboxed process.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.drift.binning import CategoryBins, Codes, NumberBins
+from shared.registry.manifest import Manifest
+from shared.validation.datafile import Array
+
+MAX_ROWS = 200_000
+"""More are not looked at: a seeded sample of so many stands for them."""
+
+type Column = NDArray[np.float64] | NDArray[np.str_]
+
+
+def feature_columns(arrays: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
+    """The features among a model's inputs: each column of each array, by its name. Shapes [n].
+
+    The manifest names the columns of a matrix; else they are called `input[0]`, `input[1]` and so on. Views, no copies.
+    """
+    features: dict[str, Array] = {}
+    matrices = [name for name, array in arrays.items() if array.ndim > 1 and array.size > len(array)]
+    for name, array in arrays.items():
+        flat = array.reshape(len(array), -1)
+        names = manifest.inputs.get(name, ())
+        if not names and matrices == [name]:
+            names = manifest.feature_names
+        width = flat.shape[1]
+        if len(names) != width:
+            names = (name,) if width == 1 else tuple(f"{name}[{place}]" for place in range(width))
+        features |= {column: flat[:, place] for place, column in enumerate(names)}
+    return features
+
+
+def sample_of(rows: int, seed: int = 0) -> NDArray[np.int64] | slice:
+    """Which rows to look at: all, or a sample of `MAX_ROWS` without repetition, in order."""
+    if rows <= MAX_ROWS:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
+
+
+def is_number(array: Array) -> bool:
+    """Whether a column holds numbers (or booleans)."""
+    return array.dtype.kind in "biuf"
+
+
+def as_numbers(array: Array) -> NDArray[np.float64]:
+    """A column of numbers as FP64."""
+    return array.astype(np.float64)
+
+
+def as_text(array: Array) -> NDArray[np.str_]:
+    """A column as text; missing values are empty."""
+    if array.dtype.kind == "U":
+        return array.astype(np.str_)
+    return np.array([_text(value) for value in array.tolist()], dtype=np.str_)
+
+
+def parts(array: Array, most: int) -> tuple[tuple[str, ...], Codes]:
+    """A column cut into at most about `most` parts: their names, and the part of each row, shape [n].
+
+    Numbers are cut by quantiles, where a frequent value is a part of its own; text by its most frequent values, the
+    others together.
+    """
+    if is_number(array):
+        values = as_numbers(array)
+        numbers = NumberBins.of(values, most)
+        return numbers.labels, numbers.codes(values)
+    texts = as_text(array)
+    categories = CategoryBins.of(texts)
+    return categories.labels, categories.codes(texts)
+
+
+def _text(value: object) -> str:
+    if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        return ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,212 @@
+"""Does the validation data look like the reference data? Feature by feature.
+
+A feature drifted where its PSI reaches the policy's limit and the difference holds, by a chi-square test of the same
+bins after Benjamini-Hochberg over all features: small samples have a high PSI without any drift (Yurdakul and Naranjo
+2020), and large ones a significant difference that is too small to matter. benchmarks/reference_drift.py measures how
+often samples of one distribution are said to differ. Loads numpy: for the sandboxed process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.core.verdict import Outcome, Verdict
+from shared.drift import distances
+from shared.drift.binning import CategoryBins, Codes, Floats, NumberBins
+from shared.drift.multiplicity import benjamini_hochberg
+from shared.registry.policy import ValidationPolicy
+from shared.validation.datafile import Array
+from shared.validation.details import MAX_FINDINGS, DriftFinding
+from shared.validation.refusal import excerpt
+from shared.validation.statistics.columns import as_numbers, as_text, is_number, sample_of
+from shared.validation.statistics.results import Drifted
+
+CHECK = "reference_drift"
+EVIDENCE = "/details/drift"
+FALSE_DISCOVERY_RATE = 0.05
+MAX_FEATURES = 5_000
+MAX_WITH_BINS = 50
+"""Findings that show their bins: a report has a size."""
+_SHOWN = 3
+_LABEL_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Feature:
+    """A feature's counts in the reference's bins, and the columns that they came from."""
+
+    name: str
+    labels: tuple[str, ...]
+    reference: Codes
+    actual: Codes
+    columns: tuple[Array, Array]
+    psi: float
+    p_value: float
+
+
+def reference_drift(
+    reference: Mapping[str, Array], validation: Mapping[str, Array], *, policy: ValidationPolicy
+) -> Drifted:
+    """Compare the features that both have, arrays of shape [n] and [m]. Without a limit the verdict is advisory."""
+    names = [name for name in reference if name in validation]
+    sizes = _rows(reference, names), _rows(validation, names)
+    if not names or min(sizes) < 1:
+        return Drifted(findings=(), tested=0, verdict=_inconclusive("they share no feature with rows", sizes, policy))
+    taken = sample_of(sizes[0]), sample_of(sizes[1])
+    features = [_compared(name, reference[name][taken[0]], validation[name][taken[1]]) for name in names[:MAX_FEATURES]]
+    q_values = benjamini_hochberg(np.array([feature.p_value for feature in features]))
+    limit = np.inf if policy.drift_psi is None else policy.drift_psi
+    judged = sorted(
+        (
+            (feature, q, feature.psi >= limit and q <= FALSE_DISCOVERY_RATE)
+            for feature, q in zip(features, q_values.tolist(), strict=True)
+        ),
+        key=lambda one: (not one[2], one[1], -one[0].psi),
+    )
+    findings = tuple(
+        _finding(feature, q, found, with_bins=place < MAX_WITH_BINS)
+        for place, (feature, q, found) in enumerate(judged[:MAX_FINDINGS])
+    )
+    count = sum(found for *_, found in judged)
+    verdict = _verdict(findings, count, len(names), sizes, policy)
+    return Drifted(findings=findings, tested=len(features), verdict=verdict)
+
+
+def _rows(columns: Mapping[str, Array], names: list[str]) -> int:
+    return len(columns[names[0]]) if names else 0
+
+
+def _compared(name: str, reference: Array, actual: Array) -> _Feature:
+    if is_number(reference) and is_number(actual):
+        numbers = NumberBins.of(as_numbers(reference))
+        labels = numbers.labels
+        counts = numbers.counts(as_numbers(reference)), numbers.counts(as_numbers(actual))
+    else:
+        texts = as_text(reference)
+        categories = CategoryBins.of(texts)
+        labels = categories.labels
+        counts = categories.counts(texts), categories.counts(as_text(actual))
+    held = np.flatnonzero(counts[0] + counts[1])
+    before, after = counts[0][held], counts[1][held]
+    return _Feature(
+        name=name,
+        labels=tuple(labels[at] for at in held.tolist()),
+        reference=before,
+        actual=after,
+        columns=(reference, actual),
+        psi=distances.psi(before, after),
+        p_value=distances.chi_square(before, after)[2],
+    )
+
+
+def _finding(feature: _Feature, q_value: float, found: bool, *, with_bins: bool) -> DriftFinding:  # noqa: FBT001
+    is_numeric = all(is_number(column) for column in feature.columns)
+    farthest, moved = _sample_distances(feature) if is_numeric else (None, None)
+    return DriftFinding(
+        feature=excerpt(feature.name, 200),
+        kind="numeric" if is_numeric else "category",
+        n_reference=int(feature.reference.sum()),
+        n_validation=int(feature.actual.sum()),
+        psi=feature.psi,
+        psi_noise=distances.psi_noise(feature.reference, feature.actual),
+        jensen_shannon=distances.jensen_shannon(feature.reference, feature.actual),
+        hellinger=distances.hellinger(feature.reference, feature.actual),
+        kolmogorov_smirnov=farthest,
+        wasserstein=moved,
+        p_value=feature.p_value,
+        q_value=q_value,
+        missing_reference=_missing(feature.columns[0]),
+        missing_validation=_missing(feature.columns[1]),
+        bins=tuple(excerpt(label, _LABEL_LENGTH) for label in feature.labels) if with_bins else (),
+        reference_shares=_rounded(feature.reference) if with_bins else (),
+        validation_shares=_rounded(feature.actual) if with_bins else (),
+        found=found,
+    )
+
+
+def _sample_distances(feature: _Feature) -> tuple[float | None, float | None]:
+    """Kolmogorov-Smirnov over all numbers, and Wasserstein over the finite ones, of the samples themselves."""
+    samples = [as_numbers(column) for column in feature.columns]
+    samples = [sample[~np.isnan(sample)] for sample in samples]
+    if not all(len(sample) for sample in samples):
+        return None, None
+    values, before, after = _by_value(*samples)
+    farthest = distances.kolmogorov_smirnov(before, after)
+    finite = np.isfinite(values)
+    values, before, after = values[finite], before[finite], after[finite]
+    if not before.any() or not after.any():
+        return farthest, None
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = distances.wasserstein(before, after, values)
+    return farthest, moved if np.isfinite(moved) else None
+
+
+def _by_value(reference: Floats, actual: Floats) -> tuple[Floats, Codes, Codes]:
+    """Each value that occurs, rising, and how often on either side."""
+    values, place = np.unique(np.concatenate([reference, actual]), return_inverse=True)
+    before = np.bincount(place[: len(reference)], minlength=len(values))
+    after = np.bincount(place[len(reference) :], minlength=len(values))
+    return values, before, after
+
+
+def _missing(column: Array) -> float:
+    missing = np.isnan(as_numbers(column)) if is_number(column) else as_text(column) == ""
+    return float(missing.mean())
+
+
+def _rounded(counts: Codes) -> tuple[float, ...]:
+    return tuple(round(share, 6) for share in distances.shares(counts).tolist())
+
+
+def _verdict(
+    findings: tuple[DriftFinding, ...], found: int, shared: int, sizes: tuple[int, int], policy: ValidationPolicy
+) -> Verdict:
+    tested = min(shared, MAX_FEATURES)
+    if min(sizes) < policy.min_rows:
+        few = f"{policy.min_rows} rows or more conclude anything, and the smaller side has {min(sizes)}"
+        return _inconclusive(few, sizes, policy)
+    highest = max(findings, key=lambda finding: finding.psi)
+    named = highest
+    of = f"{tested} features" + (f" (the first of {shared})" if shared > tested else "")
+    beside = f"on {sizes[1]} rows beside {sizes[0]} of the reference data"
+    if found:
+        named = findings[0]
+        shown = "; ".join(_said(finding) for finding in findings[: min(found, _SHOWN)])
+        more = f" and {found - _SHOWN} more" if found > _SHOWN else ""
+        sentence = f"{found} of {of} drifted, by a PSI of {policy.drift_psi:g} or more, {beside}: {shown}{more}"
+    elif policy.drift_psi is None:
+        sentence = f"{of} compared {beside}, and the policy limits no PSI; the highest: {_said(highest)}"
+    elif highest.psi >= policy.drift_psi:
+        sentence = (
+            f"none of {of} is shown to have drifted {beside}; the highest: {_said(highest)}, "
+            "which samples of this size come to by chance"
+        )
+    else:
+        sentence = f"none of {of} has a PSI of {policy.drift_psi:g} {beside}; the highest: {_said(highest)}"
+    return Verdict(
+        check=CHECK,
+        outcome=Outcome.FAIL if found else Outcome.PASS,
+        sentence=sentence,
+        n=sizes[1],
+        value=named.psi,
+        limit=policy.drift_psi,
+        evidence=f"{EVIDENCE}/{findings.index(named)}",
+        advisory=policy.drift_psi is None,
+    )
+
+
+def _said(finding: DriftFinding) -> str:
+    return f"{excerpt(finding.feature, 40)} {finding.psi:.3g} (without drift up to {finding.psi_noise:.2g})"
+
+
+def _inconclusive(reason: str, sizes: tuple[int, int], policy: ValidationPolicy) -> Verdict:
+    return Verdict(
+        check=CHECK,
+        outcome=Outcome.INCONCLUSIVE,
+        sentence=f"reference and validation data cannot be compared: {reason}",
+        n=sizes[1],
+        limit=policy.drift_psi,
+        evidence=EVIDENCE,
+        advisory=policy.drift_psi is None,
+    )
