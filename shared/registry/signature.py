@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 FREE = -1
 """A dimension of any size."""
@@ -18,7 +18,7 @@ class TensorSpec(BaseModel):
 
     name: str
     datatype: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = Field(strict=False)
 
 
 class Signature(BaseModel):
@@ -26,8 +26,9 @@ class Signature(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    # Not strict about lists: a stored document has no tuples.
+    inputs: tuple[TensorSpec, ...] = Field(strict=False)
+    outputs: tuple[TensorSpec, ...] = Field(strict=False)
 
 
 class SignatureChange(StrEnum):
