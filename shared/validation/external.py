@@ -5,7 +5,6 @@ where the bytes that a tensor wants lie inside that file; the files themselves a
 """
 
 import errno
-import math
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.registry.manifest import is_drop_path
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
+from shared.validation.tensorscan import bytes_of
 from shared.validation.wire import ModelFiles
 
 if TYPE_CHECKING:
@@ -28,16 +28,6 @@ _MAX_SIDES = 64
 _MAX_SHARING = 2
 """Tensors may share bytes, as tied weights do. Together they may take this many times what the files hold."""
 _FREE_BYTES = 16 * 1024 * 1024
-_BITS = {
-    2: ("UINT2", "INT2"),
-    4: ("UINT4", "INT4", "FLOAT4E2M1"),
-    8: ("UINT8", "INT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"),
-    16: ("UINT16", "INT16", "FLOAT16", "BFLOAT16"),
-    32: ("UINT32", "INT32", "FLOAT"),
-    64: ("UINT64", "INT64", "DOUBLE", "COMPLEX64"),
-    128: ("COMPLEX128",),
-}
-_BITS_OF = {name: bits for bits, names in _BITS.items() for name in names}
 _VALUES = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP})
 _CHUNK_BYTES = 1024 * 1024
@@ -175,19 +165,18 @@ def _placed(tensor: "onnx.TensorProto") -> ExternalTensor:
         raise _bad(tensor.name, f"its location {excerpt(location, 100)!r} is no plain relative name")
     length = _size_bytes(tensor)
     offset = _whole(tensor.name, "offset", entries.get("offset", "0"))
-    if (said := _whole(tensor.name, "length", entries.get("length", str(length)))) != length:
+    if "length" in entries and (said := _whole(tensor.name, "length", entries["length"])) != length:
         raise _bad(tensor.name, f"it has {said} bytes there, and its shape {_shape(tensor)} takes {length}")
     return ExternalTensor(name=tensor.name, location=location, offset=offset, length=length)
 
 
 def _size_bytes(tensor: "onnx.TensorProto") -> int:
-    number = tensor.data_type
-    kind = tensor.DataType.Name(number) if number in tensor.DataType.values() else str(number)
-    if kind not in _BITS_OF:
+    kind = tensor.data_type
+    if kind in {tensor.UNDEFINED, tensor.STRING} or kind not in tensor.DataType.values():
         raise _bad(tensor.name, f"its type {kind} cannot lie outside the model")
     if len(tensor.dims) > _MAX_SIDES or any(dim < 0 for dim in tensor.dims):
         raise _bad(tensor.name, f"its shape {_shape(tensor)} has a negative side, or too many")
-    return (math.prod(int(dim) for dim in tensor.dims) * _BITS_OF[kind] + 7) // 8
+    return bytes_of(tensor.dims, kind)
 
 
 def _whole(tensor: str, key: str, text: str) -> int:

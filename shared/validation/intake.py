@@ -131,7 +131,7 @@ def _take_in_files(
     if mlmodel:
         others = frozenset(name for name in others if not is_mlflow_file(name))
     model = _read_model(files.path(draft.model), {name: files.path(name) for name in others})
-    external = _external(model, files, others)
+    external = _locations(model)
     unexpected = others - external - draft.files.keys()
     if unexpected:
         raise DropRefusedError(
@@ -232,12 +232,6 @@ def _check_whole(files: DropFiles, manifest: Manifest, roles: Mapping[str, FileR
             )
 
 
-def _external(model: "onnx.ModelProto", files: DropFiles, others: frozenset[str]) -> frozenset[str]:
-    from shared.validation.external import check_external  # noqa: PLC0415 - not before a model is read
-
-    return frozenset(check_external(model, {name: files.size_bytes(name) for name in others}))
-
-
 def _check_data(name: str | None, files: DropFiles, manifest: Manifest, file_bytes: int) -> None:
     if name is not None:
         from shared.validation.tabular import read_table  # noqa: PLC0415 - loads numpy
@@ -258,6 +252,13 @@ def _signed_by(files: DropFiles, signing: SigningPolicy) -> str:
         return verify_drop(files.read(SIGNATURE_FILE, MAX_SIGNATURE_BYTES), digests, signing.trusted_keys)
     except SigningError as error:
         raise DropRefusedError(RefusalCode(error.code.value), str(error)) from error
+
+
+def _locations(model: "onnx.ModelProto") -> frozenset[str]:
+    """The files that hold tensors of a model which was read with them."""
+    from shared.validation.external import external_files  # noqa: PLC0415 - not before a model is read
+
+    return frozenset(external_files(model))
 
 
 def _read_model(path: Path, external: Mapping[str, Path]) -> "onnx.ModelProto":

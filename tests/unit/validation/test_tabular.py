@@ -132,7 +132,7 @@ def test_inputs_take_columns_of_other_names(tmp_path: Path) -> None:
 def test_what_is_missing_is_nan_where_there_is_nan(tmp_path: Path) -> None:
     values = {"a": pa.array([1.0, None], pa.float32()), "b": pa.array([None, 2], pa.int64()), "c": [1.0, np.nan]}
     values |= {"label": [0, 1], "region": pa.array([None, "x"]), "age": pa.array([3, None])}
-    said = {"feature_names": ["a", "b", "c"], "slices": ["region", "age"]}
+    said: dict[str, Any] = {"feature_names": ["a", "b", "c"], "slices": ["region", "age"]}
     found = read(tmp_path, parquet(values), ".parquet", **said)
     assert np.array_equal(found.inputs["X"], np.array([[1, np.nan, 1], [np.nan, 2, np.nan]]), equal_nan=True)
     assert found.columns["region"].tolist() == ["", "x"]
@@ -216,7 +216,7 @@ def test_a_csv_that_does_not_fit_is_refused(tmp_path: Path, text: str, said: str
 
 
 def test_a_column_that_the_manifest_declares_must_be_in_the_validation_data_alone(tmp_path: Path) -> None:
-    said = {"feature_names": ["a", "b", "c"], "slices": ["region"], "protected": ["sex"]}
+    said: dict[str, Any] = {"feature_names": ["a", "b", "c"], "slices": ["region"], "protected": ["sex"]}
     content = b"a,b,c,label,region\n1,2,3,0,x\n"
     sentence = refused(tmp_path, content, ".csv", **said)
     assert "lacks 'sex', which `slices` or `protected` of the manifest names" in sentence
