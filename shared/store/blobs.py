@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from azure.core import MatchConditions
@@ -67,7 +67,7 @@ class AzureBlobs:
         self._pause = pause
 
     @classmethod
-    def from_connection_string(cls, connection_string: str) -> AzureBlobs:
+    def from_connection_string(cls, connection_string: str) -> Self:
         """Reach storage by key. Raises InvalidInputError for a malformed connection string."""
         try:
             return cls(BlobServiceClient.from_connection_string(connection_string, **CLIENT_OPTIONS))
@@ -75,7 +75,7 @@ class AzureBlobs:
             raise InvalidInputError(f"the storage connection string is malformed: {error}") from error
 
     @classmethod
-    def from_credential(cls, url: str, credential: TokenCredential) -> AzureBlobs:
+    def from_credential(cls, url: str, credential: TokenCredential) -> Self:
         """Reach the blob endpoint `url` with a token credential."""
         return cls(BlobServiceClient(url, credential=credential, **CLIENT_OPTIONS))
 
