@@ -36,6 +36,7 @@ from shared.store.outbox import Outbox
 from shared.store.ports import BlobStore, DocumentStore
 from shared.store.repository import Repository
 from shared.sweep import SweepService
+from shared.validation.champion import Champions
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
 
@@ -107,7 +108,14 @@ def _composed(settings: Settings) -> Services:
         registry=registry,
         aliases=alias_service,
         registration=registration,
-        validation=ValidationService(versions=versions, registry=registry, blobs=blobs, clock=clock, limits=limits),
+        validation=ValidationService(
+            versions=versions,
+            registry=registry,
+            blobs=blobs,
+            clock=clock,
+            limits=limits,
+            champion=Champions(aliases=aliases, endpoints=endpoints).champion,
+        ),
         rollouts=rollouts,
         audit=AuditService(
             documents,
@@ -138,7 +146,14 @@ def _composed(settings: Settings) -> Services:
             versions=versions, checks=checks, uses=uses, alerts=alert_service, blobs=blobs, clock=clock
         ),
         retention=RetentionService(
-            registry=registry, versions=versions, drops=drops, runs=runs, uses=uses, blobs=blobs, clock=clock
+            registry=registry,
+            rollouts=rollouts,
+            versions=versions,
+            drops=drops,
+            runs=runs,
+            uses=uses,
+            blobs=blobs,
+            clock=clock,
         ),
         documents=documents,
         blobs=blobs,

@@ -4,10 +4,10 @@
 archived, then, a grace later, its blobs are deleted. Each step may be done again, so that a run which dies anywhere is
 carried on by the next call or by the timer, and what is gone already is fine.
 
-Why a version in use is never touched. What uses it is looked at before it is archived, right after, and once more
-before anything is deleted. Whoever read it as validated before it was archived, and makes use of it after, does so
-within `grace`: no function lives longer than host.json's functionTimeout, which is shorter. By then its use shows, the
-version is taken back into its state, and none of its bytes went.
+Why a version in use is never touched. Archiving refuses one that an endpoint or an alias uses. What uses it is looked
+at again right after, and once more before anything is deleted: whoever read it as validated before it was archived,
+and makes use of it after, does so within `grace`, for no function lives longer than host.json's functionTimeout, which
+is shorter. By then its use shows, the version is taken back into its state, and none of its bytes went.
 
 Why a blob that a registration counts on is never deleted. A registration stores each part or, finding it there,
 touches it, and only then makes the version's document. Let E be the ETag that the plan read, and let the touch come
@@ -24,12 +24,13 @@ than functionTimeout by more than any two clocks differ.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
 from shared.core.clock import Clock
 from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
-from shared.core.ids import VersionNumber
+from shared.core.ids import ModelName, VersionNumber
 from shared.core.verdict import Outcome
 from shared.registration.documents import Drop, DropState
 from shared.registry.documents import ModelVersion, VersionState, version_id
@@ -38,6 +39,7 @@ from shared.registry.service import RegistryService
 from shared.retention.documents import PlannedBlob, RetentionPlan, RetentionRun, RunState, run_id
 from shared.retention.plan import DropBlobs, chosen, plan_of
 from shared.retention.uses import Uses, UsesOf, digests_of
+from shared.rollout.service import RolloutService
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.store.repository import AggregatePage, Repository
 
@@ -54,6 +56,7 @@ class RetentionService:
         self,
         *,
         registry: RegistryService,
+        rollouts: RolloutService,
         versions: Repository[ModelVersion],
         drops: Repository[Drop],
         runs: Repository[RetentionRun],
@@ -63,6 +66,7 @@ class RetentionService:
         grace: timedelta = GRACE,
     ) -> None:
         self._registry = registry
+        self._rollouts = rollouts
         self._versions = versions
         self._drops = drops
         self._runs = runs
@@ -170,12 +174,13 @@ class RetentionService:
         policy = self._registry.model(run.model).policy.retention
         versions = list(self._versions.where(partition=run.model))
         numbers = [version.version for version in run.deeds.archive]
+        reason = f"retention plan {run.plan_id[:12]}"
         # Carried on after a while, it leaves alone what may not be archived any more.
         choice = chosen(versions, self._uses.of(run.model), policy, self._clock.now())
         for number in sorted({version.version for version in choice.archive} & set(numbers)):
-            self._registry.mark_archived(
-                run.model, VersionNumber(number), by=run.requested_by, reason=f"retention plan {run.plan_id[:12]}"
-            )
+            # In use since just now: it stays.
+            with suppress(ConflictError):
+                self._rollouts.archive(ModelName(run.model), VersionNumber(number), by=run.requested_by, reason=reason)
         self._revive_used(run)
         now = self._clock.now()
         archived = [number for number in numbers if self._is_archived(run.model, number)]

@@ -22,10 +22,14 @@ class BrokenCallers:
 
 
 def check_state(version: ModelVersion) -> None:
-    """Raise ConflictError for a version that is not validated."""
+    """Raise ConflictError for a version that is not validated, or of which a stored part is not what it was."""
     if version.state is not VersionState.VALIDATED:
         raise ConflictError(
             f"version {version.version} of {version.model} is {version.state}: only a validated one can roll out"
+        )
+    if version.altered:
+        raise ConflictError(
+            f"version {version.version} of {version.model} cannot roll out: {version.altered}; put the right bytes back"
         )
 
 

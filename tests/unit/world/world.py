@@ -32,6 +32,7 @@ from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest, Task, parse_manifest
 from shared.registry.policy import Policy
 from shared.registry.service import RegistryService
+from shared.registry.signature import FREE, Signature, TensorSpec
 from shared.retention.documents import RetentionRun
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
@@ -45,6 +46,7 @@ from shared.store.repository import Repository
 from shared.sweep import SweepService
 from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts, Window, window_blob_name
+from shared.validation.champion import Champions
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
@@ -144,6 +146,7 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
             limits=limits,
+            champion=Champions(aliases=aliases, endpoints=endpoints).champion,
             check=_validation,
         )
         alerts, letters, runs = repository(Alert), repository(DeadLetter), repository(RetentionRun)
@@ -160,6 +163,7 @@ class World:
         )
         self.retention = RetentionService(
             registry=self.registry,
+            rollouts=self.rollouts,
             versions=versions,
             drops=drops,
             runs=runs,
@@ -196,7 +200,10 @@ class World:
         self.registry.put_policy(MODEL, policy, by="test")
 
     def drop(self, content: str, *, name: str = "model.onnx") -> str:
-        """Drop a model, without its event. Content `bad` is refused, content with `worse` rejected."""
+        """Drop a model, without its event. Content `bad` is refused, content with `worse` rejected.
+
+        Content with `takes:a,b` has the inputs a and b, content with `by:ann` the author ann.
+        """
         blob = f"{MODEL}/{name}"
         self.blobs.put(BlobContainer.INCOMING, blob, content.encode(), {})
         return blob
@@ -268,7 +275,7 @@ def _intake(dropped: Path | Mapping[str, Path], *, filename: str, **_: object) -
         raise DropRefusedError(RefusalCode.NOT_ONNX, f"{filename} is not an ONNX model")
     files = {} if isinstance(dropped, Path) else {name: file for name, file in dropped.items() if name.endswith(".bin")}
     return Intake(
-        manifest=Manifest(task=Task.CLASSIFICATION),
+        manifest=Manifest(task=Task.CLASSIFICATION, author=_word(path, "by")),
         model=_part(path),
         external={name: _part(file) for name, file in files.items()},
     )
@@ -289,4 +296,16 @@ def _parse_manifest(path: Path, **_: object) -> Manifest:
 def _validation(*, model: ModelFiles, **_: object) -> Validation:
     outcome = Outcome.FAIL if b"worse" in model.path.read_bytes() else Outcome.PASS
     verdict = Verdict(check="accuracy", outcome=outcome, sentence=f"the stand-in says {outcome}", n=100)
-    return Validation(report=ValidationReport(outcome=outcome, verdicts=(verdict,)), golden=None)
+    report = ValidationReport(outcome=outcome, verdicts=(verdict,), signature=_signature(_word(model.path, "takes")))
+    return Validation(report=report, golden=None)
+
+
+def _word(path: Path, name: str) -> str:
+    """What a dropped file says after `name:`, up to a space."""
+    words = path.read_bytes().decode(errors="replace").split()
+    return next((word.removeprefix(f"{name}:") for word in words if word.startswith(f"{name}:")), "")
+
+
+def _signature(inputs: str) -> Signature | None:
+    specs = tuple(TensorSpec(name=name, datatype="FP32", shape=(FREE, 4)) for name in inputs.split(",") if name)
+    return Signature(inputs=specs, outputs=()) if specs else None
