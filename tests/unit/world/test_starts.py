@@ -1,0 +1,393 @@
+"""What holds a rollout back: approvals, a signature that breaks callers, and archiving. And what overcomes it."""
+
+from typing import Any
+
+import pytest
+
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
+from shared.core.ids import VersionNumber
+from shared.core.messages import CommandKind, Queue, RolloutCommand
+from shared.registry.commands import Approve
+from shared.registry.documents import VersionState
+from shared.registry.policy import Policy, RolloutPolicy, Stage
+from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
+from shared.rollout.starts import why_held
+from shared.store.ports import Container
+from tests.unit.world.fakes import Fuse, Killed
+from tests.unit.world.world import ENDPOINT, MODEL, World
+
+STAGES = (Stage(weight_bp=5_000, duration_s=10),)
+
+
+def policy(**rollout: Any) -> Policy:
+    return Policy(rollout=RolloutPolicy.model_validate({"stages": STAGES, "tick_s": 5} | rollout))
+
+
+def drop(world: World, name: str, content: str, *, seconds: int = 60) -> None:
+    world.event(world.drop(content, name=f"{name}.onnx"))
+    world.run(seconds=seconds)
+
+
+def serving(content: str = "one takes:x", **rollout: Any) -> World:
+    """A world whose first version serves."""
+    world = World()
+    world.put_policy(policy())
+    drop(world, "one", content)
+    world.put_policy(policy(**rollout))
+    assert world.stable == 1
+    return world
+
+
+def approve(world: World, by: str, *, version: int = 2, command_id: str = "") -> None:
+    world.registry.approve(
+        Approve(
+            model=MODEL, version=VersionNumber(version), by=by, reason="looks good", command_id=command_id or f"by {by}"
+        )
+    )
+
+
+def start(world: World, version: int, command_id: str = "start", **given: Any) -> None:
+    command = RolloutCommand(
+        command=CommandKind.START,
+        command_id=command_id,
+        endpoint=MODEL,
+        version=version,
+        requested_by="ann",
+        **given,
+    )
+    world.rollouts.handle(command)
+
+
+def held(world: World, version: int) -> str:
+    found = world.registry.version(MODEL, VersionNumber(version))
+    return why_held(found, world.registry.model(MODEL).policy.rollout)
+
+
+def rollouts_of(world: World, version: int) -> list[str]:
+    return [
+        rollout.state.value for rollout in world.rollouts.rollouts(ENDPOINT) if rollout.candidate.version == version
+    ]
+
+
+def kinds(world: World, stream: str) -> list[str]:
+    return [event.kind for event in world.audit.events(stream)]
+
+
+def test_an_automatic_rollout_waits_for_its_approvals_and_begins_with_the_last_one() -> None:
+    world = serving(approvals=2)
+    drop(world, "two", "two takes:x by:Ann")
+    assert rollouts_of(world, 2) == []
+    assert held(world, 2) == (
+        "version 2 of digits has 0 approvals of the 2 that its policy wants: 2 more may come from anybody "
+        "but its author Ann"
+    )
+    approve(world, "Bob")
+    world.run(seconds=130)
+    assert rollouts_of(world, 2) == []
+    assert "1 more may come from anybody but its author Ann, Bob" in held(world, 2)
+    approve(world, "Cid")
+    world.run(seconds=60)
+    assert rollouts_of(world, 2) == ["promoted"]
+    assert held(world, 2) == ""
+    assert kinds(world, f"version:{MODEL}:2").count("version_approved") == 2
+    assert world.audit.verify().verified
+
+
+def test_the_last_approval_has_its_effect_even_if_its_message_is_lost() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    world.queues.loses = lambda: True
+    approve(world, "Bob")
+    world.queues.loses = lambda: False
+    world.run(seconds=200)
+    assert rollouts_of(world, 2) == ["promoted"]
+
+
+def test_a_policy_that_comes_to_want_fewer_approvals_lets_the_rollout_begin() -> None:
+    world = serving(approvals=3)
+    drop(world, "two", "two takes:x")
+    world.put_policy(policy(approvals=0))
+    world.run(seconds=200)
+    assert rollouts_of(world, 2) == ["promoted"]
+
+
+@pytest.mark.parametrize("author", ["Ann", "ann", "  ANN ", "\uff21nn"])
+def test_the_author_cannot_approve_however_the_name_is_written(author: str) -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x by:Ann")
+    with pytest.raises(ConflictError, match="is the author of version 2 of digits: somebody else has to approve"):
+        approve(world, author)
+
+
+def test_a_person_approves_once_and_a_command_that_comes_again_is_one_approval() -> None:
+    world = serving(approvals=2)
+    drop(world, "two", "two takes:x")
+    approve(world, "Bob", command_id="c")
+    approve(world, "Bob", command_id="c")
+    with pytest.raises(ConflictError, match="has approved version 2 of digits already"):
+        approve(world, " bob ", command_id="d")
+    with pytest.raises(InvalidInputError, match="needs a name"):
+        approve(world, "  ", command_id="e")
+    assert [found.by for found in world.registry.version(MODEL, VersionNumber(2)).approvals] == ["Bob"]
+
+
+def test_only_a_validated_version_can_be_approved() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two worse")
+    with pytest.raises(ConflictError, match="version 2 of digits is rejected: only a validated one can be approved"):
+        approve(world, "Bob")
+    with pytest.raises(NotFoundError, match="version 7"):
+        approve(world, "Bob", version=7)
+
+
+def test_a_start_by_command_without_the_approvals_is_a_conflict_even_by_force() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x by:Ann")
+    for force in (False, True):
+        with pytest.raises(ConflictError, match="1 more may come from anybody but its author Ann"):
+            start(world, 2, force=force, reason="in a hurry")
+    approve(world, "Bob")
+    world.queues.messages = []
+    start(world, 2)
+    assert world.endpoint().active is not None
+
+
+def test_policy_does_not_start_a_version_that_breaks_the_callers_of_stable() -> None:
+    world = serving()
+    drop(world, "two", "two takes:x,z", seconds=400)
+    assert rollouts_of(world, 2) == []
+    said = "version 2 breaks those who call version 1: the input 'z' is new, and callers do not send it"
+    refused = world.endpoint().refused
+    assert refused is not None
+    assert (refused.version, refused.reason) == (2, said)
+    assert held(world, 2) == said
+    version = world.registry.version(MODEL, VersionNumber(2))
+    assert (version.state, version.rollout_pending) == (VersionState.VALIDATED, False)
+    assert kinds(world, f"endpoint:{MODEL}").count("rollout_refused") == 1
+    assert kinds(world, f"version:{MODEL}:2").count("rollout_refused") == 1
+    drop(world, "three", "three takes:x")
+    assert world.stable == 3
+    assert world.endpoint().refused is None
+
+
+def test_a_refused_start_that_comes_again_stays_refused_though_stable_has_changed() -> None:
+    world = serving()
+    drop(world, "two", "two takes:x,z")
+    start(world, 2, force=True, reason="callers are ready")
+    world.run(seconds=60)
+    drop(world, "three", "three takes:x")
+    assert held(world, 3)
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(3))
+    assert rollouts_of(world, 3) == []
+    assert rollouts_of(world, 2) == ["promoted"]
+
+
+def automatic_start(version: int) -> str:
+    return RolloutCommand(
+        command=CommandKind.START,
+        command_id=automatic_command_id(MODEL, version),
+        endpoint=MODEL,
+        version=version,
+        requested_by="policy",
+    ).model_dump_json()
+
+
+def test_a_breaking_version_starts_by_command_only_with_force_and_a_reason_and_that_is_audited() -> None:
+    world = serving()
+    drop(world, "two", "two takes:y")
+    with pytest.raises(ConflictError, match=r"the input 'x' is gone.*start it with force and a reason"):
+        start(world, 2)
+    for reason in ("", "  "):
+        with pytest.raises(InvalidInputError, match="needs a reason"):
+            start(world, 2, force=True, reason=reason)
+    start(world, 2, force=True, reason="callers were told")
+    (event,) = [found for found in world.audit.events(f"endpoint:{MODEL}") if found.kind == "rollout_forced"]
+    assert event.data["differences"] == [
+        "the input 'x' is gone",
+        "the input 'y' is new, and callers do not send it",
+    ]
+    assert (event.data["reason"], event.data["stable"], event.data["version"]) == ("callers were told", 1, 2)
+    assert world.endpoint().refused is None
+    rollout = world.endpoint().active
+    assert rollout is not None
+    assert rollout.forced
+
+
+def test_force_that_is_not_needed_is_a_plain_start() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    start(world, 2, force=True, reason="to be sure")
+    assert "rollout_forced" not in kinds(world, f"endpoint:{MODEL}")
+    rollout = world.endpoint().active
+    assert rollout is not None
+    assert not rollout.forced
+
+
+def test_a_stable_version_that_changes_between_the_check_and_the_start_is_the_one_that_counts() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:y")
+    drop(world, "three", "three takes:x")
+
+    def promote_two() -> None:
+        start(world, 2, "other host", force=True, reason="callers are ready")
+        world.run(seconds=40)
+        assert world.stable == 2
+
+    world.documents.other_writers = [promote_two]
+    with pytest.raises(ConflictError, match="version 3 breaks those who call version 2"):
+        start(world, 3)
+    assert rollouts_of(world, 3) == []
+
+
+def test_a_version_that_waits_in_the_queue_is_compared_with_what_is_stable_when_its_turn_comes() -> None:
+    world = serving()
+    drop(world, "two", "two takes:x", seconds=8)
+    drop(world, "three", "three takes:y", seconds=2)
+    assert world.endpoint().queued_version == 3
+    world.run(seconds=60)
+    assert world.stable == 2
+    assert world.endpoint().queued_version is None
+    assert held(world, 3).startswith("version 3 breaks those who call version 2")
+
+
+def archive(world: World, version: int) -> None:
+    world.rollouts.archive(MODEL, VersionNumber(version), by="ann", reason="old")
+
+
+def test_a_version_in_use_cannot_be_archived_and_what_uses_it_is_named() -> None:
+    world = serving()
+    world.run(seconds=100)
+    with pytest.raises(ConflictError, match="has the alias champion and production: move that first"):
+        archive(world, 1)
+    drop(world, "two", "two takes:x", seconds=8)
+    drop(world, "three", "three takes:x", seconds=2)
+    with pytest.raises(ConflictError, match="has the alias challenger"):
+        archive(world, 2)
+    with pytest.raises(ConflictError, match="version 3 of digits waits for its rollout"):
+        archive(world, 3)
+    with pytest.raises(NotFoundError, match="version 9"):
+        archive(world, 9)
+
+
+def test_a_version_that_serves_or_rolls_out_without_an_alias_cannot_be_archived_either() -> None:
+    world = World()
+    world.put_policy(policy())
+    world.event(world.drop("one takes:x"))
+    while world.step():
+        world.queues.messages = [found for found in world.queues.messages if found[1] != Queue.ALIAS_MOVES]
+    with pytest.raises(ConflictError, match="version 1 of digits is being rolled out"):
+        archive(world, 1)
+    for _ in range(20):
+        world.pod.report(world.blobs, world.clock, MODEL)
+        world.clock.pass_s(1)
+        while world.step():
+            world.queues.messages = [found for found in world.queues.messages if found[1] != Queue.ALIAS_MOVES]
+    assert world.stable == 1
+    with pytest.raises(ConflictError, match="version 1 of digits serves"):
+        archive(world, 1)
+
+
+def test_an_archived_version_is_out_of_use_for_good() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    archive(world, 2)
+    archive(world, 2)
+    version = world.registry.version(MODEL, VersionNumber(2))
+    assert version.state is VersionState.ARCHIVED
+    assert kinds(world, f"version:{MODEL}:2").count("version_archived") == 1
+    assert world.endpoint().withdrawn == []
+    with pytest.raises(ConflictError, match="version 2 of digits is archived: only a validated one can roll out"):
+        start(world, 2)
+
+
+def test_a_version_that_is_archived_while_its_start_is_under_way_does_not_begin() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    world.documents.other_writers = [lambda: archive(world, 2)]
+    with pytest.raises(ConflictError, match="archived"):
+        start(world, 2)
+    assert world.endpoint().active is None
+
+
+def test_at_every_moment_of_an_archiving_a_start_makes_exactly_one_of_both_hold() -> None:
+    counted = serving(automatic=False)
+    drop(counted, "two", "two takes:x")
+    counted.documents.fuse = Fuse()
+    archive(counted, 2)
+    calls = counted.documents.fuse.calls
+    assert calls > 6
+    seen = set()
+    for at in range(1, calls + 1):
+        world = serving(automatic=False)
+        drop(world, "two", "two takes:x")
+        world.documents.fuse = _Interruption(world, at)
+        try:
+            archive(world, 2)
+            archived = True
+        except ConflictError:
+            archived = False
+        begun = world.endpoint().active is not None
+        assert archived is (world.registry.version(MODEL, VersionNumber(2)).state is VersionState.ARCHIVED)
+        assert archived is not begun, at
+        assert world.endpoint().withdrawn == []
+        seen.add(begun)
+    assert seen == {True, False}
+
+
+class _Interruption(Fuse):
+    """Starts a rollout of version 2, as another host would, just before a numbered port call."""
+
+    def __init__(self, world: World, at: int) -> None:
+        super().__init__()
+        self._world, self._place = world, at
+
+    def before_call(self) -> None:
+        self.calls += 1
+        if self.calls == self._place:
+            self._place = 0
+            try:
+                start(self._world, 2, "other host")
+            except ConflictError:
+                return
+
+
+def test_a_kill_at_every_port_call_of_an_archiving_leaves_it_to_be_done_by_the_same_command() -> None:
+    at, died = 0, True
+    while died:
+        at += 1
+        world = serving(automatic=False)
+        drop(world, "two", "two takes:x")
+        world.documents.fuse = Fuse(at=at)
+        died = False
+        try:
+            archive(world, 2)
+        except Killed:
+            died = True
+        world.documents.fuse = Fuse()
+        archive(world, 2)
+        world.sweep.sweep()
+        assert world.registry.version(MODEL, VersionNumber(2)).state is VersionState.ARCHIVED
+        assert kinds(world, f"version:{MODEL}:2").count("version_archived") == 1
+        assert world.audit.verify().verified
+    assert at > 6
+
+
+def test_a_kill_at_every_port_call_of_a_refused_start_leaves_it_refused_once() -> None:
+    at, died = 0, True
+    while died:
+        at += 1
+        world = serving()
+        world.event(world.drop("two takes:z", name="two.onnx"))
+        while not any(found[1] == Queue.ROLLOUT_COMMANDS for found in world.queues.messages):
+            world.step()
+        world.documents.fuse = fuse = Fuse(at=at)
+        world.step()
+        died = fuse.calls >= at
+        world.documents.fuse = Fuse()
+        world.run(seconds=200)
+        assert held(world, 2).startswith("version 2 breaks")
+        assert kinds(world, f"version:{MODEL}:2").count("rollout_refused") == 1
+        assert not world.registry.version(MODEL, VersionNumber(2)).rollout_pending
+        assert world.documents.held[Container.ENDPOINTS, MODEL, ENDPOINT_ID].body["stable"]["version"] == 1
+    assert at > 10
