@@ -31,7 +31,7 @@ from shared.core.canonical import digest_of_bytes
 from shared.core.errors import NotFoundError
 from shared.core.ids import EndpointName
 from shared.routing.plan import ArtifactFile, Role, Route, Signing
-from shared.signing.sign import new_key, sign_files
+from shared.signing.sign import new_key, read_private_key, sign_files
 
 MIB = 1024 * 1024
 SIZES_MIB = {"small": 1, "large": 300}
@@ -113,7 +113,7 @@ def _make(folder: Path, kind: str, size_mib: int) -> Route:
     (plain / "weights.bin").write_bytes(weights)
     private, public = new_key()
     digests = {"model.onnx": digest_of_bytes(model), "weights.bin": digest_of_bytes(weights)}
-    signature = sign_files(digests, private, name="drop")
+    signature = sign_files(digests, read_private_key(private), name="drop")
     for data in (model, weights, golden, signature):
         (stored / digest_of_bytes(data)).write_bytes(data)
     return Route(

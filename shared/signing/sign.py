@@ -24,15 +24,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
-def sign_files(files: Mapping[str, str], private_key: bytes, *, name: str, password: bytes | None = None) -> bytes:
+def sign_files(files: Mapping[str, str], key: "EllipticCurvePrivateKey", *, name: str) -> bytes:
     """The signature file for files, given as the SHA-256 (hexadecimal) of each by its name in the drop.
 
-    `private_key` is in PEM, on the curve P-256, P-384 or P-521; `name` is what the drop is called, which nobody checks.
-    Raises InvalidInputError where the key cannot be used.
+    `name` is what the drop is called, which nobody checks.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA  # noqa: PLC0415 - heavy: only where keys are used
 
-    key = _private_key(private_key, password)
     public = key.public_key()
     payload = _statement(files, name)
     signature = key.sign(pre_authentication(payload), ECDSA(hash_of(public)))
@@ -58,6 +56,26 @@ def new_key() -> tuple[bytes, bytes]:
     return private, TrustedKey.of(key.public_key()).pem.encode()
 
 
+def read_private_key(pem: bytes, *, password: bytes | None = None) -> "EllipticCurvePrivateKey":
+    """A private key in PEM on the curve P-256, P-384 or P-521. Raises InvalidInputError."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    form = "use a private key on one of the curves P-256, P-384 and P-521 in PEM (BEGIN PRIVATE KEY)"
+    try:
+        key = load_pem_private_key(pem, password)
+    except TypeError as error:
+        raise InvalidInputError(f"the private key and its password do not go together: {error}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InvalidInputError(f"the private key cannot be read ({reason}): {form}") from error
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise InvalidInputError(f"the private key is a {type(key).__name__.removeprefix('_')}: {form}")
+    hash_of(key.public_key())
+    return key
+
+
 def _statement(files: Mapping[str, str], name: str) -> bytes:
     ordered = sorted(files.items())
     root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered)).hexdigest()
@@ -76,22 +94,3 @@ def _statement(files: Mapping[str, str], name: str) -> bytes:
         },
     }
     return json.dumps(statement, separators=(",", ":")).encode()
-
-
-def _private_key(pem: bytes, password: bytes | None) -> "EllipticCurvePrivateKey":
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
-    form = "use a private key on one of the curves P-256, P-384 and P-521 in PEM (BEGIN PRIVATE KEY)"
-    try:
-        key = load_pem_private_key(pem, password)
-    except TypeError as error:
-        raise InvalidInputError(f"the private key and its password do not go together: {error}") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise InvalidInputError(f"the private key cannot be read ({reason}): {form}") from error
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise InvalidInputError(f"the private key is a {type(key).__name__.removeprefix('_')}: {form}")
-    hash_of(key.public_key())
-    return key

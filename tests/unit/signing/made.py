@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.signing.bundle import MEDIA_TYPE, PAYLOAD_TYPE, SIGNATURE_FILE, pre_authentication
 from shared.signing.keys import TrustedKey, hash_of
-from shared.signing.sign import sign_files
+from shared.signing.sign import read_private_key, sign_files
 
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 
@@ -25,9 +25,7 @@ def private_key(curve: str = "P-256", number: int = 1) -> bytes:
 
 
 def loaded(private: bytes) -> ec.EllipticCurvePrivateKey:
-    key = load_pem_private_key(private, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return key
+    return read_private_key(private)
 
 
 def public_key(private: bytes) -> TrustedKey:
@@ -48,7 +46,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def signed(files: dict[str, str], private: bytes | None = None) -> bytes:
-    return sign_files(files, private or private_key(), name="drop")
+    return sign_files(files, loaded(private or private_key()), name="drop")
 
 
 def statement_of(bundle: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from shared.core.errors import InvalidInputError
 from shared.signing.bundle import MAX_SIGNATURE_BYTES
 from shared.signing.errors import SigningCode, SigningError
 from shared.signing.keys import TrustedKey, split_pems
-from shared.signing.sign import new_key, sign_files
+from shared.signing.sign import new_key, read_private_key, sign_files
 from shared.signing.verify import read_signed, verify_drop
 from tests.unit.signing import made
 
@@ -248,11 +248,11 @@ def test_a_file_of_several_keys_is_split() -> None:
 
 def test_a_new_key_signs() -> None:
     private, public = new_key()
-    signing = sign_files(FILES, private, name="drop")
+    signing = sign_files(FILES, read_private_key(private), name="drop")
     assert verify_drop(signing, FILES, [public.decode()]) == made.public_key(private).fingerprint
 
 
 @pytest.mark.parametrize(("private", "password"), [(b"no key", None), (made.private_key(), b"needless")])
 def test_a_private_key_that_cannot_be_used_is_an_error(private: bytes, password: bytes | None) -> None:
     with pytest.raises(InvalidInputError, match="the private key"):
-        sign_files(FILES, private, name="drop", password=password)
+        read_private_key(private, password=password)
