@@ -8,7 +8,6 @@ import math
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -21,6 +20,7 @@ MAX_EXPANDED_NODES = 1_000_000
 MAX_CALL_DEPTH = 64
 _MAX_NUMBERS = 64
 _FLOAT = onnx.TensorProto.FLOAT
+_NUMBERS = frozenset({_FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.INT32, onnx.TensorProto.INT64})
 
 type _Numbers = Mapping[str, Sequence[float]]
 """Small tensors of numbers that stand in the file, by name."""
@@ -102,16 +102,19 @@ def _constant(node: onnx.NodeProto) -> Sequence[float]:
 
 def _small(tensor: onnx.TensorProto) -> Sequence[float]:
     """The numbers of a small tensor; none where it is large, empty, lies elsewhere, or holds something else."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or not 0 < math.prod(tensor.dims) <= _MAX_NUMBERS:
+    if (
+        tensor.data_type not in _NUMBERS
+        or tensor.data_location == onnx.TensorProto.EXTERNAL
+        or not 0 < math.prod(tensor.dims) <= _MAX_NUMBERS
+    ):
         return []
     try:
         array = numpy_helper.to_array(tensor)
     except (TypeError, ValueError):
         # The checker has the word for what does not fit together.
         return []
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        return []
-    return [float(value) for value in array.ravel()] if array.dtype.kind == "f" else array.ravel().tolist()
+    values: list[float] = array.ravel().tolist()
+    return values if all(math.isfinite(value) for value in values) else []
 
 
 def _product(sides: Sequence[float]) -> int:
@@ -119,10 +122,7 @@ def _product(sides: Sequence[float]) -> int:
 
 
 def _item_bytes(kind: int) -> int:
-    try:
-        return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
-    except (KeyError, TypeError, ValueError):
-        return 1
+    return {_FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8}.get(kind, 1)
 
 
 def _check_calls(model: onnx.ModelProto) -> None:

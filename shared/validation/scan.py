@@ -56,7 +56,7 @@ class ScanLimits:
     dense_bytes: int = 1024 * _MEBI
     """What a sparse tensor may grow to: the runtime unfolds it when it loads."""
     name_bytes: int = 16 * 1024
-    fields: int = 30_000_000
+    fields: int = 10_000_000
     """Fields that are walked one by one; the runs of numbers that are passed over do not count."""
 
 
