@@ -24,6 +24,7 @@ from shared.retention.service import GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobContainer
+from tests.unit.world.copies import copy_of
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.world import MODEL, World
 
@@ -37,12 +38,7 @@ DAY_S = 24 * 3600.0
 
 def world_with(*contents: str) -> World:
     """A world with a version for each content, a month old. The newest is kept by policy."""
-    prepared = _prepared(contents)
-    world = World()
-    world.clock.time = prepared.clock.time
-    world.documents.held, world.blobs.held = dict(prepared.documents.held), dict(prepared.blobs.held)
-    world.documents.etags = world.blobs.etags = itertools.count(1_000)
-    return world
+    return copy_of(_prepared(contents))
 
 
 @functools.cache
@@ -52,6 +48,7 @@ def _prepared(contents: tuple[str, ...]) -> World:
     for number, content in enumerate(contents, 1):
         register(world, content, name=f"{number}.onnx")
         world.validation.validate(ValidateVersion(model=MODEL, version=number))
+    world.queues.messages.clear()
     world.clock.pass_s(30 * DAY_S)
     return world
 
