@@ -34,5 +34,5 @@ def test_a_process_that_registers_a_drop_does_not_grow_by_its_size(
             assert (found.copies, found.sent_bytes) == (2, 0)
         else:
             assert found.copies == 0
-            assert found.sent_bytes > DROP_BYTES
+            assert found.sent_bytes >= DROP_BYTES
         assert DROP_BYTES in [info.size_bytes for info in blobs.list(BlobContainer.ARTIFACTS)]
