@@ -136,7 +136,7 @@ def _take_in_files(
     if unexpected:
         raise DropRefusedError(
             RefusalCode.UNEXPECTED_FILE,
-            f"{files.what} holds {listed(unexpected)}, which its {MANIFEST_NAME} does not name: name or remove it",
+            f"{files.what} holds {listed(unexpected)}, which its {_naming(files)} does not name: name or remove it",
         )
     manifest = _finished(draft, values, mlmodel, model)
     del model
@@ -208,12 +208,17 @@ def _named(manifest: Manifest) -> dict[str, FileRole]:
     return {name: role for name, role in roles.items() if name is not None}
 
 
+def _naming(files: DropFiles) -> str:
+    """The file that names the others."""
+    return MANIFEST_NAME if MANIFEST_NAME in files.names else MLMODEL_NAME
+
+
 def _check_whole(files: DropFiles, manifest: Manifest, roles: Mapping[str, FileRole]) -> None:
     """Is every file there that the manifest names, with its digest; and does a folder's name every file?"""
     missing = [name for name in (*roles, *manifest.files) if name not in files.names]
     if missing:
         raise DropRefusedError(
-            RefusalCode.MISSING_FILE, f"{files.what} lacks {listed(set(missing))}, which its {MANIFEST_NAME} names"
+            RefusalCode.MISSING_FILE, f"{files.what} lacks {listed(set(missing))}, which its {_naming(files)} names"
         )
     unlisted = files.names - manifest.files.keys() - {MANIFEST_NAME, SIGNATURE_FILE}
     if unlisted and isinstance(files, FolderFiles):
