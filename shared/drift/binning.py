@@ -34,7 +34,8 @@ class NumberBins:
         # The order statistics themselves, for a bin ends at a value that occurs.
         ranks = np.ceil(len(finite) * np.arange(1, quantiles) / quantiles).astype(np.int64) - 1
         cuts, times = np.unique(finite[np.maximum(ranks, 0)], return_counts=True)
-        before = np.nextafter(cuts[times > 1], -np.inf)
+        with np.errstate(over="ignore"):
+            before = np.nextafter(cuts[times > 1], -np.inf)
         edges = np.unique(np.concatenate([cuts, before[np.isfinite(before)]]))
         return cls(edges=tuple(edges.tolist()))
 
