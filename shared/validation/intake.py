@@ -122,6 +122,7 @@ def _take_in_files(
             RefusalCode.UNSIGNED,
             f"{files.what} has no {SIGNATURE_FILE}, and the model's policy wants signed drops: sign it",
         )
+    signed_by = _signed_by(files, signing)
     mlmodel, values = _description(files)
     draft = _manifest(values, {**_ANY_TASK, **mlmodel.values} if mlmodel else {})
     roles = _named(draft)
@@ -143,7 +144,6 @@ def _take_in_files(
     begin(Stage.READING_DATA)
     for name in (manifest.validation, manifest.reference):
         _check_data(name, files, manifest, file_bytes)
-    signed_by = _signed_by(files, signing)
     roles |= dict.fromkeys(sorted(external), FileRole.EXTERNAL)
     if SIGNATURE_FILE in files.names:
         roles[SIGNATURE_FILE] = FileRole.SIGNING
@@ -246,7 +246,7 @@ def _check_data(name: str | None, files: DropFiles, manifest: Manifest, file_byt
 
 
 def _signed_by(files: DropFiles, signing: SigningPolicy) -> str:
-    """The fingerprint of the key that signed the drop; empty where nobody did."""
+    """The fingerprint of the key that signed the drop; empty where nobody did. Asked before anything is parsed."""
     if SIGNATURE_FILE not in files.names:
         return ""
     from shared.signing.errors import SigningError  # noqa: PLC0415 - loads cryptography
