@@ -64,9 +64,9 @@ class Client:
         """POST to the admin API."""
         return self._admin("POST", path, body=body)
 
-    def put(self, *path: str, body: Json) -> Json:
+    def put(self, *path: str, body: Json, query: Mapping[str, str] | None = None) -> Json:
         """PUT to the admin API."""
-        return self._admin("PUT", path, body=body)
+        return self._admin("PUT", path, body=body, query=query)
 
     def predict(self, body: Json) -> Json:
         """Ask the model server's plain API."""

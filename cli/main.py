@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from cli import audits, machine, models, policies, push, rollouts, sign, validate
+from cli import aliases, audits, machine, models, policies, push, rollouts, sign, validate, versions
 from cli.outcome import JSON_OPTION, CliError, ExitCode, tell_error
 from shared.core.errors import SlipwayError
 
@@ -29,7 +29,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (validate, sign, push, models, rollouts, policies, audits, machine):
+    for module in (validate, sign, push, models, versions, aliases, rollouts, policies, audits, machine):
         module.register(app)
     return app
 

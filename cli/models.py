@@ -20,6 +20,7 @@ STRAY = "-"
 """Under this name the admin API lists drops that lie where no model's name stands."""
 
 _WATCH_S = 1.0
+_EXAMPLE = "metrics.accuracy >= 0.9 and tags.team = 'fraud'"
 _MAX_FEATURES_BYTES = 64 * 1024 * 1024
 
 _ModelArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model's name; all without it.")]
@@ -32,16 +33,27 @@ def register(app: typer.Typer) -> None:
     command(app)(predict)
 
 
-def models(target: Target, model: _ModelArgument = None) -> Answer:
+def models(
+    target: Target,
+    model: _ModelArgument = None,
+    *,
+    matching: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="FILTER", help="Of MODEL's versions those that match, as in: " + _EXAMPLE),
+    ] = None,
+) -> Answer:
     """List the models, or one model's versions."""
     from cli import show  # noqa: PLC0415
 
+    if matching is not None and model is None:
+        raise InvalidInputError("--filter looks among the versions of one model: name the model")
     with Client(target) as client:
         if model is None:
             found: Json = {"models": list(client.items("models"))}
             return Answer(value=found, show=lambda: show.models(found["models"]))
         name = model_name(model)
-        value = {**client.get("models", name), "versions": list(client.items("models", name, "versions"))}
+        query = None if matching is None else {"filter": matching}
+        value = {**client.get("models", name), "versions": list(client.items("models", name, "versions", query=query))}
     return Answer(value=value, show=lambda: show.versions(value))
 
 
@@ -51,7 +63,7 @@ def status(
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again until ctrl-C.")] = False,
 ) -> Answer:
-    """Show versions, refused drops, the endpoint, and its rollout with what the gates found."""
+    """Show versions, drops that wait or were refused, the endpoint, and its rollout with what the gates found."""
     from cli import show  # noqa: PLC0415
 
     name = None if model is None else model_name(model)
@@ -113,25 +125,33 @@ def _status(client: Client, model: str | None) -> Json:
     if model is None:
         return {
             "models": [_status_of(client, found["model"]) for found in client.items("models")],
-            "refused_drops": _refused(client, STRAY),
+            "refused_drops": _drops(client, STRAY)["refused"],
         }
     return _status_of(client, model)
 
 
 def _status_of(client: Client, model: str) -> Json:
     versions: list[Json] = []
-    refused = _refused(client, model)
+    drops = _drops(client, model)
     try:
         versions = list(client.items("models", model, "versions"))
     except CliError as error:
-        # A model whose only drops were refused does not exist, and its drops are what the user looks for.
-        if not refused or error.exit_code is not ExitCode.NOT_FOUND:
+        # A model whose only drops wait or were refused does not exist, and its drops are what the user looks for.
+        if not any(drops.values()) or error.exit_code is not ExitCode.NOT_FOUND:
             raise
-    return {"model": model, "versions": versions, "refused_drops": refused, "endpoint": _endpoint(client, model)}
+    return {
+        "model": model,
+        "versions": versions,
+        "waiting_drops": drops["waiting"],
+        "refused_drops": drops["refused"],
+        "endpoint": _endpoint(client, model),
+    }
 
 
-def _refused(client: Client, model: str) -> list[Json]:
-    return [drop for drop in client.items("models", model, "drops") if drop["state"] == "refused"]
+def _drops(client: Client, model: str) -> dict[str, list[Json]]:
+    """The drops that did not become versions, by their state."""
+    found = list(client.items("models", model, "drops"))
+    return {state: [drop for drop in found if drop["state"] == state] for state in ("waiting", "refused")}
 
 
 def _endpoint(client: Client, model: str) -> Json:

@@ -1,6 +1,7 @@
 """`slipway policy`: see and set what a model's versions must show, and how they are rolled out."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,8 @@ from cli.target import Target
 from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
 
+_YAML = frozenset({".yaml", ".yml"})
+
 _ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 
 
@@ -21,28 +24,73 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="See and set a model's policy.", no_args_is_help=True)
     command(group)(show)
     command(group, "set")(put)
+    command(group)(history)
     app.add_typer(group, name="policy")
 
 
-def show(target: Target, model: _ModelArgument) -> Answer:
+def show(
+    target: Target,
+    model: _ModelArgument,
+    *,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="The policy that had this number, not the one in force.")
+    ] = None,
+) -> Answer:
     """Show a model's policy, as `policy set` takes it."""
+    name = model_name(model)
     with Client(target) as client:
-        return _answer(client.get("models", model_name(model))["policy"])
+        if version is None:
+            policy = client.get("models", name)["policy"]
+        else:
+            policy = client.get("models", name, "policy", "versions", str(version))["policy"]
+    return Answer(value=policy, show=lambda: print(json.dumps(policy, indent=2)))
 
 
 def put(
     target: Target,
     model: _ModelArgument,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A JSON file; - reads standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A JSON or YAML file; - reads JSON from standard input.")],
+    *,
+    expected_version: Annotated[
+        int | None,
+        typer.Option("--expected-version", min=0, help="Set it only if the policy in force has this number."),
+    ] = None,
 ) -> Answer:
     """Set a model's policy, whole: what the file leaves out takes its default."""
     name = model_name(model)
-    policy = read_json(file if file == "-" else f"@{file}", f"the contents of {file}")
-    if not isinstance(policy, dict):
-        raise InvalidInputError(f"{file} holds no JSON object: use the form that `slipway policy show` gives")
+    policy = _read(file)
+    query = None if expected_version is None else {"expected_version": str(expected_version)}
     with Client(target) as client:
-        return _answer(client.put("models", name, "policy", body=policy)["policy"])
+        found = client.put("models", name, "policy", body=policy, query=query)
+    value = {key: found[key] for key in ("model", "policy_version", "policy")}
+    return Answer(value=value, show=lambda: print(f"policy {value['policy_version']} of {name} is in force"))
 
 
-def _answer(policy: Json) -> Answer:
-    return Answer(value=policy, show=lambda: print(json.dumps(policy, indent=2)))
+def history(target: Target, model: _ModelArgument) -> Answer:
+    """List the policies that were set."""
+    from cli import show as shown  # noqa: PLC0415
+
+    with Client(target) as client:
+        found = list(client.items("models", model_name(model), "policy", "versions"))
+    return Answer(value={"policies": found}, show=lambda: shown.policies(found))
+
+
+def _read(file: str) -> dict[str, Json]:
+    is_yaml = Path(file).suffix.lower() in _YAML
+    policy = _read_yaml(file) if is_yaml else read_json(file if file == "-" else f"@{file}", f"the contents of {file}")
+    if not isinstance(policy, dict):
+        raise InvalidInputError(f"{file} holds no object: use the form that `slipway policy show` gives")
+    return policy
+
+
+def _read_yaml(file: str) -> Json:
+    import yaml  # noqa: PLC0415
+
+    try:
+        value = yaml.safe_load(Path(file).read_text())
+        # What YAML has and JSON has not, such as a date or NaN, shows here.
+        return json.loads(json.dumps(value, allow_nan=False))
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{file} holds no policy in YAML: {' '.join(str(error).split())[:300]}") from error

@@ -9,7 +9,7 @@ from cli.client import Client
 from cli.command import command
 from cli.outcome import Answer, Json
 from cli.target import Target
-from shared.core.errors import ConflictError
+from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.ids import ModelName, model_name
 
 ENDED = frozenset({"promoted", "rolled_back", "aborted"})
@@ -34,11 +34,17 @@ def start(
     version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version to roll out.")],
     *,
     reason: _ReasonOption = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Start it although its signature breaks callers; give a reason.")
+    ] = False,
 ) -> Answer:
     """Start to roll out a validated version."""
     name = model_name(model)
+    if force and not reason.strip():
+        raise InvalidInputError("a start by force needs a reason, which goes into the audit: give it with --reason")
+    body = _body(reason) | {"version": version} | ({"force": True} if force else {})
     with Client(target) as client:
-        return _answer(client.post("endpoints", name, "rollouts", body=_body(reason) | {"version": version}))
+        return _answer(client.post("endpoints", name, "rollouts", body=body))
 
 
 def promote(target: Target, model: _ModelArgument, *, reason: _ReasonOption = "") -> Answer:

@@ -47,15 +47,72 @@ def models(found: list[Json]) -> None:
     if not found:
         print("There are no models yet: drop one with `slipway push FILE --model NAME`.")
         return
-    table = _table("model", "latest version")
+    table = _table("model", "latest version", "in production")
     for model in found:
-        table.add_row(escape(model["model"]), _number(model["latest_version"]))
+        table.add_row(escape(model["model"]), _number(model["latest_version"]), _number(model["production_version"]))
     print_one(table)
 
 
 def versions(model: Json) -> None:
     """A model's versions."""
     print_one(_versions(model["model"], model["versions"]))
+
+
+def version(value: Json) -> None:
+    """One version, as it stands after a command."""
+    print_one(_versions(value["model"], [value]))
+
+
+def policies(found: list[Json]) -> None:
+    """The policies that were set."""
+    if not found:
+        print("No policy was set: the default one is in force.")
+        return
+    table = _table("policy", "set", "by")
+    for policy in found:
+        table.add_row(str(policy["policy_version"]), _time(policy["at"]), escape(policy["by"]))
+    print_one(table)
+
+
+def alias(value: Json) -> None:
+    """What an alias names, or named at a time."""
+    named = "no version" if value["version"] is None else f"version {value['version']}"
+    if "at" in value:
+        print(f"at {_time(value['at'])} {value['alias']} of {value['model']} named {named}")
+        return
+    reason = f": {value['reason']}" if value["reason"] else ""
+    print(f"{value['alias']} of {value['model']} names {named}, since {_time(value['since'])} by {value['by']}{reason}")
+
+
+def aliases(found: list[Json]) -> None:
+    """A model's aliases."""
+    if not found:
+        print("There are no aliases yet: set one with `slipway alias set MODEL ALIAS VERSION`.")
+        return
+    table = _table("alias", "version", "since", "by", "reason")
+    for one in found:
+        table.add_row(
+            escape(one["alias"]),
+            _number(one["version"]),
+            _time(one["since"]),
+            escape(one["by"]),
+            escape(one["reason"]),
+        )
+    print_one(table)
+
+
+def alias_moves(found: list[Json]) -> None:
+    """The moves of an alias, newest first."""
+    table = _table("move", "version", "at", "by", "reason")
+    for move in found:
+        table.add_row(
+            str(move["sequence"]),
+            _number(move["version"]),
+            _time(move["at"]),
+            escape(move["by"]),
+            escape(move["reason"]),
+        )
+    print_one(table)
 
 
 def pushed(value: Json) -> None:
@@ -164,6 +221,8 @@ def events(found: list[Json]) -> None:
 
 def _status_of(value: Json) -> RenderableType:
     parts: list[RenderableType] = [_versions(value["model"], value["versions"])]
+    if value["waiting_drops"]:
+        parts.append(_waiting(value["waiting_drops"]))
     if value["refused_drops"]:
         parts.append(_refused("Refused drops", value["refused_drops"]))
     endpoint = value["endpoint"]
@@ -174,6 +233,8 @@ def _status_of(value: Json) -> RenderableType:
         parts.append(Text(f"serves {stable}; route plan generation {endpoint['generation']}"))
         if endpoint["queued_version"] is not None:
             parts.append(Text(f"version {endpoint['queued_version']} is rolled out next"))
+        if endpoint["refused"]:
+            parts.append(Text(f"not rolled out by policy: {endpoint['refused']['reason']}", "yellow"))
         if endpoint["rollout"]:
             parts.append(rollout(endpoint["rollout"]))
     return Group(*parts)
@@ -182,20 +243,33 @@ def _status_of(value: Json) -> RenderableType:
 def _versions(model: str, found: list[Json]) -> RenderableType:
     if not found:
         return Text(f"{model} has no versions")
-    table = _table("version", "state", "registered", "metrics", "why not", title=model)
+    table = _table("version", "state", "aliases", "registered", "metrics", "why not", title=model)
     for version in found:
-        validation = version["validation"] or {}
-        failed = [verdict["sentence"] for verdict in validation.get("verdicts", []) if verdict["outcome"] != "pass"]
-        metrics = ", ".join(
-            f"{name} {value:.4g}" for name, value in (validation.get("metrics") or {}).items() if value is not None
-        )
+        metrics = (version["validation"] or {}).get("metrics") or {}
         table.add_row(
             str(version["version"]),
             _state(version["state"]),
+            escape(", ".join(version["aliases"])),
             _time(version["registered_at"]),
-            escape(metrics),
-            escape("; ".join(failed)),
+            escape(", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None)),
+            escape("; ".join(_hindrances(version))),
         )
+    return table
+
+
+def _hindrances(version: Json) -> list[str]:
+    """What keeps a version from serving: verdicts that do not pass, and what holds its rollout back."""
+    verdicts = (version["validation"] or {}).get("verdicts", [])
+    failed = [
+        verdict["sentence"] for verdict in verdicts if verdict["outcome"] != "pass" and not verdict.get("advisory")
+    ]
+    return failed + ([version["rollout_held"]] if version["rollout_held"] else [])
+
+
+def _waiting(drops: list[Json]) -> Table:
+    table = _table("drop", "seen", "waits for", title="Drops that are not complete")
+    for drop in drops:
+        table.add_row(escape(drop["blob"]), _time(drop["seen_at"]), escape("; ".join(drop["waiting_for"])))
     return table
 
 

@@ -15,6 +15,8 @@ VERSION = {
     "version": 1,
     "state": "rejected",
     "registered_at": "2026-01-02T03:04:05Z",
+    "aliases": ["blue"],
+    "rollout_held": "",
     "validation": {
         "outcome": "fail",
         "verdicts": [{"check": "accuracy", "outcome": "fail", "sentence": "accuracy 0.5 is below the limit 0.85"}],
@@ -37,7 +39,14 @@ ROLLOUT = {
     "verdicts": [{"check": "error_rate", "outcome": "inconclusive", "sentence": "12 of 100 requests seen"}],
     "reason": "",
 }
-ENDPOINT = {"endpoint": "m", "stable": 1, "generation": 4, "queued_version": None, "rollout": ROLLOUT}
+ENDPOINT = {
+    "endpoint": "m",
+    "stable": 1,
+    "generation": 4,
+    "queued_version": None,
+    "refused": None,
+    "rollout": ROLLOUT,
+}
 DROP = {
     "blob": "m/x.onnx",
     "etag": "1",
@@ -52,7 +61,8 @@ def page(*items: Any, continuation: str | None = None) -> tuple[int, Any]:
 
 
 def test_models_are_listed_over_all_pages(slipway: Slipway, api: FakeApi) -> None:
-    a, b = {"model": "a", "latest_version": None}, {"model": "b", "latest_version": 7}
+    a = {"model": "a", "latest_version": None, "production_version": None}
+    b = {"model": "b", "latest_version": 7, "production_version": 3}
     api.answers["GET /api/models"] = page(a, continuation="next page")
     api.answers["GET /api/models?continuation=next+page"] = page(b)
     assert slipway("models", "--json").json == {"models": [a, b]}
@@ -71,7 +81,13 @@ def test_status_tells_versions_refusals_and_the_rollout(slipway: Slipway, api: F
     api.answers["GET /api/models/m/drops"] = page(DROP, DROP | {"state": "registered"})
     api.answers["GET /api/endpoints/m"] = (200, ENDPOINT)
     value = slipway("status", "m", "--json").json
-    assert value == {"model": "m", "versions": [VERSION], "refused_drops": [DROP], "endpoint": ENDPOINT}
+    assert value == {
+        "model": "m",
+        "versions": [VERSION],
+        "waiting_drops": [],
+        "refused_drops": [DROP],
+        "endpoint": ENDPOINT,
+    }
     shown = slipway("status", "m").out
     for words in (
         "rejected",
@@ -165,9 +181,11 @@ def test_a_policy_comes_back_as_it_is_set(slipway: Slipway, api: FakeApi, tmp_pa
     api.answers["GET /api/models/m"] = (200, {"model": "m", "policy": policy})
     file = tmp_path / "policy.json"
     file.write_text(slipway("policy", "show", "m").out)
-    api.answers["PUT /api/models/m/policy"] = (200, {"model": "m", "policy": policy})
-    assert slipway("policy", "set", "m", str(file), "--json").json == policy
+    answer = {"model": "m", "policy": policy, "policy_version": 4}
+    api.answers["PUT /api/models/m/policy"] = (200, answer)
+    assert slipway("policy", "set", "m", str(file), "--json").json == answer
     assert api.asked[-1].body == policy
+    assert slipway("policy", "set", "m", str(file)).out == "policy 4 of m is in force\n"
 
 
 @pytest.mark.parametrize("text", ["[]", "7", "", "{"])
@@ -176,6 +194,148 @@ def test_a_policy_file_that_is_none_is_not_sent(slipway: Slipway, api: FakeApi, 
     file.write_text(text)
     assert slipway("policy", "set", "m", str(file)).code == 2
     assert api.asked == []
+
+
+def test_a_policy_may_be_yaml_and_set_only_over_the_one_expected(
+    slipway: Slipway, api: FakeApi, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("validation:\n  accuracy: 0.9  # by agreement\n")
+    answer = {"model": "m", "policy": {}, "policy_version": 4}
+    api.answers["PUT /api/models/m/policy?expected_version=3"] = (200, answer)
+    assert slipway("policy", "set", "m", str(file), "--expected-version", "3").code == 0
+    assert api.asked[-1].body == {"validation": {"accuracy": 0.9}}
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: [", "a: 2026-01-02", "a: .nan", "? [a]\n: b", "a: !!python/object:x {}"])
+def test_a_yaml_file_that_holds_no_policy_is_not_sent(
+    slipway: Slipway, api: FakeApi, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "policy.yml"
+    file.write_text(text)
+    ran = slipway("policy", "set", "m", str(file))
+    assert ran.code == 2
+    assert str(file) in ran.err
+    assert api.asked == []
+
+
+def test_past_policies_are_listed_and_shown_by_their_number(slipway: Slipway, api: FakeApi) -> None:
+    found = {"policy_version": 2, "at": "2026-01-02T03:04:05Z", "by": "api", "policy": {"validation": {}}}
+    api.answers["GET /api/models/m/policy/versions"] = page(found)
+    api.answers["GET /api/models/m/policy/versions/2"] = (200, found)
+    assert slipway("policy", "history", "m", "--json").json == {"policies": [found]}
+    assert "2026-01-02 03:04:05" in slipway("policy", "history", "m").out
+    assert slipway("policy", "show", "m", "--version", "2", "--json").json == {"validation": {}}
+
+
+ALIAS = {
+    "model": "m",
+    "alias": "blue",
+    "version": 2,
+    "sequence": 5,
+    "since": "2026-01-02T03:04:05Z",
+    "by": "api",
+    "reason": "tried",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (["2"], {"version": 2, "reason": ""}),
+        (["none", "--reason", "gone"], {"version": None, "reason": "gone"}),
+        (["2", "--expected", "1"], {"version": 2, "reason": "", "expected_version": 1}),
+        (["2", "--expected", "none"], {"version": 2, "reason": "", "expected_version": None}),
+    ],
+)
+def test_an_alias_is_set_under_one_command_id(
+    slipway: Slipway, api: FakeApi, given: list[str], sent: dict[str, Any]
+) -> None:
+    api.answers["PUT /api/models/m/aliases/blue"] = [None, (200, ALIAS)]
+    ran = slipway("alias", "set", "m", "blue", *given)
+    assert ran.out == "blue of m names version 2, since 2026-01-02 03:04:05 by api: tried\n"
+    first, second = (asked.body for asked in api.asked)
+    assert first == second
+    assert len(first.pop("command_id")) == 36
+    assert first == sent
+
+
+@pytest.mark.parametrize("given", [["two"], ["0"], ["2", "--expected", "-"]])
+def test_an_alias_is_set_to_a_version_or_to_none(slipway: Slipway, api: FakeApi, given: list[str]) -> None:
+    ran = slipway("alias", "set", "m", "blue", *given)
+    assert ran.code == 2
+    assert ran.err.rstrip().endswith("use a whole number from 1, or none")
+    assert api.asked == []
+
+
+def test_what_an_alias_names_and_named_is_told(slipway: Slipway, api: FakeApi) -> None:
+    then = {"model": "m", "alias": "blue", "at": "2026-01-01T00:00:00Z", "version": None, "move": None}
+    move = {"sequence": 5, "version": 2, "at": ALIAS["since"], "by": "[b]ann[/b]", "reason": "tried"}
+    api.answers["GET /api/models/m/aliases/blue"] = (200, ALIAS)
+    api.answers["GET /api/models/m/aliases/blue?at=2026-01-01T00%3A00%3A00Z"] = (200, then)
+    api.answers["GET /api/models/m/aliases"] = page(ALIAS)
+    api.answers["GET /api/models/m/aliases/blue/history"] = page(move)
+    assert slipway("alias", "get", "m", "blue", "--json").json == ALIAS
+    asked = ("alias", "get", "m", "blue", "--at", "2026-01-01T00:00:00Z")
+    assert slipway(*asked).out == "at 2026-01-01 00:00:00 blue of m named no version\n"
+    assert slipway("alias", "list", "m", "--json").json == {"aliases": [ALIAS]}
+    assert "tried" in slipway("alias", "list", "m").out
+    assert slipway("alias", "history", "m", "blue", "--json").json == {"moves": [move]}
+    assert "[b]ann[/b]" in slipway("alias", "history", "m", "blue").out
+    api.answers["GET /api/models/m/aliases"] = page()
+    assert "slipway alias set" in slipway("alias", "list", "m").out
+
+
+def test_versions_are_looked_for_by_a_filter(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["GET /api/models/m"] = (200, {"model": "m", "policy": {}, "latest_version": 1})
+    api.answers["GET /api/models/m/versions?filter=metrics.accuracy+%3E+0.5"] = page(VERSION, continuation="more")
+    api.answers["GET /api/models/m/versions?filter=metrics.accuracy+%3E+0.5&continuation=more"] = page()
+    assert slipway("models", "m", "--filter", "metrics.accuracy > 0.5", "--json").json["versions"] == [VERSION]
+    assert slipway("models", "--filter", "metrics.accuracy > 0.5").code == 2
+
+
+def test_a_version_is_approved_under_one_command_id_and_archived(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["POST /api/models/m/versions/1/approvals"] = [None, (200, VERSION)]
+    assert slipway("approve", "m", "1", "--by", "Bob", "--reason", "read the report", "--json").json == VERSION
+    first, second = (asked.body for asked in api.asked)
+    assert first == second
+    assert (first["by"], first["reason"], len(first["command_id"])) == ("Bob", "read the report", 36)
+    api.answers["POST /api/models/m/versions/1/archive"] = (200, VERSION | {"state": "archived"})
+    ran = slipway("archive", "m", "1", "--reason", "old")
+    assert "archived" in ran.out
+    assert api.asked[-1].body == {"reason": "old"}
+    for without in (["approve", "m", "1"], ["archive", "m", "1"]):
+        assert slipway(*without).code == 2
+
+
+def test_a_start_by_force_says_so_and_needs_a_reason(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["POST /api/endpoints/m/rollouts"] = (200, ROLLOUT)
+    assert slipway("rollout", "start", "m", "2", "--force").code == 2
+    assert api.asked == []
+    assert slipway("rollout", "start", "m", "2", "--force", "--reason", "callers know").code == 0
+    assert (api.asked[0].body["force"], api.asked[0].body["reason"]) == (True, "callers know")
+
+
+def test_status_tells_what_waits_and_why_a_rollout_does_not_begin(slipway: Slipway, api: FakeApi) -> None:
+    held = "version 1 of m has 0 approvals of the 1 that its policy wants"
+    waiting = DROP | {"blob": "m/folder/", "state": "waiting", "waiting_for": ["slipway.yaml", "weights.bin"]}
+    refused = {"version": 2, "reason": "version 2 breaks those who call version 1", "at": "2026-01-02T03:04:05Z"}
+    advice = {"check": "claims", "outcome": "fail", "sentence": "claims too much", "advisory": True}
+    version = VERSION | {"state": "validated", "rollout_held": held, "validation": {"verdicts": [advice]}}
+    api.answers["GET /api/models/m/versions"] = page(version)
+    api.answers["GET /api/models/m/drops"] = page(waiting)
+    api.answers["GET /api/endpoints/m"] = (200, ENDPOINT | {"refused": refused})
+    assert slipway("status", "m", "--json").json["waiting_drops"] == [waiting]
+    shown = slipway("status", "m").out
+    for words in (held, "m/folder/", "slipway.yaml; weights.bin", "blue", "not rolled out by policy: version 2 breaks"):
+        assert words in shown
+    assert "claims too much" not in shown
+
+
+def test_status_tells_of_a_model_whose_only_drop_waits(slipway: Slipway, api: FakeApi) -> None:
+    waiting = DROP | {"blob": "m/folder/", "state": "waiting", "waiting_for": ["slipway.yaml"]}
+    api.answers["GET /api/models/m/drops"] = page(waiting)
+    assert "slipway.yaml" in slipway("status", "m").out
 
 
 def test_a_broken_audit_is_told_and_fails(slipway: Slipway, api: FakeApi) -> None:
