@@ -8,7 +8,21 @@ from typing import NoReturn
 
 import typer
 
-from cli import aliases, audits, machine, models, policies, push, rollouts, sign, validate, versions
+from cli import (
+    alerts,
+    aliases,
+    audits,
+    deadletters,
+    machine,
+    models,
+    policies,
+    push,
+    retention,
+    rollouts,
+    sign,
+    validate,
+    versions,
+)
 from cli.outcome import JSON_OPTION, CliError, ExitCode, tell_error
 from shared.core.errors import SlipwayError
 
@@ -29,7 +43,21 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (validate, sign, push, models, versions, aliases, rollouts, policies, audits, machine):
+    for module in (
+        validate,
+        sign,
+        push,
+        models,
+        versions,
+        aliases,
+        rollouts,
+        policies,
+        retention,
+        deadletters,
+        alerts,
+        audits,
+        machine,
+    ):
         module.register(app)
     return app
 

@@ -33,5 +33,6 @@ def check_artifacts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the bin
 @answering
 def audit_artifacts(req: func.HttpRequest) -> dict[str, Any]:
     """Hash the artifacts of a model's versions anew, a part of them at a call."""
-    page = services().integrity.audit(model_name(req.route_params["model"]), body_of(req, AuditBody).after)
-    return asdict(page)
+    body = body_of(req, AuditBody)
+    model = services().registry.model(model_name(req.route_params["model"]))
+    return asdict(services().integrity.audit(model.model, body.after))
