@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from shared.registry.manifest import Manifest
+from shared.registry.manifest import DropPath, Manifest
 from shared.registry.policy import SigningPolicy, ValidationPolicy
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, RefusalCode
 from shared.validation.report import ValidationReport
@@ -149,7 +149,7 @@ class TakenFile(_Wire):
     """
 
     role: FileRole
-    name: str
+    name: DropPath
     file: str
 
 
