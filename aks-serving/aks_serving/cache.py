@@ -1,6 +1,6 @@
 """Plans and artifacts on the pod's own disk: what a pod starts from when storage is down.
 
-A file is written under a temporary name, synced, and renamed, so that a name holds a whole file or none. An artifact's
+A file is written in a private folder, synced, and renamed, so that a name holds a whole file or none. An artifact's
 digest is checked at every read, and a file that fails is removed: what the disk did to it is not served. Losing the
 cache loses nothing but time, so a full or broken disk is logged and never stops serving. No artifact is held in memory
 but one that is asked for as bytes.
@@ -11,12 +11,11 @@ import fcntl
 import hashlib
 import logging
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
@@ -47,7 +46,7 @@ class DiskCache:
 
     def keep_plan(self, endpoint: str, data: bytes) -> None:
         """Keep a plan for the next start."""
-        with _Writer(self._plans / f"{endpoint}.json") as writer:
+        with self._writer(self._plans / f"{endpoint}.json") as writer:
             writer.write(data)
             writer.commit()
 
@@ -65,7 +64,7 @@ class DiskCache:
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
         hasher, size_bytes = hashlib.sha256(), 0
-        with _Writer(self._artifacts / digest) as writer:
+        with self._writer(self._artifacts / digest) as writer:
             for chunk in chunks:
                 hasher.update(chunk)
                 size_bytes += len(chunk)
@@ -103,13 +102,10 @@ class DiskCache:
         A process that dies leaves its own behind, unlocked; the next pruning removes it.
         """
         self._private.mkdir(parents=True, exist_ok=True)
-        while True:
+        descriptor = None
+        while descriptor is None:
             folder = Path(tempfile.mkdtemp(dir=self._private))
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            # A pruning process may have found it unlocked, and have it removed by now.
-            if _locked(descriptor) and folder.exists():
-                break
-            os.close(descriptor)
+            descriptor = _locked(folder)
         try:
             yield folder
         finally:
@@ -138,14 +134,25 @@ class DiskCache:
             log.warning("the artifact cache cannot be tidied: %s", error)
 
     def _remove_leftovers(self) -> None:
+        folders: list[Path] = []
         with contextlib.suppress(OSError):
-            for folder in list(self._private.iterdir()):
-                descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    if _locked(descriptor):
-                        shutil.rmtree(folder, ignore_errors=True)
-                finally:
+            folders += self._private.iterdir()
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                descriptor = _locked(folder)
+                if descriptor is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
                     os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _writer(self, path: Path) -> Iterator["_Writer"]:
+        with contextlib.ExitStack() as stack:
+            writer = _Writer(path)
+            with writer.failing():
+                folder = stack.enter_context(self.private_folder())
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writer.file = stack.enter_context((folder / path.name).open("xb"))
+            yield writer
 
     @contextlib.contextmanager
     def _opened(self, digest: str) -> Iterator[BinaryIO | None]:
@@ -180,58 +187,52 @@ def digests(plan: RoutePlan) -> frozenset[str]:
 
 
 class _Writer:
-    """Writes a file under a temporary name; `commit` syncs it and gives it its own. Logs what the disk refuses."""
+    """Writes a file under another name; `commit` syncs it and gives it its own. Logs what the disk refuses, once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        with self._failing():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("xb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
+        self.file: BinaryIO | None = None
+        """None where the disk refused: then writing does nothing."""
 
     def write(self, data: bytes) -> None:
-        if self._file is not None:
-            with self._failing():
-                self._file.write(data)
+        if self.file is not None:
+            with self.failing():
+                self.file.write(data)
 
     def commit(self) -> None:
-        if self._file is not None:
-            with self._failing():
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._temporary.replace(self._path)
+        if self.file is not None:
+            with self.failing():
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                Path(self.file.name).replace(self._path)
                 _sync_directory(self._path.parent)
 
-    def _close(self) -> None:
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
-
     @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             log.warning("%s is not kept for the next start: %s", self._path, error)
-            self._close()
+            self.file = None
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock, or None where another has it or the folder is gone. Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.exists():
+            return descriptor
     except BlockingIOError:
-        return False
-    return True
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def _sync_directory(path: Path) -> None:
