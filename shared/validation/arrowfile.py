@@ -16,11 +16,10 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from pyarrow import csv
 from pyarrow import parquet as pq
 
-from shared.validation.columns import Column
+from shared.validation.columns import MAX_COLUMNS, Column
 from shared.validation.datafile import Array
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 
-_MAX_COLUMNS = 10_000
 _POINTER_BYTES = 8
 _BLOCK_BYTES = 4 * 1024 * 1024
 _STRING_LIMIT = 16 * 1024 * 1024
@@ -117,9 +116,9 @@ def _translated(what: str, form: str) -> Iterator[None]:
 
 
 def _check_names(names: list[str], what: str) -> None:
-    if len(names) > _MAX_COLUMNS:
+    if len(names) > MAX_COLUMNS:
         raise DropRefusedError(
-            RefusalCode.TOO_LARGE, f"{what} has {len(names)} columns: at most {_MAX_COLUMNS} are read"
+            RefusalCode.TOO_LARGE, f"{what} has {len(names)} columns: at most {MAX_COLUMNS} are read"
         )
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:

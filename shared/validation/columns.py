@@ -16,6 +16,8 @@ from shared.registry.signature import FREE, Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 
+MAX_COLUMNS = 10_000
+"""The columns that a data file may have."""
 _TEXT = "BYTES"
 _SHOWN = 5
 
@@ -49,7 +51,7 @@ def wanted_datatypes(signature: Signature, manifest: Manifest) -> dict[str, str]
     alone = len(signature.inputs) == 1
     for spec in signature.inputs:
         names = manifest.inputs.get(spec.name) or (manifest.feature_names if alone else ()) or (spec.name,)
-        wanted |= dict.fromkeys(names, spec.datatype)
+        wanted |= dict.fromkeys((*names, *_indexed(spec)), spec.datatype)
     answers = [spec for spec in signature.outputs if manifest.prediction in (None, spec.name)]
     if manifest.task is Task.CLASSIFICATION and any(spec.datatype == _TEXT for spec in answers):
         wanted[manifest.label] = _TEXT
@@ -98,10 +100,14 @@ def _sources(spec: TensorSpec, columns: Mapping[str, Column], manifest: Manifest
         return named
     if spec.name in columns:
         return (spec.name,)
+    indexed = _indexed(spec)
+    return indexed if indexed and indexed[0] in columns else named or (spec.name,)
+
+
+def _indexed(spec: TensorSpec) -> list[str]:
+    """The names of a matrix's columns by their place, where it has as many as a file may."""
     width = spec.shape[1] if len(spec.shape) == 2 else 0
-    if f"{spec.name}[0]" in columns and 0 < width <= len(columns):
-        return [f"{spec.name}[{i}]" for i in range(width)]
-    return named or (spec.name,)
+    return [f"{spec.name}[{i}]" for i in range(width)] if width <= MAX_COLUMNS else []
 
 
 def _joined(spec: TensorSpec, names: Sequence[str], columns: Mapping[str, Column], what: str) -> Array:

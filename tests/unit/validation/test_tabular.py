@@ -115,10 +115,10 @@ def test_columns_for_inputs_of_several_types(tmp_path: Path) -> None:
 
 
 def test_a_matrix_may_lie_whole_in_an_npz_or_column_by_column_under_indexed_names(tmp_path: Path) -> None:
-    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    matrix = np.array([[0.1, 1, 2], [3, 4, 5]], np.float32)
     whole = read(tmp_path, npz({"X": matrix, "label": [0, 1]}), ".npz")
     assert list(whole.columns) == ["X[0]", "X[1]", "X[2]"]
-    assert_same(read(tmp_path, b"X[2],X[0],X[1],label\n2,0,1,0\n5,3,4,1\n", ".csv"), whole)
+    assert_same(read(tmp_path, b"X[2],X[0],X[1],label\n2,0.1,1,0\n5,3,4,1\n", ".csv"), whole)
     named = read(tmp_path, npz({"X": matrix, "label": [0, 1]}), ".npz", feature_names=["a", "b", "c"])
     assert named.columns["b"].tolist() == [1.0, 4.0]
 
@@ -245,18 +245,18 @@ def test_feature_names_must_be_as_many_as_the_matrix_has_columns(tmp_path: Path)
 
 def test_a_parquet_file_cut_or_changed_anywhere_is_refused_or_the_same(tmp_path: Path) -> None:
     content = parquet(VALUES, write_page_checksum=True)
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 41):
         assert "does not read as Parquet" in refused(tmp_path, content[:length], ".parquet", **MANIFEST)
     wanted = read(tmp_path, content, ".parquet", **MANIFEST)
     changed = 0
-    for position in range(4, len(content) // 3):
+    for position in range(4, len(content) // 3, 5):
         twisted = bytearray(content)
         twisted[position] ^= 0xFF
         try:
             assert_same(read(tmp_path, bytes(twisted), ".parquet", **MANIFEST), wanted)
         except DropRefusedError:
             changed += 1
-    assert changed > 100
+    assert changed > 30
 
 
 def test_a_column_of_one_value_a_billion_times_is_refused_by_its_size(tmp_path: Path) -> None:
