@@ -12,6 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
+from shared.validation.tensorscan import bytes_of
 
 MAX_MADE_BYTES = 1024 * 1024 * 1024
 """What one node may make by fixed numbers."""
@@ -65,7 +66,7 @@ def _made_bytes(node: onnx.NodeProto, known: _Numbers) -> int:
     match node.op_type, given:
         case "ConstantOfShape", [[*shape]]:
             kind = attributes["value"].t.data_type if "value" in attributes else _FLOAT
-            made = _product(shape) * _item_bytes(kind)
+            made = bytes_of([_product(shape)], kind)
         case "Expand", [_, [*shape]]:
             made = _product(shape)
         case "Tile", [what, [*repeats]]:
@@ -119,10 +120,6 @@ def _small(tensor: onnx.TensorProto) -> Sequence[float]:
 
 def _product(sides: Sequence[float]) -> int:
     return math.prod(max(int(side), 0) for side in sides)
-
-
-def _item_bytes(kind: int) -> int:
-    return {_FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8}.get(kind, 1)
 
 
 def _check_calls(model: onnx.ModelProto) -> None:

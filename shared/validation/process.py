@@ -4,9 +4,9 @@ The child has a session and process group of its own, which is killed whole when
 has ended; an environment built from scratch, so that no secret of ours is in it; a working directory of its own; and
 limits that it sets on itself before it looks at anything. It dies with this process. Its output is read up to a limit.
 
-Not guaranteed: that it cannot reach the network (it leaves the network namespace where the system lets it), nor that
-code which took over the child could not read what this user may read. The limits bound accidents and hostile files;
-they are no wall against a hole in the kernel.
+What keeps the child from the network, from other processes and from files that are not its own is in confine.py.
+Where the kernel refuses those walls, a process that the child started may have left its group: it is known by the
+working directory in its first environment, which only our child is given, and killed too.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ MAX_AT_ONCE = 2
 """How many children run at once: each may use all of `memory_bytes`, and the machine's memory is not unbounded."""
 _READ_BYTES = 64 * 1024
 _DRAIN_S = 1.0
+_SEARCHES = 20
 _INHERITED = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 """What the interpreter may need to start at all."""
 
@@ -87,6 +88,7 @@ def run_child(
             return _watch(child, time.monotonic() + wall_s, max_output_bytes, said)
         finally:
             _kill_group(child)
+            _kill_descendants(workdir)
 
 
 def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path) -> dict[str, str]:
@@ -209,3 +211,48 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+
+
+def _kill_descendants(workdir: Path) -> None:
+    """Kill what left the group. A few times over, for what is killed may have started another meanwhile."""
+    mark = _home(workdir)
+    for _ in range(_SEARCHES):
+        found = [pid for pid in _processes() if _is_marked(pid, mark) and _kill(pid, mark)]
+        if not found:
+            return
+
+
+def _home(workdir: Path) -> bytes:
+    return b"HOME=%b" % os.fsencode(workdir)
+
+
+def _processes() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - names are all that is wanted
+    except OSError:
+        return []
+
+
+def _is_marked(pid: int, mark: bytes) -> bool:
+    """Whether a process that lives was started with this in its environment. A process of another user never was."""
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _kill(pid: int, mark: bytes) -> bool:
+    """Kill a process, unless its number has passed to another since."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not _is_marked(pid, mark):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True

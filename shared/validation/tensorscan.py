@@ -136,6 +136,8 @@ class TensorScan:
     def _check(self, found: _Tensor) -> None:
         what = f"the tensor {excerpt(found.name, 100)!r}"
         self.check_shape(what, found.dims)
+        if found.kind not in _BITS and found.kind != _STRING:
+            raise DropRefusedError(RefusalCode.NOT_ONNX, f"not an ONNX model: {what} has the unknown type {found.kind}")
         if found.external:
             return
         elements = math.prod(found.dims)
