@@ -78,7 +78,20 @@ def policy_view(record: Mapping[str, Any]) -> dict[str, Any]:
 def drop_view(drop: Drop) -> dict[str, Any]:
     """A drop."""
     shown = drop.model_dump(
-        mode="json", include={"blob", "etag", "state", "code", "reason", "version", "seen_at", "attempts"}
+        mode="json",
+        include={
+            "blob",
+            "etag",
+            "state",
+            "code",
+            "reason",
+            "waiting_for",
+            "version",
+            "seen_at",
+            "attempts",
+            "failures",
+            "last_error",
+        },
     )
     return {"drop_id": drop.id, **shown}
 

@@ -1,46 +1,12 @@
 """The HTTP edge in this process: what a caller learns when settings or stores are wrong, and which ids it may use."""
 
-import json
 import logging
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import azure.functions as func
 import pytest
 
-from functions import admin, admin_aliases, admin_models, admin_rollouts
-from functions._services import services
 from shared.rollout.documents import automatic_command_id
-
-NOWHERE = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a;QueueEndpoint=http://127.0.0.1:1/a"
-
-type Call = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def call() -> Call:
-    """Calls a function of the app by its name."""
-    app = func.FunctionApp()
-    for module in (admin, admin_models, admin_aliases, admin_rollouts):
-        app.register_functions(module.bp)
-    functions = {found.get_function_name(): found.get_user_function() for found in app.get_functions()}
-
-    def called(name: str, body: Any = None, **route: str) -> tuple[int, dict[str, Any]]:
-        data = b"" if body is None else json.dumps(body).encode()
-        answer = functions[name](func.HttpRequest(method="GET", url=f"/api/{name}", body=data, route_params=route))
-        return answer.status_code, json.loads(answer.get_body())
-
-    return called
-
-
-@pytest.fixture(autouse=True)
-def _composed_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test says what the environment holds, and leaves nothing composed from it."""
-    monkeypatch.setenv("SlipwayStorage", NOWHERE)
-    services.cache_clear()
-    yield
-    services.cache_clear()
+from tests.unit.functions.conftest import Call
 
 
 @pytest.mark.parametrize("setting", ["", "sqlite:not/absolute/secret-place.db"])
