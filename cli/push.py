@@ -1,13 +1,12 @@
 """`slipway push`: put a model into the incoming container, where its way begins.
 
-A folder is packed so that the same files give the same bytes on every machine.
+A folder is packed into one bundle, or pushed file by file with its manifest last.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 
 from cli.client import Client
 from cli.command import command
+from cli.folder import folder_drop, pack
 from cli.outcome import Answer, CliError, ExitCode, Json
 from cli.target import Target
 from shared.core.errors import InvalidInputError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _FORMS = (".onnx", ".zip")
 _UNDECIDED = {"registered", "validating"}
 _POLL_S = 0.5
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_BLOCK_BYTES = 8 * 1024 * 1024
 
 
 def register(app: typer.Typer) -> None:
@@ -42,21 +40,39 @@ def push(
     path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="An .onnx file, a .zip bundle, or a folder.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
     *,
+    as_folder: Annotated[
+        bool, typer.Option("--as-folder", help="Push a folder file by file, for files too large for a bundle.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is validated or refused.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0, help="How many seconds to wait.")] = 300.0,
 ) -> Answer:
     """Drop a model: an .onnx file, a .zip bundle, or a folder with a slipway.yaml, which is packed."""
     name = model_name(model)
-    # A second, which no other command need pay.
-    from cli.upload import upload  # noqa: PLC0415
-
-    with packed(path) as file:
-        dropped = upload(target.storage_connection, file, name)
+    dropped = _dropped_folder(target, path, name) if as_folder else _dropped_file(target, path, name)
     value: Json = {"model": name, "container": dropped.container, **_facts(dropped), "drop": None, "version": None}
     if wait:
         with Client(target) as client:
             value |= wait_for_decision(client, name, dropped, timeout_s=timeout_s)
     return Answer(value=value, show=lambda: _show(value), exit_code=_exit_code(value))
+
+
+def _dropped_file(target: Target, path: Path, name: ModelName) -> Dropped:
+    # A second, which no other command need pay.
+    from cli.upload import upload  # noqa: PLC0415
+
+    with packed(path) as file:
+        return upload(target.storage_connection, file, name)
+
+
+def _dropped_folder(target: Target, path: Path, name: ModelName) -> Dropped:
+    from cli.upload import upload_folder  # noqa: PLC0415 - as above
+
+    if not path.is_dir():
+        raise InvalidInputError(f"{path} is no folder: leave out --as-folder, or name a folder")
+    try:
+        return upload_folder(target.storage_connection, folder_drop(path), name)
+    except OSError as error:
+        raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -78,49 +94,35 @@ def packed(path: Path) -> Generator[Path]:
         raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
-def pack(folder: Path, bundle: Path) -> None:
-    """Pack a folder's files, hidden ones left out: in the order of their names, uncompressed, without times."""
-    files = sorted(
-        (file for file in folder.rglob("*") if not any(p.startswith(".") for p in file.relative_to(folder).parts)),
-        key=lambda file: file.relative_to(folder).as_posix(),
-    )
-    files = [file for file in files if not file.is_dir()]
-    if not files:
-        raise InvalidInputError(f"{folder} holds no files: put a slipway.yaml and a model into it")
-    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
-            entry.external_attr = 0o644 << 16
-            entry.file_size = file.stat().st_size
-            with file.open("rb") as source, archive.open(entry, "w") as packed_file:
-                while block := source.read(_BLOCK_BYTES):
-                    packed_file.write(block)
-
-
 def wait_for_decision(client: Client, model: ModelName, dropped: Dropped, *, timeout_s: float) -> dict[str, Json]:
     """The drop and its version once both are decided. Raises CliError where that takes longer than the timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
-        found = _look(client, model, dropped)
+        drop = _drop(client, model, dropped)
+        found = _decided(client, model, drop) if drop else None
         if found is not None:
             return found
         if time.monotonic() >= deadline:
+            waits = f", and waits for {'; '.join(drop['waiting_for'])}" if drop and drop.get("waiting_for") else ""
             raise CliError(
-                f"{dropped.blob} is dropped, and was not decided within {timeout_s:g} s: `slipway status {model}` "
-                "tells what becomes of it",
+                f"{dropped.blob} is dropped{waits}, and was not decided within {timeout_s:g} s: `slipway status "
+                f"{model}` tells what becomes of it",
                 ExitCode.FAILED,
                 "timeout",
             )
         time.sleep(_POLL_S)
 
 
-def _look(client: Client, model: ModelName, dropped: Dropped) -> dict[str, Json] | None:
+def _drop(client: Client, model: ModelName, dropped: Dropped) -> Json:
     drops = client.items("models", model, "drops")
-    drop = next((d for d in drops if d["blob"] == dropped.blob and d["etag"].strip('"') == dropped.etag), None)
-    if drop is None or drop["state"] not in {"registered", "refused"}:
-        return None
+    return next((d for d in drops if d["blob"] == dropped.blob and d["etag"].strip('"') == dropped.etag), None)
+
+
+def _decided(client: Client, model: ModelName, drop: Json) -> dict[str, Json] | None:
     if drop["state"] == "refused":
         return {"drop": drop}
+    if drop["state"] != "registered":
+        return None
     version = client.get("models", model, "versions", str(drop["version"]))
     return None if version["state"] in _UNDECIDED else {"drop": drop, "version": version}
 

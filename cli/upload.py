@@ -1,18 +1,23 @@
 """A drop's upload into the incoming container.
 
-A drop's name holds the digest of its bytes: two pushes of the same bytes are one blob, two different ones never meet.
-A blob appears whole or not at all.
+A drop's name holds the digest of its bytes: two pushes of the same bytes are one drop, two different ones never meet.
+A blob appears whole or not at all, and a folder's manifest after all its files: a push that broke off goes on where it
+was when it is made again.
 """
 
 import hashlib
+import io
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceExistsError
-from azure.storage.blob import BlobServiceClient, LinearRetry
+from azure.storage.blob import BlobServiceClient, ContainerClient, LinearRetry
 
+from cli.folder import MANIFEST, FolderDrop
 from cli.outcome import CliError, ExitCode
 from shared.core.errors import InvalidInputError, UnavailableError
 from shared.core.ids import ModelName
@@ -27,7 +32,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """A blob in the incoming container. `created` is false where the same bytes lay there already."""
+    """A drop in the incoming container: a blob, or a folder with a slash at its end, whose ETag is its manifest's.
+
+    `created` is false where the same bytes lay there already.
+    """
 
     blob: str
     etag: str
@@ -40,8 +48,7 @@ class Dropped:
 def blob_name(model: ModelName, filename: str, digest: str) -> str:
     """Where a file goes within the incoming container: a part of its digest keeps different bytes apart."""
     path = Path(filename)
-    stem = _UNSAFE.sub("-", path.stem).strip("-.")[:80] or "model"
-    return f"{model}/{digest[:16]}-{stem}{path.suffix.lower()}"
+    return f"{model}/{digest[:16]}-{_plain(path.stem)}{path.suffix.lower()}"
 
 
 def upload(storage: str, file: Path, model: ModelName) -> Dropped:
@@ -49,22 +56,50 @@ def upload(storage: str, file: Path, model: ModelName) -> Dropped:
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     name = blob_name(model, file.name, digest)
-    size_bytes = file.stat().st_size
+    with _container(storage) as container:
+        etag, created = _put(container, name, file)
+    return Dropped(blob=name, etag=etag, size_bytes=file.stat().st_size, digest=digest, created=created)
+
+
+def upload_folder(storage: str, drop: FolderDrop, model: ModelName) -> Dropped:
+    """Upload a folder's files, and its manifest last. Raises as `upload` does."""
+    name = f"{model}/{drop.digest[:16]}-{_plain(drop.name)}/"
+    with _container(storage) as container:
+        for file, path in drop.files.items():
+            _put(container, name + file, path)
+        etag, created = _put(container, name + MANIFEST, drop.manifest)
+    size_bytes = sum(path.stat().st_size for path in drop.files.values()) + len(drop.manifest)
+    return Dropped(blob=name, etag=etag, size_bytes=size_bytes, digest=drop.digest, created=created)
+
+
+def _put(container: ContainerClient, name: str, content: Path | bytes) -> tuple[str, bool]:
+    """Upload unless the blob is there, which its name says holds the same; its ETag, and whether it was uploaded."""
+    blob = container.get_blob_client(name)
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as source:
+        size_bytes = content.stat().st_size if isinstance(content, Path) else len(content)
+        try:
+            answer = blob.upload_blob(source, length=size_bytes, overwrite=False, max_concurrency=4)
+        except ResourceExistsError:
+            return str(blob.get_blob_properties().etag).strip('"'), False
+    return str(answer["etag"]).strip('"'), True
+
+
+@contextmanager
+def _container(storage: str) -> Generator[ContainerClient]:
+    """The incoming container, and its errors as the command's."""
     try:
-        with _service(storage) as service, service.get_blob_client(CONTAINER, name) as blob, file.open("rb") as source:
-            try:
-                etag = str(blob.upload_blob(source, length=size_bytes, overwrite=False, max_concurrency=4)["etag"])
-                created = True
-            except ResourceExistsError:
-                etag = str(blob.get_blob_properties().etag)
-                created = False
+        with _service(storage) as service, service.get_container_client(CONTAINER) as container:
+            yield container
     except ClientAuthenticationError as error:
         raise CliError(f"storage refused the upload: {_first_line(error)}", ExitCode.FAILED, "refused") from error
     except HttpResponseError as error:
         raise CliError(f"storage did not take the upload: {_first_line(error)}", ExitCode.FAILED, "failed") from error
     except AzureError as error:
         raise UnavailableError("storage", f"{_first_line(error)}: is the system up?") from error
-    return Dropped(blob=name, etag=etag.strip('"'), size_bytes=size_bytes, digest=digest, created=created)
+
+
+def _plain(text: str) -> str:
+    return _UNSAFE.sub("-", text).strip("-.")[:80] or "model"
 
 
 def _service(storage: str) -> BlobServiceClient:

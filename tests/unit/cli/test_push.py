@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from cli.push import pack
+from cli.folder import pack
 from cli.upload import blob_name, upload
 from local.processes import free_port
 from local.system import create_storage
