@@ -135,9 +135,9 @@ class ModelVersion(Aggregate):
     version: int
     state: VersionState = VersionState.REGISTERED
     drop: str
-    """The blob that it came from, in the `incoming` container."""
+    """The blob that it came from, in the `incoming` container; a folder with a slash at the end."""
     digest: str
-    """SHA-256 of that blob."""
+    """SHA-256 of that blob; of a folder, a digest over those of its files, by their names."""
     artifact_digest: str
     """SHA-256 of the ONNX file."""
     artifact_size_bytes: int
