@@ -9,6 +9,7 @@ from local.state import StateDir
 from local.system import Ports, System
 from tests.e2e.amplifier import COPIES, amplified
 from tests.e2e.driver import SERVER_SETTINGS, SETTINGS, Driver
+from tests.e2e.drops import folder_files
 from tests.support.models import bundle, classifier
 
 pytestmark = pytest.mark.e2e
@@ -43,12 +44,18 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
             assert (
                 driver.wait_for("the second version to be rolled out", lambda: driver.settled(second))["version"] == 2
             )
-        assert sorted(driver.versions()) == [1, 2]
+            for name, data in folder_files(classifier(c=20.0)).items():
+                driver.drop(f"third/{name}", data)
+            third = driver.wait_for("the third version to be rolled out", lambda: driver.settled("iris/third/"))
+            assert (third["state"], third["version"]) == ("registered", 3)
+        assert sorted(driver.versions()) == [1, 2, 3]
+        assert sorted(driver.drops()) == [first, second, "iris/third/"]
         assert [(rollout["version"], rollout["state"]) for rollout in driver.rollouts()] == [
             (1, "promoted"),
             (2, "promoted"),
+            (3, "promoted"),
         ]
-        assert driver.get("endpoints/iris")["stable"] == 2
+        assert driver.get("endpoints/iris")["stable"] == 3
         verification = driver.get("audit/verify")
         assert verification["problems"] == []
         for stream, kind in [
@@ -56,12 +63,14 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
             ("version:iris:1", "version_validated"),
             ("version:iris:2", "version_registered"),
             ("version:iris:2", "version_validated"),
+            ("version:iris:3", "version_registered"),
+            (f"drop:{third['drop_id'].removeprefix('drop-')}", "drop_registered"),
         ]:
             kinds = [event["kind"] for event in driver.get(f"audit/events?stream={stream}")["items"]]
             assert kinds.count(kind) == 1
         kinds = [event["kind"] for event in driver.get("audit/events?stream=endpoint:iris")["items"]]
-        assert kinds.count("rollout_started") == 2
-        assert kinds.count("rollout_promoted") == 2
+        assert kinds.count("rollout_started") == 3
+        assert kinds.count("rollout_promoted") == 3
         assert set(outcomes) == {"answered"}
     finally:
         driver.close()

@@ -14,7 +14,8 @@ import pytest
 
 from local.state import StateDir
 from local.system import FUNCTIONS, System
-from tests.e2e.driver import SERVER_SETTINGS, SETTINGS, Driver
+from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
+from tests.e2e.drops import folder_files
 from tests.support.models import bundle, classifier
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -56,12 +57,12 @@ def closing_driver(system: System) -> Generator[Driver]:
 
 def test_thirty_kills_of_the_host_lose_no_drop_and_change_no_outcome(system: System) -> None:
     killer = Killer(system, seed=2)
-    drops: list[tuple[str, bytes, str]] = [
-        ("good-1.zip", bundle(classifier(c=1.0)), "validated"),
-        ("garbage.onnx", b"this is no model", "refused"),
-        ("good-2.zip", bundle(classifier(c=2.0)), "validated"),
-        ("worse.zip", bundle(classifier(c=1e-6)), "rejected"),
-        ("good-3.zip", bundle(classifier(c=3.0)), "validated"),
+    drops: list[tuple[str, dict[str, bytes], str]] = [
+        ("good-1.zip", {"": bundle(classifier(c=1.0))}, "validated"),
+        ("garbage.onnx", {"": b"this is no model"}, "refused"),
+        ("folder-2/", folder_files(classifier(c=2.0)), "validated"),
+        ("worse.zip", {"": bundle(classifier(c=1e-6))}, "rejected"),
+        ("good-3.zip", {"": bundle(classifier(c=3.0))}, "validated"),
     ]
     more = iter(range(4, 1_000))
     expected: dict[str, str] = {}
@@ -70,9 +71,11 @@ def test_thirty_kills_of_the_host_lose_no_drop_and_change_no_outcome(system: Sys
         while drops or killer.kills < KILLS:
             if not drops:
                 number = next(more)
-                drops.append((f"good-{number}.zip", bundle(classifier(c=float(number))), "validated"))
-            name, data, outcome = drops.pop(0)
-            blob = driver.drop(name, data)
+                drops.append((f"good-{number}.zip", {"": bundle(classifier(c=float(number)))}, "validated"))
+            name, files, outcome = drops.pop(0)
+            blob = f"{MODEL}/{name}"
+            for file, data in files.items():
+                driver.drop(name + file, data)
             expected[blob] = outcome
             while killer.kills < KILLS and not driver.settled(blob):
                 killer.once()
