@@ -30,6 +30,9 @@ from shared.validation.protobuf import (
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 from shared.validation.tensorscan import TensorScan, bytes_of
 
+MAX_MODEL_BYTES = 2**31 - 1
+"""A protobuf message ends there; tensors in files of their own do not count."""
+
 _MEBI = 1024 * 1024
 _IR_VERSION = tag_of(1, wire=0)
 _RUNS_OF_ATTRIBUTE = runs_of(tag_of(7, wire=5), tag_of(8, wire=0), tag_of(9))
@@ -91,6 +94,12 @@ def scan_model(path: Path, limits: ScanLimits | None = None) -> Scanned:
         size_bytes = os.fstat(file.fileno()).st_size
         if not size_bytes:
             raise _not_onnx("it is empty")
+        if size_bytes > MAX_MODEL_BYTES:
+            raise DropRefusedError(
+                RefusalCode.TOO_LARGE,
+                f"the ONNX file has {size_bytes} bytes, and no library reads more than {MAX_MODEL_BYTES}: save its "
+                "tensors as external data and drop a folder",
+            )
         with mmap.mmap(file.fileno(), size_bytes, access=mmap.ACCESS_READ) as data:
             walk = _Walk(data, limits)
             try:
