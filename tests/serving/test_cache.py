@@ -1,13 +1,20 @@
 """The cache on disk."""
 
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aks_serving.cache import DiskCache, digests
 
+from shared.core.errors import UnavailableError
 from shared.core.ids import EndpointName
 from tests.serving import models
+
+_ROOT = Path(__file__).parents[2]
 
 
 def _read(cache: DiskCache, data: bytes) -> bytes | None:
@@ -85,3 +92,35 @@ def test_a_disk_that_cannot_be_written_is_logged_and_raises_nothing(
     assert cache.plans() == {}
     assert cache.artifact("0" * 64, max_bytes=1) is None
     cache.prune_artifacts(frozenset)
+
+
+def test_a_download_that_a_killed_process_left_is_removed_with_the_next_pruning(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from aks_serving.cache import DiskCache\n"
+        "def chunks():\n"
+        "    yield b'half'\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "DiskCache(Path(sys.argv[1])).keep_artifact('0' * 64, chunks())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=_ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert list(tmp_path.rglob("0" * 64)) != []
+    DiskCache(tmp_path).prune_artifacts(frozenset)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "private").iterdir()) == []
+
+
+def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise UnavailableError("blob storage", "it broke off")
+
+    with pytest.raises(UnavailableError):
+        DiskCache(tmp_path).keep_artifact("0" * 64, chunks())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_content_of_another_digest_is_told_and_not_kept(tmp_path: Path) -> None:
+    cache, data = DiskCache(tmp_path), models.scaler(1.0)
+    assert cache.keep_artifact("0" * 64, [data[:5], data[5:]]) == (models.digest(data), len(data))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -15,10 +15,11 @@ import httpx
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from shared.routing.plan import RoutePlan, artifact_blob_name, plan_blob_name
+from shared.routing.plan import RoutePlan, Signing, artifact_blob_name, plan_blob_name
 from shared.telemetry.window import Window, merge_counts
 from tests.serving import models
 from tests.support.waiting import eventually
+from tests.unit.signing import made
 
 _ROOT = Path(__file__).parents[2]
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
@@ -241,6 +242,31 @@ def test_hostile_requests_leave_the_process_answering(account: Account, launch: 
     assert server.predict([[1, 2]]).status_code == 200
 
 
+def test_a_pod_with_keys_of_its_own_serves_a_signed_model_in_several_files_and_nothing_else(
+    account: Account, launch: Launch, tmp_path: Path
+) -> None:
+    table = models.numbers(*(float(number) for number in range(1000)))
+    data = models.lookup(("data/table.bin", 0, len(table)))
+    key = made.public_key(made.private_key())
+    signature = made.signed({"model.onnx": models.digest(data), "data/table.bin": models.digest(table)})
+    (tmp_path / "release.pem").write_text(key.pem)
+    account.put(ONE, data, table, signature)
+    signing = Signing(digest=models.digest(signature), trusted_keys=(key.pem,))
+    signed = models.route(1, data, external={"data/table.bin": table}, signing=signing)
+    account.publish(models.plan(1, signed))
+    server = launch(account.connection, SLIPWAY_TRUSTED_KEYS=str(tmp_path / "release.pem"))
+    eventually(lambda: server.generation() == 1, what="generation 1 is served")
+    assert server.predict([[7], [999]]).json()["predictions"] == [[7.0], [999.0]]
+    account.publish(models.plan(2, models.route(2, ONE)))
+    eventually(
+        lambda: any("2" in e["failed"] for e in server.http.post("/models/reload").json()["endpoints"].values()),
+        what="the unsigned version is refused",
+    )
+    assert server.predict([[7]]).json()["model_version"] == 1
+    assert server.stop() == 0
+    assert account.windows()[-1].failed[2].startswith("unsigned: ")
+
+
 def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     good = {"SLIPWAY_STORAGE_CONNECTION": _dead_connection(), "SLIPWAY_CACHE_DIR": str(tmp_path)}
@@ -252,6 +278,7 @@ def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
             ({"SLIPWAY_STORAGE_CONNECTION": "rubbish"}, "SLIPWAY_STORAGE_CONNECTION"),
             ({"SLIPWAY_PORT": str(taken.getsockname()[1])}, "SLIPWAY_PORT"),
             ({"SLIPWAY_BIND": "no.such.address"}, "SLIPWAY_BIND"),
+            ({"SLIPWAY_TRUSTED_KEYS": str(tmp_path)}, "SLIPWAY_TRUSTED_KEYS"),
         ):
             ended = subprocess.run(
                 [sys.executable, "-m", "aks_serving"],
