@@ -34,17 +34,19 @@ def system(tmp_path: Path) -> Generator[System]:
 
 def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_rollout(system: System) -> None:
     driver = Driver(system)
+    bundles = [bundle(classifier(c=c)) for c in (1.0, 10.0)]
+    folder = folder_files(classifier(c=20.0))
     try:
         driver.put_policy()
         with driver.traffic() as outcomes:
-            first = driver.drop("first.zip", bundle(classifier()))
+            first = driver.drop("first.zip", bundles[0])
             assert driver.wait_for("the first version to be rolled out", lambda: driver.settled(first))["version"] == 1
             driver.wait_for("answers", lambda: outcomes["answered"])
-            second = driver.drop("second.zip", bundle(classifier(c=10.0)))
+            second = driver.drop("second.zip", bundles[1])
             assert (
                 driver.wait_for("the second version to be rolled out", lambda: driver.settled(second))["version"] == 2
             )
-            for name, data in folder_files(classifier(c=20.0)).items():
+            for name, data in folder.items():
                 driver.drop(f"third/{name}", data)
             third = driver.wait_for("the third version to be rolled out", lambda: driver.settled("iris/third/"))
             assert (third["state"], third["version"]) == ("registered", 3)
