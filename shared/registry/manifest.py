@@ -47,15 +47,21 @@ type _Key = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 type _Parameter = Annotated[
     Annotated[str, StringConstraints(max_length=500)] | int | FiniteFloat | bool, BeforeValidator(_exact)
 ]
-type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-
-
+type _Class = Annotated[Annotated[str, StringConstraints(max_length=200)] | int, BeforeValidator(_exact)]
 _STEP = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+type _FileName = Annotated[str, StringConstraints(max_length=128, pattern=f"^{_STEP}$")]
 _PATH = f"{_STEP}(/{_STEP}){{0,3}}"
 _MAX_PATH_LENGTH = 256
 type DropPath = Annotated[str, StringConstraints(max_length=_MAX_PATH_LENGTH, pattern=f"^{_PATH}$")]
 """A file's name within a drop: plain names, up to three directories deep."""
-type _Sha256 = Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
+_SHA256 = "(sha256:)?[0-9a-f]{64}"
+type _Sha256 = Annotated[str, StringConstraints(pattern=f"^{_SHA256}$")]
+_FORMS = {
+    f"^{_STEP}$": "use a plain file name without directories",
+    f"^{_PATH}$": "use letters, digits, '.', '_' and '-', begin with no '.', and nest at most three directories",
+    f"^{_SHA256}$": "use the SHA-256 of the file, 64 hexadecimal digits in small letters",
+}
+"""What a text is to be, by the pattern that it does not match."""
 
 
 class Tolerance(BaseModel):
@@ -98,7 +104,7 @@ class Manifest(BaseModel):
         default_factory=dict, max_length=1_000
     )
     """For each graph input the columns of a Parquet or CSV file that it takes, where they have other names."""
-    positive_class: str | int | None = None
+    positive_class: _Class | None = None
     """The class that precision-recall curves, calibration and fairness look at, for two classes: the later one
     without it."""
     slices: tuple[_Key, ...] = Field(default=(), max_length=100, strict=False)
@@ -180,7 +186,7 @@ def _said(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"the key {key!r} is missing"
     if detail["type"] == "string_pattern_mismatch":
-        return f"{key} is {str(detail['input'])[:100]!r}: use a plain file name without directories"
+        return f"{key} is {str(detail['input'])[:100]!r}: {_FORMS[detail['ctx']['pattern']]}"
     if not key:
         return detail["msg"].removeprefix("Value error, ")
     return f"{key} is {str(detail['input'])[:100]!r}: {detail['msg'].removeprefix('Value error, ')}"

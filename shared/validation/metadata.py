@@ -22,10 +22,11 @@ _TEXT = (
     "training_data_version",
     "git_commit",
     "run_id",
+    "positive_class",
 )
 _LISTS = ("feature_names", "slices", "protected")
 _MAPPINGS = ("tags", "parameters", "metrics")
-KEYS = (*_TEXT, "positive_class", *_LISTS, *(f"{key}.<name>" for key in _MAPPINGS))
+KEYS = (*_TEXT, *_LISTS, *(f"{key}.<name>" for key in _MAPPINGS))
 
 
 def manifest_values(entries: Mapping[str, str]) -> dict[str, Any]:
@@ -37,8 +38,6 @@ def manifest_values(entries: Mapping[str, str]) -> dict[str, Any]:
         key = name[len(_PREFIXES[0]) :]
         if key.lower() in _TEXT:
             found[key.lower()] = value
-        elif key.lower() == "positive_class":
-            found["positive_class"] = _number(value, int)
         elif key.lower() in _LISTS:
             found[key.lower()] = [part.strip() for part in value.split(",")]
         else:

@@ -2,13 +2,22 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.errors import InvalidInputError
-from shared.registry.manifest import MAX_MANIFEST_BYTES, Manifest, Task, parse_manifest
+from shared.registry.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    Task,
+    is_drop_path,
+    manifest_from,
+    parse_manifest,
+    parse_mapping,
+)
 
 FULL = b"""
 task: regression
@@ -58,6 +67,9 @@ def test_all_but_the_task_may_be_left_out() -> None:
         (b"task: classification\nmodel: .onnx", "plain file name"),
         (b'task: classification\nmodel: "model.onnx\\n"', "plain file name"),
         (b"task: classification\nmodel: model.pkl", "name an .onnx file"),
+        (b"task: classification\nvalidation: /a.npz", "validation is '/a.npz': use letters, digits"),
+        (b"task: classification\nfiles: {a: none}", "files.a is 'none': use the SHA-256 of the file"),
+        (b"task: classification\nfiles: {.a: none}", "files..a.[key] is '.a': use letters, digits"),
         (b"task: classification\nvalidation: rows.pkl", "ends in .npz, .parquet, .csv"),
         (b"task: classification\nvalidation: a.npz\nreference: a.npz", "use two files"),
         (b"task: classification\nauthor: 7", "author is '7'"),
@@ -135,3 +147,111 @@ def test_no_text_gets_anything_but_a_manifest_or_a_refusal(text: bytes) -> None:
 def test_importing_the_manifest_loads_no_yaml_parser() -> None:
     code = "import sys, shared.registry.manifest; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def said_of(**values: Any) -> str:
+    """What is wrong with a manifest of these values; empty where nothing is."""
+    try:
+        manifest_from({"task": "classification", **values})
+    except InvalidInputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("key", "most", "too_much"),
+    [
+        ("model", "m" * 123 + ".onnx", "m" * 124 + ".onnx"),
+        ("validation", "a/b/c/" + "v" * 122 + ".csv", "a/b/c/d/v.csv"),
+        ("reference", "r" * 120 + ".parquet", "r" * 130 + ".parquet"),
+        ("label", "l" * 100, "l" * 101),
+        ("label", "l", ""),
+        ("prediction", "p" * 100, "p" * 101),
+        ("probability", "p" * 100, "p" * 101),
+        ("feature_names", ["f"] * 10_000, ["f"] * 10_001),
+        ("feature_names", ["f" * 100], ["f" * 101]),
+        ("inputs", {f"x{i}": ["a"] for i in range(1_000)}, {f"x{i}": ["a"] for i in range(1_001)}),
+        ("inputs", {"x": ["a"] * 10_000}, {"x": ["a"] * 10_001}),
+        ("inputs", {"x": ["a"]}, {"x": []}),
+        ("inputs", {"x": ["a"]}, {"x": "a"}),
+        ("positive_class", "yes", 1.5),
+        ("positive_class", 1, True),
+        ("positive_class", 2**53 - 1, 2**53),
+        ("positive_class", "y" * 200, "y" * 201),
+        ("slices", ["s"] * 100, ["s"] * 101),
+        ("protected", ["s"] * 20, ["s"] * 21),
+        ("tolerances", {f"y{i}": {} for i in range(100)}, {f"y{i}": {} for i in range(101)}),
+        ("tolerances", {"y": {"rtol": 1, "atol": 0}}, {"y": {"rtol": 1.1}}),
+        ("tolerances", {"y": {"atol": 1e6}}, {"y": {"atol": -1}}),
+        ("tolerances", {"y": {"atol": 1}}, {"y": {"atol": float("nan")}}),
+        ("tolerances", {"y": {"atol": 1}}, {"y": {"tol": 1}}),
+        ("files", {f"f{i}": "a" * 64 for i in range(1_000)}, {f"f{i}": "a" * 64 for i in range(1_001)}),
+        ("files", {"a/b/c/d": "sha256:" + "0" * 64}, {"a/b/c/d": "0" * 63}),
+        ("files", {"a/b/c/d": "0" * 64}, {"a/b/c/d/e": "0" * 64}),
+        ("files", {"a/b..": "0" * 64}, {"a/../b": "0" * 64}),
+        ("description", "d" * 2_000, "d" * 2_001),
+        ("author", "a" * 200, "a" * 201),
+        ("training_data_version", "t" * 200, "t" * 201),
+        ("git_commit", "c" * 64, "c" * 65),
+        ("run_id", "r" * 200, "r" * 201),
+        ("tags", {f"t{i}": "x" for i in range(100)}, {f"t{i}": "x" for i in range(101)}),
+        ("tags", {"k" * 100: "v" * 200}, {"k" * 101: "v"}),
+        ("tags", {"k": "v" * 200}, {"k": "v" * 201}),
+        ("parameters", {f"p{i}": i for i in range(100)}, {f"p{i}": i for i in range(101)}),
+        ("parameters", {"p": "x" * 500}, {"p": "x" * 501}),
+        ("metrics", {f"m{i}": 0.5 for i in range(100)}, {f"m{i}": 0.5 for i in range(101)}),
+        ("metrics", {"m": -1e308}, {"m": float("inf")}),
+    ],
+)
+def test_each_key_has_its_bound(key: str, most: Any, too_much: Any) -> None:
+    assert said_of(**{key: most}) == ""
+    said = said_of(**{key: too_much})
+    assert key in said
+    assert len(said) < 1_000
+
+
+def test_every_key_has_a_bound_under_test_or_none_to_have() -> None:
+    (bounds,) = (mark for mark in test_each_key_has_its_bound.pytestmark if mark.name == "parametrize")
+    assert {case[0] for case in bounds.args[1]} == Manifest.model_fields.keys() - {"task"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "/a",
+        "a/",
+        "a//b",
+        "a/./b",
+        "a/../b",
+        "../a",
+        ".a",
+        "a/.b",
+        "-a",
+        "a b",
+        "a\\b",
+        "C:a",
+        "a\n",
+        "ä",
+        "*",
+    ],
+)
+def test_a_name_that_is_not_plain_is_no_file_of_a_drop(name: str) -> None:
+    assert not is_drop_path(name)
+    assert said_of(files={name: "0" * 64})
+
+
+@pytest.mark.parametrize("name", ["a", "_a-b.c", "A/b/c/d.e..f", "a" * 128, "a" * 128 + "/" + "b" * 127])
+def test_a_plain_name_is(name: str) -> None:
+    assert is_drop_path(name)
+    assert said_of(files={name: "0" * 64}) == ""
+    assert not is_drop_path(name + "\n")
+
+
+def test_a_message_says_where_the_values_came_from() -> None:
+    with pytest.raises(InvalidInputError, match=r"^the metadata: unknown key 'x'"):
+        manifest_from({"task": "regression", "x": 1}, source="the metadata")
+    with pytest.raises(InvalidInputError, match="MLmodel has more than the 3 bytes"):
+        parse_mapping(b"abcd", name="MLmodel", max_bytes=3)

@@ -1,5 +1,6 @@
 """Hostile and damaged archives."""
 
+import hashlib
 import io
 import stat
 import struct
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.registry.manifest import is_drop_path
 from shared.validation.archive import open_archive
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from tests.unit.validation.drops import bundle, refusal
@@ -39,6 +41,75 @@ def test_a_name_that_is_not_plain_is_refused(tmp_path: Path, name: str) -> None:
     code, said = refused(tmp_path / "z", bundle({name: "x"}))
     assert code == RefusalCode.UNSAFE_PATH
     assert repr(name) in said
+
+
+def nested(path: Path, content: bytes) -> dict[str, bytes]:
+    path.write_bytes(content)
+    with open_archive(
+        path, what="it", damaged=RefusalCode.NOT_ZIP, max_members=8, max_bytes=1_000, is_safe=is_drop_path
+    ) as archive:
+        return {name: archive.read(name, 1_000) for name in archive.names}
+
+
+def test_files_may_lie_in_directories_where_that_is_wanted(tmp_path: Path) -> None:
+    found = nested(tmp_path / "z", bundle({"a/": "", "a/b/": "", "a/b/c": "1", "d": "2"}))
+    assert found == {"a/b/c": b"1", "d": b"2"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a",
+        "/a",
+        "a/../b",
+        "a/./b",
+        "a//b",
+        "a/b/c/d/e",
+        "a/",
+        "./a",
+        ".a",
+        "a/.b",
+        "a\\b",
+        "C:a",
+        "a b",
+        "..",
+        "/",
+        "",
+    ],
+)
+def test_a_path_that_is_not_plain_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DropRefusedError) as caught:
+        nested(tmp_path / "z", bundle({name: "x", "good": "x"}))
+    assert caught.value.code is RefusalCode.UNSAFE_PATH
+    assert "nest at most three directories" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../", "a/../", "/", "a//", ".a/", "a/b/c/d/e/"])
+def test_a_directory_whose_name_is_not_plain_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DropRefusedError) as caught:
+        nested(tmp_path / "z", bundle({name: "", "good": "x"}))
+    assert caught.value.code is RefusalCode.UNSAFE_PATH
+
+
+def test_a_file_that_claims_to_be_a_directory_and_the_other_way_round_is_refused(tmp_path: Path) -> None:
+    for name, kind in (("a/", stat.S_IFLNK), ("a/", stat.S_IFREG), ("a", stat.S_IFDIR)):
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (kind | 0o777) << 16
+        with pytest.raises(DropRefusedError, match="a link or special file named"):
+            nested(tmp_path / "z", bundle([(info, "")]))
+
+
+def test_digests_are_those_of_the_members(tmp_path: Path) -> None:
+    members = {"a": b"x" * 3_000_000, "b": b""}
+    (tmp_path / "z").write_bytes(bundle(members))
+    with open_archive(
+        tmp_path / "z", what="it", damaged=RefusalCode.NOT_ZIP, max_members=2, max_bytes=3_000_000
+    ) as archive:
+        for name, content in members.items():
+            wanted = hashlib.sha256(content).hexdigest()
+            assert archive.digest(name) == wanted
+            assert archive.unpack(name, tmp_path / f"unpacked-{name}", max_bytes=3_000_000) == wanted
+            assert (tmp_path / f"unpacked-{name}").read_bytes() == content
 
 
 def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:

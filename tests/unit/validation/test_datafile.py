@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.validation.datafile import read_arrays
+from shared.validation.datafile import read_arrays, text_of
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from tests.unit.validation.drops import bundle, npz
 
@@ -76,6 +76,20 @@ def test_pickles_are_refused_by_name_and_never_run(tmp_path: Path) -> None:
 )
 def test_what_is_no_table_of_plain_arrays_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refused(tmp_path / "d", content)
+
+
+def test_text_comes_as_objects_and_other_values_as_they_are() -> None:
+    words = text_of(np.array([["ä", "b"]]), name="t", what="it")
+    assert (words.dtype, words.tolist()) == (np.dtype(object), [["ä", "b"]])
+    assert text_of(np.array([b"\xc3\xa4", b""]), name="t", what="it").tolist() == ["ä", ""]
+    numbers = np.arange(3)
+    assert text_of(numbers, name="n", what="it") is numbers
+
+
+@pytest.mark.parametrize("array", [np.array([b"\xff"]), np.array(["\ud800"])])
+def test_text_that_is_no_unicode_is_refused(array: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(DropRefusedError, match="the array 't' of it holds text that is no Unicode"):
+        text_of(array, name="t", what="it")
 
 
 def test_a_header_that_claims_terabytes_is_not_believed(tmp_path: Path) -> None:
