@@ -49,6 +49,11 @@ class Client:
         """GET from the admin API. Raises CliError, NotFoundError, ConflictError or UnavailableError."""
         return self._admin("GET", path, query=query)
 
+    def text(self, *path: str) -> str:
+        """GET a document that is not JSON from the admin API."""
+        response = self._ask("GET", path)
+        return response.text if response.is_success else str(_read(response, "the admin API"))
+
     def items(self, *path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
         """The items of a list, from page to page."""
         continuation = ""
@@ -76,11 +81,15 @@ class Client:
     def _admin(
         self, method: str, path: tuple[str, ...], *, query: Mapping[str, str] | None = None, body: Json = None
     ) -> Json:
+        return _read(self._ask(method, path, query=query, body=body), "the admin API")
+
+    def _ask(
+        self, method: str, path: tuple[str, ...], *, query: Mapping[str, str] | None = None, body: Json = None
+    ) -> httpx.Response:
         url = f"{self._target.functions_url}/api/" + "/".join(quote(part, safe="") for part in path)
         key = self._target.api_key
         headers = {"x-functions-key": key} if key else {}
-        response = self._send(method, url, "the admin API", query=query, body=body, headers=headers)
-        return _read(response, "the admin API")
+        return self._send(method, url, "the admin API", query=query, body=body, headers=headers)
 
     def _send(
         self,

@@ -17,6 +17,7 @@ from cli import (
     models,
     policies,
     push,
+    reports,
     retention,
     rollouts,
     sign,
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
     )
     for module in (
         validate,
+        reports,
         sign,
         push,
         models,

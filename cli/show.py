@@ -132,10 +132,14 @@ def validated(value: Json) -> None:
     if value["refusal"]:
         print(f"refused ({value['refusal']['code']}): {value['refusal']['reason']}")
         return
-    report = value["report"]
-    print_one(_verdicts(report["verdicts"]))
-    became = "would be validated" if value["accepted"] else "would be rejected"
-    print(f"{report['outcome']} in {report['duration_s']:.1f} s: a version like this {became}")
+    report(value["report"])
+    print(f"a version like this would be {'validated' if value['accepted'] else 'rejected'}")
+
+
+def report(value: Json) -> None:
+    """A validation report."""
+    print_one(_verdicts(value["verdicts"]))
+    print(f"{value['outcome']}, on {value['rows']} rows, in {value['duration_s']:.1f} s")
 
 
 def status(value: Json) -> RenderableType:

@@ -13,6 +13,7 @@ from cli.command import JsonOption
 from cli.models import read_json
 from cli.outcome import Answer, ExitCode, Json, tell
 from cli.push import packed
+from cli.reports import write
 from shared.core.errors import InvalidInputError
 
 _REPORTS = (".html", ".json")
@@ -51,7 +52,8 @@ def validate(
         found = validate_file(file, policy=wanted, champion=beside, progress=progress)
     value: Json = {"accepted": found.accepted, "refusal": found.refusal, "report": found.report}
     for target in report or []:
-        _write(target, found.page if target.suffix.lower() == ".html" else json.dumps(found.report, indent=2))
+        if found.page is not None:
+            write(target, found.page if target.suffix.lower() == ".html" else json.dumps(found.report, indent=2))
     exit_code = ExitCode.OK if found.accepted else ExitCode.FAILED
     return tell(Answer(value=value, show=lambda: _show(value), exit_code=exit_code), as_json=json_output)
 
@@ -86,12 +88,3 @@ def _show(value: Json) -> None:
     from cli import show  # noqa: PLC0415
 
     show.validated(value)
-
-
-def _write(target: Path, text: str | None) -> None:
-    if text is None:
-        return
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidInputError(f"{target} cannot be written: {error.strerror}") from error

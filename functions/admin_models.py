@@ -18,6 +18,9 @@ from shared.registry.search import parse_filter
 
 bp = func.Blueprint()
 
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+"""A report's page has styles of its own and nothing else that a browser could run or fetch."""
+
 
 class ApproveBody(Command):
     """The body of an approval. `by` is who approves, as the caller claims."""
@@ -115,6 +118,16 @@ def get_report(req: func.HttpRequest) -> dict[str, Any]:
     """The whole validation report of a version."""
     number = version_number(req.route_params["version"])
     return dict(services().validation.report(model_name(req.route_params["model"]), number))
+
+
+@bp.function_name("get_report_page")
+@bp.route("models/{model}/versions/{version}/report/page", methods=["GET"])
+@answering
+def get_report_page(req: func.HttpRequest) -> func.HttpResponse:
+    """The validation report of a version as an HTML page."""
+    number = version_number(req.route_params["version"])
+    page = services().validation.page(model_name(req.route_params["model"]), number)
+    return func.HttpResponse(page, mimetype="text/html", charset="utf-8", headers=_PAGE_HEADERS)
 
 
 @bp.function_name("approve_version")

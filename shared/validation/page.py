@@ -99,7 +99,7 @@ def _plots(report: ValidationReport) -> dict[str, Any]:
                     value=row.difference,
                     interval=row.interval,
                     limit=_margin(row.metric, row.margin, row.champion, details),
-                    bad=_is_bad(limits.get("noninferiority")),
+                    bad=_is_bad(_behind(report, "comparison")),
                 )
                 for row in details.comparison
             ],
@@ -110,7 +110,7 @@ def _plots(report: ValidationReport) -> dict[str, Any]:
             title="Slices: gap to the rest",
         ),
         "drift": ranges(
-            [Estimate(label=d.feature, value=d.psi, limit=_limit(limits.get("drift")), bad=d.found) for d in drift],
+            [Estimate(label=d.feature, value=d.psi, limit=_limit(_behind(report, "drift")), bad=d.found) for d in drift],
             title="PSI by feature",
             low=0.0,
         ),
@@ -143,6 +143,13 @@ def _margin(metric: str, margin: float, champion: float, details: Details) -> fl
     """Where the margin lies on the axis of differences: below 0 where more is better, else above."""
     better = {found.name: found.higher_is_better for found in details.metrics}
     return -margin if better.get(metric, True) else margin * abs(champion)
+
+
+def _behind(report: ValidationReport, section: str) -> Verdict | None:
+    """The verdict whose evidence is a section."""
+    pointer = f"/details/{section}"
+    found = (verdict for verdict in report.verdicts if verdict.evidence and verdict.evidence.startswith(pointer))
+    return next(found, None)
 
 
 def _limit(verdict: Verdict | None) -> float | None:
