@@ -1,15 +1,16 @@
 """Does the validation data look like the reference data? Feature by feature.
 
-A feature drifted where its PSI reaches the policy's limit and the difference holds, by a chi-square test of the same
-bins after Benjamini-Hochberg over all features: small samples have a high PSI without any drift (Yurdakul and Naranjo
-2020), and large ones a significant difference that is too small to matter. benchmarks/reference_drift.py measures how
-often samples of one distribution are said to differ. Loads numpy: for the sandboxed process.
+A feature drifted where its PSI over the reference's deciles reaches the policy's limit and the difference holds, by a
+chi-square test after Benjamini-Hochberg over all features: small samples have a high PSI without any drift (Yurdakul
+and Naranjo 2020), and large ones a significant difference that is too small to matter. benchmarks/reference_drift.py
+measures how often samples of one distribution are said to differ. Loads numpy: for the sandboxed process.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.core.verdict import Outcome, Verdict
 from shared.drift import distances
@@ -30,6 +31,8 @@ MAX_WITH_BINS = 50
 """Findings that show their bins: a report has a size."""
 _SHOWN = 3
 _LABEL_LENGTH = 40
+
+type Text = NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +81,38 @@ def _rows(columns: Mapping[str, Array], names: list[str]) -> int:
 
 
 def _compared(name: str, reference: Array, actual: Array) -> _Feature:
+    bins: NumberBins | CategoryBins
     if is_number(reference) and is_number(actual):
-        numbers = NumberBins.of(as_numbers(reference))
-        labels = numbers.labels
-        counts = numbers.counts(as_numbers(reference)), numbers.counts(as_numbers(actual))
+        bins, test, counts = _numbers(as_numbers(reference), as_numbers(actual))
     else:
-        texts = as_text(reference)
-        categories = CategoryBins.of(texts)
-        labels = categories.labels
-        counts = categories.counts(texts), categories.counts(as_text(actual))
+        bins, test, counts = _categories(as_text(reference), as_text(actual))
     held = np.flatnonzero(counts[0] + counts[1])
     before, after = counts[0][held], counts[1][held]
     return _Feature(
         name=name,
-        labels=tuple(labels[at] for at in held.tolist()),
+        labels=tuple(bins.labels[at] for at in held.tolist()),
         reference=before,
         actual=after,
         columns=(reference, actual),
         psi=distances.psi(before, after),
-        p_value=distances.chi_square(before, after)[2],
+        p_value=distances.chi_square(*test)[2],
     )
+
+
+# The test takes its bins from both samples together. Bins made from the reference alone fit its own chance: what it
+# happens not to hold would always be more frequent in the other sample.
+
+
+def _numbers(reference: Floats, actual: Floats) -> tuple[NumberBins, tuple[Codes, Codes], tuple[Codes, Codes]]:
+    both = NumberBins.of(np.concatenate([reference, actual]))
+    own = NumberBins.of(reference)
+    return own, (both.counts(reference), both.counts(actual)), (own.counts(reference), own.counts(actual))
+
+
+def _categories(reference: Text, actual: Text) -> tuple[CategoryBins, tuple[Codes, Codes], tuple[Codes, Codes]]:
+    both = CategoryBins.of(np.concatenate([reference, actual]))
+    own = CategoryBins.of(reference)
+    return own, (both.counts(reference), both.counts(actual)), (own.counts(reference), own.counts(actual))
 
 
 def _finding(feature: _Feature, q_value: float, found: bool, *, with_bins: bool) -> DriftFinding:  # noqa: FBT001

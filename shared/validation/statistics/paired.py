@@ -91,7 +91,7 @@ def mcnemar(table: Discordance) -> float:
     from scipy.special import bdtr  # noqa: PLC0415
 
     differing = table.gained + table.lost
-    return min(1.0, 2 * float(bdtr(min(table.gained, table.lost), differing, 0.5))) if differing else 1.0
+    return min(1.0, 2 * float(bdtr(float(min(table.gained, table.lost)), differing, 0.5))) if differing else 1.0
 
 
 def _exact_tail(score: float, n: int, difference: float) -> float:
@@ -138,7 +138,8 @@ def _tail_at(share: float, needed: Floats, n: int, difference: float) -> float:
     chance = np.exp(log_chance + xlogy(lost, share) + xlog1py(n - lost, -share))
     wanted = needed[first : last + 1]
     given = min(1.0, max(0.0, gain / (1 - share))) if share < 1 else 0.0
-    within = np.where((wanted > 0) & (wanted <= n - lost), bdtrc(np.maximum(wanted - 1, 0), n - lost, given), 0.0)
+    left = (n - lost).astype(np.int64)
+    within = np.where((wanted > 0) & (wanted <= left), bdtrc(np.clip(wanted - 1, 0, left), left, given), 0.0)
     return float(chance @ np.where(wanted <= 0, 1.0, within))
 
 
