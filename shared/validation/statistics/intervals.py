@@ -19,6 +19,7 @@ REPLICATES = 1_000
 MAX_BOOTSTRAP_ROWS = 10_000
 _BLOCK_VALUES = 2_000_000
 """Weights that the bootstrap holds at once: 16 MB."""
+_ROUNDING = 1e-12
 
 type Interval = tuple[float, float]
 
@@ -139,7 +140,7 @@ def bca(value: float, replicates: Floats, left_out: Floats, weights: Floats, lev
     from scipy.special import ndtr, ndtri  # noqa: PLC0415
 
     replicates = replicates[np.isfinite(replicates)]
-    if not len(replicates) or replicates.min() == replicates.max():
+    if not len(replicates) or np.ptp(replicates) <= _ROUNDING * max(1.0, abs(value)):
         return None
     below = ((replicates < value).sum() + 0.5 * (replicates == value).sum()) / len(replicates)
     edge = 0.5 / len(replicates)

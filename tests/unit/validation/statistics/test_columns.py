@@ -1,0 +1,49 @@
+"""Columns of data by their names."""
+
+import numpy as np
+
+from shared.registry.manifest import Manifest, Task
+from shared.validation.statistics.columns import MAX_ROWS, as_text, feature_columns, parts, sample_of
+
+
+def test_features_have_the_manifests_names_or_their_places() -> None:
+    arrays = {"X": np.arange(6.0).reshape(3, 2), "age": np.array([[1], [2], [3]]), "flat": np.zeros(3)}
+    plain = Manifest(task=Task.REGRESSION)
+    assert list(feature_columns(arrays, plain)) == ["X[0]", "X[1]", "age", "flat"]
+    named = Manifest(task=Task.REGRESSION, feature_names=("height", "weight"))
+    found = feature_columns(arrays, named)
+    assert list(found) == ["height", "weight", "age", "flat"]
+    assert found["weight"].tolist() == [1, 3, 5]
+    mapped = Manifest(task=Task.REGRESSION, inputs={"X": ("h", "w"), "age": ("years",)})
+    assert list(feature_columns(arrays, mapped)) == ["h", "w", "years", "flat"]
+
+
+def test_names_that_do_not_fit_are_not_used() -> None:
+    arrays = {"X": np.zeros((2, 3)), "Y": np.zeros((2, 3))}
+    named = Manifest(task=Task.REGRESSION, feature_names=("a", "b", "c"))
+    assert list(feature_columns(arrays, named)) == ["X[0]", "X[1]", "X[2]", "Y[0]", "Y[1]", "Y[2]"]
+    image = {"pixels": np.zeros((2, 1, 2, 2))}
+    assert len(feature_columns(image, Manifest(task=Task.REGRESSION))) == 4
+
+
+def test_text_is_read_from_bytes_and_objects() -> None:
+    assert as_text(np.array([b"a", b"\xff"])).tolist() == ["a", "�"]
+    assert as_text(np.array(["a", None, float("nan"), 3], dtype=object)).tolist() == ["a", "", "", "3"]
+
+
+def test_a_sample_is_the_same_each_time_and_in_order() -> None:
+    assert sample_of(MAX_ROWS) == slice(None)
+    taken, again = sample_of(MAX_ROWS + 1_000), sample_of(MAX_ROWS + 1_000)
+    assert isinstance(taken, np.ndarray)
+    assert isinstance(again, np.ndarray)
+    assert len(np.unique(taken)) == MAX_ROWS
+    assert (np.diff(taken) > 0).all()
+    assert (taken == again).all()
+
+
+def test_parts_cover_every_row() -> None:
+    for column in (np.arange(100), np.array(["a", "b"] * 50), np.array([np.nan, 1.0] * 50)):
+        names, codes = parts(column, 4)
+        assert codes.min() >= 0
+        assert codes.max() < len(names)
+        assert len(codes) == 100
