@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.core.canonical import digest_of
 from shared.core.clock import Clock
-from shared.core.errors import IntegrityError, NotFoundError
+from shared.core.errors import IntegrityError, NotFoundError, UnavailableError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
@@ -25,9 +25,10 @@ from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
 from shared.validation.failures import MAX_FAILURES, SandboxUnavailableError, is_failure, last_error
 from shared.validation.report import ValidationReport
-from shared.validation.sandbox import ModelFiles, SandboxLimits, Validation, run_validation
+from shared.validation.sandbox import ModelFiles, SandboxLimits, StoredPart, Validation, run_validation
 
 _log = logging.getLogger(__name__)
+_TRIES = 5
 _MAX_REPORT_BYTES = 32 * 1024 * 1024
 
 
@@ -111,7 +112,7 @@ class ValidationService:
             golden_digest = None
             if validation.golden:
                 golden_digest = validation.golden.digest
-                self._blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(golden_digest), validation.golden.path)
+                self._store_golden(validation.golden)
         return self._decide(
             version,
             validation.report,
@@ -119,6 +120,16 @@ class ValidationService:
             policy_version=model.policy_version,
             rolls_out=model.policy.rollout.automatic,
         )
+
+    def _store_golden(self, golden: StoredPart) -> None:
+        """Store golden rows. Those that stood there before might be cleaned away just now: a touch keeps them."""
+        name = artifact_blob_name(golden.digest)
+        for _ in range(_TRIES):
+            if self._blobs.create(BlobContainer.ARTIFACTS, name, golden.path):
+                return
+            if self._blobs.touch(BlobContainer.ARTIFACTS, name):
+                return
+        raise UnavailableError("blob storage", f"{name} was removed each time that it was stored")
 
     def _note_failure(self, version: ModelVersion, error: Exception) -> ModelVersion:
         _log.warning("validating version %s of %s failed", version.version, version.model, exc_info=error)

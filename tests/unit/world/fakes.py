@@ -196,9 +196,11 @@ class FakeBlobs:
 
     def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
         """See the port."""
-        if self._find(container, name) is None:
+        blob = self._find(container, name)
+        if blob is None:
             return False
-        self._require(container, name, etag)
+        if blob.info.etag != etag:
+            raise ChangedMeanwhileError(named(container, name))
         del self.held[container, name]
         return True
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,17 +14,23 @@ from hypothesis import strategies as st
 
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import ConflictError, NotFoundError, SlipwayError
-from shared.core.ids import ModelName, VersionNumber
+from shared.core.ids import Digest, ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.core.verdict import Outcome, Verdict
 from shared.registry.aliases import alias_name
 from shared.registry.commands import SetAlias
-from shared.registry.documents import ModelVersion, VersionState
+from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import Policy, RetentionPolicy, RolloutPolicy, Strategy
 from shared.retention.documents import RetentionPlan, RetentionRun, RunState
 from shared.retention.service import GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
-from shared.store.ports import BlobContainer
+from shared.store.outbox import Outbox
+from shared.store.ports import BlobContainer, Stored
+from shared.store.repository import Repository
+from shared.validation.report import ValidationReport
+from shared.validation.sandbox import SandboxLimits, StoredPart, Validation
+from shared.validation.service import ValidationService
 from tests.unit.world.copies import copy_of
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.world import MODEL, World
@@ -34,6 +41,8 @@ POLICY = Policy(
     rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE),
 )
 DAY_S = 24 * 3600.0
+GOLDEN = b"{golden rows}"
+GOLDEN_DIGEST = digest_of_bytes(GOLDEN)
 
 
 def world_with(*contents: str) -> World:
@@ -138,7 +147,7 @@ def interleavings(make: Callable[[], World], action: Callable[[World], object]) 
         fuse = meanwhile(world, at, lambda world=world: action(world))  # type: ignore[misc]
         yield world, fuse
         if not fuse.happened:
-            assert at > 5
+            assert at > 5  # there was something to happen between
             return
 
 
@@ -332,6 +341,51 @@ def test_bytes_deleted_at_any_call_of_their_registration_are_stored_again() -> N
             deleted += not ended.spared
     # The order decides which of the two wins; both were seen.
     assert deleted > 3
+
+
+def test_golden_rows_deleted_at_any_call_of_a_validation_that_leaves_the_same_are_stored_again() -> None:
+    for world, fuse in interleavings(with_golden_due, lambda world: world.retention.resume()):
+        validation_with_golden(world).validate(ValidateVersion(model=MODEL, version=3))
+        assert version(world, 3).golden_digest == GOLDEN_DIGEST
+        assert is_there(world, GOLDEN_DIGEST)
+        if not fuse.happened:
+            fuse.at = None
+            world.retention.resume()
+            assert is_there(world, GOLDEN_DIGEST)
+
+
+def with_golden_due() -> World:
+    """The golden rows of version 1 are due to be deleted, and version 3 is to be validated."""
+    world = world_with("one", "two")
+    (key,) = (key for key in world.documents.held if key[2] == version_id(1))
+    golden = world.documents.held[key].body | {"golden_digest": GOLDEN_DIGEST}
+    world.documents.held[key] = Stored(body=golden, etag="with golden")
+    world.blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(GOLDEN_DIGEST), GOLDEN)
+    world.clock.pass_s(DAY_S)
+    world.retention.run(MODEL, plan(world).plan_id, by="test")
+    world.clock.pass_s(GRACE.total_seconds())
+    register(world, "three")
+    return world
+
+
+def validation_with_golden(world: World) -> ValidationService:
+    """Validation that leaves the same golden rows each time."""
+
+    def check(*, workdir: Path, **_: object) -> Validation:
+        (workdir / "golden").write_bytes(GOLDEN)
+        part = StoredPart(path=workdir / "golden", digest=Digest(GOLDEN_DIGEST), size_bytes=len(GOLDEN))
+        verdict = Verdict(check="accuracy", outcome=Outcome.PASS, sentence="fine")
+        return Validation(report=ValidationReport(outcome=Outcome.PASS, verdicts=(verdict,)), golden=part)
+
+    outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
+    return ValidationService(
+        versions=Repository(ModelVersion, world.documents, outbox),
+        registry=world.registry,
+        blobs=world.blobs,
+        clock=world.clock,
+        limits=SandboxLimits(),
+        check=check,
+    )
 
 
 @pytest.mark.parametrize("use", [start, name_it], ids=["rollout", "alias"])
