@@ -13,6 +13,9 @@ from shared.store.ports import Container
 NO_MODEL = "-"
 """The partition of drops whose path does not name a model."""
 
+_TURN_ON_POLICY = frozenset({"unsigned", "unknown_key"})
+"""The codes of refusals that another policy would take back."""
+
 
 class DropState(StrEnum):
     """What became of a drop."""
@@ -80,6 +83,8 @@ class Drop(Aggregate):
     named: dict[str, str] | None = None
     """The files that a folder's manifest names, with their SHA-256. None until that manifest was parsed."""
     version: int | None = None
+    policy_version: int = 0
+    """The number of the policy under which it was last looked at."""
     seen_at: AwareDatetime
     attempts: int = 0
     """How often its registration was begun."""
@@ -101,7 +106,12 @@ class Drop(Aggregate):
         """Its container's partition key."""
         return self.model
 
-    def begin(self, now: datetime, *, listing: str = "", manifest_etag: str | None = None) -> None:
+    @property
+    def turns_on_policy(self) -> bool:
+        """Whether it waits, or was refused, for what another policy might not ask."""
+        return self.state is DropState.WAITING or (self.state is DropState.REFUSED and self.code in _TURN_ON_POLICY)
+
+    def begin(self, now: datetime, *, policy_version: int, listing: str = "", manifest_etag: str | None = None) -> None:
         """Begin an attempt; for a folder with this listing, and with the ETag of the manifest in it."""
         if self.state.is_end:
             self.record("drop_opened_again", now, blob=self.blob, was=self.state, version=self.version)
@@ -109,7 +119,7 @@ class Drop(Aggregate):
             self.failures, self.last_error = 0, ""
         if manifest_etag is not None and manifest_etag != self.etag:
             self.etag, self.named = manifest_etag, None
-        self.state, self.listing = DropState.RECEIVED, listing
+        self.state, self.listing, self.policy_version = DropState.RECEIVED, listing, policy_version
         self.attempts += 1
         self.attempted_at = now
 

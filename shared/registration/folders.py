@@ -53,7 +53,7 @@ def is_directory(info: BlobInfo) -> bool:
 
 
 def needs_look(drop: Drop, listing: Listing) -> bool:
-    """Whether a drop whose last look ended may come to another end now.
+    """Whether a drop whose last look ended may come to another end now, for what lies there.
 
     What was registered stays so when its files are cleared away, and a manifest that was refused can only be cured by
     another one.

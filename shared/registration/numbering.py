@@ -73,6 +73,11 @@ class Numbering:
         model = self._models.find(name, MODEL_ID)
         return model.policy if model else Policy()
 
+    def policy_version(self, name: str) -> int:
+        """The number of the policy that is in force; 0 where none was set."""
+        model = self._models.find(name, MODEL_ID)
+        return model.policy_version if model else 0
+
     def known(self, name: ModelName, digest: str) -> int | None:
         """The number of the version that has this content already, its document and all its parts there.
 

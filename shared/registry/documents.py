@@ -137,7 +137,8 @@ class ModelVersion(Aggregate):
     drop: str
     """The blob that it came from, in the `incoming` container; a folder with a slash at the end."""
     digest: str
-    """SHA-256 of that blob; of a folder, a digest over those of its files, by their names."""
+    """SHA-256 of that blob, or a digest over it and the blob's metadata where these describe the model; of a folder,
+    a digest over those of its files, by their names."""
     artifact_digest: str
     """SHA-256 of the ONNX file."""
     artifact_size_bytes: int

@@ -11,7 +11,8 @@ from shared.core.errors import InvalidInputError
 from shared.registry.manifest import Manifest
 from shared.validation.refusal import excerpt
 
-_PREFIXES = ("slipway.", "slipway_")
+BLOB_PREFIX = "slipway_"
+_PREFIXES = ("slipway.", BLOB_PREFIX)
 _TEXT = (
     "task",
     "label",

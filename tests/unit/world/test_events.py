@@ -12,8 +12,7 @@ from shared.registration.service import RegistrationService
 from shared.registry.documents import Model, ModelVersion
 from shared.store.ports import BlobContainer
 from tests.unit.world.fakes import Fuse
-from tests.unit.world.test_folders import FILES, WHOLE, manifest
-from tests.unit.world.test_registration import registry_of
+from tests.unit.world.test_registration import FILES, WHOLE, manifest, registry_of
 from tests.unit.world.world import GRACE, World
 
 LOST = 0.3

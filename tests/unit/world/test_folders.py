@@ -1,7 +1,6 @@
 """Folder drops: they wait until they are whole, say for what, and are then registered once."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,26 +21,11 @@ from shared.routing.plan import Signing, artifact_blob_name
 from shared.store.ports import Blob, BlobContainer
 from shared.validation.sandbox import Intake, StoredPart
 from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
-from tests.unit.world.test_registration import registry_of
+from tests.unit.world.test_registration import FILES, KEY, WHOLE, manifest, registry_of, sha256
 from tests.unit.world.world import GRACE, MODEL, World, _intake, _parse_manifest
 
 INCOMING = BlobContainer.INCOMING
 FOLDER = f"{MODEL}/first/"
-KEY = "-----BEGIN PUBLIC KEY-----\n" + "A" * 64 + "\n-----END PUBLIC KEY-----\n"
-FILES = {"model.onnx": b"graph", "weights.bin": b"weights", "data/more.bin": b"more"}
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def manifest(files: Mapping[str, bytes], **more: str) -> bytes:
-    """A manifest that names these files."""
-    lines = ["task: classification", *(f"{key}: {value}" for key, value in more.items()), "files:"]
-    return "\n".join([*lines, *(f"  {name}: {sha256(data)}" for name, data in files.items()), ""]).encode()
-
-
-WHOLE = {**FILES, "slipway.yaml": manifest(FILES)}
 
 
 def put(world: World, files: Mapping[str, bytes], folder: str = FOLDER) -> None:

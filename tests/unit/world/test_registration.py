@@ -2,8 +2,12 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,22 +16,42 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import Queue, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
 from shared.registration.documents import Drop, DropState
+from shared.registration.places import drop_of
 from shared.registration.service import RegistrationService
 from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.registry.manifest import Manifest, Task
+from shared.registry.policy import Policy, SigningPolicy
 from shared.store.documents import MAX_DOCUMENT_BYTES
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.store.repository import Repository
 from shared.validation.failures import SandboxUnavailableError
+from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, SandboxLimits, Validation
 from shared.validation.service import ValidationService
+from tests.support.waiting import eventually
 from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
 from tests.unit.world.world import GRACE, MODEL, World, _intake, _parse_manifest
 
+KEY = "-----BEGIN PUBLIC KEY-----\n" + "A" * 64 + "\n-----END PUBLIC KEY-----\n"
+FILES = {"model.onnx": b"graph", "weights.bin": b"weights", "data/more.bin": b"more"}
 FIRST = ValidateVersion(model=MODEL, version=1)
 KILLED = "validation was killed from outside while loading the model"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def manifest(files: Mapping[str, bytes], **more: str) -> bytes:
+    """A manifest that names these files."""
+    lines = ["task: classification", *(f"{key}: {value}" for key, value in more.items()), "files:"]
+    return "\n".join([*lines, *(f"  {name}: {sha256(data)}" for name, data in files.items()), ""]).encode()
+
+
+WHOLE = {**FILES, "slipway.yaml": manifest(FILES)}
+"""A folder that is complete."""
 
 
 def registry_of(
@@ -335,3 +359,86 @@ def test_of_two_sweeps_that_meet_one_asks() -> None:
     world.documents.other_writers = [sweep_beside]
     own = list(world.registry.missed_validations(GRACE))
     assert (own, other) == ([], [FIRST])
+
+
+def test_a_drop_that_was_refused_for_what_policy_asked_is_looked_at_again_under_another_policy() -> None:
+    world = World()
+    world.put_policy(Policy(signing=SigningPolicy(required=True, trusted_keys=(KEY,))))
+
+    def intake(dropped: Path, *, signing: SigningPolicy, **more: Any) -> Intake:
+        if signing.required:
+            raise DropRefusedError(RefusalCode.UNSIGNED, "it is not signed")
+        return _intake(dropped, **more)
+
+    registration = registry_of(world, intake=intake)
+    blob = world.drop("one")
+    for _ in range(3):
+        registration.register(blob)
+        world.clock.pass_s(1_000)
+        assert list(registration.missed_drops(GRACE)) == []
+    assert (the_drop(world).state, the_drop(world).code, the_drop(world).attempts) == (
+        DropState.REFUSED,
+        "unsigned",
+        1,
+    )
+    world.put_policy(Policy())
+    assert [message.blob for message in registration.missed_drops(GRACE)] == [blob]
+    registration.register(blob)
+    assert (the_drop(world).state, the_drop(world).version) == (DropState.REGISTERED, 1)
+    kinds = [event.kind for event in world.audit.events(the_drop(world).stream)]
+    assert kinds == ["drop_refused", "drop_opened_again", "drop_registered"]
+
+
+def test_another_policy_does_not_open_a_drop_that_was_refused_for_itself() -> None:
+    world = World()
+    blob = world.drop("bad")
+    world.registration.register(blob)
+    world.put_policy(Policy(signing=SigningPolicy(trusted_keys=(KEY,))))
+    world.clock.pass_s(1_000)
+    assert list(world.registration.missed_drops(GRACE)) == []
+    world.registration.register(blob)
+    assert the_drop(world).attempts == 1
+
+
+def test_what_a_blobs_metadata_say_of_a_bare_model_is_part_of_its_content() -> None:
+    world = World()
+    said: tuple[dict[str, str], ...] = (
+        {},
+        {"uploader": "x"},
+        {"slipway_task": "regression"},
+        {"slipway_task": "regression", "uploader": "y"},
+    )
+    numbers = []
+    for number, metadata in enumerate(said):
+        world.blobs.put(BlobContainer.INCOMING, f"{MODEL}/{number}.onnx", b"one", metadata)
+        drop = world.registration.register(f"{MODEL}/{number}.onnx")
+        assert drop is not None
+        numbers.append(drop.version)
+    assert numbers == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("blob", ["digits/one.onnx", "digits/one/slipway.yaml"])
+def test_threads_of_one_process_take_turns_at_a_drop(blob: str) -> None:
+    world = World()
+    for name, data in {"digits/one.onnx": b"one", **{f"digits/one/{n}": d for n, d in WHOLE.items()}}.items():
+        world.blobs.put(BlobContainer.INCOMING, name, data, {})
+    entered, release = threading.Event(), threading.Event()
+    calls: list[object] = []
+
+    def intake(dropped: Any, **more: Any) -> Intake:
+        calls.append(dropped)
+        entered.set()
+        assert release.wait(60)
+        return _intake(dropped, **more)
+
+    registration = registry_of(world, intake=intake)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(registration.register, blob)
+        assert entered.wait(60)
+        others = [pool.submit(registration.register, blob) for _ in range(2)]
+        eventually(lambda: registration._turns.wanted(drop_of(blob)) == 3, what="all three at the drop")
+        release.set()
+        drops = [done.result(60) for done in (first, *others)]
+    assert len(calls) == 1
+    assert {drop and (drop.state, drop.version) for drop in drops} == {(DropState.REGISTERED, 1)}
+    assert registration._turns.wanted(drop_of(blob)) == 0
