@@ -134,13 +134,16 @@ def load(path: Path) -> LoadedModel:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise _translated(error, "the runtime does not load the model") from error
-    return LoadedModel(
+    model = LoadedModel(
         session,
         Signature(
             inputs=tuple(_spec(node, "input") for node in session.get_inputs()),
             outputs=tuple(_spec(node, "output") for node in session.get_outputs()),
         ),
     )
+    # Every step wants rows: a model without any cannot be served, whatever else it is.
+    _ = model.rows_at_once
+    return model
 
 
 def _text(array: Array) -> Array:

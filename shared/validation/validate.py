@@ -16,7 +16,9 @@ import onnxruntime as ort
 
 from shared.core.verdict import Verdict, joined
 from shared.validation.chain import Chain
+from shared.validation.checks.verdicts import failed
 from shared.validation.details import Details
+from shared.validation.model import ModelError
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, excerpt
 from shared.validation.report import ValidationReport
 from shared.validation.steps import data, machine, model, quality
@@ -41,7 +43,12 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
     started = time.monotonic()
     chain = Chain(work=work, workdir=workdir, file_bytes=file_bytes, begin=begin)
     for step in _STEPS:
-        if not step(chain):
+        try:
+            if not step(chain):
+                break
+        except ModelError as error:
+            # What a step did not foresee is the model's doing all the same.
+            chain.add(failed("run", str(error)))
             break
     return ValidationReport(
         outcome=joined(chain.verdicts),
