@@ -83,7 +83,9 @@ class AliasService:
             alias.move(command.version, now, by=command.by, reason=command.reason, command_id=command.command_id)
             return True
 
-        return self._change(command.model, command.alias, move)
+        alias = self._change(command.model, command.alias, move)
+        self._check_still_fit(command, alias)
+        return alias
 
     def follow(self, call: MoveAlias) -> Alias:
         """Move an alias as a rollout's step calls for; a call that is not the endpoint's latest changes nothing."""
@@ -162,6 +164,26 @@ class AliasService:
             raise ConflictError(
                 f"version {number} of {command.model} is {state}: {command.alias} names a validated version"
             )
+
+    def _check_still_fit(self, command: SetAlias, alias: Alias) -> None:
+        """Take the move back where its version was archived meanwhile: whoever archives looks at the aliases after."""
+        if alias.version is None or alias.version != command.version:
+            return
+        try:
+            self._check_fit(command, VersionNumber(alias.version))
+        except ConflictError as conflict:
+            now, reason = self._clock.now(), f"taken back: {conflict}"
+
+            def take_back(current: Alias) -> bool:
+                if current.latest is None or current.latest.command_id != command.command_id:
+                    return False
+                before = current.recent[1].version if len(current.recent) > 1 else None
+                taken_back = f"{command.command_id}:taken back"
+                current.move(before, now, by=command.by, reason=reason, command_id=taken_back)
+                return True
+
+            self._change(command.model, command.alias, take_back)
+            raise
 
     def _was_carried_out(self, alias: Alias, command_id: str) -> bool:
         if any(move.command_id == command_id for move in known_moves(alias)):

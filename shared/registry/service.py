@@ -195,6 +195,19 @@ class RegistryService:
 
         return self._versions.change(name, version_id(number), archive)
 
+    def take_back_archiving(self, name: str, number: VersionNumber, *, before: VersionState, reason: str) -> None:
+        """Have a version be again what it was before it was archived, for it came into use just then."""
+        now = self._clock.now()
+
+        def take_back(version: ModelVersion) -> bool:
+            if version.state is not VersionState.ARCHIVED:
+                return False
+            version.state, version.archived_at = before, None
+            version.record("version_revived", now, version=number, reason=reason)
+            return True
+
+        self._versions.change(name, version_id(number), take_back)
+
     def missed_validations(self, grace: timedelta) -> Iterator[ValidateVersion]:
         """A message for each version without a verdict whose validation has not begun or been asked for in `grace`."""
         now = self._clock.now()

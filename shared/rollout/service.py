@@ -151,23 +151,44 @@ class RolloutService:
 
         Raises NotFoundError; ConflictError where it serves, rolls out, waits to, or has an alias. The endpoint first
         lets no rollout of it begin, then the version is archived: a start that overlaps is either seen here, or sees
-        this. What a crash leaves in between only refuses starts, until the command is given again.
+        this. So with aliases, which are looked at before and after, as AliasService looks at the version. What a crash
+        leaves in between only refuses starts, until the command is given again.
         """
         version = self._registry.version(name, number)
         if version.state is VersionState.ARCHIVED:
             return version
-        aliases = self._aliases.named(name).get(number, [])
+        self._check_no_alias(name, number)
+        if version.state is VersionState.REJECTED:
+            return self._archive(version, by=by, reason=reason)
+        self._endpoints.find_or_create(Endpoint(endpoint=name))
+        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.withdraw(endpoint, number))
+        try:
+            archived = self._archive(version, by=by, reason=reason)
+        except ConflictError:
+            self._forget_withdrawn(name, number)
+            raise
+        self._forget_withdrawn(name, number)
+        return archived
+
+    def _archive(self, version: ModelVersion, *, by: str, reason: str) -> ModelVersion:
+        name, number = ModelName(version.model), VersionNumber(version.version)
+        archived = self._registry.mark_archived(name, number, by=by, reason=reason)
+        try:
+            self._check_no_alias(name, number)
+        except ConflictError as conflict:
+            self._registry.take_back_archiving(name, number, before=version.state, reason=str(conflict))
+            raise
+        return archived
+
+    def _forget_withdrawn(self, name: ModelName, number: VersionNumber) -> None:
+        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.forget_withdrawn(endpoint, number))
+
+    def _check_no_alias(self, name: ModelName, number: VersionNumber) -> None:
+        aliases = self._aliases.named(name).get(number)
         if aliases:
             raise ConflictError(
                 f"version {number} of {name} has the alias {' and '.join(aliases)}: move that first to archive it"
             )
-        if version.state is VersionState.REJECTED:
-            return self._registry.mark_archived(name, number, by=by, reason=reason)
-        self._endpoints.find_or_create(Endpoint(endpoint=name))
-        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.withdraw(endpoint, number))
-        archived = self._registry.mark_archived(name, number, by=by, reason=reason)
-        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: steps.forget_withdrawn(endpoint, number))
-        return archived
 
     def _call_aliases_again(self, endpoint: Endpoint, now: datetime, grace: timedelta) -> int:
         due = [call.move for call in endpoint.alias_calls if now - call.sent_at > grace]

@@ -1,5 +1,8 @@
 """What holds a rollout back: approvals, a signature that breaks callers, and archiving. And what overcomes it."""
 
+import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand
-from shared.registry.commands import Approve
+from shared.registry.aliases import AliasName
+from shared.registry.commands import Approve, SetAlias
 from shared.registry.documents import VersionState
 from shared.registry.policy import Policy, RolloutPolicy, Stage
 from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
@@ -32,7 +36,7 @@ def serving(content: str = "one takes:x", **rollout: Any) -> World:
     """A world whose first version serves."""
     world = World()
     world.put_policy(policy())
-    drop(world, "one", content)
+    drop(world, "one", content, seconds=20)
     world.put_policy(policy(**rollout))
     assert world.stable == 1
     return world
@@ -321,7 +325,7 @@ def test_at_every_moment_of_an_archiving_a_start_makes_exactly_one_of_both_hold(
     for at in range(1, calls + 1):
         world = serving(automatic=False)
         drop(world, "two", "two takes:x")
-        world.documents.fuse = _Interruption(world, at)
+        world.documents.fuse = _Interruption(at, partial(start, world, 2, "other host"))
         try:
             archive(world, 2)
             archived = True
@@ -336,20 +340,60 @@ def test_at_every_moment_of_an_archiving_a_start_makes_exactly_one_of_both_hold(
 
 
 class _Interruption(Fuse):
-    """Starts a rollout of version 2, as another host would, just before a numbered port call."""
+    """Does something, as another host would, just before a numbered port call."""
 
-    def __init__(self, world: World, at: int) -> None:
+    def __init__(self, at: int, do: Callable[[], object]) -> None:
         super().__init__()
-        self._world, self._place = world, at
+        self._place, self._do = at, do
 
     def before_call(self) -> None:
         self.calls += 1
         if self.calls == self._place:
             self._place = 0
-            try:
-                start(self._world, 2, "other host")
-            except ConflictError:
-                return
+            with contextlib.suppress(ConflictError):
+                self._do()
+
+
+def set_blue(world: World, version: int | None, command_id: str = "blue") -> None:
+    world.aliases.set(
+        SetAlias(
+            model=MODEL,
+            alias=AliasName("blue"),
+            version=None if version is None else VersionNumber(version),
+            by="ann",
+            reason="",
+            command_id=command_id,
+        )
+    )
+
+
+@pytest.mark.parametrize("archiving_is_interrupted", [True, False])
+def test_at_no_moment_do_an_archiving_and_a_move_of_an_alias_leave_an_alias_on_an_archived_version(
+    archiving_is_interrupted: bool,  # noqa: FBT001 - a case
+) -> None:
+    ended, at = set(), 0
+    while True:
+        at += 1
+        world = serving(automatic=False)
+        drop(world, "two", "two takes:x")
+        set_blue(world, 1, "before")
+        deeds: list[Callable[[], object]] = [partial(archive, world, 2), partial(set_blue, world, 2)]
+        if not archiving_is_interrupted:
+            deeds.reverse()
+        world.documents.fuse = interruption = _Interruption(at, deeds[1])
+        with contextlib.suppress(ConflictError):
+            deeds[0]()
+        if interruption.calls < at:
+            break
+        archived = world.registry.version(MODEL, VersionNumber(2)).state is VersionState.ARCHIVED
+        named = world.aliases.version(MODEL, AliasName("blue"))
+        assert named in {1, 2}
+        assert not (archived and named == 2), at
+        assert world.endpoint().withdrawn == []
+        assert world.audit.verify().verified
+        ended.add((archived, named))
+    assert at > 10
+    assert {(True, 1), (False, 2)} <= ended
 
 
 def test_a_kill_at_every_port_call_of_an_archiving_leaves_it_to_be_done_by_the_same_command() -> None:
@@ -385,7 +429,7 @@ def test_a_kill_at_every_port_call_of_a_refused_start_leaves_it_refused_once() -
         world.step()
         died = fuse.calls >= at
         world.documents.fuse = Fuse()
-        world.run(seconds=200)
+        world.run(seconds=130)
         assert held(world, 2).startswith("version 2 breaks")
         assert kinds(world, f"version:{MODEL}:2").count("rollout_refused") == 1
         assert not world.registry.version(MODEL, VersionNumber(2)).rollout_pending
