@@ -43,18 +43,16 @@ _ARROW_TYPES: Mapping[str, pa.DataType] = {
 
 def read_parquet(path: Path, *, what: str, max_bytes: int) -> dict[str, Column]:
     """The columns of a Parquet file; at most `max_bytes` decoded. Raises DropRefusedError."""
-    _confine_arrow()
     with _translated(what, "Parquet"):
-        file = pq.ParquetFile(path, **_PARQUET)
-        _check_names(file.schema_arrow.names, what)
-        for field in file.schema_arrow:
-            _check_type(field, what)
-        _check_parquet_size(file, what, max_bytes)
-        # Text comes as a dictionary: a value that is repeated a million times is held once.
-        texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
-        file = pq.ParquetFile(path, read_dictionary=texts, **_PARQUET)
-        table = file.read(use_threads=False, use_pandas_metadata=False)
+        table = _open_parquet(path, what, max_bytes).read(use_threads=False, use_pandas_metadata=False)
         return {name: _column(table.column(name)) for name in table.column_names}
+
+
+def count_parquet(path: Path, *, what: str, max_bytes: int) -> int:
+    """The rows of a Parquet file, of which all is decoded and nothing kept. Raises as read_parquet does."""
+    with _translated(what, "Parquet"):
+        batches = _open_parquet(path, what, max_bytes).iter_batches(use_threads=False, use_pandas_metadata=False)
+        return sum(batch.num_rows for batch in batches)
 
 
 def read_csv(path: Path, *, datatypes: Mapping[str, str], what: str, max_bytes: int) -> dict[str, Column]:
@@ -63,26 +61,24 @@ def read_csv(path: Path, *, datatypes: Mapping[str, str], what: str, max_bytes: 
     A column is read as the datatype that `datatypes` wants of it: text stays as it is written, `01` too. The others are
     whole numbers, numbers or text, whichever first takes all their values. Raises DropRefusedError.
     """
-    _confine_arrow()
-    size_bytes = path.stat().st_size
-    if size_bytes > max_bytes:
-        raise DropRefusedError(RefusalCode.TOO_LARGE, f"{what} has {size_bytes} bytes: at most {max_bytes} are read")
+    _check_csv_size(path, what, max_bytes)
     with _translated(what, "CSV"):
-        table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                column_types={name: _ARROW_TYPES[datatype] for name, datatype in datatypes.items()},
-                default_column_type=pa.string(),
-            ),
-        )
+        types = {name: _ARROW_TYPES[datatype] for name, datatype in datatypes.items()}
+        table = csv.read_csv(path, **_csv_options(types))
         _check_names(table.column_names, what)
         columns = {}
         for name in table.column_names:
             values = table.column(name)
             columns[name] = _column(values if name in datatypes else _narrowed(values))
         return columns
+
+
+def count_csv(path: Path, *, what: str, max_bytes: int) -> int:
+    """The rows of a CSV file, of which all is parsed as text and nothing kept. Raises as read_csv does."""
+    _check_csv_size(path, what, max_bytes)
+    with _translated(what, "CSV"), csv.open_csv(path, **_csv_options({})) as batches:
+        _check_names(batches.schema.names, what)
+        return sum(batch.num_rows for batch in batches)
 
 
 _PARQUET: Mapping[str, Any] = {
@@ -96,6 +92,31 @@ _PARQUET: Mapping[str, Any] = {
 }
 
 
+def _open_parquet(path: Path, what: str, max_bytes: int) -> pq.ParquetFile:
+    file = pq.ParquetFile(path, **_PARQUET)
+    _check_names(file.schema_arrow.names, what)
+    for field in file.schema_arrow:
+        _check_type(field, what)
+    _check_parquet_size(file, what, max_bytes)
+    # Text comes as a dictionary: a value that is repeated a million times is held once.
+    texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+    return pq.ParquetFile(path, read_dictionary=texts, **_PARQUET)
+
+
+def _check_csv_size(path: Path, what: str, max_bytes: int) -> None:
+    size_bytes = path.stat().st_size
+    if size_bytes > max_bytes:
+        raise DropRefusedError(RefusalCode.TOO_LARGE, f"{what} has {size_bytes} bytes: at most {max_bytes} are read")
+
+
+def _csv_options(types: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    return {
+        "read_options": csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        "parse_options": csv.ParseOptions(newlines_in_values=True),
+        "convert_options": csv.ConvertOptions(column_types=dict(types), default_column_type=pa.string()),
+    }
+
+
 def _confine_arrow() -> None:
     """One thread, and the system's allocator: the others set aside address space that the sandbox does not have."""
     pa.set_cpu_count(1)
@@ -105,12 +126,14 @@ def _confine_arrow() -> None:
 
 @contextmanager
 def _translated(what: str, form: str) -> Iterator[None]:
+    """Whatever the library raises over a file is about the file; only the system's own errors are not."""
+    _confine_arrow()
     try:
         yield
-    except MemoryError:
+    except (MemoryError, DropRefusedError):
         raise
-    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
-        if isinstance(error, DropRefusedError):
+    except Exception as error:  # it raises many kinds, some of them by accident
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise _bad(f"{what} does not read as {form}: {excerpt(error, 200)}") from error
 
@@ -124,7 +147,10 @@ def _check_names(names: list[str], what: str) -> None:
     if twice is not None:
         raise _bad(f"{what} has the column {excerpt(twice, 60)!r} twice: keep one")
     if "" in names:
-        raise _bad(f"{what} has a column without a name, the {names.index('') + 1}. of {len(names)}: name it")
+        raise _bad(
+            f"{what} has a column without a name, the {names.index('') + 1}. of {len(names)}: name it, or leave it out "
+            "(an index that pandas writes goes with index=False)"
+        )
 
 
 def _check_type(field: pa.Field, what: str) -> None:

@@ -51,7 +51,9 @@ def wanted_datatypes(signature: Signature, manifest: Manifest) -> dict[str, str]
     alone = len(signature.inputs) == 1
     for spec in signature.inputs:
         names = manifest.inputs.get(spec.name) or (manifest.feature_names if alone else ()) or (spec.name,)
-        wanted |= dict.fromkeys((*names, *_indexed(spec)), spec.datatype)
+        wanted |= dict.fromkeys(names, spec.datatype)
+        if len(wanted) < MAX_COLUMNS:
+            wanted |= dict.fromkeys(_indexed(spec), spec.datatype)
     answers = [spec for spec in signature.outputs if manifest.prediction in (None, spec.name)]
     if manifest.task is Task.CLASSIFICATION and any(spec.datatype == _TEXT for spec in answers):
         wanted[manifest.label] = _TEXT

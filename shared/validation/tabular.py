@@ -37,14 +37,26 @@ def read_table(
     it declares. Without a signature the file is only read: the table's inputs and columns are empty. Raises
     DropRefusedError with a sentence about what does not read, lacks, is too many or does not fit.
     """
-    wanted = wanted_datatypes(signature, manifest) if signature else {}
-    columns = _read(path, PurePosixPath(name).suffix, wanted, what, max_bytes)
-    rows = min((len(column.values) for column in columns.values()), default=0)
+    ending = PurePosixPath(name).suffix
     if signature is None:
-        return Table(rows=rows, inputs={}, label=None, columns={})
+        return Table(rows=_count(path, ending, what, max_bytes), inputs={}, label=None, columns={})
+    columns = _read(path, ending, wanted_datatypes(signature, manifest), what, max_bytes)
+    rows = min((len(column.values) for column in columns.values()), default=0)
     declared = (*manifest.slices, *manifest.protected) if name == manifest.validation else ()
     found = mapped(columns, signature=signature, manifest=manifest, what=what, declared=declared)
     return Table(rows=rows, inputs=found.inputs, label=found.label, columns=found.columns)
+
+
+def _count(path: Path, ending: str, what: str, max_bytes: int) -> int:
+    """The rows of a data file, of which every value is read."""
+    if ending == ".npz":
+        return min(map(len, read_arrays(path, what=what, max_bytes=max_bytes).values()), default=0)
+    from shared.validation.arrowfile import count_csv, count_parquet  # noqa: PLC0415 - loads pyarrow
+
+    count = {".parquet": count_parquet, ".csv": count_csv}.get(ending)
+    if count is None:
+        raise _unknown(what)
+    return count(path, what=what, max_bytes=max_bytes)
 
 
 def _read(path: Path, ending: str, wanted: dict[str, str], what: str, max_bytes: int) -> dict[str, Column]:
@@ -57,4 +69,8 @@ def _read(path: Path, ending: str, wanted: dict[str, str], what: str, max_bytes:
         return read_parquet(path, what=what, max_bytes=max_bytes)
     if ending == ".csv":
         return read_csv(path, datatypes=wanted, what=what, max_bytes=max_bytes)
-    raise DropRefusedError(RefusalCode.BAD_DATA, f"{what} is neither NPZ nor Parquet nor CSV: use one of these")
+    raise _unknown(what)
+
+
+def _unknown(what: str) -> DropRefusedError:
+    return DropRefusedError(RefusalCode.BAD_DATA, f"{what} is neither NPZ nor Parquet nor CSV: use one of these")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from pyarrow import csv
 
 from shared.registry.policy import SigningPolicy, ValidationPolicy
 from shared.validation.process import SandboxLimits
@@ -18,15 +19,15 @@ from tests.unit.validation.forms import listed, outside_files
 TRUSTED = SigningPolicy(required=True, trusted_keys=(public_key(private_key()).pem,))
 
 
-def signed_drop() -> dict[str, bytes]:
-    """A signed model with its weights outside, and its data as Parquet."""
+def signed_drop(name: str = "rows.parquet") -> dict[str, bytes]:
+    """A signed model with its weights outside, and its data as a table."""
     rows = scorer_rows(50)
     table = pa.table({**{name: rows["x"][:, i] for i, name in enumerate("abc")}, "label": rows["label"]})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    files = {name: content for name, content in outside_files().items() if name != "data/rows.npz"}
-    files = listed({**files, "rows.parquet": buffer.getvalue()}, validation="rows.parquet", feature_names=list("abc"))
-    return files | {"model.sig": signed({name: digest(content) for name, content in files.items()})}
+    (pq.write_table if name.endswith(".parquet") else csv.write_csv)(table, buffer)
+    files = {other: content for other, content in outside_files().items() if other != "data/rows.npz"}
+    files = listed({**files, name: buffer.getvalue()}, validation=name, feature_names=list("abc"))
+    return files | {"model.sig": signed({other: digest(content) for other, content in files.items()})}
 
 
 def taken(place: Path, files: dict[str, bytes], *, zipped: bool) -> Intake:
@@ -48,12 +49,12 @@ def assert_taken(intake: Intake, files: dict[str, bytes]) -> None:
     assert {name: part.digest for name, part in intake.external.items()} == {
         "weights.bin": digest(files["weights.bin"])
     }
-    assert intake.validation.digest == digest(files["rows.parquet"])
+    assert intake.validation.digest == digest(files[intake.manifest.validation or ""])
     assert intake.signing.digest == digest(files["model.sig"])
 
 
 def test_a_signed_bundle_of_several_files_is_taken_in(tmp_path: Path) -> None:
-    files = signed_drop()
+    files = signed_drop("rows.csv")
     assert_taken(taken(tmp_path, files, zipped=True), files)
 
 
