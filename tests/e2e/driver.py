@@ -12,11 +12,13 @@ import httpx
 from azure.storage.blob import BlobServiceClient
 
 from local.system import System
-from shared.registry.policy import Gates, Policy, RolloutPolicy, Stage
+from shared.registry.policy import Gates, Policy, RolloutPolicy, Stage, ValidationPolicy
 from tests.support.models import iris
 
 MODEL = "iris"
 POLICY = Policy(
+    # Half of iris is too few rows to show that a version is no worse than the champion.
+    validation=ValidationPolicy(noninferiority_margin=None, latency_ratio=None),
     rollout=RolloutPolicy(
         stages=(Stage(weight_bp=2_000, duration_s=1), Stage(weight_bp=5_000, duration_s=1)),
         tick_s=1,
