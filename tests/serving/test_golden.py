@@ -1,6 +1,7 @@
 """Golden rows: what may differ, and how a difference is shown."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,12 @@ from aks_serving.errors import LoadCode, LoadError
 from aks_serving.golden import replay
 from aks_serving.model import Model
 
+from shared.registry.manifest import Manifest, Task
+from shared.validation.golden import golden_rows
+from shared.validation.model import load
+from shared.validation.tolerance import tolerances_of
 from tests.serving import models
+from tests.support.models import classifier
 
 _EXACT = {"y": {"rtol": 0.0, "atol": 0.0}}
 
@@ -154,3 +160,14 @@ def test_what_a_runtime_computes_otherwise_is_refused() -> None:
     case = ({"x": tensor | {"data": [neighbour]}}, {"y": tensor | {"data": [2.0]}})
     assert "off by 2.38419e-07" in _refusal(_identity("FP32"), models.golden2([case], _EXACT))
     assert replay(_identity("FP32"), models.golden2([case], {"y": {"rtol": 1e-6, "atol": 0.0}}))
+
+
+@pytest.mark.parametrize("made", [*models.ONNX_TYPE, "classifier"])
+def test_what_validation_writes_is_read_and_replayed(tmp_path: Path, made: str) -> None:
+    data = classifier() if made == "classifier" else models.identity(made, ["n", 2])
+    (tmp_path / "model.onnx").write_bytes(data)
+    judged = load(tmp_path / "model.onnx")
+    tolerances = tolerances_of(judged.signature, Manifest(task=Task.CLASSIFICATION))
+    order = np.arange(0, dtype=np.int64)
+    file, cases = golden_rows(judged, None, order=order, tolerances=tolerances, runtime="onnxruntime 1")
+    assert len(replay(Model(version=1, digest="0" * 64, data=data), file)) == cases > 0
