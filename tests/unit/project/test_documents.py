@@ -14,7 +14,7 @@ from tests.unit.project.repository import ROOT, text_of, tracked_files
 DOCUMENTS = [path for path in tracked_files() if path.endswith(".md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
-COMMAND = re.compile(r"(?:^|[\s`(])(?:\./)?slipway ([a-z]+(?: [a-z]+)?)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|[\s`(])(?:\./)?slipway ([a-z][a-z-]*(?: [a-z]+)?)", re.MULTILINE)
 
 
 def python_examples(text: str) -> list[str]:

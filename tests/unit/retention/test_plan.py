@@ -1,7 +1,9 @@
 """What retention chooses: a pure function, held against worlds of any shape."""
 
+import json
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import RetentionPolicy
 from shared.retention.plan import MAX_VERSIONS, Choice, DropBlobs, chosen, plan_of
+from shared.retention.service import GRACE as SERVICE_GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobInfo
@@ -209,3 +212,9 @@ def test_the_id_of_a_plan_is_that_of_what_it_does() -> None:
         for name, info in stored("digest 1").items()
     }
     assert plan(*versions, infos=touched, uses={}) != base
+
+
+def test_the_grace_outlasts_every_function_by_far() -> None:
+    host = json.loads((Path(__file__).parents[3] / "host.json").read_text())
+    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
+    assert timedelta(hours=hours, minutes=minutes, seconds=seconds) * 3 <= SERVICE_GRACE
