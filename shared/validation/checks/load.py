@@ -11,13 +11,14 @@ _SHOWN = 5
 _EVIDENCE = "/details/load"
 
 
-def predicted_server_bytes(*, grown_bytes: int, model_file_bytes: int) -> int:
+def predicted_server_bytes(*, grown_bytes: int, model_file_bytes: int, external_bytes: int) -> int:
     """What a version adds to a model server: what it added to this process, and the file's bytes.
 
-    The server makes its session from bytes that it has hashed, and the runtime keeps them as long as the session;
-    this process makes it from a file. benchmarks/memory_prediction.py measures both.
+    The server makes its session from bytes that it has hashed, and the runtime keeps them as long as the session; this
+    process makes it from a file. External data is mapped, and in memory as far as it was used: sooner or later, all.
+    benchmarks/memory_prediction.py measures both.
     """
-    return grown_bytes + model_file_bytes
+    return max(grown_bytes, external_bytes) + model_file_bytes
 
 
 def loads(signature: Signature, figures: LoadFigures) -> Verdict:

@@ -13,7 +13,7 @@ from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.model import NUMPY_TYPE, Rows
 
-_MAX_MADE_UP_VALUES = 1_000_000
+_MAX_MADE_UP_VALUES = 32_000_000
 _LONG_TEXT = 10_000
 _EXTREME_REALS = (1e30, -1e30, 0.0)
 _EXTREME_TEXTS = ("", "x" * _LONG_TEXT, "\N{LATIN SMALL LETTER E WITH ACUTE}\N{GRINNING FACE}\u202e ")

@@ -1,6 +1,8 @@
 """What this process holds in memory, and what loading a model adds to it. Linux.
 
-Where the kernel does not tell, the answer is 0: a figure that is missing fails nothing.
+Measured once what was freed has been given back to the system: how much of that an allocator keeps depends on what the
+process did before, and is no model's cost. Where the kernel does not tell, the answer is 0: a figure that is missing
+fails nothing.
 """
 
 import ctypes
@@ -36,8 +38,9 @@ def measured_load(make: Callable[[], LoadedModel]) -> tuple[LoadedModel, LoadCos
     started = time.perf_counter()
     model = make()
     load_s = time.perf_counter() - started
-    grown = max(0, _status("VmRSS") - before)
-    return model, LoadCost(load_s=load_s, resident_bytes=grown, peak_bytes=max(grown, _status("VmHWM") - before))
+    peak = _status("VmHWM") - before
+    grown = max(0, settled_bytes() - before)
+    return model, LoadCost(load_s=load_s, resident_bytes=grown, peak_bytes=max(grown, peak))
 
 
 def growth_by_runs(model: LoadedModel, batch: Rows) -> int:
@@ -45,15 +48,15 @@ def growth_by_runs(model: LoadedModel, batch: Rows) -> int:
 
     The runtime's arena is enlarged over the first runs.
     """
-    before = grown = _status("VmRSS")
+    before = settled_bytes()
+    grown = 0
     for _ in range(_MAX_RUNS):
         model.run(batch)
-        now = _status("VmRSS")
-        steady = now - grown <= _STEADY * max(now - before, 1)
-        grown = max(now, grown)
-        if steady:
+        now = _status("VmRSS") - before
+        if now - grown <= _STEADY * max(now, 1):
             break
-    return grown - before
+        grown = now
+    return max(0, settled_bytes() - before)
 
 
 def settled_bytes() -> int:

@@ -41,14 +41,11 @@ def load_model(chain: Chain) -> bool:
         chain.model, cost = measured_load(lambda: session(chain.work.model, chain))
     except (ModelError, DropRefusedError) as error:
         return chain.add(failed("load", str(error)))
-    file_bytes = chain.work.model.path.stat().st_size
     figures = LoadFigures(
         load_s=round(cost.load_s, 6),
         resident_bytes=cost.resident_bytes,
         peak_bytes=cost.peak_bytes,
-        predicted_server_bytes=load_checks.predicted_server_bytes(
-            grown_bytes=cost.resident_bytes, model_file_bytes=file_bytes
-        ),
+        predicted_server_bytes=_predicted(chain.work.model, cost.resident_bytes),
         **chain.graph,
     )
     chain.sections["load"] = figures
@@ -63,13 +60,10 @@ def weigh(chain: Chain, batch: dict[str, Any]) -> None:
     """What the version will cost a server, once a full batch has run. Raises ModelError where it does not run."""
     figures: LoadFigures = chain.sections["load"]
     grown = figures.resident_bytes + growth_by_runs(chain.loaded, batch)
-    predicted = load_checks.predicted_server_bytes(
-        grown_bytes=grown, model_file_bytes=chain.work.model.path.stat().st_size
-    )
     figures = figures.model_copy(
         update={
             "resident_bytes": grown,
-            "predicted_server_bytes": predicted,
+            "predicted_server_bytes": _predicted(chain.work.model, grown),
             "peak_bytes": max(figures.peak_bytes, grown),
         }
     )
@@ -102,6 +96,13 @@ def compare_signature(chain: Chain) -> bool:
 def session(files: ModelFiles, chain: Chain) -> LoadedModel:
     """A session of a model with its external data. Raises ModelError, DropRefusedError or MemoryError."""
     return load(link_external(files, chain.workdir))
+
+
+def _predicted(files: ModelFiles, grown_bytes: int) -> int:
+    own = files.path.stat().st_size
+    return load_checks.predicted_server_bytes(
+        grown_bytes=grown_bytes, model_file_bytes=own, external_bytes=files.size_bytes - own
+    )
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:

@@ -59,7 +59,11 @@ def compare(chain: Chain) -> bool:
 
 
 def slices(chain: Chain) -> bool:
-    """Parts of the data where the version fares worse: of the columns that the manifest names, or of all features."""
+    """Parts of the data where the version fares worse: of the columns that the manifest names, or of all features.
+
+    Only parts of named columns decide. Somewhere between its features every model is worse than elsewhere: near where
+    classes meet.
+    """
     if chain.predictions is None or chain.data is None:
         return True
     from shared.validation.statistics.slices import find_slices  # noqa: PLC0415
@@ -74,7 +78,7 @@ def slices(chain: Chain) -> bool:
     )
     chain.sections["slices"] = sliced.findings
     chain.sections["slices_tested"] = sliced.tested
-    chain.add(sliced.verdict)
+    chain.add(sliced.verdict if wanted else sliced.verdict.model_copy(update={"advisory": True}))
     return True
 
 
@@ -111,6 +115,9 @@ def _champion_predictions(chain: Chain) -> Predictions | None:
     if outputs is None or chain.champion is None or chain.data is None or chain.data.labels is None:
         return None
     manifest = chain.work.champion_manifest or chain.work.manifest
+    if manifest.task is not chain.work.manifest.task:
+        chain.champion_unusable = f"does {manifest.task}, and this version {chain.work.manifest.task}"
+        return None
     try:
         return read_predictions(chain.data.labels, outputs, chain.champion.signature, manifest)
     except ModelError as error:

@@ -100,7 +100,7 @@ def test_a_model_that_answers_by_chance_gets_none_and_is_not_accepted(tmp_path: 
     policy = ValidationPolicy(accuracy=0.5, precision=0.5, recall=0.5)
     report = checked(tmp_path, model, scorer_rows(), policy=policy)
     assert said(report, "repeats").startswith("fail: the same 128 rows run again and in a second session give other")
-    assert [v.check for v in report.verdicts if v.outcome is not Outcome.PASS] == ["repeats"]
+    assert [v.check for v in report.verdicts if v.outcome is Outcome.FAIL and not v.advisory] == ["repeats"]
     assert not report.has_golden
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_a_model_that_fails_on_made_up_inputs_is_skipped_with_a_sentence(tmp_pat
 
 
 def test_golden_rows_stay_below_their_limit(tmp_path: Path) -> None:
-    width = 100_000
+    width = 40_000
     x = np.random.default_rng(1).normal(size=(20, width)).astype("f4")
     (tmp_path / "a").mkdir()
     report = checked(tmp_path / "a", one_node("Neg", width=width), npz({"x": x, "label": (-x).argmax(axis=1)}))
