@@ -10,11 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from functions._http import answering, body_of, listing
 from functions._services import services
 from shared.core.messages import Queue
-from shared.deadletters.documents import DeadLetter, LetterState
+from shared.deadletters.documents import BLOB_POISON_QUEUE, DeadLetter, LetterState
 from shared.store.ports import BlobContainer
-
-BLOB_POISON_QUEUE = "webjobs-blobtrigger-poison"
-"""Where the Functions runtime puts the events of blobs that failed for the last time."""
 
 bp = func.Blueprint()
 

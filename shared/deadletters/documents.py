@@ -18,6 +18,8 @@ from shared.registration.documents import NO_MODEL
 from shared.store.aggregate import Aggregate, MessageEntry
 from shared.store.ports import Container
 
+BLOB_POISON_QUEUE = "webjobs-blobtrigger-poison"
+"""Where the Functions runtime puts the events of blobs that failed for the last time."""
 UNRECORDED = "it ended without an error being recorded: perhaps its process was killed each time"
 
 _IDS_KEPT = 20

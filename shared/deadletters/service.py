@@ -9,7 +9,6 @@
 While letters of a queue wait, an alert about the queue fires.
 """
 
-from collections import Counter
 from collections.abc import Callable
 
 from shared.alerts.documents import AlertRule
@@ -18,6 +17,7 @@ from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.messages import Queue
 from shared.deadletters.documents import (
+    BLOB_POISON_QUEUE,
     UNRECORDED,
     DeadLetter,
     LetterBody,
@@ -84,7 +84,7 @@ class DeadLetterService:
             return True
 
         kept = self._change(queue, body, keep)
-        self.settle_alerts()
+        self._settle_alert(queue)
         return kept
 
     def keep_blob(self, blob: str, *, message_id: str) -> DeadLetter:
@@ -123,23 +123,29 @@ class DeadLetterService:
         return self._move(identity, LetterEvent.DISCARD, "letter_discarded", by=by, reason=reason)
 
     def settle_alerts(self) -> None:
-        """Fire or resolve the alert of each queue, by the letters that wait now."""
-        waiting = Counter(
-            letter.queue for letter in self._letters.where(partition=NO_MODEL, state=LetterState.KEPT.value)
+        """Have the alert of each queue say what waits, should a crash have kept one from it."""
+        alerted = {alert.subject.removeprefix(_SUBJECT) for alert in list(self._alerts.firing(AlertRule.DEAD_LETTERS))}
+        for queue in sorted({*Queue, BLOB_POISON_QUEUE} | alerted):
+            self._settle_alert(queue)
+
+    def _settle_alert(self, queue: str) -> None:
+        """Fire or resolve the alert of a queue, by the letters of it that wait now.
+
+        One page of them is counted: many letters are not read anew for each that is added.
+        """
+        page = self._letters.page(partition=NO_MODEL, state=LetterState.KEPT.value, queue=queue)
+        count, more = len(page.items), page.continuation is not None
+        if not count:
+            over = "no message of the queue waits any more"
+            self._alerts.resolve(AlertRule.DEAD_LETTERS, _SUBJECT + queue, over, model=NO_MODEL)
+            return
+        named = "1 message" if count == 1 else f"{count}{' or more' if more else ''} messages"
+        sentence = (
+            f"{named} of the queue {queue} failed for the last time: see `slipway dead-letters list`, then replay or "
+            "discard each"
         )
-        for queue, count in waiting.items():
-            sentence = (
-                f"{count} message{'s' if count > 1 else ''} of the queue {queue} failed for the last time: "
-                "see `slipway dead-letters list`, then replay or discard each"
-            )
-            self._alerts.fire(
-                AlertRule.DEAD_LETTERS, _SUBJECT + queue, sentence, model=NO_MODEL, evidence={"waiting": count}
-            )
-        for alert in list(self._alerts.firing(AlertRule.DEAD_LETTERS)):
-            if alert.subject.removeprefix(_SUBJECT) not in waiting:
-                self._alerts.resolve(
-                    AlertRule.DEAD_LETTERS, alert.subject, "no message of the queue waits any more", model=NO_MODEL
-                )
+        evidence = {"waiting": count, "more": more}
+        self._alerts.fire(AlertRule.DEAD_LETTERS, _SUBJECT + queue, sentence, model=NO_MODEL, evidence=evidence)
 
     def _move(self, identity: str, event: LetterEvent, kind: str, **data: str) -> DeadLetter:
         now = self._clock.now()
@@ -155,7 +161,7 @@ class DeadLetterService:
             return True
 
         moved = self._letters.change(NO_MODEL, identity, move)
-        self.settle_alerts()
+        self._settle_alert(moved.queue)
         return moved
 
     def _change(self, queue: str, body: bytes, decide: Callable[[DeadLetter], bool]) -> DeadLetter:

@@ -7,7 +7,7 @@ import pytest
 
 from functions._messages import handle_body
 from functions.dead_letters import blob_of
-from shared.alerts.documents import AlertState
+from shared.alerts.documents import AlertRule, AlertState
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from shared.core.messages import Queue, RegisterDrop, ValidateVersion
 from shared.deadletters.documents import UNRECORDED, DeadLetter, LetterState, body_of_drop
@@ -78,6 +78,27 @@ def test_while_letters_wait_an_alert_of_their_queue_fires() -> None:
     world.dead_letters.discard(other.id, by="test", reason="somebody's typo")
     assert firing(world) == []
     assert world.audit.verify().verified
+
+
+def test_many_letters_of_a_queue_are_one_alert_and_cost_each_other_nothing() -> None:
+    world = World()
+    for number in range(101):
+        world.dead_letters.keep(QUEUE, f"message {number}".encode(), message_id=f"{number}")
+    (alert,) = world.alerts.alerts().items
+    assert alert.sentence.startswith("100 or more messages of the queue validations failed for the last time")
+    calls = world.fuse.calls
+    world.dead_letters.keep(QUEUE, b"one more", message_id="one more")
+    assert world.fuse.calls - calls < 15
+
+
+def test_an_alert_that_a_crash_left_is_settled_by_the_timer() -> None:
+    world = World()
+    world.alerts.fire(AlertRule.DEAD_LETTERS, "queue:old", "left by a crash", model=NO_MODEL)
+    kept = die(world)
+    world.alerts.resolve(AlertRule.DEAD_LETTERS, "queue:validations", "wrongly", model=NO_MODEL)
+    world.dead_letters.settle_alerts()
+    assert firing(world) == ["queue:validations"]
+    assert kept.state is LetterState.KEPT
 
 
 def test_a_message_that_was_never_heard_of_says_that_no_error_was_recorded() -> None:
