@@ -1,14 +1,24 @@
 """What passes for an ONNX model."""
 
 from pathlib import Path
+from typing import Any
 
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto as Type
 from onnx import helper
 
-from shared.validation.graph import foreign_operator, read_model
+from shared.validation.graph import (
+    RUNTIME_IR_VERSIONS,
+    RUNTIME_OPSETS,
+    foreign_operator,
+    read_model,
+    unsupported_version,
+)
+from shared.validation.growth import check_growth
 from shared.validation.refusal import DropRefusedError, RefusalCode
+from tests.hostile import models
 from tests.unit.validation.drops import MANIFEST, Spec, forest, one_node, onnx_model, refusal, scorer
 
 
@@ -144,3 +154,128 @@ def test_a_custom_operator_is_foreign_unless_the_model_defines_it() -> None:
     body = [helper.make_node("Add", ["a", "a"], ["b"])]
     model.functions.append(helper.make_function("acme.ops", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
     assert foreign_operator(model) is None
+
+
+IN: list[Spec] = [("x", Type.FLOAT, ["rows", 3])]
+OUT: list[Spec] = [("y", Type.FLOAT, ["rows", 3])]
+OPERATORS = {
+    "": helper.make_node("Neg", ["x"], ["y"]),
+    "ai.onnx.ml": helper.make_node("Normalizer", ["x"], ["y"], domain="ai.onnx.ml"),
+    "com.microsoft": helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft"),
+}
+
+
+def loads(domain: str, version: int, *, ir_version: int = 9) -> bool:
+    """Whether the runtime itself takes a model of an operator set."""
+    model = onnx_model([OPERATORS[domain]], IN, OUT, domains={domain: version})
+    model.ir_version = ir_version
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(model.SerializeToString(), options)
+    except Exception:  # noqa: BLE001 - the runtime has a class for each of its codes
+        return False
+    return True
+
+
+@pytest.mark.parametrize("domain", RUNTIME_OPSETS)
+def test_the_table_of_operator_sets_is_the_runtimes(domain: str) -> None:
+    known = RUNTIME_OPSETS[domain]
+    assert [version for version in (*known, known[-1] + 1) if loads(domain, version)] == list(known)
+
+
+def test_the_table_of_ir_versions_is_the_runtimes() -> None:
+    known = RUNTIME_IR_VERSIONS
+    assert [version for version in (*known, known[-1] + 1) if loads("", 17, ir_version=version)] == list(known)
+
+
+def test_a_version_that_the_runtime_does_not_take_is_named() -> None:
+    assert unsupported_version(scorer()) is None
+    for opset, ir_version, said in (
+        (RUNTIME_OPSETS[""][-1] + 1, 9, "the opset 27 of ai.onnx is not among 7 to 26"),
+        (RUNTIME_OPSETS[""][0] - 1, 9, "the opset 6 of ai.onnx"),
+        (17, RUNTIME_IR_VERSIONS[-1] + 1, "the IR version 14 is not among 3 to 13"),
+    ):
+        model = onnx.ModelProto.FromString(models.of_versions(opset=opset, ir_version=ir_version))
+        assert said in str(unsupported_version(model))
+    model = onnx.ModelProto.FromString(models.function_chain(1))
+    model.functions[0].opset_import[0].version = 99
+    assert "the opset 99 of ai.onnx" in str(unsupported_version(model))
+
+
+def test_large_tensors_are_checked_without_their_values(tmp_path: Path) -> None:
+    weights = helper.make_tensor("w", Type.FLOAT, [3, 100_000], bytes(1_200_000), raw=True)
+    out: list[Spec] = [("y", Type.FLOAT, ["rows", 100_000])]
+    model = onnx_model([helper.make_node("MatMul", ["x", "w"], ["y"])], IN, out, constants=[weights])
+    (tmp_path / "m").write_bytes(model.SerializeToString())
+    read = read_model(tmp_path / "m")
+    assert read.ByteSize() < 500
+    assert list(read.graph.initializer[0].dims) == [3, 100_000]
+    model.graph.initializer[0].dims[:] = [4, 75_000]
+    assert "Incompatible dimensions" in refused(tmp_path / "m", model.SerializeToString())[1]
+
+
+def test_tensors_in_files_of_the_drop_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(models.external("weights/w.bin"))
+    (tmp_path / "other name").write_bytes(bytes(12))
+    read = read_model(tmp_path / "m", external={"weights/w.bin": tmp_path / "other name"})
+    assert read.graph.initializer[0].data_location == Type.EXTERNAL
+    (tmp_path / "other name").write_bytes(bytes(11))
+    with pytest.raises(DropRefusedError, match="which has 11"):
+        read_model(tmp_path / "m", external={"weights/w.bin": tmp_path / "other name"})
+
+
+def test_an_output_whose_shape_follows_from_the_graph_need_not_say_it(tmp_path: Path) -> None:
+    model = scorer()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    (tmp_path / "m").write_bytes(model.SerializeToString())
+    assert not read_model(tmp_path / "m").graph.output[0].type.tensor_type.HasField("shape")
+    model.graph.output[0].type.tensor_type.elem_type = Type.INT64
+    assert "type" in refused(tmp_path / "m", model.SerializeToString())[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (models.recursive_functions(circle=1), RefusalCode.NOT_ONNX, "in a circle: 'f0'"),
+        (models.recursive_functions(circle=3), RefusalCode.NOT_ONNX, "in a circle: 'f0', 'f1', 'f2'"),
+        (models.laughing_functions(21), RefusalCode.TOO_LARGE, "more than 1000000 nodes"),
+        (models.function_chain(70), RefusalCode.TOO_LARGE, "more than 64 deep"),
+        (models.huge_constant_in_a_branch(), RefusalCode.TOO_LARGE, "makes 4398046511104 bytes"),
+    ],
+)
+def test_what_a_small_model_grows_to_is_refused(tmp_path: Path, content: bytes, code: RefusalCode, said: str) -> None:
+    found, sentence = refused(tmp_path / "m", content)
+    assert found == code
+    assert said in sentence
+
+
+@pytest.mark.parametrize("content", [models.laughing_functions(10), models.function_chain(60)])
+def test_functions_that_call_functions_are_fine(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m").write_bytes(content)
+    read_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("node", "numbers", "made_bytes"),
+    [
+        (("ConstantOfShape", ["a"], {}), {"a": [2**28, 2]}, 2**31),
+        (("Expand", ["x", "a"], {}), {"a": [2**31, 1]}, 2**31),
+        (("Tile", ["x", "a"], {}), {"a": [1, 2**31]}, 2**31),
+        (("Pad", ["x", "a"], {}), {"a": [0, 2**30, 0, 2**30]}, 2**31),
+        (("RandomUniform", [], {"shape": [2**29, 1]}), {}, 2**31),
+        (("OneHot", ["i", "a", "v"], {}), {"a": [2**31]}, 2**31),
+        (("Resize", ["x", "", "", "a"], {}), {"a": [1, 2**31]}, 2**31),
+    ],
+)
+def test_a_node_that_makes_much_is_named(
+    node: tuple[str, list[str], dict[str, Any]], numbers: dict[str, list[int]], made_bytes: int
+) -> None:
+    operator, inputs, attributes = node
+    made = helper.make_node(operator, inputs, ["y"], name="big", **attributes)
+    constants = [models.numbers(name, values) for name, values in numbers.items()]
+    with pytest.raises(DropRefusedError, match=rf"'big' \({operator}\) makes {made_bytes} bytes"):
+        check_growth(onnx_model([made], IN, OUT, constants=constants))
+    halves = [models.numbers(name, [max(1, value // 4) for value in values]) for name, values in numbers.items()]
+    if halves:
+        check_growth(onnx_model([made], IN, OUT, constants=halves))
