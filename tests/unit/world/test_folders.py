@@ -78,17 +78,20 @@ def test_uploaded_file_by_file_in_any_order_a_folder_waits_and_is_registered_exa
     order: tuple[str, ...],
 ) -> None:
     world = World()
+    waited: list[list[str]] = []
     for number, name in enumerate(order, 1):
         put(world, {name: WHOLE[name]})
         drop = look(world, name)
         if number == len(order):
             break
+        waited.append(drop.waiting_for)
         there = set(order[:number])
         assert drop.state is DropState.WAITING
         assert not world.registry.models().items
         assert sorted(drop.waiting_for) == (sorted(set(WHOLE) - there) if "slipway.yaml" in there else ["slipway.yaml"])
     assert (drop.state, drop.version, drop.waiting_for) == (DropState.REGISTERED, 1, [])
-    assert kinds(world, drop)[-1] == "drop_registered"
+    changes = [wanted for wanted, _ in itertools.groupby(waited)]
+    assert kinds(world, drop) == ["drop_waiting"] * len(changes) + ["drop_registered"]
 
 
 def test_events_that_come_again_are_audited_once_and_read_nothing_again() -> None:
@@ -371,6 +374,23 @@ def test_a_look_that_another_overtook_does_not_undo_what_that_found() -> None:
     assert drop is not None
     assert (drop.state, drop.version) == (DropState.REGISTERED, 1)
     assert kinds(world, drop) == ["drop_registered"]
+
+
+def test_a_look_whose_overtaker_died_finishes_in_its_place() -> None:
+    world = World()
+    put(world, {"slipway.yaml": WHOLE["slipway.yaml"]})
+
+    def die(*_: object, **__: object) -> Intake:
+        raise Killed
+
+    def overtake() -> None:
+        put(world, FILES)
+        with pytest.raises(Killed):
+            registry_of(world, intake=die).register(FOLDER)
+
+    drop = registry_of(world, blobs=acting(world, before_read={"slipway.yaml": overtake})).register(FOLDER)
+    assert drop is not None
+    assert (drop.state, drop.version, drop.attempts) == (DropState.REGISTERED, 1, 3)
 
 
 def _port_calls() -> int:
