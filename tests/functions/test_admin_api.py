@@ -64,6 +64,11 @@ def test_health_answers_without_a_key_and_the_rest_does_not(system: System) -> N
         ("GET", "endpoints/nothing/plan", "endpoint nothing does not exist"),
         ("GET", "endpoints/nothing/rollouts", "endpoint nothing does not exist"),
         ("POST", "endpoints/nothing/rollouts/r/abort", "endpoint of nothing does not exist"),
+        ("GET", "models/nothing/aliases", "model 'nothing' does not exist"),
+        ("GET", "models/nothing/aliases/champion", "alias champion of model 'nothing' does not exist"),
+        ("GET", "models/nothing/aliases/champion/history", "alias champion of model 'nothing' does not exist"),
+        ("GET", "models/nothing/policy/versions", "model 'nothing' does not exist"),
+        ("GET", "models/nothing/policy/versions/1", "model 'nothing' does not exist"),
         ("GET", "audit/events?stream=model:nothing", "audit stream 'model:nothing' does not exist"),
         ("GET", "audit/verify?stream=model:nothing", "audit stream 'model:nothing' does not exist"),
     ],
@@ -91,6 +96,14 @@ def test_what_does_not_exist_is_named(system: System, method: str, path: str, me
         ("PUT", "models/digits/policy", '{"rollout": {"tick_s": 691200}}', "rollout.tick_s"),
         ("PUT", "models/digits/policy", '{"rollout": {"tick_s": Infinity}}', "rollout.tick_s"),
         ("PUT", "models/digits/policy", '{"rollout": {"max_stage_s": 1e12}}', "rollout.max_stage_s"),
+        ("PUT", "models/digits/policy?expected_version=x", "{}", "expected_version is 'x': use a whole number"),
+        ("GET", "models/digits/policy/versions/0", "", "is not a version number"),
+        ("PUT", "models/digits/aliases/v2", '{"version": 1}', "reads like a version's number"),
+        ("PUT", "models/digits/aliases/blue", "{}", "version: Field required"),
+        ("GET", "models/digits/versions?filter=accuracy", "", "the filter has 'accuracy' at character 1"),
+        ("GET", "models/digits/aliases/champion?at=now", "", "at is 'now': use a time in ISO 8601"),
+        ("POST", "models/digits/versions/1/approvals", "{}", "by: Field required"),
+        ("POST", "models/digits/versions/1/archive", "{}", "reason: Field required"),
         ("POST", "endpoints/digits/rollouts", "{}", "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 0}', "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 1, "versoin": 2}', "versoin"),
@@ -123,7 +136,6 @@ def test_drops_of_every_wrong_kind_are_recorded_with_their_reason_and_make_no_ve
         "key.zip": (bundle(model, manifest="task: classification\nvaildation: validation.npz\n"), "bad_manifest"),
         "missing.zip": (bundle(model, manifest="task: classification\nvalidation: other.npz\n"), "missing_file"),
         "notes.txt": (b"hello", "unknown_form"),
-        "deep/model.onnx": (model, "bad_place"),
     }
     blobs = {driver.drop(name, data): code for name, (data, code) in wrong.items()}
     driver.wait_for(
@@ -132,6 +144,9 @@ def test_drops_of_every_wrong_kind_are_recorded_with_their_reason_and_make_no_ve
     )
     assert {blob: drop["code"] for blob, drop in driver.drops().items()} == blobs
     assert all(drop["reason"] for drop in driver.drops().values())
+    folder = driver.drop("deep/model.onnx", model).removesuffix("model.onnx")
+    driver.wait_for("a folder to wait", lambda: driver.drops().get(folder))
+    assert (driver.drops()[folder]["state"], driver.drops()[folder]["waiting_for"]) == ("waiting", ["slipway.yaml"])
     assert driver.versions() == {}
     assert call(system, "GET", "audit/verify").json()["verified"] is True
 
@@ -169,9 +184,30 @@ def test_a_command_that_the_state_does_not_allow_is_a_conflict_that_changes_noth
     assert "loading cannot promote" in message
     assert driver.get("endpoints/iris")["generation"] == before["generation"]
 
+    driver.wait_for("its start to be heard", lambda: driver.get("models/iris/aliases/challenger"))
+    version = f"models/iris/versions/{number}"
+    shown = driver.get(version)
+    assert (shown["aliases"], shown["stage"], shown["rollout_held"]) == (["challenger"], "None", "")
+    status, code, message = error_of(call(system, "POST", f"{version}/archive", json={"reason": "old"}))
+    assert (status, code) == (409, "conflict")
+    assert "has the alias challenger" in message
+    found = call(system, "GET", "models/iris/versions", params={"filter": "alias = 'challenger'"}).json()
+    assert [item["version"] for item in found["items"]] == [number]
+    blue = "models/iris/aliases/blue"
+    assert call(system, "PUT", blue, json={"version": number}).json()["version"] == number
+    assert error_of(call(system, "PUT", blue, json={"version": None, "expected_version": None}))[:2] == (
+        409,
+        "conflict",
+    )
+    since = driver.get(blue)["since"]
+    assert call(system, "GET", blue, params={"at": since}).json()["version"] == number
+    assert [move["version"] for move in driver.get(f"{blue}/history")["items"]] == [number]
+
     command = {"command_id": hashlib.sha256(b"once").hexdigest(), "reason": "not wanted"}
     path = f"endpoints/iris/rollouts/{rollout['rollout_id']}/abort"
     first = call(system, "POST", path, json=command).json()
     assert (first["state"], first["reason"]) == ("aborted", "not wanted")
     assert call(system, "POST", path, json=command).json() == first
     assert error_of(call(system, "POST", path, json={}))[:2] == (409, "conflict")
+    driver.wait_for("its end to be heard", lambda: driver.get("models/iris/aliases/challenger")["version"] is None)
+    assert call(system, "GET", "audit/verify").json()["verified"] is True

@@ -99,6 +99,15 @@ def test_an_address_that_is_none_is_wrong_usage(bare: Slipway, url: str) -> None
         ["rollout", "start", "m", "0"],
         ["policy", "set", "m", "/nonexistent"],
         ["models", "../admin"],
+        ["models", "--filter", "version = 1"],
+        ["rollout", "start", "m", "2", "--force"],
+        ["alias", "set", "m", "blue", "two"],
+        ["alias", "set", "m", "blue"],
+        ["alias", "get", "Not A Name", "blue"],
+        ["approve", "m", "1"],
+        ["approve", "m", "one", "--by", "Bob"],
+        ["archive", "m", "1"],
+        ["policy", "set", "m", "/nonexistent.yaml"],
     ],
 )
 def test_a_command_line_that_cannot_be_used_is_wrong_usage(
