@@ -40,6 +40,7 @@ def version_view(version: ModelVersion, aliases: list[str], policy: Policy) -> d
             "manifest",
             "validation",
             "approvals",
+            "altered",
             "rollout_pending",
         },
     )

@@ -48,8 +48,12 @@ def lacking_approvals(version: ModelVersion, policy: RolloutPolicy) -> str:
 
 
 def why_held(version: ModelVersion, policy: RolloutPolicy) -> str:
-    """Why the rollout that policy asked for does not begin, in words; empty where nothing holds it."""
-    return version.rollout_refused or (lacking_approvals(version, policy) if version.rollout_pending else "")
+    """Why no rollout begins, or not the one that policy asked for, in words; empty where nothing holds it."""
+    return (
+        version.altered
+        or version.rollout_refused
+        or (lacking_approvals(version, policy) if version.rollout_pending else "")
+    )
 
 
 def broken_callers(stable: ModelVersion, candidate: ModelVersion) -> BrokenCallers | None:

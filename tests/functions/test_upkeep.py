@@ -102,6 +102,8 @@ def test_an_overwritten_artifact_is_found_alerted_and_refused_until_the_right_by
         refused = call(system, "POST", f"endpoints/{MODEL}/rollouts", json={"version": version["version"]})
         assert refused["status"] == 409
         assert f"model.onnx at sha256/{version['artifact_digest']} holds bytes" in refused["error"]["message"]
+        shown = call(system, "GET", f"models/{MODEL}/versions/{version['version']}")
+        assert shown["altered"] in refused["error"]["message"]
         audited = call(system, "POST", f"models/{MODEL}/artifacts/audit")
         assert [finding["version"] for finding in audited["findings"]] == [version["version"]]
         artifact.upload_blob(right, overwrite=True)

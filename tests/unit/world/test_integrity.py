@@ -18,6 +18,7 @@ from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
 from shared.registry.documents import ModelVersion
 from shared.registry.policy import Policy, RolloutPolicy, Strategy
+from shared.rollout.starts import why_held
 from shared.routing.plan import artifact_blob_name
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer
@@ -130,6 +131,7 @@ def test_an_altered_artifact_is_audited_once_fires_an_alert_and_keeps_the_versio
     assert fired.evidence["artifacts"] == [
         {"what": "model.onnx", "digest": digest_of_bytes(CONTENT), "found": OTHER_DIGEST}
     ]
+    assert why_held(version(world), POLICY.rollout) == wanted
     with pytest.raises(ConflictError, match=r"version 1 of digits cannot roll out: model\.onnx at"):
         start(world, 1)
     assert world.audit.verify().verified

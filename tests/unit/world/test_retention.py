@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import ConflictError, NotFoundError, SlipwayError
 from shared.core.ids import Digest, ModelName, VersionNumber
-from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
+from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
+from shared.registration.documents import DropState
 from shared.registry.aliases import alias_name
 from shared.registry.commands import SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
@@ -33,6 +34,7 @@ from shared.validation.sandbox import SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
 from tests.unit.world.copies import copy_of
 from tests.unit.world.fakes import Fuse, Killed
+from tests.unit.world.test_registration import WHOLE
 from tests.unit.world.world import MODEL, World
 
 OTHER = ModelName("other")
@@ -275,6 +277,36 @@ def test_what_was_archived_by_hand_loses_its_blobs_after_the_grace() -> None:
     ]
     run(world)
     assert not is_stored(world, "one")
+
+
+def test_a_folder_that_is_cleared_away_stays_registered_wherever_that_is_cut_off() -> None:
+    for at in itertools.count(1):
+        world = world_with("one", "two")
+        for name, data in WHOLE.items():
+            world.blobs.put(BlobContainer.INCOMING, f"{MODEL}/folder/{name}", data, {})
+        world.registration.register(f"{MODEL}/folder/")
+        world.clock.pass_s(30 * DAY_S)
+        shown = plan(world)
+        names = {blob.name for blob in shown.deeds.delete if blob.container is BlobContainer.INCOMING}
+        assert names == {f"{MODEL}/1.onnx", f"{MODEL}/2.onnx", *(f"{MODEL}/folder/{name}" for name in WHOLE)}
+        world.retention.run(MODEL, shown.plan_id, by="test")
+        world.clock.pass_s(GRACE.total_seconds())
+        world.queues.messages.clear()
+        fuse = world.fuse
+        fuse.at = fuse.calls + at
+        with contextlib.suppress(Killed):
+            world.retention.resume()
+        was_killed = fuse.calls >= fuse.at
+        fuse.at = None
+        world.sweep.sweep()
+        assert not [queue for _, queue, _ in world.queues.messages if queue == Queue.REGISTRATIONS]
+        world.retention.resume()
+        assert not [name for container, name in world.blobs.held if container is BlobContainer.INCOMING]
+        (drop,) = (drop for drop in world.registration.drops(MODEL).items if drop.blob.endswith("/"))
+        assert (drop.state, drop.version) == (DropState.REGISTERED, 3)
+        if not was_killed:
+            break
+    assert at > 10
 
 
 def test_killed_at_any_call_a_run_is_carried_on_to_its_end() -> None:
