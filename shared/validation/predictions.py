@@ -12,7 +12,6 @@ from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.model import ModelError, Rows
 from shared.validation.refusal import excerpt
-from shared.validation.statistics import estimates
 from shared.validation.statistics.evidence import Codes, Floats, Predictions
 from shared.validation.statistics.scores import ClassScores, Labels, as_probabilities, matched, two_columns
 
@@ -41,11 +40,6 @@ def read_predictions(labels: Array, outputs: Rows, signature: Signature, manifes
     _refuse_other_kind(true, predicted, spec)
     scores, notes = _scores_beside(true, predicted, outputs, signature, manifest, spec)
     return _classification(true, predicted, scores, notes, manifest)
-
-
-def measure(labels: Array, outputs: Rows, signature: Signature, manifest: Manifest) -> dict[str, float]:
-    """The values of the metrics alone. Raises ModelError as `read_predictions` does."""
-    return estimates.measure(read_predictions(labels, outputs, signature, manifest)).values
 
 
 def prediction_output(signature: Signature, manifest: Manifest) -> TensorSpec:
