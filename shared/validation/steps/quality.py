@@ -128,9 +128,9 @@ def _champion_predictions(chain: Chain) -> Predictions | None:
 def _not_compared(chain: Chain) -> Verdict:
     """A champion whose callers the version breaks by intent cannot run on its data: that is advice. Else it decides."""
     is_advice = chain.work.policy.noninferiority_margin is None or chain.champion is not None
-    return unclear(
-        "noninferiority", f"not compared: {chain.champion_name} {chain.champion_unusable}", advisory=is_advice
-    )
+    from shared.validation.statistics.comparison import CHECK  # noqa: PLC0415
+
+    return unclear(CHECK, f"not compared: {chain.champion_name} {chain.champion_unusable}", advisory=is_advice)
 
 
 def _columns(data: Sample, names: tuple[str, ...]) -> dict[str, Array]:

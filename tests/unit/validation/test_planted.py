@@ -1,0 +1,215 @@
+"""Each planted defect is found by its own check, and by no other; what is sound passes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto as Type
+from onnx import helper
+
+from shared.core.verdict import Outcome
+from shared.registry.policy import ValidationPolicy
+from shared.validation.report import ValidationReport
+from shared.validation.sandbox import SandboxLimits
+from shared.validation.steps.data import chosen
+from tests.unit.validation.drops import onnx_model, said
+from tests.unit.validation.planted import (
+    DEFECTS,
+    FEATURES,
+    Planted,
+    bad_in_one_slice,
+    drifted,
+    features,
+    judged,
+    labels,
+    linear,
+    sandboxed,
+    sound,
+    unfair,
+    worse_than_the_champion,
+)
+
+
+def against(report: ValidationReport) -> list[str]:
+    """The checks that speak against a version."""
+    return [v.check for v in report.verdicts if v.outcome is not Outcome.PASS and not v.advisory]
+
+
+@pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__)
+def test_a_defect_is_found_by_its_own_check(plant: Callable[[], Planted], tmp_path: Path) -> None:
+    planted = plant()
+    report = judged(planted, tmp_path)
+    assert report.outcome is Outcome.FAIL
+    assert planted.finds in against(report)
+    # A version below one threshold is below others of its kind too.
+    assert set(against(report)) - {"precision", "recall"} == {planted.finds}
+    assert not report.has_golden
+
+
+def test_a_sound_version_passes_and_is_compared_with_its_champion(tmp_path: Path) -> None:
+    report = judged(sound(), tmp_path)
+    assert report.accepted, [f"{v.check}: {v.sentence}" for v in report.verdicts]
+    assert report.details.comparison[0].champion_version == 7
+    assert report.details.latency is not None
+    assert report.details.latency.quantiles[-1].champion_ms is not None
+    assert report.details.signature is not None
+    assert report.has_golden
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("plant", [sound, *DEFECTS], ids=lambda plant: plant.__name__)
+def test_a_defect_is_found_in_the_real_sandbox(plant: Callable[[], Planted], tmp_path: Path) -> None:
+    planted = plant()
+    report = sandboxed(planted, tmp_path)
+    found = set(against(report)) - {"precision", "recall"}
+    assert found == ({planted.finds} if planted.finds else set())
+
+
+def test_one_report_tells_all_that_is_wrong(tmp_path: Path) -> None:
+    slice_of, drift = bad_in_one_slice(), drifted()
+    x = drift.rows["x"]
+    label = labels(x)
+    heavy = x[:, 3] > 0.5
+    label[heavy] = (label[heavy] + 1) % 3
+    planted = Planted(
+        model=linear(),
+        champion=worse_than_the_champion().model,
+        rows={"x": x, "label": label},
+        reference=drift.reference,
+        finds=None,
+        policy=ValidationPolicy(max_memory_bytes=64),
+        manifest=slice_of.manifest,
+    )
+    assert {"memory", "accuracy", "slices", "reference_drift"} <= set(against(judged(planted, tmp_path)))
+
+
+def test_every_verdict_points_to_figures_that_are_there(tmp_path: Path) -> None:
+    """Of a report in which every section is filled."""
+    fair = unfair()
+    planted = Planted(
+        model=linear(),
+        champion=worse_than_the_champion().model,
+        rows=fair.rows,
+        reference={"x": features(seed=6)},
+        finds=None,
+        manifest={**fair.manifest, "metrics": {"accuracy": 1.0}, "slices": FEATURES[:2]},
+    )
+    report = judged(planted, tmp_path)
+    document = report.model_dump(mode="json")
+    sections = {name for name, value in document["details"].items() if value not in (None, [], 0)}
+    assert sections == set(document["details"])
+    pointed = [verdict for verdict in report.verdicts if verdict.evidence]
+    for verdict in pointed:
+        assert verdict.evidence is not None
+        assert resolved(document, verdict.evidence) not in (None, [], {}), verdict
+    without = {verdict.check for verdict in report.verdicts if not verdict.evidence}
+    assert without <= {"size", "onnx", "data", "reference", "run", "golden"}
+
+
+def resolved(document: Any, pointer: str) -> Any:
+    """What a JSON pointer points to. Raises KeyError or IndexError where that is nothing."""
+    value = document
+    for part in parts(pointer):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
+def parts(pointer: str) -> Iterator[str]:
+    """The parts of a JSON pointer (RFC 6901)."""
+    assert pointer.startswith("/")
+    for part in pointer[1:].split("/"):
+        yield part.replace("~1", "/").replace("~0", "~")
+
+
+def test_verdicts_with_a_limit_carry_what_was_measured(tmp_path: Path) -> None:
+    report = judged(worse_than_the_champion(), tmp_path)
+    for verdict in report.verdicts:
+        if verdict.limit is not None:
+            assert verdict.value is not None, verdict
+    (verdict,) = (v for v in report.verdicts if v.check == "non_inferiority")
+    assert verdict.n == 1_500
+    assert verdict.interval is not None
+    assert verdict.value is not None
+    assert verdict.interval[0] <= verdict.value <= verdict.interval[1]
+
+
+def test_a_breaking_signature_is_advice_and_says_what_breaks(tmp_path: Path) -> None:
+    x = features()
+    planted = Planted(model=linear(), champion=linear(name="z"), rows={"x": x, "label": labels(x)}, finds=None)
+    report = judged(planted, tmp_path)
+    assert report.accepted, against(report)
+    assert said(report, "signature").startswith(
+        "fail: the model breaks callers of version 7, the champion, so that its"
+    )
+    assert "the input 'z' is gone" in said(report, "signature")
+    assert "not compared: the champion, version 7, takes the input 'z'" in said(report, "non_inferiority")
+
+
+def test_a_champion_that_cannot_be_had_leaves_the_comparison_open(tmp_path: Path) -> None:
+    planted = Planted(model=linear(), rows=sound().rows, finds=None)
+    report = judged(planted, tmp_path, champion_unusable="cannot be had: artifact abc is gone")
+    assert report.outcome is Outcome.INCONCLUSIVE
+    assert against(report) == ["non_inferiority"]
+    assert "the champion cannot be had: artifact abc is gone" in said(report, "non_inferiority")
+
+
+def test_a_champion_that_does_not_load_leaves_the_comparison_open(tmp_path: Path) -> None:
+    broken = linear()
+    broken.graph.node[0].op_type = "Nothing"
+    planted = Planted(model=linear(), champion=broken, rows=sound().rows, finds=None)
+    report = judged(planted, tmp_path)
+    assert against(report) == ["non_inferiority"]
+    assert "the champion, version 7, does not load" in said(report, "non_inferiority")
+
+
+def test_a_sample_is_the_same_each_time_and_in_the_rows_order() -> None:
+    assert chosen(10, 10).tolist() == list(range(10))
+    sample = chosen(1_000, 100)
+    assert np.array_equal(sample, chosen(1_000, 100))
+    assert len(set(sample.tolist())) == 100
+    assert np.array_equal(sample, np.sort(sample))
+    assert set(chosen(1_000, 50).tolist()) <= set(sample.tolist())
+
+
+@pytest.mark.long
+def test_more_rows_than_are_looked_at_are_sampled_and_the_sentence_says_so(tmp_path: Path) -> None:
+    x = features(200_600)
+    report = judged(Planted(model=linear(), rows={"x": x, "label": labels(x)}, finds=None), tmp_path)
+    assert report.rows == 200_600
+    assert said(report, "run") == "pass: the model answers each of 200000 rows of 200600"
+    (verdict,) = (v for v in report.verdicts if v.check == "accuracy")
+    assert verdict.n == 200_000
+
+
+@pytest.mark.long
+def test_a_probe_that_never_ends_is_named(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["more"], ["more_out"]), helper.make_node("Neg", ["value"], ["value_out"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", Type.INT64, []),
+            helper.make_tensor_value_info("more", Type.BOOL, []),
+            helper.make_tensor_value_info("value", Type.FLOAT, ["rows", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("more_out", Type.BOOL, []),
+            helper.make_tensor_value_info("value_out", Type.FLOAT, ["rows", 1]),
+        ],
+    )
+    model = onnx_model(
+        [
+            helper.make_node("ReduceMax", ["turns"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["turns"], ["value"], to=Type.FLOAT),
+            helper.make_node("Loop", ["most", "go", "value"], ["y"], body=body),
+        ],
+        [("turns", Type.INT64, ["rows", 1])],
+        [("y", Type.FLOAT, ["rows", 1])],
+        constants=[helper.make_tensor("go", Type.BOOL, [], [True])],
+    )
+    rows = {"turns": np.full((60, 1), 4, dtype=np.int64), "label": np.full(60, 4.0)}
+    planted = Planted(model=model, rows=rows, finds=None, manifest={"task": "regression"})
+    report = sandboxed(planted, tmp_path, limits=SandboxLimits(cpu_s=6))
+    assert against(report) == ["sandbox"]
+    assert "used more than 6 s of CPU time while running rows of extreme values" in said(report, "sandbox")
