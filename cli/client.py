@@ -65,9 +65,9 @@ class Client:
             if not continuation:
                 return
 
-    def post(self, *path: str, body: Json) -> Json:
-        """POST to the admin API."""
-        return self._admin("POST", path, body=body)
+    def post(self, *path: str, body: Json, timeout_s: float = _TIMEOUT_S) -> Json:
+        """POST to the admin API, and wait that long for the answer."""
+        return _read(self._ask("POST", path, body=body, timeout_s=timeout_s), "the admin API")
 
     def put(self, *path: str, body: Json, query: Mapping[str, str] | None = None) -> Json:
         """PUT to the admin API."""
@@ -84,12 +84,18 @@ class Client:
         return _read(self._ask(method, path, query=query, body=body), "the admin API")
 
     def _ask(
-        self, method: str, path: tuple[str, ...], *, query: Mapping[str, str] | None = None, body: Json = None
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Json = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> httpx.Response:
         url = f"{self._target.functions_url}/api/" + "/".join(quote(part, safe="") for part in path)
         key = self._target.api_key
         headers = {"x-functions-key": key} if key else {}
-        return self._send(method, url, "the admin API", query=query, body=body, headers=headers)
+        return self._send(method, url, "the admin API", query=query, body=body, headers=headers, timeout_s=timeout_s)
 
     def _send(
         self,
@@ -100,12 +106,15 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Json = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> httpx.Response:
         import httpx  # noqa: PLC0415
 
         for attempt in range(1, _TRIES + 1):
             try:
-                return self._http.request(method, url, params=query or None, json=body, headers=headers)
+                return self._http.request(
+                    method, url, params=query or None, json=body, headers=headers, timeout=timeout_s
+                )
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise CliError(f"{url} is not a URL that can be asked: {error}", ExitCode.USAGE, "usage") from error
             except httpx.ConnectError as error:

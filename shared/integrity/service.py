@@ -34,7 +34,7 @@ from shared.store.repository import Repository
 
 BUDGET_BYTES = 4_000_000_000
 """How much one look hashes. What is left over, the next one does."""
-AUDIT_BYTES = 1_000_000_000
+AUDIT_BYTES = 200_000_000
 """After how much an audit answers, for a caller does not wait forever. A version is always done whole."""
 
 _TRIES = 3

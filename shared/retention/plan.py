@@ -17,7 +17,8 @@ from shared.retention.uses import UsesOf, digests_of
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobContainer, BlobInfo
 
-MAX_VERSIONS = 1_000
+MAX_VERSIONS = 100
+"""To archive one is some ten calls to the database, and who asks for a run waits for all of them."""
 MAX_BLOBS = 3_000
 """With them a run's document stays under the 2 MB that a document may have."""
 
