@@ -8,13 +8,11 @@ handed out.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from io import BytesIO
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from azure.core import MatchConditions
@@ -25,18 +23,25 @@ from azure.core.exceptions import (
     ResourceModifiedError,
     ResourceNotFoundError,
 )
-from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, StorageErrorCode
+from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, StorageErrorCode
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
 from shared.store.azure_errors import azure_errors, translated
 from shared.store.blob_rules import MARK, check_name, check_size, checked_metadata, named
+from shared.store.blob_streams import (
+    BLOCK_BYTES,
+    SERVICE,
+    copy_through,
+    download,
+    new_file,
+    unchanged,
+    unquoted,
+    upload,
+)
 from shared.store.ports import Blob, BlobContainer, BlobInfo
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
-
-BLOCK_BYTES = 4 * 1024 * 1024
-"""What is smaller crosses in one request; what is larger in parts of this size."""
 
 CLIENT_OPTIONS: Mapping[str, Any] = {
     "connection_timeout": 5,
@@ -50,7 +55,6 @@ CLIENT_OPTIONS: Mapping[str, Any] = {
     "max_single_put_size": BLOCK_BYTES,
 }
 
-_SERVICE = "blob storage"
 _READ_TRIES = 3
 _COPY_POLL_S = 1.0
 _COPY_POLLS = 600
@@ -85,7 +89,7 @@ class AzureBlobs:
 
     def ensure_containers(self) -> None:
         """Create the containers that are absent: on one machine alone, for in Azure they are deployed."""
-        with azure_errors(_SERVICE):
+        with azure_errors(SERVICE):
             for container in BlobContainer:
                 try:
                     self._service.create_container(container.value)
@@ -111,16 +115,16 @@ class AzureBlobs:
             except ResourceModifiedError:
                 continue  # replaced between two of the download's requests
             except AzureError as error:
-                raise translated(_SERVICE, error) from error
-        raise UnavailableError(_SERVICE, f"{named(container, name)} kept changing while it was read")
+                raise translated(SERVICE, error) from error
+        raise UnavailableError(SERVICE, f"{named(container, name)} kept changing while it was read")
 
     def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
         """See BlobStore.download. Raises FileExistsError, and leaves the file alone, where `path` exists."""
         client = self._client(container, name)
         what = named(container, name)
         try:
-            with _new_file(path) as file:
-                return _copied(client, file, what, etag=etag, max_bytes=max_bytes)
+            with new_file(path) as file:
+                return download(client, file, what, etag=etag, max_bytes=max_bytes)
         except ResourceModifiedError as error:
             # On an absent blob the condition is not met either.
             if self._properties(client) is None:
@@ -130,7 +134,7 @@ class AzureBlobs:
             _require_container(error)
             raise NotFoundError(what) from error
         except AzureError as error:
-            raise translated(_SERVICE, error) from error
+            raise translated(SERVICE, error) from error
 
     def create(
         self, container: BlobContainer, name: str, source: bytes | Path, *, metadata: Mapping[str, str] | None = None
@@ -141,13 +145,13 @@ class AzureBlobs:
         if isinstance(source, Path) and self._settled(client) is not None:
             return False  # spares the upload of a large file
         try:
-            _upload(client, source, marked, match_condition=MatchConditions.IfMissing)
+            upload(client, source, marked, match_condition=MatchConditions.IfMissing)
         except AzureError as error:
             if not _met_another_state(error):
-                raise translated(_SERVICE, error) from error
+                raise translated(SERVICE, error) from error
             standing = self._settled(client)
             if standing is None:
-                raise UnavailableError(_SERVICE, f"{named(container, name)} was removed meanwhile") from error
+                raise UnavailableError(SERVICE, f"{named(container, name)} was removed meanwhile") from error
             return _is_marked(standing, marked)
         return True
 
@@ -164,21 +168,19 @@ class AzureBlobs:
         client = self._client(container, name)
         marked = _marked(metadata)
         try:
-            written = _upload(
-                client, data, marked, etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified
-            )
+            written = upload(client, data, marked, **unchanged(etag))
         except AzureError as error:
             if isinstance(error, ResourceNotFoundError):
                 _require_container(error)
             elif not _met_another_state(error):
-                raise translated(_SERVICE, error) from error
+                raise translated(SERVICE, error) from error
             standing = self._properties(client)
             if standing is None or not _is_marked(standing, marked):
                 raise ChangedMeanwhileError(named(container, name)) from error
             return _info(name, standing)
         return BlobInfo(
             name=name,
-            etag=_etag(written["etag"]),
+            etag=unquoted(written["etag"]),
             size_bytes=len(data),
             last_modified=written["last_modified"],
             metadata=dict(metadata or {}),
@@ -196,7 +198,7 @@ class AzureBlobs:
                 client.start_copy_from_url(
                     origin.url,
                     metadata=marked,
-                    source_etag=f'"{_etag(etag)}"',
+                    source_etag=f'"{unquoted(etag)}"',
                     source_match_condition=MatchConditions.IfNotModified,
                     match_condition=MatchConditions.IfMissing,
                 )
@@ -204,7 +206,7 @@ class AzureBlobs:
                 # Azurite takes the blocks that a dead upload left for a blob; a commit of others discards them.
                 if self._settled(client) is not None:
                     raise
-                _copy_through(origin, client, marked, etag=etag)
+                copy_through(origin, client, marked, etag=etag)
         except AzureError as error:
             standing = self._settled(client)
             if standing is not None:
@@ -212,12 +214,12 @@ class AzureBlobs:
             found = self._properties(origin)
             if found is None:
                 raise NotFoundError(named(source, source_name)) from error
-            if _etag(found.etag) != _etag(etag):
+            if unquoted(found.etag) != unquoted(etag):
                 raise ChangedMeanwhileError(named(source, source_name)) from error
-            raise translated(_SERVICE, error) from error
+            raise translated(SERVICE, error) from error
         standing = self._settled(client, ours=marked)
         if standing is None:
-            raise UnavailableError(_SERVICE, f"the copy to {named(target, name)} failed, or was removed meanwhile")
+            raise UnavailableError(SERVICE, f"the copy to {named(target, name)} failed, or was removed meanwhile")
         return _is_marked(standing, marked)
 
     def touch(self, container: BlobContainer, name: str) -> bool:
@@ -228,11 +230,7 @@ class AzureBlobs:
             if found is None:
                 return False
             try:
-                client.set_blob_metadata(
-                    {**(found.metadata or {}), MARK: uuid4().hex},
-                    etag=f'"{_etag(found.etag)}"',
-                    match_condition=MatchConditions.IfNotModified,
-                )
+                client.set_blob_metadata({**(found.metadata or {}), MARK: uuid4().hex}, **unchanged(found.etag))
             except ResourceNotFoundError as error:
                 _require_container(error)
                 return False
@@ -241,15 +239,15 @@ class AzureBlobs:
             except AzureError as error:
                 if isinstance(error, HttpResponseError) and (_code(error) or "").startswith(_IMMUTABLE):
                     return True
-                raise translated(_SERVICE, error) from error
+                raise translated(SERVICE, error) from error
             return True
-        raise UnavailableError(_SERVICE, f"{named(container, name)} kept changing while it was touched")
+        raise UnavailableError(SERVICE, f"{named(container, name)} kept changing while it was touched")
 
     def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
         """See BlobStore.delete."""
         client = self._client(container, name)
         try:
-            client.delete_blob(etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified)
+            client.delete_blob(**unchanged(etag))
         except ResourceNotFoundError as error:
             _require_container(error)
             return False
@@ -258,13 +256,13 @@ class AzureBlobs:
                 return False
             raise ChangedMeanwhileError(named(container, name)) from error
         except AzureError as error:
-            raise translated(_SERVICE, error) from error
+            raise translated(SERVICE, error) from error
         return True
 
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
         """See BlobStore.list."""
         client = self._service.get_container_client(container.value)
-        with azure_errors(_SERVICE):
+        with azure_errors(SERVICE):
             for found in client.list_blobs(name_starts_with=prefix or None, include=["metadata"]):
                 yield _info(found.name, found)
 
@@ -279,7 +277,7 @@ class AzureBlobs:
             _require_container(error)
             return None
         except AzureError as error:
-            raise translated(_SERVICE, error) from error
+            raise translated(SERVICE, error) from error
 
     def _settled(self, client: BlobClient, ours: Mapping[str, str] | None = None) -> BlobProperties | None:
         """What stands under a name once a copy that is under way there has ended; None where nothing does.
@@ -294,69 +292,12 @@ class AzureBlobs:
             if status == "pending":
                 self._pause(_COPY_POLL_S)
             else:
-                with azure_errors(_SERVICE), suppress(ResourceNotFoundError, ResourceModifiedError):
-                    client.delete_blob(etag=f'"{_etag(found.etag)}"', match_condition=MatchConditions.IfNotModified)
+                with azure_errors(SERVICE), suppress(ResourceNotFoundError, ResourceModifiedError):
+                    client.delete_blob(**unchanged(found.etag))
         if found is not None and ours is not None and _is_marked(found, ours):
             with suppress(AzureError):
                 client.abort_copy(found)
-        raise UnavailableError(_SERVICE, f"a copy to {client.container_name}/{client.blob_name} does not end")
-
-
-def _upload(client: BlobClient, source: bytes | Path, metadata: dict[str, str], **condition: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Upload whole, under a condition on the blob as it stands."""
-    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as stream:
-        block = stream.read(BLOCK_BYTES)
-        if len(block) < BLOCK_BYTES:
-            return client.upload_blob(block, length=len(block), overwrite=True, metadata=metadata, **condition)
-        # The SDK names blocks by their offset, so that two uploads to one name would mix. Ours have names of their own.
-        upload = uuid4().hex
-        blocks: list[BlobBlock] = []
-        while block:
-            blocks.append(BlobBlock(block_id=f"{upload}-{len(blocks):05d}"))
-            client.stage_block(blocks[-1].id, block, length=len(block))
-            block = stream.read(BLOCK_BYTES)
-        return client.commit_block_list(blocks, metadata=metadata, **condition)
-
-
-def _copy_through(origin: BlobClient, client: BlobClient, metadata: dict[str, str], *, etag: str) -> None:
-    """Copy a blob by way of this process, part by part, where no blob stands."""
-    stream = origin.download_blob(
-        etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
-    )
-    copy, blocks = uuid4().hex, list[BlobBlock]()
-    for chunk in stream.chunks():
-        blocks.append(BlobBlock(block_id=f"{copy}-{len(blocks):05d}"))
-        client.stage_block(blocks[-1].id, chunk, length=len(chunk))
-    client.commit_block_list(blocks, metadata=metadata, match_condition=MatchConditions.IfMissing)
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that did not exist, removed again on an error."""
-    with path.open("xb") as file:
-        try:
-            yield file
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _copied(client: BlobClient, file: IO[bytes], what: str, *, etag: str, max_bytes: int) -> str:
-    """Stream a blob into an open file; its SHA-256."""
-    hashed = hashlib.sha256()
-    copied_bytes = 0
-    stream = client.download_blob(
-        etag=f'"{_etag(etag)}"', match_condition=MatchConditions.IfNotModified, decompress=False
-    )
-    check_size(what, stream.size, max_bytes)
-    for chunk in stream.chunks():
-        copied_bytes += len(chunk)
-        check_size(what, copied_bytes, max_bytes)
-        hashed.update(chunk)
-        file.write(chunk)
-    if copied_bytes != stream.size:
-        raise UnavailableError(_SERVICE, f"{what} has {stream.size} bytes, and {copied_bytes} arrived")
-    return hashed.hexdigest()
+        raise UnavailableError(SERVICE, f"a copy to {client.container_name}/{client.blob_name} does not end")
 
 
 def _info(name: str, found: BlobProperties) -> BlobInfo:
@@ -364,7 +305,7 @@ def _info(name: str, found: BlobProperties) -> BlobInfo:
     metadata.pop(MARK, None)
     return BlobInfo(
         name=name,
-        etag=_etag(found.etag),
+        etag=unquoted(found.etag),
         size_bytes=found.size,
         last_modified=found.last_modified,
         metadata=metadata,
@@ -391,13 +332,9 @@ def _met_another_state(error: AzureError) -> bool:
 def _require_container(error: ResourceNotFoundError) -> None:
     """Raises UnavailableError where it is the container that is absent, not the blob."""
     if _code(error) == StorageErrorCode.CONTAINER_NOT_FOUND:
-        raise translated(_SERVICE, error) from error
+        raise translated(SERVICE, error) from error
 
 
 def _code(error: HttpResponseError) -> str | None:
     code: str | None = getattr(error, "error_code", None)
     return code
-
-
-def _etag(text: str) -> str:
-    return text.strip('"')

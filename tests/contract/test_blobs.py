@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError
-from shared.store.blobs import BLOCK_BYTES, AzureBlobs
+from shared.store.blob_streams import BLOCK_BYTES
+from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer, BlobStore
 from tests.unit.world.fakes import FakeBlobs, FakeClock, Fuse
 

@@ -15,7 +15,8 @@ from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTra
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from shared.core.errors import ChangedMeanwhileError, UnavailableError
-from shared.store.blobs import BLOCK_BYTES, CLIENT_OPTIONS, AzureBlobs
+from shared.store.blob_streams import BLOCK_BYTES
+from shared.store.blobs import CLIENT_OPTIONS, AzureBlobs
 from shared.store.ports import BlobContainer
 from tests.contract.test_blobs import data_of, etag_of
 
