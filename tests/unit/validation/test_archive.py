@@ -170,6 +170,20 @@ def test_a_bomb_that_declares_a_small_size_is_cut_at_it_and_refused(tmp_path: Pa
     assert "CRC" in said
 
 
+def test_a_member_that_holds_less_than_it_declares_is_refused(tmp_path: Path) -> None:
+    """Its checksum is right, so that only the sizes tell."""
+    content = bytearray(bundle({"a": b"x" * 100}))
+    for start in (14 + 8, content.index(b"PK\x01\x02") + 24):
+        assert struct.unpack_from("<I", content, start)[0] == 100
+        struct.pack_into("<I", content, start, 105)
+    (tmp_path / "z").write_bytes(content)
+    with (
+        open_archive(tmp_path / "z", what="it", damaged=RefusalCode.NOT_ZIP, max_members=1, max_bytes=1_000) as archive,
+        pytest.raises(DropRefusedError, match="'a' holds 100 bytes and declares 105"),
+    ):
+        archive.unpack("a", tmp_path / "a", max_bytes=1_000)
+
+
 def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
     """The bomb in which many members share one run of compressed bytes."""
     content = bytearray(bundle({"a": bytes(1_000), "b": bytes(1_000)}))

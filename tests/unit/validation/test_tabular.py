@@ -273,6 +273,7 @@ def test_a_long_text_that_is_repeated_is_held_once(tmp_path: Path) -> None:
         found = read(tmp_path, content, ".parquet", signature).inputs["t"]
         assert found.shape == (50_000,)
         assert len({id(text) for text in found}) == 1
+    assert pa.system_memory_pool().max_memory() < 500_000_000, "of five billion characters"
 
 
 def test_a_csv_larger_than_allowed_is_refused(tmp_path: Path) -> None:
