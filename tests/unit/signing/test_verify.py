@@ -110,6 +110,8 @@ def test_bytes_that_are_no_signature_are_refused_as_such(data: bytes) -> None:
         (b'{"a": ' * 100_000, "nests more than 16 levels"),
         (b'{"a": "]]]]", "b": ' + b"[" * 17 + b"]" * 17 + b"}", "nests more than 16 levels"),
         (b"1" * 5_000, "no JSON object"),
+        (b'{"a": "' + b'\\"' * 500_000, "no JSON object"),
+        (b'{"a": "' + b"\\" * 1_000_001, "no JSON object"),
         (b" " * (MAX_SIGNATURE_BYTES + 1), "at most 1048576 are read"),
         (SIGNED.replace(b'"mediaType"', b'"mediaType":"x","mediaType"'), "twice in one object"),
         (made.changed(SIGNED, "mediaType", "application/json"), "mediaType"),
