@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cli.outcome import Json
 
+_SHOWN_METRICS = 4
 _COLOURS = {
     "pass": "green",
     "validated": "green",
@@ -191,6 +192,7 @@ def rollout(value: Json) -> RenderableType:
         f"rollout of version {value['version']} on {value['endpoint']}, {value['strategy']} ({stages}): ",
         (value["state"], _COLOURS.get(value["state"], "")),
         now,
+        ", by force" if value["forced"] else "",
     )
     parts: list[RenderableType] = [head]
     if value["reason"]:
@@ -255,10 +257,17 @@ def _versions(model: str, found: list[Json]) -> RenderableType:
             _state(version["state"]),
             escape(", ".join(version["aliases"])),
             _time(version["registered_at"]),
-            escape(", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if value is not None)),
+            escape(_metrics(metrics)),
             escape("; ".join(_hindrances(version))),
         )
     return table
+
+
+def _metrics(found: dict[str, float | None]) -> str:
+    """The first metrics, which are the usual ones; the report has all."""
+    known = [f"{name} {value:.4g}" for name, value in found.items() if value is not None]
+    more = [f"{len(known) - _SHOWN_METRICS} more"] if len(known) > _SHOWN_METRICS else []
+    return ", ".join(known[:_SHOWN_METRICS] + more)
 
 
 def _hindrances(version: Json) -> list[str]:

@@ -26,6 +26,7 @@ from shared.rollout.documents import automatic_command_id
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 
+_MAX_REASON_LENGTH = 500
 _SEARCHED_PAGES = 20
 """Pages of versions that one search reads at most before it answers."""
 
@@ -160,7 +161,8 @@ class RegistryService:
             version.approvals = [*version.approvals, approval]
             version.record("version_approved", now, version=version.version, **approval.model_dump(exclude={"at"}))
             if version.rollout_pending and missing_before and not version.approvals_missing(wanted):
-                version.send(automatic_start(version, reason=f"approved by {len(version.approvals)}"))
+                people = ", ".join(approval.by for approval in version.approvals)
+                version.send(automatic_start(version, reason=f"approved by {people}"[:_MAX_REASON_LENGTH]))
             return True
 
         self.version(command.model, command.version)

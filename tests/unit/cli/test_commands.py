@@ -36,6 +36,7 @@ ROLLOUT = {
     "started_at": "2026-01-02T03:04:05Z",
     "ended_at": None,
     "failed_checks": 0,
+    "forced": False,
     "verdicts": [{"check": "error_rate", "outcome": "inconclusive", "sentence": "12 of 100 requests seen"}],
     "reason": "",
 }
@@ -308,11 +309,18 @@ def test_a_version_is_approved_under_one_command_id_and_archived(slipway: Slipwa
         assert slipway(*without).code == 2
 
 
+def test_of_many_metrics_the_first_are_shown(slipway: Slipway, api: FakeApi) -> None:
+    metrics = dict.fromkeys(("accuracy", "precision", "recall", "f1", "brier", "log_loss"), 0.5)
+    api.answers["GET /api/models/m"] = (200, {"model": "m", "policy": {}, "latest_version": 1})
+    api.answers["GET /api/models/m/versions"] = page(VERSION | {"validation": {"metrics": metrics}})
+    assert "accuracy 0.5, precision 0.5, recall 0.5, f1 0.5, 2 more" in slipway("models", "m").out
+
+
 def test_a_start_by_force_says_so_and_needs_a_reason(slipway: Slipway, api: FakeApi) -> None:
-    api.answers["POST /api/endpoints/m/rollouts"] = (200, ROLLOUT)
+    api.answers["POST /api/endpoints/m/rollouts"] = (200, ROLLOUT | {"forced": True})
     assert slipway("rollout", "start", "m", "2", "--force").code == 2
     assert api.asked == []
-    assert slipway("rollout", "start", "m", "2", "--force", "--reason", "callers know").code == 0
+    assert "by force" in slipway("rollout", "start", "m", "2", "--force", "--reason", "callers know").out
     assert (api.asked[0].body["force"], api.asked[0].body["reason"]) == (True, "callers know")
 
 

@@ -92,6 +92,8 @@ def test_an_automatic_rollout_waits_for_its_approvals_and_begins_with_the_last_o
     approve(world, "Cid")
     world.run(seconds=60)
     assert rollouts_of(world, 2) == ["promoted"]
+    started = [event for event in world.audit.events(f"endpoint:{MODEL}") if event.kind == "rollout_started"]
+    assert started[-1].data["reason"] == "approved by Bob, Cid"
     assert held(world, 2) == ""
     assert kinds(world, f"version:{MODEL}:2").count("version_approved") == 2
     assert world.audit.verify().verified
