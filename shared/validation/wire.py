@@ -21,7 +21,8 @@ REFERENCE_FILE = "reference.npz"
 GOLDEN_FILE = "golden.json"
 
 MAX_GOLDEN_BYTES = 8 * 1024 * 1024
-MAX_ANSWER_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""Above what a report can have: all its parts are bounded."""
 
 EXIT_MEMORY = 77
 """The child's exit code when it ran out of the memory that it may use."""

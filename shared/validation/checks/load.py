@@ -3,12 +3,15 @@
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.policy import ValidationPolicy
 from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
-from shared.validation.checks.verdicts import passed, size
+from shared.validation.checks.verdicts import failed, passed, size
 from shared.validation.details import LoadFigures
 from shared.validation.refusal import excerpt
 
 _SHOWN = 5
 _EVIDENCE = "/details/load"
+_MAX_SIGNATURE_BYTES = 200_000
+_MAX_DIFFERENCES = 100
+_MAX_DIFFERENCE_LENGTH = 300
 
 
 def predicted_server_bytes(*, grown_bytes: int, model_file_bytes: int, external_bytes: int) -> int:
@@ -27,6 +30,25 @@ def loads(signature: Signature, figures: LoadFigures) -> Verdict:
         f"the model loads in {figures.load_s:.2g} s: {_listed(signature.inputs)} gives {_listed(signature.outputs)}"
     )
     return passed("load", sentence, evidence=_EVIDENCE)
+
+
+def signature_too_large(found: Signature) -> Verdict | None:
+    """Does the signature fit into the version's document, which repeats it? None where it does."""
+    size_bytes = len(found.model_dump_json())
+    if size_bytes <= _MAX_SIGNATURE_BYTES:
+        return None
+    said = (
+        f"the names and shapes of {len(found.inputs)} inputs and {len(found.outputs)} outputs take {size(size_bytes)}, "
+        f"above {size(_MAX_SIGNATURE_BYTES)}: shorten the names, or join inputs to one tensor"
+    )
+    return failed("load", said)
+
+
+def bounded(diff: SignatureDiff) -> SignatureDiff:
+    """A difference as a report can hold it: not too many sentences, none too long."""
+    kept = tuple(excerpt(difference, _MAX_DIFFERENCE_LENGTH) for difference in diff.differences[:_MAX_DIFFERENCES])
+    more = len(diff.differences) - len(kept)
+    return SignatureDiff(change=diff.change, differences=(*kept, f"and {more} more") if more else kept)
 
 
 def memory(figures: LoadFigures, policy: ValidationPolicy) -> Verdict:

@@ -51,10 +51,13 @@ def interleaved(
     cycles, block = _plan(call_s, budget_s)
     order = [0, *([1, 1] if champion is not None else [0, 0]), 0]
     durations: list[list[NDArray[np.int64]]] = [[], []]
+    started = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
         for cycle in range(cycles):
+            if cycle >= _MIN_CYCLES and time.perf_counter() - started > _LONGEST_S:
+                break  # the machine has become slower than it was
             turn = [1 - side for side in order] if champion is not None and cycle % 2 else order
             parts: list[list[int]] = [[], []]
             for side in turn:

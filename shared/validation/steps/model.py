@@ -41,6 +41,10 @@ def load_model(chain: Chain) -> bool:
         chain.model, cost = measured_load(lambda: session(chain.work.model, chain))
     except (ModelError, DropRefusedError) as error:
         return chain.add(failed("load", str(error)))
+    too_large = load_checks.signature_too_large(chain.model.signature)
+    if too_large is not None:
+        chain.model = None
+        return chain.add(too_large)
     figures = LoadFigures(
         load_s=round(cost.load_s, 6),
         resident_bytes=cost.resident_bytes,
@@ -88,7 +92,7 @@ def compare_signature(chain: Chain) -> bool:
         chain.champion_unusable = "does not fit into memory beside this version"
     if chain.champion is None:
         return chain.add(unclear("signature", f"{chain.champion_name} {chain.champion_unusable}", advisory=True))
-    diff = signature_diff(chain.champion.signature, chain.loaded.signature)
+    diff = load_checks.bounded(signature_diff(chain.champion.signature, chain.loaded.signature))
     chain.sections["signature"] = diff
     return chain.add(load_checks.signature(diff, work.champion_version))
 
