@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeIs
 
 import azure.functions as func
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ from shared.core.errors import (
 )
 
 MAX_BODY_BYTES = 1_000_000
+_SAID = 3
 
 _STATUS: tuple[tuple[type[SlipwayError], int, str], ...] = (
     (InvalidInputError, 400, "invalid_input"),
@@ -67,16 +68,38 @@ def listing(items: Iterable[Mapping[str, Any]], continuation: str | None = None)
 
 
 def body_of[M: BaseModel](req: func.HttpRequest, model: type[M]) -> M:
-    """The request's body, an empty one as `{}`. Raises InvalidInputError saying which field is wrong."""
+    """The request's body, an empty one as `{}`. Raises InvalidInputError saying which fields are wrong."""
     data = req.get_body()
     if len(data) > MAX_BODY_BYTES:
         raise InvalidInputError(f"the body has {len(data)} bytes: at most {MAX_BODY_BYTES} are taken")
     try:
         return model.model_validate_json(data or b"{}")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise InvalidInputError(f"{where}: {first['msg']}") from None
+        raise InvalidInputError(_said(error, model)) from None
+
+
+def _said(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with a body: the first few things, each with its place."""
+    found = error.errors(include_url=False)
+    said = [_said_of(detail["loc"], detail["type"], detail["msg"], model) for detail in found[:_SAID]]
+    more = f" (and {len(found) - _SAID} more)" if len(found) > _SAID else ""
+    return "; ".join(said) + more
+
+
+def _said_of(place: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
+    where = ".".join(str(part)[:100] for part in place) or "the body"
+    if kind != "extra_forbidden":
+        return f"{where}: {message.removeprefix('Value error, ')}"
+    part: object = model
+    for name in place[:-1]:
+        field = part.model_fields.get(str(name)) if _is_model(part) else None
+        part = field.annotation if field else None
+    keys = part.model_fields if _is_model(part) else ()
+    return f"{where}: there is no such key" + (f"; the keys are {', '.join(keys)}" if keys else "")
+
+
+def _is_model(part: object) -> TypeIs[type[BaseModel]]:
+    return isinstance(part, type) and issubclass(part, BaseModel)
 
 
 def _error(status: int, code: str, message: str) -> func.HttpResponse:

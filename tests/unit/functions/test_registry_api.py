@@ -86,7 +86,11 @@ def test_versions_show_their_aliases_and_the_stage_and_the_model_its_production_
     [
         ({}, "blue", (400, "version: Field required")),
         ({"version": 0}, "blue", (400, "version: Input should be greater than or equal to 1")),
-        ({"version": 1, "expected": 1}, "blue", (400, "expected: Extra inputs are not permitted")),
+        (
+            {"version": 1, "expected": 1},
+            "blue",
+            (400, "expected: there is no such key; the keys are command_id, version, expected_"),
+        ),
         ({"version": 1}, "v1", (400, "reads like a version's number")),
         ({"version": 1}, "Blue", (400, "is not an alias")),
         ({"version": 3}, "blue", (404, "version 3 of model 'm' does not exist")),
@@ -142,6 +146,26 @@ def test_policies_are_numbered_listed_and_set_over_the_expected_one_alone(call: 
     assert [(found["policy_version"], found["by"]) for found in listed] == [(1, "test"), (2, "api")]
     assert call("get_policy", policy_version="1", **M) == (200, listed[0])
     assert refused(call("get_policy", policy_version="3", **M))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"validation": {"acuracy": 1}}, "validation.acuracy: there is no such key; the keys are accuracy, precision,"),
+        ({"rolout": {}}, "rolout: there is no such key; the keys are validation, signing, retention, rollout"),
+        ({"rollout": {"stages": [{"weight": 1}]}}, "rollout.stages.0.weight: there is no such key"),
+        ({"rollout": {"approvals": -1}}, "rollout.approvals: Input should be greater than or equal to 0"),
+        ({"rollout": {"stages": []}}, "rollout: a canary needs at least one stage"),
+        ({"signing": {"required": True}}, "signing: signatures are required and no key is trusted: name one in"),
+        ({"validation": {"accuracy": 2, "recall": 3}}, "equal to 1; validation.recall: Input should be less than"),
+        ({"validation": {str(number): 1 for number in range(5)}}, "(and 2 more)"),
+    ],
+)
+def test_what_is_wrong_with_a_policy_is_named_and_nothing_is_set(call: Call, body: dict[str, Any], said: str) -> None:
+    status, message = refused(call("put_policy", body, **M))
+    assert status == 400
+    assert said in message
+    assert call("get_model", **M)[1]["policy_version"] == 1
 
 
 def test_versions_are_found_by_a_filter(call: Call) -> None:
