@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.drift.binning import CategoryBins, Codes, NumberBins
+from shared.drift.binning import MAX_CATEGORIES, CategoryBins, Codes, NumberBins
 from shared.registry.manifest import Manifest
 from shared.validation.datafile import Array
 
@@ -62,18 +62,23 @@ def as_text(array: Array) -> NDArray[np.str_]:
 
 
 def parts(array: Array, most: int) -> tuple[tuple[str, ...], Codes]:
-    """A column cut into at most about `most` parts: their names, and the part of each row, shape [n].
+    """A column cut into parts: their names, and the part of each row, shape [n].
 
-    Numbers are cut by quantiles, where a frequent value is a part of its own; text by its most frequent values, the
-    others together.
+    Each of few different values is a part. Of more, numbers are cut into about `most` quantiles, where a frequent
+    value is a part of its own, and text by its most frequent values, the others together.
     """
-    if is_number(array):
-        values = as_numbers(array)
-        numbers = NumberBins.of(values, most)
-        return numbers.labels, numbers.codes(values)
-    texts = as_text(array)
-    categories = CategoryBins.of(texts)
-    return categories.labels, categories.codes(texts)
+    if not is_number(array):
+        texts = as_text(array)
+        categories = CategoryBins.of(texts)
+        return categories.labels, categories.codes(texts)
+    values = as_numbers(array)
+    different = np.unique(values[~np.isnan(values)])
+    if len(different) <= MAX_CATEGORIES:
+        codes = np.searchsorted(different, values).astype(np.int64)
+        codes[np.isnan(values)] = len(different)
+        return (*(f"{value:g}" for value in different.tolist()), "missing"), codes
+    numbers = NumberBins.of(values, most)
+    return numbers.labels, numbers.codes(values)
 
 
 def _text(value: object) -> str:

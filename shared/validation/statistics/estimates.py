@@ -25,6 +25,7 @@ from shared.validation.statistics.intervals import (
 from shared.validation.statistics.results import Measured
 
 _BOOTSTRAP = "bootstrap, BCa"
+_LEAST_CLASS_ROWS = 5
 _MAX_RESAMPLED_CLASSES = 100
 """Above, averages over classes have no interval: it would take too long."""
 
@@ -117,9 +118,21 @@ def _label_intervals(true: Codes, predicted: Codes, classes: int, exact: Estimat
         left_out = metrics.label_metrics(hits - is_hit, support - is_true, claimed - is_predicted)
     intervals: dict[str, Estimated | None] = {}
     for name in set(metrics.LABEL_METRICS) - {"accuracy", "recall"}:
+        if name.endswith("_macro") and not _is_settled(name, support, claimed):
+            continue
         found = bca(float(values[name]), replicates[name], left_out[name], rows)
         intervals[name] = exact if found is None else Estimated(interval=found, method=_BOOTSTRAP)
     return intervals
+
+
+def _is_settled(name: str, support: Floats, claimed: Floats) -> bool:
+    """Whether each class has enough rows for an average that counts all classes alike to have an interval.
+
+    The precision of a class that is predicted twice is anywhere, and no resampling of two rows shows it.
+    """
+    present = support + claimed > 0
+    counts = support if name == "recall_macro" else np.minimum(support, claimed)
+    return bool(counts[present].min() >= _LEAST_CLASS_ROWS)
 
 
 def _ranking_intervals(true: Codes, predictions: Predictions) -> _Intervals:

@@ -26,7 +26,8 @@ from shared.validation.statistics.results import Fairness
 
 CHECK = "fairness"
 EVIDENCE = "/details/fairness"
-MAX_GROUPS = 20
+QUANTILES = 5
+"""Groups of a number with many values, such as an age."""
 _MAX_NAME = 100
 _SHOWN = 3
 
@@ -73,7 +74,7 @@ def fairness_gaps(predictions: Predictions, columns: Mapping[str, Array], *, pol
 
 
 def _groups(column: str, definition: str, array: Array, chosen: Flags, among: Flags, least: int) -> _Groups:
-    names, codes = parts(array, MAX_GROUPS)
+    names, codes = parts(array, QUANTILES)
     rows = np.bincount(codes[among], minlength=len(names)).tolist()
     hits = np.bincount(codes[among & chosen], minlength=len(names)).tolist()
     there = set(np.unique(codes).tolist())

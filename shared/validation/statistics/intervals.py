@@ -88,8 +88,9 @@ def auc_influence(positive: Flags, scores: Floats) -> tuple[float, Floats]:
     influence[~positive] = 1.0 - (ranks[~positive] - midranks(scores[~positive])) / hits
     area = float(influence[positive].mean())
     n = len(scores)
-    influence[positive] = (influence[positive] - area) * n / hits
-    influence[~positive] = (influence[~positive] - area) * n / others
+    # Divided by one less, as variances of samples are, where there is more than one.
+    influence[positive] = (influence[positive] - area) * n / math.sqrt(hits * max(hits - 1, 1))
+    influence[~positive] = (influence[~positive] - area) * n / math.sqrt(others * max(others - 1, 1))
     return area, influence
 
 

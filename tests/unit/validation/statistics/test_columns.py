@@ -47,3 +47,16 @@ def test_parts_cover_every_row() -> None:
         assert codes.min() >= 0
         assert codes.max() < len(names)
         assert len(codes) == 100
+
+
+def test_each_of_few_numbers_is_a_part() -> None:
+    column = np.array([3, 1, 2, 1, np.nan])
+    names, codes = parts(column, 2)
+    assert names == ("1", "2", "3", "missing")
+    assert codes.tolist() == [2, 0, 1, 0, 3]
+
+
+def test_many_numbers_are_cut_in_quantiles() -> None:
+    names, codes = parts(np.arange(100.0), 4)
+    assert names == ("up to 24", "(24, 49]", "(49, 74]", "above 74", "missing")
+    assert np.bincount(codes).tolist() == [25, 25, 25, 25]

@@ -58,6 +58,16 @@ def test_a_model_without_an_error_is_not_certain() -> None:
         assert interval == pytest.approx((0.9119, 1.0), abs=1e-4)
 
 
+def test_an_average_over_classes_has_no_interval_where_one_class_is_all_but_absent() -> None:
+    labels = np.repeat([0, 1, 2], [50, 50, 8])
+    predicted = np.where(np.arange(108) < 106, np.minimum(labels, 1), 2)
+    measured = {one.name: one for one in measure(classified(labels, predicted)).estimates}
+    assert measured["precision_macro"].interval is None
+    assert measured["f1_macro"].interval is None
+    assert measured["recall_macro"].interval is not None
+    assert measured["precision"].interval is not None
+
+
 def test_one_row_is_measured_as_far_as_it_goes() -> None:
     measured = measure(classified([1], [1], [[0.2, 0.8]]))
     assert measured.values["accuracy"] == 1.0

@@ -54,7 +54,7 @@ def test_the_areas_variance_is_delongs() -> None:
     area, influence = auc_influence(positive, scores)
     assert area == pytest.approx(wins.mean(), abs=1e-12)
     assert area == pytest.approx(roc_auc(positive, scores), abs=1e-12)
-    wanted = wins.mean(axis=1).var() / positive.sum() + wins.mean(axis=0).var() / (~positive).sum()
+    wanted = wins.mean(axis=1).var(ddof=1) / positive.sum() + wins.mean(axis=0).var(ddof=1) / (~positive).sum()
     assert (influence**2).sum() / 60**2 == pytest.approx(wanted, rel=1e-9)
 
 
