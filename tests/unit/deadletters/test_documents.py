@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.core.errors import ConflictError
@@ -57,6 +57,7 @@ def test_any_body_is_held_and_has_an_id(body: bytes) -> None:
         assert held.content.encode() == body
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_the_order_of_fields_and_the_spaces_make_no_other_letter(message: dict[str, object]) -> None:
     bodies = {

@@ -470,7 +470,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=timedelta(seconds=20))
+@settings(max_examples=15, deadline=timedelta(seconds=20))
 @given(st.lists(STEPS, min_size=4, max_size=14))
 def test_whatever_the_history_no_version_in_use_is_archived_and_no_bytes_of_a_living_version_go(
     steps: list[tuple[str, int]],
