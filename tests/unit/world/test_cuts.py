@@ -20,7 +20,7 @@ from shared.validation.intake import manifest_of_folder, take_in
 from shared.validation.sandbox import Intake, SandboxLimits, read_manifest, run_intake
 from shared.validation.wire import IntakeTask
 from tests.unit.world.test_registration import registry_of
-from tests.unit.world.world import MODEL, World
+from tests.unit.world.world import MODEL, World, _intake
 
 TENTHS = range(10)
 
@@ -75,15 +75,17 @@ def intake_here(
     metadata: Mapping[str, str],
     signing: SigningPolicy,
 ) -> Intake:
-    """The intake in this process; what it accepts goes through the sandbox as well."""
+    """The intake in this process; for what it accepts the world's stand-in answers."""
     files: dict[str, Path] = {} if isinstance(dropped, Path) else dict(dropped)
     work = IntakeTask(
-        path=dropped if isinstance(dropped, Path) else None, filename=filename, folder=files, signing=signing
+        path=dropped if isinstance(dropped, Path) else None,
+        filename=filename,
+        folder=files,
+        metadata=dict(metadata),
+        signing=signing,
     )
-    scratch = workdir.parent / "scratch"
-    scratch.mkdir()
-    take_in(work, workdir=scratch, file_bytes=limits.file_bytes, begin=lambda _: None)
-    return run_intake(dropped, filename=filename, workdir=workdir, limits=limits, metadata=metadata, signing=signing)
+    take_in(work, workdir=workdir, file_bytes=limits.file_bytes, begin=lambda _: None)
+    return _intake(dropped, filename=filename)
 
 
 def manifest_here(path: Path, **_: object) -> Any:
