@@ -13,18 +13,28 @@ from shared.validation.wire import Limits, ManifestTask, Request
 
 LIMITS = Limits(memory_bytes=2 << 30, cpu_s=20, file_bytes=1 << 20, open_files=64)
 
-ATTEMPTS = """
-import ctypes, fcntl, json, mmap, os, pathlib, resource, signal, socket, subprocess, sys, threading
+WALLS = """
+import ctypes, json, os, pathlib, platform, resource, socket, sys, threading
+from shared.validation import seccomp
 from shared.validation.confine import confine
+from shared.validation.landlock import narrow_file_system
+from shared.validation.seccomp import filter_system_calls
 from shared.validation.wire import Limits
 
 given, secret = map(pathlib.Path, sys.argv[1:])
 libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
 beside = os.open(secret.parent, os.O_RDONLY)
 limits = Limits(memory_bytes=2 << 30, cpu_s=20, file_bytes=1 << 20, open_files=64)
-missing = confine(limits, os.getppid(), readable=[given], writable=[pathlib.Path.cwd()])
+"""
+ALL = "missing = confine(limits, os.getppid(), readable=[given], writable=[pathlib.Path.cwd()])"
+SECCOMP_ALONE = "missing = filter_system_calls(libc)"
+LANDLOCK_ALONE = "missing = narrow_file_system(libc, [given], [pathlib.Path.cwd()])"
+ATTEMPTS = """
+machine = seccomp._MACHINES[platform.machine()]
 
-def call(number, *arguments):
+def call(name, *arguments):
+    number = (seccomp._FORBIDDEN | {"prctl": seccomp._PRCTL})[name][machine.column]
     if libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -54,7 +64,7 @@ def raise_limit():
 done = {}
 """
 
-FORBIDDEN = {
+FORBIDDEN_CALLS = {
     "fork": "fork()",
     "start a program": "spawn()",
     "become a program": 'os.execv("/bin/true", ["true"])',
@@ -63,18 +73,24 @@ FORBIDDEN = {
     "connect": "connect()",
     "signal its parent": "os.kill(os.getppid(), 0)",
     "hold its parent": "os.pidfd_open(os.getppid())",
-    "trace its parent": "call(101, 16, os.getppid(), 0, 0)",
+    "trace its parent": "call('ptrace', 16, os.getppid(), 0, 0)",
     "leave its session": "os.setsid()",
     "leave its group": "os.setpgid(0, 0)",
     "raise its limits": "raise_limit()",
     "raise its priority": "os.setpriority(os.PRIO_PROCESS, 0, -5)",
     "make namespaces": "os.unshare(os.CLONE_NEWNS)",
     "hide memory in a file": 'os.memfd_create("x")',
-    "share memory": "call(29, 0, 4096, 0o1600)",
-    "keep a key": "call(250, 0, 0)",
-    "ask for io_uring": "call(425, 8, 0)",
-    "handle page faults": "call(323, 0)",
-    "outlive its parent": "libc.prctl(1, 0, 0, 0, 0) and call(157, 1, 0, 0, 0, 0)",
+    "share memory": "call('shmget', 0, 4096, 0o1600)",
+    "keep a key": "call('keyctl', 0, 0)",
+    "ask for io_uring": "call('io_uring_setup', 8, 0)",
+    "handle page faults": "call('userfaultfd', 0)",
+    "outlive its parent": "libc.prctl(1, 0, 0, 0, 0) and call('prctl', 1, 0, 0, 0, 0)",
+    "make a pipe": "os.mkfifo('pipe')",
+    "change a file's mode": "os.chmod(given, 0o777)",
+}
+"""Each must be refused by seccomp alone."""
+
+FORBIDDEN_FILES = {
     "read a file beside its own": "secret.read_text()",
     "read it by an open directory": "os.open(secret.name, os.O_RDONLY, dir_fd=beside)",
     "list the folder of its file": "os.listdir(secret.parent)",
@@ -84,10 +100,7 @@ FORBIDDEN = {
     "write outside": "(secret.parent / 'new').write_text('x')",
     "link a file out of reach": "os.link(secret, 'mine')",
     "make a link": "os.symlink('/etc/passwd', 'link')",
-    "make a pipe": "os.mkfifo('pipe')",
-    "change a file's mode": "os.chmod(given, 0o777)",
 }
-"""Each must fail. Numbers of system calls are x86_64's; on another machine those attempts are other calls that fail."""
 
 ALLOWED = {
     "read its file": "given.read_text()",
@@ -103,13 +116,27 @@ ALLOWED = {
 }
 
 
-def confined(folder: Path, attempts: dict[str, str]) -> tuple[dict[str, str], Ended]:
-    """What a confined process says of each attempt."""
+# A link across the border of what may be written is refused as if it led to another device.
+REFUSALS = {
+    "Operation not permitted",
+    "Permission denied",
+    "Invalid cross-device link",
+    "not allowed to raise maximum limit",
+}
+
+
+def confined(folder: Path, attempts: dict[str, str], walls: str = ALL) -> tuple[dict[str, str], Ended]:
+    """What a process behind these walls says of each attempt."""
     (folder / "given").write_text("given")
     (folder / "hidden").mkdir()
     (folder / "hidden" / "secret").write_text("secret")
     (folder / "work").mkdir()
-    code = ATTEMPTS + "".join(f"done[{name!r}] = tried(lambda: {code})\n" for name, code in attempts.items())
+    code = (
+        WALLS
+        + walls
+        + ATTEMPTS
+        + "".join(f"done[{name!r}] = tried(lambda: {code})\n" for name, code in attempts.items())
+    )
     code += "print(json.dumps(done)); print(missing, file=sys.stderr)"
     arguments = ["-c", code, str(folder / "given"), str(folder / "hidden" / "secret")]
     ended = run_child(arguments, b"", workdir=folder / "work", wall_s=60, max_output_bytes=100_000)
@@ -118,14 +145,33 @@ def confined(folder: Path, attempts: dict[str, str]) -> tuple[dict[str, str], En
 
 
 def test_a_confined_process_cannot_reach_out(tmp_path: Path) -> None:
-    done, ended = confined(tmp_path, FORBIDDEN)
-    # A link across the border of what may be written is refused as if it led to another device.
-    refusals = {"Operation not permitted", "Permission denied", "Invalid cross-device link"}
-    refusals.add("not allowed to raise maximum limit")
-    assert {name: said for name, said in done.items() if said not in refusals} == {}
+    done, ended = confined(tmp_path, FORBIDDEN_CALLS | FORBIDDEN_FILES)
+    assert {name: said for name, said in done.items() if said not in REFUSALS} == {}
     assert ended.errors == "()\n", "no wall is missing on this machine"
     assert {path.name for path in (tmp_path / "hidden").iterdir()} == {"secret"}
     assert (tmp_path / "given").read_text() == "given"
+
+
+def test_seccomp_alone_takes_the_calls_away(tmp_path: Path) -> None:
+    done, ended = confined(tmp_path, FORBIDDEN_CALLS, SECCOMP_ALONE)
+    assert done == dict.fromkeys(FORBIDDEN_CALLS, "Operation not permitted") | {
+        "raise its limits": "not allowed to raise maximum limit"
+    }
+    assert ended.errors == "None\n"
+
+
+def test_landlock_alone_takes_the_files_away(tmp_path: Path) -> None:
+    done, ended = confined(tmp_path, FORBIDDEN_FILES | {"read its file": "given.read_text()"}, LANDLOCK_ALONE)
+    assert done.pop("read its file") == "done"
+    assert {name: said for name, said in done.items() if said not in REFUSALS} == {}
+    assert ended.errors == "None\n"
+
+
+def test_no_privilege_is_left(tmp_path: Path) -> None:
+    _, ended = confined(tmp_path, {"say": "print(pathlib.Path('/proc/self/status').read_text(), file=sys.stderr)"})
+    for kind in ("CapInh", "CapPrm", "CapEff"):
+        assert f"{kind}:\t0000000000000000\n" in ended.errors
+    assert "NoNewPrivs:\t1\n" in ended.errors
 
 
 def test_a_confined_process_can_do_its_work(tmp_path: Path) -> None:

@@ -206,3 +206,22 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     validated(tmp_path / "b", scorer())
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_files_with_tensors_are_linked_into_reach_and_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(models.external("weights/w.bin"))
+    (tmp_path / "values").write_bytes(bytes(12))
+    (tmp_path / "work").mkdir()
+    validation = run_validation(
+        model=ModelFiles(path=tmp_path / "model", external={"weights/w.bin": tmp_path / "values"}),
+        validation=None,
+        reference=None,
+        manifest=CLASSIFIER,
+        policy=RELAXED,
+        workdir=tmp_path / "work",
+        limits=SandboxLimits(),
+    )
+    assert validation.report.accepted, validation.report
+    found = list((tmp_path / "work").rglob("w.bin"))
+    assert found
+    assert all(path.samefile(tmp_path / "values") for path in found)
