@@ -39,13 +39,21 @@ def handled[M: BaseModel](
     queue: Queue, message: func.QueueMessage, kind: type[M], handle: Callable[[M], object]
 ) -> None:
     """Handle a message of a queue that carries `kind`. What `handle` raises is noted and raised again."""
-    handle_body(services().dead_letters, queue, message.get_body(), kind, handle, message_id=str(message.id))
+    handle_body(services().dead_letters, queue, message.get_body(), kind, handle, message_id=identity_of(message))
 
 
 def handled_drop(blob: str, handle: Callable[[RegisterDrop], object]) -> None:
     """Handle the event of a drop as the message that would have it registered."""
     letters, body = services().dead_letters, body_of_drop(blob)
     handle_body(letters, Queue.REGISTRATIONS, body, RegisterDrop, handle, message_id=f"blob:{blob}")
+
+
+def identity_of(message: func.QueueMessage) -> str:
+    """What tells a message of a queue from every other, however often it is delivered.
+
+    Its id alone does not: a body with a field `id` stands in its place.
+    """
+    return f"{message.insertion_time} {message.id}"
 
 
 def handle_body[M: BaseModel](

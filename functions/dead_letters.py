@@ -8,6 +8,7 @@ import azure.functions as func
 from pydantic import BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of, listing
+from functions._messages import identity_of
 from functions._services import services
 from shared.core.messages import Queue
 from shared.deadletters.documents import BLOB_POISON_QUEUE, DeadLetter, LetterState
@@ -36,7 +37,7 @@ def keeper_of(queue: Queue) -> Callable[[func.QueueMessage], None]:
     """The function that keeps what a queue's poison queue holds."""
 
     def keep(message: func.QueueMessage) -> None:
-        services().dead_letters.keep(queue, message.get_body(), message_id=str(message.id))
+        services().dead_letters.keep(queue, message.get_body(), message_id=identity_of(message))
 
     return keep
 
@@ -56,9 +57,9 @@ def dead_letter_blob(message: func.QueueMessage) -> None:
     body = message.get_body()
     blob = blob_of(body)
     if blob is None:
-        services().dead_letters.keep(BLOB_POISON_QUEUE, body, message_id=str(message.id))
+        services().dead_letters.keep(BLOB_POISON_QUEUE, body, message_id=identity_of(message))
     else:
-        services().dead_letters.keep_blob(blob, message_id=str(message.id))
+        services().dead_letters.keep_blob(blob, message_id=identity_of(message))
 
 
 @bp.function_name("settle_dead_letter_alerts")

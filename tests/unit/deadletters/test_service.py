@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from datetime import timedelta
 
 import pytest
+from azure.functions.queue import QueueMessage
 
-from functions._messages import handle_body
+from functions._messages import handle_body, identity_of
 from functions.dead_letters import blob_of
 from shared.alerts.documents import AlertRule, AlertState
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
@@ -271,6 +273,21 @@ def keep_and_replay(world: World) -> DeadLetter:
         except Killed:
             continue
         return kept
+
+
+def test_a_body_that_takes_the_place_of_the_queue_s_id_is_told_from_the_same_body_sent_later() -> None:
+    world = World()
+    body = b'{"id": "always the same"}'
+
+    def arrive(minute: int) -> DeadLetter:
+        inserted = world.clock.now() + timedelta(minutes=minute)
+        message = QueueMessage(id="always the same", body=body, insertion_time=inserted)  # type: ignore[no-untyped-call]
+        return world.dead_letters.keep(QUEUE, body, message_id=identity_of(message))
+
+    first = arrive(0)
+    assert arrive(0).count == 1
+    world.dead_letters.replay(first.id, by="test")
+    assert (arrive(1).state, arrive(1).count) == (LetterState.KEPT, 2)
 
 
 def test_two_who_replay_at_once_send_one_message() -> None:
