@@ -35,6 +35,11 @@ def system(tmp_path: Path) -> Generator[System]:
     assert amplifier.repeated * (COPIES - 1) > 100
 
 
+def kinds(driver: Driver, stream: str) -> list[str]:
+    """The kinds of a stream's events, in their order."""
+    return [event["kind"] for event in driver.get(f"audit/events?stream={stream}")["items"]]
+
+
 def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_rollout(system: System) -> None:
     driver = Driver(system)
     bundles = [bundle(classifier(c=c)) for c in (1.0, 10.0)]
@@ -71,6 +76,8 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
             (3, "promoted"),
         ]
         assert driver.get("endpoints/iris")["stable"] == 3
+        # What an event tells of stands before the event does: it is delivered afterwards.
+        driver.wait_for("the last event", lambda: kinds(driver, "endpoint:iris").count("rollout_promoted") >= 3)
         verification = driver.get("audit/verify")
         assert verification["problems"] == []
         for stream, kind in [
@@ -81,11 +88,9 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
             ("version:iris:3", "version_registered"),
             (f"drop:{third['drop_id'].removeprefix('drop-')}", "drop_registered"),
         ]:
-            kinds = [event["kind"] for event in driver.get(f"audit/events?stream={stream}")["items"]]
-            assert kinds.count(kind) == 1
-        kinds = [event["kind"] for event in driver.get("audit/events?stream=endpoint:iris")["items"]]
-        assert kinds.count("rollout_started") == 3
-        assert kinds.count("rollout_promoted") == 3
+            assert kinds(driver, stream).count(kind) == 1
+        assert kinds(driver, "endpoint:iris").count("rollout_started") == 3
+        assert kinds(driver, "endpoint:iris").count("rollout_promoted") == 3
         assert set(outcomes) == {"answered"}
     finally:
         driver.close()
