@@ -18,6 +18,7 @@ from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, exce
 from shared.validation.wire import (
     EXIT_MEMORY,
     EXIT_UNUSABLE,
+    LACKS_WALLS,
     Accepted,
     IntakeTask,
     Limits,
@@ -40,7 +41,7 @@ def main() -> None:
         work = _at_hand(request.work)
         missing = confine(request.limits, request.parent_pid, readable=_files(work), writable=[Path.cwd()])
         if missing:
-            sys.stderr.write(f"the sandbox lacks walls: {'; '.join(missing)}\n")
+            sys.stderr.write(f"{LACKS_WALLS}{'; '.join(missing)}\n")
         _send(answer, _carry_out(work, request.limits, answer))
     except MemoryError:
         _exit(EXIT_MEMORY)

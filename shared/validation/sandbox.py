@@ -7,12 +7,14 @@ hashed here. A child that goes over a limit, crashes or babbles is a finding abo
 
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +32,7 @@ from shared.validation.wire import (
     EXIT_MEMORY,
     EXIT_UNUSABLE,
     GOLDEN_FILE,
+    LACKS_WALLS,
     LINE,
     MAX_ANSWER_BYTES,
     MAX_GOLDEN_BYTES,
@@ -60,6 +63,7 @@ __all__ = [
     "run_validation",
 ]
 
+_log = logging.getLogger(__name__)
 _CHECK = "sandbox"
 _CHILD = ["-m", "shared.validation.child"]
 
@@ -254,6 +258,8 @@ def _ask(
         max_output_bytes=MAX_ANSWER_BYTES,
         said=_telling(progress) if progress else None,
     )
+    if ended.errors.startswith(LACKS_WALLS):
+        _warn_once(excerpt(ended.errors.splitlines()[0]))
     stage, answer = _read(ended)
     if answer is not None and ended.exit_code == 0:
         return answer
@@ -263,6 +269,11 @@ def _ask(
             f"it ended with code {ended.exit_code} and printed {excerpt(ended.errors[-300:])!r}"
         )
     return _death(ended, stage, limits)
+
+
+@lru_cache(maxsize=16)
+def _warn_once(line: str) -> None:
+    _log.warning("%s", line)
 
 
 def _telling(progress: Callable[[Stage], None]) -> Callable[[bytes], None]:

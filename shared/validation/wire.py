@@ -29,6 +29,9 @@ EXIT_MEMORY = 77
 EXIT_UNUSABLE = 78
 """The child's exit code when it cannot work here at all: a package is missing, or a limit cannot be set."""
 
+LACKS_WALLS = "the sandbox lacks walls: "
+"""How the line on the child's standard error begins that names the walls which the system would not give."""
+
 
 class Stage(StrEnum):
     """What the child is doing, in the words that complete "while ..."."""
