@@ -49,7 +49,7 @@ def number_columns(draw: st.DrawFn) -> Array:
     return draw(arrays.arrays(dtype.newbyteorder("="), st.integers(1, 5)))
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(number_columns(), st.sampled_from(NUMBERS))
 def test_a_column_comes_back_value_for_value_or_is_refused(values: Array, datatype: str) -> None:
     """Compared as Python's numbers, which convert nothing."""
