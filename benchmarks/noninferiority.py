@@ -103,7 +103,7 @@ def _regression(generator: np.random.Generator) -> bool:
 
 
 def _rare(generator: np.random.Generator) -> None:
-    print("\nlike the champion but for rare rows, worse by the margin on average: % that pass (no bar: see the docs)")
+    print("\nlike the champion but for rare rows, worse by the margin on average: % that pass (no bar)")
     for n in (100, 1_000, 10_000):
         for rarity in (0.01, 0.05, 0.2):
             passed = 0

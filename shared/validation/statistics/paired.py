@@ -3,7 +3,8 @@
 Proportions: an exact unconditional test. Rows that only one model answers right are counted; Tango's score (1998)
 orders the tables, and the tail probability is computed, not approximated, and maximised over the share of rows on
 which the models differ (Liu et al. 2002). So a difference at the margin passes at most as often as the level says.
-Means: Student's t of the paired values, held against skewness by Johnson's correction (1978).
+Means: Student's t of the paired values, held against skewness by Johnson's correction (1978). No test of means sees
+what the rows do not hold: a candidate that is far worse in rows rarer than a few among those given may pass.
 benchmarks/noninferiority.py measures both. Loads numpy, and scipy.special where it is called.
 """
 

@@ -34,16 +34,16 @@ def sample(generator: np.random.Generator, rows: int, *, shift: float = 0.0) -> 
     }
 
 
-@pytest.mark.parametrize(("reference", "validation"), [(50, 50), (2_000, 50), (50, 2_000), (300, 300), (3_000, 3_000)])
+@pytest.mark.parametrize(("reference", "validation"), [(50, 50), (1_000, 50), (50, 1_000), (2_000, 2_000)])
 def test_samples_of_one_distribution_seldom_drift(reference: int, validation: int) -> None:
-    """Eight features in 40 trials. At 5 % a trial, chance would break the bound once in 100,000 times."""
+    """Eight features in 25 trials. At 5 % a trial, chance would break the bound once in 100,000 times."""
     generator = np.random.default_rng([reference, validation])
     policy = ValidationPolicy(drift_psi=0.0001)  # so that the evidence alone decides
     alarms = 0
-    for _ in range(40):
+    for _ in range(25):
         result = reference_drift(sample(generator, reference), sample(generator, validation), policy=policy)
         alarms += result.verdict.outcome is Outcome.FAIL
-    assert alarms <= stats.binom.ppf(1 - 1e-5, 40, 0.05)
+    assert alarms <= stats.binom.ppf(1 - 1e-5, 25, 0.05)
 
 
 def test_a_shifted_feature_is_found_and_named() -> None:

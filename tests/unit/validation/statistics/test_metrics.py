@@ -35,7 +35,7 @@ def test_the_golden_vectors_hold_every_metric() -> None:
         assert held == set(names)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(pairs=PAIRS)
 def test_metrics_of_classes_equal_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = (np.array(column) for column in zip(*pairs, strict=True))
@@ -43,7 +43,7 @@ def test_metrics_of_classes_equal_scikit_learns(pairs: list[tuple[int, int]]) ->
     assert measured == pytest.approx(expected_of_classes(labels, predicted, None), rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(2, 4).flatmap(lambda k: st.lists(st.tuples(st.integers(0, k - 1), *[st.integers(1, 9)] * k))))
 def test_metrics_of_probabilities_equal_scikit_learns(rows: list[tuple[int, ...]]) -> None:
     if not rows:
@@ -60,7 +60,7 @@ def test_metrics_of_probabilities_equal_scikit_learns(rows: list[tuple[int, ...]
     assert all(math.isfinite(value) for value in measured.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 3).flatmap(lambda k: st.lists(st.lists(REALS, min_size=2 * k, max_size=2 * k), min_size=1)))
 def test_metrics_of_numbers_equal_scikit_learns(rows: list[list[float]]) -> None:
     targets, predicted = np.split(np.array(rows), 2, axis=1)

@@ -34,20 +34,20 @@ def test_fishers_tail_is_scipys() -> None:
 
 
 def test_a_planted_bad_slice_is_found_95_times_of_100() -> None:
-    """A twentieth of 4,000 rows is right in 70 %, the rest in 92 %.
+    """A twentieth of 3,000 rows is right in 70 %, the rest in 92 %.
 
     Were it found in 95 % of cases, chance would break the bound once in 100,000 times.
     """
     generator = np.random.default_rng(1)
     found = 0
-    for _ in range(40):
-        columns = features(generator, 4_000)
-        bad = generator.random(4_000) < 0.05
+    for _ in range(25):
+        columns = features(generator, 3_000)
+        bad = generator.random(3_000) < 0.05
         columns["segment"] = np.where(bad, "new", "old")
-        correct = generator.random(4_000) < np.where(bad, 0.70, 0.92)
+        correct = generator.random(3_000) < np.where(bad, 0.70, 0.92)
         result = find_slices(right_or_wrong(correct), columns, policy=POLICY)
         found += any(one.found and one.column == "segment" and one.part == "new" for one in result.findings)
-    assert found >= stats.binom.ppf(1e-5, 40, 0.95)
+    assert found >= stats.binom.ppf(1e-5, 25, 0.95)
 
 
 def test_without_a_bad_slice_one_is_seldom_found() -> None:
@@ -55,11 +55,11 @@ def test_without_a_bad_slice_one_is_seldom_found() -> None:
     generator = np.random.default_rng(2)
     policy = ValidationPolicy(slice_gap=0.001)
     alarms = 0
-    for _ in range(40):
+    for _ in range(25):
         correct = generator.random(1_500) < 0.85
         result = find_slices(right_or_wrong(correct), features(generator, 1_500), policy=policy)
         alarms += result.verdict.outcome is Outcome.FAIL
-    assert alarms <= stats.binom.ppf(1 - 1e-5, 40, 0.05)
+    assert alarms <= stats.binom.ppf(1 - 1e-5, 25, 0.05)
 
 
 def test_the_verdict_names_the_worst_slices_with_their_figures() -> None:
