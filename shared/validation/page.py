@@ -110,7 +110,10 @@ def _plots(report: ValidationReport) -> dict[str, Any]:
             title="Slices: gap to the rest",
         ),
         "drift": ranges(
-            [Estimate(label=d.feature, value=d.psi, limit=_limit(_behind(report, "drift")), bad=d.found) for d in drift],
+            [
+                Estimate(label=d.feature, value=d.psi, limit=_limit(_behind(report, "drift")), bad=d.found)
+                for d in drift
+            ],
             title="PSI by feature",
             low=0.0,
         ),
