@@ -11,6 +11,7 @@ from onnx import helper
 
 from shared.core.verdict import Outcome
 from shared.registry.policy import ValidationPolicy
+from shared.validation.golden import spread_over
 from shared.validation.wire import MAX_GOLDEN_BYTES
 from tests.unit.validation.drops import checked, forest, npz, one_node, onnx_model, said, scorer, scorer_rows
 
@@ -57,6 +58,42 @@ def test_the_same_drop_gives_the_same_bytes(tmp_path: Path) -> None:
         checked(tmp_path / name, model, rows)
         made.append((tmp_path / name / "work" / "golden.json").read_bytes())
     assert made[0] == made[1]
+
+
+def test_cases_are_spread_over_the_classes_that_are_predicted(tmp_path: Path) -> None:
+    x = scorer_rows(300)["x"]
+    x[:, 0] += np.where(np.arange(300) == 150, 9, 5)  # class 0 wins nearly everywhere
+    x[[40, 250], 1] += 20
+    x[[90], 2] += 20
+    checked(tmp_path, scorer(), {"x": x, "label": x.argmax(axis=1)})
+    cases = golden(tmp_path)["cases"]
+    assert len(cases) == 16
+    classes = [int(np.argmax(case["outputs"][0]["data"])) for case in cases]
+    assert {classes.count(1), classes.count(2)} == {2, 1}
+
+
+def test_rows_are_spread_over_classes_or_over_the_range_of_numbers() -> None:
+    rare = np.zeros(1_000, dtype=np.int64)
+    rare[[17, 900]] = 1
+    taken = spread_over(rare, 1_000)
+    assert {17, 900} <= set(taken.tolist())
+    assert len(taken) == 16
+    numbers = np.random.default_rng(0).normal(size=500)
+    taken = spread_over(numbers, 500)
+    assert {int(numbers.argmin()), int(numbers.argmax())} <= set(taken.tolist())
+    assert spread_over(None, 3).tolist() == [0, 1, 2]
+    many = spread_over(np.arange(100), 100)
+    assert (many[0], many[-1], len(many)) == (0, 99, 16)
+
+
+def test_a_tolerance_of_the_manifest_stands_in_the_file(tmp_path: Path) -> None:
+    checked(tmp_path, scorer(), scorer_rows(40), tolerances={"scores": {"rtol": 0.02, "atol": 0.5}})
+    assert golden(tmp_path)["tolerances"] == {"scores": {"rtol": 0.02, "atol": 0.5}}
+
+
+def test_a_tolerance_of_an_output_that_is_not_there_fails(tmp_path: Path) -> None:
+    report = checked(tmp_path, scorer(), scorer_rows(40), tolerances={"score": {"rtol": 0.02}})
+    assert said(report, "load") == "fail: the manifest's tolerances name 'score', which is no output of numbers"
 
 
 def test_a_fixed_batch_is_one_case(tmp_path: Path) -> None:
