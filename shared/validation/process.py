@@ -5,12 +5,13 @@ has ended; an environment built from scratch, so that no secret of ours is in it
 limits that it sets on itself before it looks at anything. It dies with this process. Its output is read up to a limit.
 
 What keeps the child from the network, from other processes and from files that are not its own is in confine.py.
-Where the kernel refuses those walls, a process that the child started may have left its group: it is known by the
-working directory in its first environment, which only our child is given, and killed too.
+Where the kernel refuses those walls, a process that the child started may have left its group: it is known by a mark in
+the environment that it inherited, and killed too.
 """
 
 import contextlib
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -33,6 +34,8 @@ MAX_AT_ONCE = 2
 _READ_BYTES = 64 * 1024
 _DRAIN_S = 1.0
 _SEARCHES = 20
+_MARK = "SLIPWAY_SANDBOX"
+"""What the environment of a child, and of all that it starts, names it by."""
 _INHERITED = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 """What the interpreter may need to start at all."""
 
@@ -83,12 +86,13 @@ def run_child(
     While MAX_AT_ONCE children of this process run it waits; that time does not count. Raises SandboxUnavailableError
     where no process can be started.
     """
-    with _at_once, _started(arguments, request, workdir) as child:
+    mark = secrets.token_hex(16)
+    with _at_once, _started(arguments, request, workdir, mark) as child:
         try:
             return _watch(child, time.monotonic() + wall_s, max_output_bytes, said)
         finally:
             _kill_group(child)
-            _kill_descendants(workdir)
+            _kill_marked(mark)
 
 
 def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path) -> dict[str, str]:
@@ -113,7 +117,7 @@ def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path)
     }
 
 
-def _started(arguments: list[str], request: bytes, workdir: Path) -> subprocess.Popen[bytes]:
+def _started(arguments: list[str], request: bytes, workdir: Path, mark: str) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as stdin:
         stdin.write(request)
         stdin.seek(0)
@@ -124,7 +128,7 @@ def _started(arguments: list[str], request: bytes, workdir: Path) -> subprocess.
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=workdir,
-                env=child_environment(os.environ, sys.path, workdir),
+                env=child_environment(os.environ, sys.path, workdir) | {_MARK: mark},
                 start_new_session=True,
             )
         except OSError as error:
@@ -213,17 +217,13 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def _kill_descendants(workdir: Path) -> None:
+def _kill_marked(mark: str) -> None:
     """Kill what left the group. A few times over, for what is killed may have started another meanwhile."""
-    mark = _home(workdir)
+    entry = f"{_MARK}={mark}".encode()
     for _ in range(_SEARCHES):
-        found = [pid for pid in _processes() if _is_marked(pid, mark) and _kill(pid, mark)]
+        found = [pid for pid in _processes() if _is_marked(pid, entry) and _kill(pid, entry)]
         if not found:
             return
-
-
-def _home(workdir: Path) -> bytes:
-    return b"HOME=%b" % os.fsencode(workdir)
 
 
 def _processes() -> list[int]:
@@ -233,22 +233,22 @@ def _processes() -> list[int]:
         return []
 
 
-def _is_marked(pid: int, mark: bytes) -> bool:
+def _is_marked(pid: int, entry: bytes) -> bool:
     """Whether a process that lives was started with this in its environment. A process of another user never was."""
     try:
-        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
 
 
-def _kill(pid: int, mark: bytes) -> bool:
+def _kill(pid: int, entry: bytes) -> bool:
     """Kill a process, unless its number has passed to another since."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        if not _is_marked(pid, mark):
+        if not _is_marked(pid, entry):
             return False
         signal.pidfd_send_signal(process, signal.SIGKILL)
     except OSError:

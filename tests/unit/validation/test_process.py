@@ -56,7 +56,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
     assert "hunter2" not in run.stdout
     allowed = {
         "PYTHONPATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "LD_LIBRARY_PATH", "PYTHONHASHSEED",
-        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX", "SLIPWAY_SANDBOX",
     }  # fmt: skip
     assert set(environment) <= allowed
     assert environment["HOME"] == str(tmp_path)
