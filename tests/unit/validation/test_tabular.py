@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from shared.registry.manifest import Manifest
@@ -297,3 +299,27 @@ def test_without_a_signature_a_file_is_read_and_not_mapped(tmp_path: Path) -> No
     with pytest.raises(DropRefusedError) as caught:
         read_table(tmp_path / "v", name="v.csv", manifest=manifest, signature=None, what="v", max_bytes=10_000)
     assert caught.value.code is RefusalCode.BAD_DATA
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(
+        [(parquet(VALUES), ".parquet"), (parquet(VALUES, compression="zstd"), ".parquet"), (csv(VALUES), ".csv")]
+    ),
+    st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4)), min_size=1, max_size=4),
+)
+def test_no_mutation_gets_anything_but_a_table_or_a_refusal(
+    tmp_path: Path, file: tuple[bytes, str], changes: list[tuple[int, bytes]]
+) -> None:
+    content, ending = file
+    for place, patch in changes:
+        at = place % len(content)
+        content = content[:at] + patch + content[at + 2 :] or b"x"
+    try:
+        table = read(tmp_path, content, ending, **MANIFEST)
+    except DropRefusedError as error:
+        refusal = error
+    else:
+        assert all(len(column) == table.rows for column in (*table.inputs.values(), *table.columns.values()))
+        return
+    assert refusal.code in {RefusalCode.BAD_DATA, RefusalCode.TOO_LARGE}
