@@ -144,7 +144,7 @@ class _Walk:
         for tag, value, at, start, stop in self._fields.of(0, size_bytes):
             below: list[Edit] = []
             if tag == _IR_VERSION:
-                self._ir_version = signed(value)
+                self._ir_version = _counted("its IR version", value)
             elif tag == tag_of(7):
                 graphs += 1
                 below = self._graph(start, stop, 1)
@@ -328,7 +328,7 @@ class _Walk:
             if tag == tag_of(1):
                 domain = self._name_at(begin, end)
             elif tag == tag_of(2, wire=0):
-                version = signed(value)
+                version = _counted(f"the opset of {excerpt(domain, 60)!r}", value)
         if of_model:
             self._opsets[domain] = version
 
@@ -344,6 +344,12 @@ class _Walk:
             return self._data[start:stop].decode()
         except UnicodeDecodeError as error:
             raise _not_onnx(f"the name at byte {start} is not UTF-8") from error
+
+
+def _counted(what: str, value: int) -> int:
+    if signed(value) < 0:
+        raise _not_onnx(f"{what} is {signed(value)}")
+    return value
 
 
 def _not_onnx(why: str) -> DropRefusedError:

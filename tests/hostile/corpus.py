@@ -124,6 +124,8 @@ _GRAPHS = (
     _model(
         "IR version of the future", partial(models.of_versions, ir_version=99), Code.NOT_ONNX, "ir_version 99 is higher"
     ),
+    _model("negative IR version", partial(models.of_versions, ir_version=-1), Code.NOT_ONNX, "its IR version is -1"),
+    _model("negative opset", partial(models.of_versions, opset=-1), Code.NOT_ONNX, "the opset of '' is -1"),
     _unfit(
         "opset of the future",
         partial(models.of_versions, opset=99),

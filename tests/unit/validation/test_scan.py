@@ -164,6 +164,19 @@ def test_text_and_values_that_are_not_packed_count_too(tmp_path: Path) -> None:
     assert "holds" in refused(tmp_path, models.with_tensor(unpacked + models.whole(1, 2)))[1]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (models.of_versions(ir_version=-1), "its IR version is -1"),
+        (models.of_versions(opset=-1), "the opset of '' is -1"),
+    ],
+)
+def test_a_version_is_no_negative_number(tmp_path: Path, content: bytes, said: str) -> None:
+    code, sentence = refused(tmp_path, content)
+    assert code == RefusalCode.NOT_ONNX
+    assert said in sentence
+
+
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_get_an_answer(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
