@@ -13,6 +13,9 @@ from shared.validation.wire import Stage, ValidateTask
 if TYPE_CHECKING:
     from shared.validation.statistics.evidence import Predictions
 
+SEED = 17
+"""Of samples of rows: the same rows each time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -30,7 +33,9 @@ class Sample:
     @property
     def described(self) -> str:
         """How many rows, in words."""
-        return f"{self.rows} rows" if self.rows == self.total_rows else f"{self.rows} rows of {self.total_rows}"
+        if self.rows == self.total_rows:
+            return f"{self.rows} rows"
+        return f"{self.rows} rows, a sample of {self.total_rows} (seed {SEED})"
 
 
 @dataclass(slots=True, kw_only=True)

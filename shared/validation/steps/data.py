@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.core.verdict import Outcome
 from shared.registry.signature import TensorSpec
-from shared.validation.chain import Chain, Sample
+from shared.validation.chain import SEED, Chain, Sample
 from shared.validation.checks import data as data_checks
 from shared.validation.checks.verdicts import failed
 from shared.validation.datafile import Array
@@ -27,7 +27,6 @@ FULL_BATCH_ROWS = 128
 _FEWER_ROWS = (50_000, 10_000, 2_000)
 _LONGEST_RUN_S = 40.0
 _TIMED_ROWS = 4 * BATCH_ROWS
-SEED = 17
 
 
 def read_data(chain: Chain) -> bool:

@@ -178,7 +178,7 @@ def test_more_rows_than_are_looked_at_are_sampled_and_the_sentence_says_so(tmp_p
     x = features(200_600)
     report = judged(Planted(model=linear(), rows={"x": x, "label": labels(x)}, finds=None), tmp_path)
     assert report.rows == 200_600
-    assert said(report, "run") == "pass: the model answers each of 200000 rows of 200600"
+    assert said(report, "run") == "pass: the model answers each of 200000 rows, a sample of 200600 (seed 17)"
     (verdict,) = (v for v in report.verdicts if v.check == "accuracy")
     assert verdict.n == 200_000
 
