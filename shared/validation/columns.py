@@ -1,7 +1,7 @@
 """Maps the columns of a data file to the inputs of a graph, by name. Loads numpy: for the sandboxed process.
 
 Nothing is guessed: a column that nobody asked for is refused, and a value is converted only where the input's type
-holds it exactly.
+holds it exactly. Real numbers are rounded to the input's precision, as every client of the model rounds them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +145,7 @@ def _joined(spec: TensorSpec, names: Sequence[str], columns: Mapping[str, Column
 
 
 def _converted(name: str, column: Column, spec: TensorSpec, what: str) -> Array:
-    """A column in an input's type. Raises DropRefusedError where that type cannot hold it exactly."""
+    """A column in an input's type. Raises DropRefusedError where that type cannot hold its values."""
     from shared.validation.model import NUMPY_TYPE  # noqa: PLC0415 - loads onnxruntime
 
     values, missing = column.values, column.missing
@@ -162,7 +162,7 @@ def _converted(name: str, column: Column, spec: TensorSpec, what: str) -> Array:
         raise _bad(f"{of} is {found}, and {takes}: store it as {wanted}")
     if values.dtype != target and not _holds(target, values if missing is None else values[~missing]):
         raise _bad(
-            f"{of} is {values.dtype} with values that {target} does not hold exactly, and {takes}: store it as {target}"
+            f"{of} is {values.dtype} with values that {target} does not hold, and {takes}: store it as {target}"
         )
     with np.errstate(all="ignore"):
         converted = values.astype(target, copy=missing is not None)
@@ -172,13 +172,16 @@ def _converted(name: str, column: Column, spec: TensorSpec, what: str) -> Array:
 
 
 def _holds(target: np.dtype[Any], values: Array) -> bool:
-    """Whether a type holds these values of another one exactly. Ranges are compared as Python numbers, which are."""
+    """Whether a type holds these values of another one: whole numbers exactly, real ones within its range.
+
+    Ranges are compared as Python numbers, which are exact.
+    """
     source = values.dtype.kind
     if source == "b" or not values.size:
         return True
     if source == "f" and target.kind == "f":
         with np.errstate(all="ignore"):
-            return bool(np.array_equal(values, values.astype(target).astype(values.dtype), equal_nan=True))
+            return bool((np.isinf(values.astype(target)) <= np.isinf(values)).all())
     if source == "f" and not (np.isfinite(values).all() and (np.trunc(values) == values).all()):
         return False
     if target.kind == "f":
