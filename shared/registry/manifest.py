@@ -108,7 +108,7 @@ class Manifest(BaseModel):
     """The class that precision-recall curves, calibration and fairness look at, for two classes: the later one
     without it."""
     slices: tuple[_Key, ...] = Field(default=(), max_length=100, strict=False)
-    """Columns of the validation data by whose parts the model is measured; without it all features of the model."""
+    """Columns of the validation data by whose parts the model is judged; without it all features, as advice."""
     protected: tuple[_Key, ...] = Field(default=(), max_length=20, strict=False)
     """Columns of the validation data whose groups are compared for fairness. They need not be features."""
     tolerances: dict[_Key, Tolerance] = Field(default_factory=dict, max_length=_MAX_ENTRIES)

@@ -220,9 +220,12 @@ DEFECTS: Sequence[Callable[[], Planted]] = (
 )
 
 
-def judged(planted: Planted, folder: Path, *, champion_unusable: str = "") -> ValidationReport:
+def judged(
+    planted: Planted, folder: Path, *, champion_unusable: str = "", champion_manifest: Manifest | None = None
+) -> ValidationReport:
     """The report of a validation in this process."""
-    work = _task(planted, folder).model_copy(update={"champion_unusable": champion_unusable})
+    champion = {"champion_unusable": champion_unusable, "champion_manifest": champion_manifest}
+    work = _task(planted, folder).model_copy(update=champion)
     workdir = folder / "work"
     workdir.mkdir()
     return validate(work, workdir=workdir, file_bytes=LIMIT_BYTES, begin=ignore)

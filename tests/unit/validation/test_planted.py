@@ -10,6 +10,7 @@ from onnx import TensorProto as Type
 from onnx import helper
 
 from shared.core.verdict import Outcome
+from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import SandboxLimits
@@ -162,6 +163,21 @@ def test_a_champion_that_does_not_load_leaves_the_comparison_open(tmp_path: Path
     report = judged(planted, tmp_path)
     assert against(report) == ["non_inferiority"]
     assert "the champion, version 7, does not load" in said(report, "non_inferiority")
+
+
+def test_a_champion_of_another_task_is_not_compared_and_that_is_advice(tmp_path: Path) -> None:
+    planted = sound()
+    other = Manifest(task=Task.REGRESSION)
+    report = judged(planted, tmp_path, champion_manifest=other)
+    assert report.accepted, against(report)
+    assert said(report, "non_inferiority") == (
+        "inconclusive: not compared: the champion, version 7, does regression, and this version classification"
+    )
+
+
+def test_a_champion_whose_answers_are_of_another_kind_is_not_compared(tmp_path: Path) -> None:
+    report = judged(sound(), tmp_path, champion_manifest=Manifest(task=Task.CLASSIFICATION, prediction="none"))
+    assert "gives answers that do not compare with these labels" in said(report, "non_inferiority")
 
 
 def test_a_sample_is_the_same_each_time_and_in_the_rows_order() -> None:

@@ -1,0 +1,137 @@
+"""What the probes observe of real sessions."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as Type
+from onnx import helper
+
+from shared.validation.model import LoadedModel, Rows, load
+from shared.validation.probes.behaviour import STAGE, Observation, Probe, observe
+from shared.validation.probes.inputs import extremes, made_up_rows, spread_rows, with_infinity, with_nan
+from shared.validation.probes.timing import interleaved
+from shared.validation.tolerance import Tolerances
+from shared.validation.wire import Stage
+from tests.unit.validation.drops import onnx_model, scorer
+from tests.unit.validation.planted import answers_by_chance, rows_influence_each_other
+
+ROWS = 16
+
+
+def loaded(folder: Path, model: onnx.ModelProto) -> LoadedModel:
+    """A session of the model."""
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return load(path)
+
+
+def observed(model: LoadedModel, tolerances: Tolerances) -> tuple[dict[Probe, Observation], list[Stage]]:
+    """What each probe saw, in one session, and the stages that began."""
+    stages: list[Stage] = []
+    batch = made_up_rows(model.signature, ROWS)
+    rows = model.rows_at_once or ROWS
+    found = observe(model, batch, rows, tolerances, again=None, begin=stages.append)
+    return {one.probe: one for one in found}, stages
+
+
+def test_each_probe_begins_a_stage_of_its_own_before_it_is_tried(tmp_path: Path) -> None:
+    found, stages = observed(loaded(tmp_path, scorer()), {})
+    assert list(found) == list(Probe)
+    assert stages == [STAGE[probe] for probe in Probe]
+    assert len(set(stages)) == len(Probe)
+
+
+def test_a_model_that_does_not_repeat_itself_is_seen_in_one_session_and_not_compared_further(tmp_path: Path) -> None:
+    found, _ = observed(loaded(tmp_path, answers_by_chance().model), {})
+    assert found[Probe.REPEATS].differences[0].differing > 0
+    assert found[Probe.BATCH_AGAINST_SINGLE].skipped == "the model does not even repeat itself"
+
+
+def test_rows_that_influence_each_other_are_seen(tmp_path: Path) -> None:
+    found, _ = observed(loaded(tmp_path, rows_influence_each_other().model), {})
+    assert not found[Probe.REPEATS].differences[0].differing
+    assert found[Probe.BATCH_AGAINST_SINGLE].differences[0].differing > 0
+
+
+def test_where_the_graph_fixes_its_rows_another_order_tells_whether_they_influence_each_other(tmp_path: Path) -> None:
+    found, _ = observed(loaded(tmp_path, scorer(rows=4)), {})
+    assert found[Probe.BATCH_AGAINST_SINGLE].rows == 4
+    assert not found[Probe.BATCH_AGAINST_SINGLE].differences[0].differing
+    assert found[Probe.EMPTY_BATCH].skipped == "the graph fixes 4 rows"
+    summed = onnx_model(
+        [helper.make_node("CumSum", ["x", "axis"], ["y"])],
+        [("x", Type.FLOAT, [4, 3])],
+        [("y", Type.FLOAT, [4, 3])],
+        constants=[helper.make_tensor("axis", Type.INT64, [], [0])],
+    )
+    found, _ = observed(loaded(tmp_path, summed), {})
+    assert found[Probe.BATCH_AGAINST_SINGLE].differences[0].differing > 0
+
+
+def test_an_index_out_of_its_table_is_an_error_that_is_told(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])],
+        [("ids", Type.INT64, ["rows", 1])],
+        [("y", Type.FLOAT, ["rows", 1, 2])],
+        constants=[helper.make_tensor("table", Type.FLOAT, [3, 2], [float(i) for i in range(6)])],
+    )
+    found, _ = observed(loaded(tmp_path, model), {})
+    assert found[Probe.EXTREMES].refused == ("the largest whole numbers", "the smallest whole numbers")
+    assert "out of" in found[Probe.EXTREMES].error
+    assert found[Probe.NAN].skipped == "the model takes no real numbers"
+    assert not found[Probe.EMPTY_BATCH].refused
+
+
+def test_text_may_be_empty_long_and_unusual(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Identity", ["words"], ["y"])],
+        [("words", Type.STRING, ["rows", 1])],
+        [("y", Type.STRING, ["rows", 1])],
+    )
+    found, _ = observed(loaded(tmp_path, model), {})
+    assert found[Probe.EXTREMES].tried == ("empty text", "text of 10000 characters", "unusual characters")
+    assert not found[Probe.EXTREMES].refused
+
+
+def test_nan_and_infinities_stand_in_whole_rows_and_in_single_values() -> None:
+    base: Rows = {"x": np.ones((5, 3), dtype=np.float32), "n": np.ones((5, 1), dtype=np.int64)}
+    nan, infinite = with_nan(base, 5), with_infinity(base, 5)
+    assert nan is not None
+    assert infinite is not None
+    several, ones = nan["x"].astype(np.float64), infinite["x"].astype(np.float64)
+    assert np.isnan(several).sum(axis=1).tolist() == [3, 1, 1, 1, 1]
+    assert np.isposinf(ones).sum(axis=1).tolist() == [3, 0, 1, 0, 1]
+    assert np.isneginf(ones).sum(axis=1).tolist() == [0, 3, 0, 1, 0]
+    assert np.array_equal(nan["n"], base["n"])
+    assert (base["x"] == 1).all()
+
+
+def test_extremes_are_those_of_the_type() -> None:
+    base: Rows = {"h": np.ones((2, 1), dtype=np.float16), "b": np.ones((2, 1), dtype=np.uint8)}
+    found = dict(extremes(base))
+    assert found["the largest real numbers"]["h"].tolist() == [[65504.0]] * 2
+    assert found["1e+30"]["h"].tolist() == [[65504.0]] * 2
+    assert found["the smallest whole numbers"]["b"].tolist() == [[0]] * 2
+    assert found["-1"]["b"].tolist() == [[0]] * 2
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(3, 8), (8, 8), (1_000, 8)])
+def test_rows_are_spread_over_the_data_and_come_again_where_there_are_few(rows: int, wanted: int) -> None:
+    taken = spread_rows({"x": np.arange(rows)}, rows, wanted)["x"]
+    assert len(taken) == wanted
+    assert (taken[0], taken[-1]) == (0, rows - 1)
+    assert np.array_equal(taken, np.sort(taken))
+
+
+def test_both_models_are_timed_as_often_and_in_the_same_cycles(tmp_path: Path) -> None:
+    model = loaded(tmp_path, scorer())
+    calls = [{"x": np.zeros((1, 3), dtype=np.float32)}] * 2
+    timings = interleaved(model, model, calls, rows_a_call=1, budget_s=0.02)
+    assert timings.champion_ns is not None
+    assert timings.candidate_ns.shape == timings.champion_ns.shape
+    assert timings.candidate_ns.size <= 4_000
+    assert (timings.candidate_ns > 0).all()
+    alone = interleaved(model, None, calls, rows_a_call=1, budget_s=0.02)
+    assert alone.champion_ns is None
