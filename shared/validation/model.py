@@ -71,6 +71,18 @@ class LoadedModel:
             raise ModelError(f"the inputs fix different numbers of rows, {sorted(fixed)}: export with a free first one")
         return next(iter(fixed), None)
 
+    @property
+    def without_rows(self) -> str:
+        """Why calls cannot be cut into rows, in words; empty where they can.
+
+        Such a model keeps a state between calls, or takes a setting: it is served call by call, and no data fits it.
+        """
+        try:
+            _ = self.rows_at_once
+        except ModelError as error:
+            return str(error)
+        return ""
+
     def prepared(self, arrays: Rows) -> dict[str, Array]:
         """Arrays that fit the signature, in the form that the runtime takes: text as objects, whole batches.
 
@@ -134,16 +146,13 @@ def load(path: Path) -> LoadedModel:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise _translated(error, "the runtime does not load the model") from error
-    model = LoadedModel(
+    return LoadedModel(
         session,
         Signature(
             inputs=tuple(_spec(node, "input") for node in session.get_inputs()),
             outputs=tuple(_spec(node, "output") for node in session.get_outputs()),
         ),
     )
-    # Every step wants rows: a model without any cannot be served, whatever else it is.
-    _ = model.rows_at_once
-    return model
 
 
 def _text(array: Array) -> Array:

@@ -33,6 +33,9 @@ def check_robustness(chain: Chain) -> bool:
     """Unexpected inputs, repeats, and rows alone against rows in a batch."""
     model = chain.loaded
     most = _rows_to_try(model)
+    if model.without_rows:
+        chain.add(passed("robustness", f"not tried: {model.without_rows}"))
+        return True
     batch, rows = batch_rows(chain, most=most), model.rows_at_once or most
     if batch is None or not _answers(model, batch, rows):
         chain.add(passed("robustness", "not tried: no inputs can be made up that the model answers"))
@@ -55,6 +58,8 @@ def check_robustness(chain: Chain) -> bool:
 
 def check_latency(chain: Chain) -> bool:
     """Single calls of the version and of the champion, interleaved."""
+    if chain.loaded.without_rows:
+        return True
     chain.begin(Stage.TIMING)
     model, rows = chain.loaded, chain.loaded.rows_at_once or 1
     calls = _single_calls(chain, rows)

@@ -206,6 +206,22 @@ def test_a_model_that_answers_a_batch_as_one_fails(tmp_path: Path) -> None:
     assert "the output 'y' has the shape [1, 3] for 50 rows" in said(checked(tmp_path, model, scorer_rows()), "run")
 
 
+def test_a_model_without_rows_is_checked_call_by_call_and_no_data_fits_it(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Mul", ["x", "gain"], ["y"])],
+        [("x", Type.FLOAT, ["rows", 3]), ("gain", Type.FLOAT, [])],
+        [("y", Type.FLOAT, ["rows", 3])],
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    report = checked(tmp_path / "a", model, policy=RELAXED)
+    assert report.accepted
+    assert report.has_golden
+    assert "not tried: the input 'gain' is a single value and has no rows" in said(report, "robustness")
+    data = {"x": np.ones((50, 3), "f4"), "gain": np.ones(50, "f4"), "label": np.zeros(50, "i8")}
+    assert checked(tmp_path / "b", model, data).outcome is Outcome.FAIL
+
+
 def test_a_model_of_fixed_batches_wants_whole_ones(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
