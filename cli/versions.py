@@ -1,4 +1,4 @@
-"""`slipway approve` and `archive`: what people decide of a version."""
+"""`slipway approve`, `archive` and `revalidate`: what people decide of a version."""
 
 from typing import Annotated
 from uuid import uuid4
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     command(app)(approve)
     command(app)(archive)
+    command(app)(revalidate)
 
 
 def approve(
@@ -44,6 +45,17 @@ def archive(
 ) -> Answer:
     """Take a version out of use for good. One that serves, rolls out or has an alias stays."""
     return _post(target, model, version, "archive", {"reason": reason})
+
+
+def revalidate(
+    target: Target,
+    model: _ModelArgument,
+    version: _VersionArgument,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the audit.")],
+) -> Answer:
+    """Validate a rejected version again, under the policy and beside the champion of now."""
+    return _post(target, model, version, "revalidate", {"reason": reason})
 
 
 def _post(target: Target, model: str, version: int, what: str, body: Json) -> Answer:

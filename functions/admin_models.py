@@ -35,6 +35,12 @@ class ArchiveBody(Command):
     reason: Reason
 
 
+class RevalidateBody(Command):
+    """The body of a request to validate again. It needs no id: a version that is not decided is left alone."""
+
+    reason: Reason
+
+
 @bp.function_name("list_models")
 @bp.route("models", methods=["GET"])
 @answering
@@ -144,6 +150,16 @@ def approve_version(req: func.HttpRequest) -> dict[str, Any]:
         command_id=body.command_id,
     )
     return _version(services().registry.approve(command))
+
+
+@bp.function_name("revalidate_version")
+@bp.route("models/{model}/versions/{version}/revalidate", methods=["POST"])
+@answering
+def revalidate_version(req: func.HttpRequest) -> dict[str, Any]:
+    """Validate a rejected version again."""
+    name, number = model_name(req.route_params["model"]), version_number(req.route_params["version"])
+    body = body_of(req, RevalidateBody)
+    return _version(services().registry.revalidate(name, number, by="api", reason=body.reason))
 
 
 @bp.function_name("archive_version")

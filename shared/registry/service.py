@@ -182,6 +182,30 @@ class RegistryService:
 
         self._versions.change(version.partition, version.id, note)
 
+    def revalidate(self, name: str, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
+        """Have a rejected version validated again, under the policy and beside the champion of now.
+
+        Its last report stands until there is another. One that is not decided yet is left as it is. Raises
+        NotFoundError; ConflictError for a version that is validated or archived.
+        """
+        now = self._clock.now()
+
+        def again(version: ModelVersion) -> bool:
+            if version.state.is_undecided:
+                return False
+            if version.state is not VersionState.REJECTED:
+                raise ConflictError(
+                    f"version {number} of {name} is {version.state}: only a rejected one is validated again"
+                )
+            version.state, version.decided_at = VersionState.REGISTERED, None
+            version.failures, version.last_error = 0, ""
+            version.attempted_at, version.asked_at = now, None
+            version.record("version_revalidated", now, version=number, by=by, reason=reason)
+            version.send(ValidateVersion(model=name, version=number))
+            return True
+
+        return self._versions.change(name, version_id(number), again)
+
     def mark_archived(self, name: str, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
         """Take a version out of use for good. Whoever calls has seen to it that nothing uses it."""
         now = self._clock.now()

@@ -52,6 +52,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "get_version",
             "get_report",
             "get_report_page",
+            "revalidate_version",
             "approve_version",
             "archive_version",
             "list_aliases",
