@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
+from shared.core.ids import digest as checked_digest
 from shared.routing.plan import RoutePlan
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class DiskCache:
-    """The cache in one directory. Several processes may share it. Methods block."""
+    """The cache in one directory. Several processes may share it. Methods block.
+
+    A digest becomes a path: those that take one raise InvalidInputError, and touch nothing, where it is none.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._plans = directory / "plans"
@@ -64,7 +68,7 @@ class DiskCache:
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
         hasher, size_bytes = hashlib.sha256(), 0
-        with self._writer(self._artifacts / digest) as writer:
+        with self._writer(self._place(digest)) as writer:
             for chunk in chunks:
                 hasher.update(chunk)
                 size_bytes += len(chunk)
@@ -157,7 +161,7 @@ class DiskCache:
     @contextlib.contextmanager
     def _opened(self, digest: str) -> Iterator[BinaryIO | None]:
         try:
-            file = (self._artifacts / digest).open("rb")
+            file = self._place(digest).open("rb")
         except FileNotFoundError:
             yield None
             return
@@ -171,7 +175,10 @@ class DiskCache:
     def _drop(self, digest: str) -> None:
         log.error("the cached artifact %s was altered on disk: it is removed and fetched again", digest)
         with contextlib.suppress(OSError):
-            (self._artifacts / digest).unlink(missing_ok=True)
+            self._place(digest).unlink(missing_ok=True)
+
+    def _place(self, digest: str) -> Path:
+        return self._artifacts / checked_digest(digest)
 
 
 def digests(plan: RoutePlan) -> frozenset[str]:

@@ -5,13 +5,19 @@ only if its generation is higher than the one it serves.
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 FULL_WEIGHT_BP = 10_000
 MAX_FILE_BYTES = 8_000_000_000
 """The largest file of an artifact."""
+MAX_FILE_NAME_LENGTH = 256
+
+type Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+"""A digest. A server makes paths of it, so that nothing else may stand there."""
+type FileName = Annotated[str, StringConstraints(max_length=MAX_FILE_NAME_LENGTH)]
+"""A file's name within a drop. A server checks by itself that it leads nowhere but down."""
 
 
 class Role(StrEnum):
@@ -26,8 +32,8 @@ class ArtifactFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    digest: str
+    name: FileName
+    digest: Sha256
     size_bytes: int = Field(ge=0)
 
 
@@ -36,7 +42,7 @@ class Signing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    digest: str
+    digest: Sha256
     """SHA-256 of the signature file, at `artifacts/sha256/<digest>`."""
     trusted_keys: tuple[str, ...] = Field(min_length=1)
     """Public keys in PEM, of which one must have made it. A server that pins keys of its own goes by those alone."""
@@ -50,15 +56,15 @@ class Route(BaseModel):
     version: int = Field(ge=1)
     role: Role
     weight_bp: int = Field(ge=0, le=FULL_WEIGHT_BP)
-    artifact_digest: str
+    artifact_digest: Sha256
     """SHA-256 of the ONNX file, at `artifacts/sha256/<digest>`."""
     size_bytes: int = Field(ge=0)
-    model_file: str = "model.onnx"
+    model_file: FileName = "model.onnx"
     """The ONNX file's name within the drop, by which a signature knows it."""
     external: tuple[ArtifactFile, ...] = ()
     """The files that hold tensors of the model, under the names that the model knows them by."""
     signing: Signing | None = None
-    golden_digest: str | None = None
+    golden_digest: Sha256 | None = None
     """SHA-256 of the golden rows (a JSON file), also under `artifacts/sha256/`."""
 
 

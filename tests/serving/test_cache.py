@@ -4,13 +4,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from aks_serving.cache import DiskCache, digests
 
-from shared.core.errors import UnavailableError
+from shared.core.errors import InvalidInputError, UnavailableError
 from shared.core.ids import EndpointName
 from tests.serving import models
 
@@ -124,3 +124,22 @@ def test_content_of_another_digest_is_told_and_not_kept(tmp_path: Path) -> None:
     cache, data = DiskCache(tmp_path), models.scaler(1.0)
     assert cache.keep_artifact("0" * 64, [data[:5], data[5:]]) == (models.digest(data), len(data))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("form", ["{victim}", "../../victim.txt", "../artifacts/../../victim.txt", "", "."])
+def test_what_is_no_digest_leads_to_no_path(tmp_path: Path, form: str) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    cache = DiskCache(tmp_path / "cache")
+    cache.keep_artifact("0" * 64, [b"so that the folder exists"])
+    digest = form.format(victim=victim)
+    asks: list[Callable[[], object]] = [
+        lambda: cache.artifact(digest, max_bytes=4),
+        lambda: cache.keep_artifact(digest, [b"evil"]),
+        lambda: cache.copy_artifact(digest, tmp_path / "copy", max_bytes=100),
+    ]
+    for ask in asks:
+        with pytest.raises(InvalidInputError, match="is not a SHA-256 digest"):
+            ask()
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "copy").exists()

@@ -1,7 +1,18 @@
+from collections.abc import Callable
+
 import pytest
 from pydantic import ValidationError
 
-from shared.routing.plan import Role, Route, RoutePlan, artifact_blob_name, plan_blob_name
+from shared.routing.plan import (
+    MAX_FILE_NAME_LENGTH,
+    ArtifactFile,
+    Role,
+    Route,
+    RoutePlan,
+    Signing,
+    artifact_blob_name,
+    plan_blob_name,
+)
 
 
 def _route(version: int, role: Role, weight_bp: int) -> Route:
@@ -36,6 +47,41 @@ def test_a_first_candidate_without_traffic_is_a_plan() -> None:
 def test_a_plan_survives_its_own_json() -> None:
     plan = _plan(_route(1, Role.STABLE, 9_000), _route(2, Role.CANDIDATE, 1_000))
     assert RoutePlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+@pytest.mark.parametrize(
+    "digest",
+    ["", "/etc/passwd", "../../victim.txt", "0" * 63, "0" * 65, "0" * 64 + "\n", "A" * 64, "g" * 64, "0" * 61 + "/.."],
+)
+def test_what_is_no_digest_is_refused_wherever_a_plan_has_one(digest: str) -> None:
+    made: list[Callable[[str], object]] = [
+        lambda text: Route(version=1, role=Role.STABLE, weight_bp=0, artifact_digest=text, size_bytes=1),
+        lambda text: Route(
+            version=1, role=Role.STABLE, weight_bp=0, artifact_digest="0" * 64, size_bytes=1, golden_digest=text
+        ),
+        lambda text: ArtifactFile(name="weights.bin", digest=text, size_bytes=1),
+        lambda text: Signing(digest=text, trusted_keys=("key",)),
+    ]
+    for make in made:
+        make("0123456789abcdef" * 4)
+        with pytest.raises(ValidationError, match="digest"):
+            make(digest)
+
+
+def test_a_file_s_name_has_a_bound() -> None:
+    longest = "n" * MAX_FILE_NAME_LENGTH
+    assert ArtifactFile(name=longest, digest="0" * 64, size_bytes=1).name == longest
+    with pytest.raises(ValidationError, match="name"):
+        ArtifactFile(name=longest + "n", digest="0" * 64, size_bytes=1)
+    with pytest.raises(ValidationError, match="model_file"):
+        Route(
+            version=1,
+            role=Role.STABLE,
+            weight_bp=0,
+            artifact_digest="0" * 64,
+            size_bytes=1,
+            model_file=longest + "n",
+        )
 
 
 def test_blob_names() -> None:
