@@ -65,7 +65,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
 
 def test_the_environment_names_where_our_packages_are_and_nothing_relative(tmp_path: Path) -> None:
     built = child_environment({"SECRET": "x", "LD_LIBRARY_PATH": "/lib/of/python"}, ["", "lib", "/packages"], tmp_path)
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[2])
     assert built["PYTHONPATH"].split(os.pathsep) == [root, "/packages"]
     assert built["LD_LIBRARY_PATH"] == "/lib/of/python"
     assert "SECRET" not in built
