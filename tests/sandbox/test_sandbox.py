@@ -171,7 +171,7 @@ def test_memory_that_intake_would_need_is_limited_too(tmp_path: Path) -> None:
 
 def test_a_sandbox_that_cannot_start_is_our_trouble(tmp_path: Path) -> None:
     # The memory ends while Python starts or while a library is mapped, which say so in different ways.
-    with pytest.raises(UnavailableError, match="ended with code 7[78]"):
+    with pytest.raises(UnavailableError, match=r"ended with code 7[78]"):
         validated(tmp_path, scorer(), SandboxLimits(memory_bytes=30 * 1024**2))
 
 
