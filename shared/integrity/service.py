@@ -3,11 +3,13 @@
 Artifacts lie under the SHA-256 of their bytes and are never overwritten by Slipway; whoever can write to storage can
 overwrite them all the same. `check_live` looks at the versions in use as often as the timer wants: an artifact whose
 ETag is that of the last look is not read again, and any other is hashed. `audit` hashes whatever it is asked for,
-however little seems changed.
+however little seems changed. Bytes of another size than was registered are altered without being read, so that
+nobody has a look read more than was stored; and so are bytes that change at each try to read them.
 
 A version of which a part is altered or gone says so, in its document and its audit stream, once for each finding; an
-alert fires; and it cannot be rolled out. Once the right bytes are back, that is taken back by the next look. The model
-servers check each artifact that they load by themselves, and do not wait for this.
+alert fires; and it cannot be rolled out. A version that cannot be looked at keeps no other from it. Once the right
+bytes are back, that is taken back by the next look. The model servers check each artifact that they load by themselves,
+and do not wait for this.
 
 What this cannot see is a change of bytes that leaves the ETag as it was, between two audits: storage that lies.
 """
@@ -21,14 +23,14 @@ from functools import partial
 from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
 from shared.core.clock import Clock
-from shared.core.errors import ChangedMeanwhileError, NotFoundError
+from shared.core.errors import ChangedMeanwhileError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
 from shared.core.workdir import work_folder
 from shared.integrity.documents import ArtifactCheck, check_id
 from shared.registration.documents import NO_MODEL
 from shared.registry.documents import ModelVersion, VersionState, version_id
-from shared.retention.uses import Uses, digests_of
-from shared.routing.plan import artifact_blob_name
+from shared.retention.uses import Uses, digests_of, sizes_of
+from shared.routing.plan import MAX_FILE_BYTES, artifact_blob_name
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.store.repository import Repository
 
@@ -43,24 +45,31 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a look at an artifact found: the SHA-256 of its bytes, or in `wrong` why they were not hashed."""
+
+    found: str = ""
+    wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A stored part that is not what it should be. `found` is the SHA-256 of what lies there; empty: nothing does."""
+    """A stored part that is not what it should be."""
 
     what: str
     digest: str
-    found: str
+    seen: Seen
 
     @property
     def sentence(self) -> str:
         """The problem in words."""
-        if not self.found:
-            return f"{self.what} is gone from {artifact_blob_name(self.digest)}"
-        return f"{self.what} at {artifact_blob_name(self.digest)} holds bytes with the SHA-256 {self.found}"
+        wrong = self.seen.wrong or f"holds bytes with the SHA-256 {self.seen.found}"
+        return f"{self.what} at {artifact_blob_name(self.digest)} {wrong}"
 
     @property
     def facts(self) -> dict[str, str]:
         """The problem as evidence."""
-        return {"what": self.what, "digest": self.digest, "found": self.found}
+        return {"what": self.what, "digest": self.digest, "found": self.seen.found, "wrong": self.seen.wrong}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,17 +127,27 @@ class IntegrityService:
         self._audit_bytes = audit_bytes
 
     def check_live(self) -> Checked:
-        """Look at the versions in use, and at those that an alert fires about."""
+        """Look at the versions in use, and at those that an alert fires about.
+
+        A version that cannot be looked at keeps no other from it; what went wrong is raised together at the end.
+        """
         reading = _Reading(self._blobs, self._checks, self._clock)
         findings: list[Finding] = []
+        failures: list[Exception] = []
         count, left_over = 0, 0
         for version in self._live():
             if reading.hashed_bytes >= self._budget_bytes:
                 left_over += 1
                 continue
             count += 1
-            findings += self._settle(version, self._look(version, reading))
+            try:
+                findings += self._settle(version, self._look(version, reading))
+            except (SlipwayError, OSError) as error:
+                error.add_note(f"looking at version {version.version} of {version.model}")
+                failures.append(error)
         _log.info("checked %d versions, hashed %d bytes, %d left over", count, reading.hashed_bytes, left_over)
+        if failures:
+            raise ExceptionGroup("not every version in use could be looked at", failures)
         return Checked(versions=count, hashed_bytes=reading.hashed_bytes, left_over=left_over, findings=tuple(findings))
 
     def audit(self, model: str, after: int = 0) -> AuditPage:
@@ -171,11 +190,12 @@ class IntegrityService:
 
     def _look(self, version: ModelVersion, reading: "_Reading") -> list[Problem]:
         """What is wrong with a version's artifacts."""
+        sizes = sizes_of(version)
         problems = []
         for digest, what in digests_of(version).items():
-            found = reading.digest_of(digest)
-            if found != digest:
-                problems.append(Problem(what=what, digest=digest, found=found))
+            seen = reading.of(digest, sizes.get(digest))
+            if seen.found != digest:
+                problems.append(Problem(what=what, digest=digest, seen=seen))
         return problems
 
     def _settle(self, version: ModelVersion, problems: list[Problem]) -> list[Finding]:
@@ -218,28 +238,32 @@ class _Reading:
         self._clock = clock
         self._anew = anew
         self.hashed_bytes = 0
-        self.found: dict[str, str] = {}
+        self.seen: dict[str, Seen] = {}
 
-    def digest_of(self, digest: str) -> str:
-        """The SHA-256 of the bytes that lie under a digest; empty where none do."""
-        if digest not in self.found:
-            self.found[digest] = self._look(digest)
-        return self.found[digest]
+    def of(self, digest: str, size_bytes: int | None) -> Seen:
+        """What lies under a digest. `size_bytes` is what was registered, where that is known."""
+        if digest not in self.seen:
+            self.seen[digest] = self._look(digest, size_bytes)
+        return self.seen[digest]
 
-    def _look(self, digest: str) -> str:
+    def _look(self, digest: str, size_bytes: int | None) -> Seen:
         name = artifact_blob_name(digest)
         for _ in range(_TRIES):
             info = self._blobs.info(BlobContainer.ARTIFACTS, name)
             if info is None:
-                return ""
+                return Seen(wrong="is gone")
+            if size_bytes is not None and info.size_bytes != size_bytes:
+                return Seen(wrong=f"holds {info.size_bytes} bytes, and {size_bytes} were registered")
+            if info.size_bytes > MAX_FILE_BYTES:
+                return Seen(wrong=f"holds {info.size_bytes} bytes, and no part has more than {MAX_FILE_BYTES}")
             known = self._checks.find(NO_MODEL, check_id(digest))
             if known and known.etag == info.etag and not self._anew:
-                return known.found
+                return Seen(found=known.found)
             try:
-                return self._hash(digest, info)
+                return Seen(found=self._hash(digest, info))
             except (ChangedMeanwhileError, NotFoundError):
                 continue
-        raise ChangedMeanwhileError(f"artifact {name}")
+        return Seen(wrong="kept changing while it was read")
 
     def _hash(self, digest: str, info: BlobInfo) -> str:
         """Hash the blob in the state that `info` tells of, and note the outcome."""
@@ -275,7 +299,7 @@ def _note(version: ModelVersion, *, problems: list[Problem], sentence: str, now:
 def _page(count: int, reading: _Reading, findings: list[Finding], after: int | None) -> AuditPage:
     return AuditPage(
         versions=count,
-        artifacts=len(reading.found),
+        artifacts=len(reading.seen),
         hashed_bytes=reading.hashed_bytes,
         findings=tuple(findings),
         after=after,

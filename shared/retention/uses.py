@@ -51,6 +51,12 @@ def digests_of(version: ModelVersion) -> dict[str, str]:
     return {digest: name for digest, name in named.items() if digest}
 
 
+def sizes_of(version: ModelVersion) -> dict[str, int]:
+    """How many bytes of them were registered, by SHA-256, where the version knows."""
+    external = {file.digest: file.size_bytes for file in version.external}
+    return {version.artifact_digest: version.artifact_size_bytes, **external}
+
+
 def _uses_by(endpoint: Endpoint) -> list[tuple[int, str]]:
     rollout, active = endpoint.rollout, endpoint.active
 

@@ -267,7 +267,7 @@ def test_over_real_storage_a_touched_artifact_is_hashed_again_and_is_whole(real:
     assert real.integrity.audit(MODEL).findings == ()
     info = real.blobs.info(BlobContainer.ARTIFACTS, name)
     assert info is not None
-    real.blobs.replace(BlobContainer.ARTIFACTS, name, b"y", etag=info.etag)
+    real.blobs.replace(BlobContainer.ARTIFACTS, name, b"y" * 5_000_000, etag=info.etag)
     (finding,) = real.integrity.audit(MODEL).findings
     assert "holds bytes with the SHA-256" in finding.sentence
     assert real.registry.version(MODEL, VersionNumber(1)).altered == finding.sentence

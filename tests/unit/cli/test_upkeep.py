@@ -164,12 +164,12 @@ def test_an_audit_of_artifacts_goes_through_all_models_and_parts(slipway: Slipwa
 
 
 def test_an_altered_artifact_is_told_with_exit_code_1(slipway: Slipway, api: FakeApi) -> None:
-    finding = {"model": "m", "version": 2, "sentence": "model.onnx is gone from sha256/1"}
+    finding = {"model": "m", "version": 2, "sentence": "model.onnx at sha256/1 is gone"}
     answer = {"versions": 1, "artifacts": 1, "hashed_bytes": 10, "findings": [finding], "after": None}
     api.answers["POST /api/models/m/artifacts/audit"] = (200, answer)
     ran = slipway("audit", "artifacts", "m")
     assert ran.code == ExitCode.FAILED
-    assert "version 2 of m: model.onnx is gone from sha256/1" in ran.out
+    assert "version 2 of m: model.onnx at sha256/1 is gone" in ran.out
 
 
 @pytest.mark.parametrize(

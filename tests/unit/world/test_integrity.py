@@ -11,7 +11,7 @@ import pytest
 
 from shared.alerts.documents import Alert, AlertState
 from shared.core.canonical import digest_of_bytes
-from shared.core.errors import ChangedMeanwhileError, ConflictError
+from shared.core.errors import ConflictError, UnavailableError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
 from shared.integrity.documents import ArtifactCheck
@@ -30,7 +30,7 @@ from tests.unit.world.world import MODEL, World
 POLICY = Policy(rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE))
 CONTENT = b"one"
 NAME = artifact_blob_name(digest_of_bytes(CONTENT))
-OTHER_DIGEST = digest_of_bytes(b"evil")
+OTHER_DIGEST = digest_of_bytes(b"bad")
 
 
 @dataclass
@@ -119,7 +119,7 @@ def test_what_is_untouched_is_read_once_and_then_known_by_its_etag() -> None:
 
 def test_an_altered_artifact_is_audited_once_fires_an_alert_and_keeps_the_version_from_starting() -> None:
     world = world_with(CONTENT)
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     for _ in range(3):
         (finding,) = world.integrity.check_live().findings
     wanted = f"model.onnx at {NAME} holds bytes with the SHA-256 {OTHER_DIGEST}"
@@ -129,7 +129,7 @@ def test_an_altered_artifact_is_audited_once_fires_an_alert_and_keeps_the_versio
     fired = alert(world)
     assert (fired.state, fired.subject, fired.model, fired.count) == (AlertState.FIRING, "version:digits:1", MODEL, 1)
     assert fired.evidence["artifacts"] == [
-        {"what": "model.onnx", "digest": digest_of_bytes(CONTENT), "found": OTHER_DIGEST}
+        {"what": "model.onnx", "digest": digest_of_bytes(CONTENT), "found": OTHER_DIGEST, "wrong": ""}
     ]
     assert why_held(version(world), POLICY.rollout) == wanted
     with pytest.raises(ConflictError, match=r"version 1 of digits cannot roll out: model\.onnx at"):
@@ -139,7 +139,7 @@ def test_an_altered_artifact_is_audited_once_fires_an_alert_and_keeps_the_versio
 
 def test_a_version_that_is_whole_again_starts() -> None:
     world = world_with(CONTENT, serves=False)
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     assert world.integrity.audit(MODEL).findings
     with pytest.raises(ConflictError, match="cannot roll out"):
         start(world, 1)
@@ -151,18 +151,18 @@ def test_a_version_that_is_whole_again_starts() -> None:
 
 def test_the_right_bytes_back_clear_it_and_another_finding_is_another_event() -> None:
     world = world_with(CONTENT)
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     world.integrity.check_live()
     del world.blobs.held[BlobContainer.ARTIFACTS, NAME]
     world.integrity.check_live()
-    assert version(world).altered == f"model.onnx is gone from {NAME}"
+    assert version(world).altered == f"model.onnx at {NAME} is gone"
     assert alert(world).count == 2
     overwrite(world, CONTENT)
     assert world.integrity.check_live().findings == ()
     assert version(world).altered == ""
     assert alert(world).state is AlertState.RESOLVED
     assert kinds(world) == ["artifact_altered", "artifact_altered", "artifact_restored"]
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     world.integrity.check_live()
     assert (alert(world).state, alert(world).count) == (AlertState.FIRING, 1)
     assert world.audit.verify().verified
@@ -170,10 +170,10 @@ def test_the_right_bytes_back_clear_it_and_another_finding_is_another_event() ->
 
 def test_a_version_in_no_use_is_left_to_the_audit_and_then_followed_until_it_is_whole() -> None:
     world = world_with(CONTENT, b"two")
-    overwrite(world, b"evil", artifact_blob_name(digest_of_bytes(b"two")))
+    overwrite(world, b"bad", artifact_blob_name(digest_of_bytes(b"two")))
     assert world.integrity.check_live().findings == ()
     page = world.integrity.audit(MODEL)
-    assert (page.versions, page.artifacts, page.hashed_bytes, page.after) == (2, 2, len("one" + "evil"), None)
+    assert (page.versions, page.artifacts, page.hashed_bytes, page.after) == (2, 2, len("one" + "bad"), None)
     assert [finding.version for finding in page.findings] == [2]
     assert [finding.version for finding in world.integrity.check_live().findings] == [2]
     overwrite(world, b"two", artifact_blob_name(digest_of_bytes(b"two")))
@@ -216,7 +216,7 @@ def test_bytes_that_two_versions_share_are_read_once_and_both_are_told_of() -> N
     world = world_with(CONTENT)
     world.blobs.put(BlobContainer.INCOMING, "other/x.onnx", CONTENT, {})
     world.registration.register("other/x.onnx")
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     service, blobs = counted(world)
     assert service.check_live().findings
     assert service.audit("other").findings
@@ -226,7 +226,7 @@ def test_bytes_that_two_versions_share_are_read_once_and_both_are_told_of() -> N
 
 def test_an_alert_about_an_archived_version_ends() -> None:
     world = world_with(b"two", CONTENT)
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
     world.integrity.audit(MODEL)
     world.rollouts.archive(MODEL, VersionNumber(2), by="test", reason="altered")
     world.integrity.check_live()
@@ -255,12 +255,51 @@ def test_an_artifact_that_changes_while_it_is_read_is_looked_at_again() -> None:
     assert len(restless.downloads) == 2
     restless.touches = 100
     restless.touch(BlobContainer.ARTIFACTS, NAME)
-    with pytest.raises(ChangedMeanwhileError, match=f"artifact {NAME}"):
+    (finding,) = service.check_live().findings
+    assert finding.sentence == f"model.onnx at {NAME} kept changing while it was read"
+    assert version(world).altered == finding.sentence
+    restless.touches = 0
+    assert service.check_live().findings == ()
+    assert alert(world).state is AlertState.RESOLVED
+
+
+def test_another_size_is_altered_and_nothing_of_it_is_read() -> None:
+    world = world_with(CONTENT)
+    service, blobs = counted(world)
+    overwrite(world, b"much more")
+    (live,) = service.check_live().findings
+    (audited,) = service.audit(MODEL).findings
+    assert live.sentence == audited.sentence == f"model.onnx at {NAME} holds 9 bytes, and 3 were registered"
+    assert blobs.downloads == []
+    assert alert(world).evidence["artifacts"][0]["found"] == ""
+
+
+@pytest.mark.parametrize("error", [UnavailableError("blob storage", "it refuses this one"), OSError("disk full")])
+def test_a_version_that_cannot_be_looked_at_keeps_no_other_from_it(error: Exception) -> None:
+    world = world_with(CONTENT, b"two", b"six")
+    start(world, 2)
+    service, _ = counted(world)
+
+    class Refusing(ReadCounting):
+        """Does not give the first artifact."""
+
+        def download(self, container: BlobContainer, name: str, path: Path, *, etag: str, max_bytes: int) -> str:
+            if name == NAME:
+                raise error
+            return super().download(container, name, path, etag=etag, max_bytes=max_bytes)
+
+    service._blobs = Refusing(world.fuse, world.clock, held=world.blobs.held, etags=world.blobs.etags)
+    overwrite(world, b"bad", artifact_blob_name(digest_of_bytes(b"two")))
+    with pytest.raises(ExceptionGroup) as raised:
         service.check_live()
+    assert raised.value.exceptions == (error,)
+    assert error.__notes__[0] == f"looking at version 1 of {MODEL}"
+    assert version(world, 2).altered
+    assert alert(world).subject == f"version:{MODEL}:2"
 
 
 def evil(world: World) -> None:
-    overwrite(world, b"evil")
+    overwrite(world, b"bad")
 
 
 def right(world: World) -> None:
