@@ -25,7 +25,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, StorageErrorCode
 
-from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from shared.store.azure_errors import azure_errors, translated
 from shared.store.blob_rules import MARK, check_name, check_size, checked_metadata, named
 from shared.store.blob_streams import (
@@ -60,6 +60,8 @@ _COPY_POLL_S = 1.0
 _COPY_POLLS = 600
 _IMMUTABLE = "BlobImmutable"
 """How the codes begin that refuse a change of a blob under a policy or a legal hold."""
+_PROTECTED = frozenset({StorageErrorCode.SNAPSHOTS_PRESENT, StorageErrorCode.LEASE_ID_MISSING})
+"""What else refuses a deletion for as long as somebody wants it so."""
 
 
 class AzureBlobs:
@@ -256,6 +258,11 @@ class AzureBlobs:
                 return False
             raise ChangedMeanwhileError(named(container, name)) from error
         except AzureError as error:
+            code = _code(error) if isinstance(error, HttpResponseError) else None
+            if code is not None and (code in _PROTECTED or code.startswith(_IMMUTABLE)):
+                raise ConflictError(
+                    f"{named(container, name)} is protected from being deleted ({code}): lift what protects it first"
+                ) from error
             raise translated(SERVICE, error) from error
         return True
 
@@ -337,4 +344,4 @@ def _require_container(error: ResourceNotFoundError) -> None:
 
 def _code(error: HttpResponseError) -> str | None:
     code: str | None = getattr(error, "error_code", None)
-    return code
+    return None if code is None else str(getattr(code, "value", code))

@@ -169,7 +169,10 @@ class BlobStore(Protocol):
         ...
 
     def delete(self, container: BlobContainer, name: str, *, etag: str) -> bool:
-        """Delete a blob whose ETag is still `etag`. False where there is none. Raises ChangedMeanwhileError."""
+        """Delete a blob whose ETag is still `etag`. False where there is none.
+
+        Raises ChangedMeanwhileError, or another ConflictError where storage protects it from being deleted.
+        """
         ...
 
     def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:

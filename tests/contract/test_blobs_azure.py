@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 from azure.core.exceptions import ResourceExistsError, ServiceRequestError, ServiceResponseError
 from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
-from azure.storage.blob import BlobServiceClient, ContentSettings
+from azure.storage.blob import BlobClient, BlobServiceClient, ContentSettings
 
-from shared.core.errors import ChangedMeanwhileError, UnavailableError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, UnavailableError
 from shared.store.blob_streams import BLOCK_BYTES
 from shared.store.blobs import CLIENT_OPTIONS, AzureBlobs
 from shared.store.ports import BlobContainer
@@ -295,10 +295,10 @@ def test_blocks_that_a_dead_upload_left_do_not_stand_in_a_copys_way(
 
 
 class RefusesChanges(RequestsTransport):  # type: ignore[misc]  # as above
-    """Answers a change of metadata as storage does under a policy of immutability."""
+    """Answers a change of metadata, and a deletion, as storage does under a policy of immutability."""
 
     def send(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
-        if "comp=metadata" in request.url:
+        if "comp=metadata" in request.url or request.method == "DELETE":
             error = ResourceExistsError("This operation is not permitted as the blob is immutable due to a policy.")
             error.error_code = "BlobImmutableDueToPolicy"  # type: ignore[attr-defined]  # as the SDK sets it
             raise error
@@ -310,6 +310,37 @@ def test_a_blob_that_storage_protects_counts_as_touched(azurite_connection: str,
     blobs.create(ROUTES, name, b"x")
     with closing(_store(azurite_connection, RefusesChanges())) as store:
         assert store.touch(ROUTES, name)
+
+
+def test_a_blob_under_a_policy_of_immutability_is_protected_from_being_deleted(
+    azurite_connection: str, blobs: AzureBlobs, name: str
+) -> None:
+    blobs.create(ROUTES, name, b"x")
+    etag = etag_of(blobs, name)
+    with closing(_store(azurite_connection, RefusesChanges())) as store:
+        with pytest.raises(
+            ConflictError, match=r"is protected from being deleted \(BlobImmutableDueToPolicy\)"
+        ) as told:
+            store.delete(ROUTES, name, etag=etag)
+        assert not isinstance(told.value, ChangedMeanwhileError)
+
+
+@pytest.mark.parametrize(
+    ("protect", "code"),
+    [
+        (lambda client: client.create_snapshot(), "SnapshotsPresent"),
+        (lambda client: client.acquire_lease(), "LeaseIdMissing"),
+    ],
+)
+def test_a_blob_that_somebody_holds_is_protected_from_being_deleted(
+    azurite_connection: str, blobs: AzureBlobs, name: str, protect: Callable[[BlobClient], object], code: str
+) -> None:
+    blobs.create(ROUTES, name, b"x")
+    with closing(BlobServiceClient.from_connection_string(azurite_connection)) as service:
+        protect(service.get_blob_client(ROUTES.value, name))
+    with pytest.raises(ConflictError, match=rf"is protected from being deleted \({code}\)"):
+        blobs.delete(ROUTES, name, etag=etag_of(blobs, name))
+    assert blobs.info(ROUTES, name) is not None
 
 
 class ActsBeforeTouch(RequestsTransport):  # type: ignore[misc]  # as above

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, ConflictError, NotFoundError
 from shared.store.blob_rules import check_name, check_size, checked_metadata, named
 from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
 
@@ -125,6 +125,8 @@ class FakeBlobs:
     """How many were stored by sending their bytes."""
     reads: list[str] = field(default_factory=list)
     """The names of what was read, in order."""
+    protected: set[str] = field(default_factory=set)
+    """The names of what storage lets nobody change or delete."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
@@ -190,7 +192,7 @@ class FakeBlobs:
     def touch(self, container: BlobContainer, name: str) -> bool:
         """See the port."""
         blob = self._find(container, name)
-        if blob is not None:
+        if blob is not None and name not in self.protected:
             self.put(container, name, blob.data, blob.info.metadata)
         return blob is not None
 
@@ -201,6 +203,8 @@ class FakeBlobs:
             return False
         if blob.info.etag != etag:
             raise ChangedMeanwhileError(named(container, name))
+        if name in self.protected:
+            raise ConflictError(f"{named(container, name)} is protected from being deleted")
         del self.held[container, name]
         return True
 
