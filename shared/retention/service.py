@@ -29,7 +29,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from shared.core.clock import Clock
-from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError, SlipwayError
 from shared.core.ids import ModelName, VersionNumber
 from shared.core.verdict import Outcome
 from shared.registration.documents import Drop, DropState
@@ -126,10 +126,20 @@ class RetentionService:
         return found
 
     def resume(self) -> int:
-        """Carry on each run that is not over, as far as it may go now. Returns how many there were."""
+        """Carry on each run that is not over, as far as it may go now. Returns how many there were.
+
+        One that fails keeps no other from going on; what went wrong is raised together at the end.
+        """
         runs = list(self._unfinished())
+        failures: list[Exception] = []
         for run in runs:
-            self._carry_on(run)
+            try:
+                self._carry_on(run)
+            except SlipwayError as error:
+                error.add_note(f"carrying on {run.id} of {run.model}")
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("not every retention run could be carried on", failures)
         return len(runs)
 
     def _begin(self, plan: RetentionPlan, by: str) -> RetentionRun:
@@ -241,6 +251,8 @@ class RetentionService:
             self._blobs.delete(blob.container, blob.name, etag=blob.etag)
         except ChangedMeanwhileError:
             return "it is not what it was when the plan was made"
+        except ConflictError as error:
+            return f"protected: {error}"
         return ""
 
     def _revive_used(self, run: RetentionRun) -> None:

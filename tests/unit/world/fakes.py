@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, ConflictError, NotFoundError
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, ConflictError, NotFoundError, UnavailableError
 from shared.store.blob_rules import check_name, check_size, checked_metadata, named
 from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
 
@@ -127,6 +127,8 @@ class FakeBlobs:
     """The names of what was read, in order."""
     protected: set[str] = field(default_factory=set)
     """The names of what storage lets nobody change or delete."""
+    refused: set[str] = field(default_factory=set)
+    """The names of what storage fails to delete."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def info(self, container: BlobContainer, name: str) -> BlobInfo | None:
@@ -203,6 +205,8 @@ class FakeBlobs:
             return False
         if blob.info.etag != etag:
             raise ChangedMeanwhileError(named(container, name))
+        if name in self.refused:
+            raise UnavailableError("blob storage", "it failed")
         if name in self.protected:
             raise ConflictError(f"{named(container, name)} is protected from being deleted")
         del self.held[container, name]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.core.canonical import digest_of_bytes
-from shared.core.errors import ConflictError, NotFoundError, SlipwayError
+from shared.core.errors import ConflictError, NotFoundError, SlipwayError, UnavailableError
 from shared.core.ids import Digest, ModelName, VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
@@ -254,6 +254,43 @@ def test_blobs_that_are_gone_already_are_fine() -> None:
     world.retention.resume()
     (ended,) = world.retention.runs(MODEL).items
     assert (ended.state, ended.deleted) == (RunState.DONE, 3)
+
+
+def test_a_blob_that_storage_protects_is_spared_and_the_rest_goes() -> None:
+    world = world_with("one", "two", "three")
+    name = artifact_blob_name(digest_of_bytes(b"one"))
+    world.blobs.protected.add(name)
+    ended = run(world)
+    assert (ended.state, ended.archived, ended.deleted) == (RunState.DONE, [1, 2], 4)
+    assert ended.spared == [
+        f"artifacts/{name} stays: protected: the blob artifacts/{name} is protected from being deleted"
+    ]
+    assert is_stored(world, "one")
+    assert not is_stored(world, "two")
+
+
+@pytest.mark.parametrize("failing", [MODEL, OTHER])
+def test_a_run_that_cannot_go_on_keeps_no_other_from_its_end(failing: ModelName) -> None:
+    world = world_with("one", "two")
+    world.registry.put_policy(OTHER, POLICY, by="test")
+    for number in (1, 2):
+        register(world, f"other {number}", model=OTHER, name=f"{number}.onnx")
+        world.validation.validate(ValidateVersion(model=OTHER, version=number))
+    world.clock.pass_s(30 * DAY_S)
+    for model in (MODEL, OTHER):
+        world.retention.run(model, world.retention.plan(model).plan_id, by="test")
+    world.clock.pass_s(GRACE.total_seconds())
+    world.blobs.refused.add(f"{failing}/1.onnx")
+    with pytest.raises(ExceptionGroup) as raised:
+        world.retention.resume()
+    (error,) = raised.value.exceptions
+    assert isinstance(error, UnavailableError)
+    states = {model: world.retention.runs(model).items[0].state for model in (MODEL, OTHER)}
+    assert states.pop(failing) is RunState.WAITING
+    assert list(states.values()) == [RunState.DONE]
+    world.blobs.refused.clear()
+    assert world.retention.resume() == 1
+    assert world.retention.runs(failing).items[0].state is RunState.DONE
 
 
 def test_a_blob_that_another_model_s_version_stands_on_stays() -> None:
