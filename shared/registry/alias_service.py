@@ -2,6 +2,10 @@
 
 A command is carried out once under its id, however late it comes again. A conditional one names the version that it
 expects the alias to name; of any number of them one wins.
+
+An endpoint keeps its calls for moves until they are heard. Whatever changes an alias hears them first, in their order,
+and whoever asks what it named at a time is answered as if they had been: a message that is late changes no answer. A
+move that is just being saved counts from when it is saved.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,12 +25,14 @@ from shared.registry.aliases import (
     AliasMove,
     AliasName,
     alias_id,
+    command_id_of,
     in_order,
     known_moves,
     move_at,
 )
 from shared.registry.commands import SetAlias
 from shared.registry.documents import Model, ModelVersion, VersionState
+from shared.rollout.documents import ENDPOINT_ID, Endpoint
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
 
@@ -88,9 +94,8 @@ class AliasService:
         return alias
 
     def follow(self, call: MoveAlias) -> Alias:
-        """Move an alias as a rollout's step calls for; a call that is not the endpoint's latest changes nothing."""
-        now = self._clock.now()
-        return self._change(call.model, call.alias, lambda alias: alias.follow(call, now))
+        """Move an alias as a rollout's step calls for; a call that was heard before changes nothing."""
+        return self._change(call.model, call.alias, lambda _: False, call=call)
 
     def has_heard(self, call: MoveAlias) -> bool:
         """Whether a call, or one after it, has had its effect."""
@@ -147,14 +152,48 @@ class AliasService:
 
         Raises InvalidInputError for a time to come: what will hold then is not known.
         """
-        if when > self._clock.now():
+        now = self._clock.now()
+        if when > now:
             raise InvalidInputError(f"{when.isoformat()} is still to come: ask for a time that is past")
-        alias = self.alias(model, name)
+        # In this order: a call that is not unheard any more has been heard by the alias that is read after.
+        unheard = self._calls(model, name)
+        alias = self._aliases.find(model, alias_id(name)) or Alias(id=alias_id(name), model=model, alias=name)
+        for call in unheard:
+            if call.generation > alias.generation:
+                alias.follow(call, now)
+        if alias.sequence == 0:
+            raise _not_found(model, name)
         return move_at(in_order(known_moves(alias), self._archived(alias)), when)
 
-    def _change(self, model: str, name: str, change: Callable[[Alias], bool]) -> Alias:
+    def _change(
+        self, model: str, name: str, change: Callable[[Alias], bool], *, call: MoveAlias | None = None
+    ) -> Alias:
+        """Have an alias hear the endpoint's calls, and `call`, and then change it."""
+        now = self._clock.now()
+
+        def hear_and_change(alias: Alias) -> bool:
+            heard = self._hear(alias, call, now)
+            return change(alias) or heard
+
         self._aliases.find_or_create(Alias(id=alias_id(name), model=model, alias=name))
-        return self._aliases.change(model, alias_id(name), change)
+        return self._aliases.change(model, alias_id(name), hear_and_change)
+
+    def _hear(self, alias: Alias, call: MoveAlias | None, now: datetime) -> bool:
+        changed = False
+        if call and call.generation <= alias.generation and not self._was_carried_out(alias, command_id_of(call)):
+            changed = alias.follow(call, now)
+        calls = {found.generation: found for found in self._calls(alias.model, alias.alias)}
+        if call:
+            calls[call.generation] = call
+        for generation in sorted(calls):
+            if generation > alias.generation:
+                changed = alias.follow(calls[generation], now) or changed
+        return changed
+
+    def _calls(self, model: str, name: str) -> list[MoveAlias]:
+        """The calls for an alias that the endpoint does not know to be heard, in their order."""
+        stored = self._documents.get(Container.ENDPOINTS, model, ENDPOINT_ID)
+        return Endpoint.from_body(stored.body).calls_for(name) if stored else []
 
     def _check_fit(self, command: SetAlias, number: VersionNumber) -> None:
         state = self._registry.version(command.model, number).state

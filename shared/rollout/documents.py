@@ -97,7 +97,7 @@ class RefusedStart(BaseModel):
 
 
 class AliasCall(BaseModel):
-    """The latest call for a move of an alias, kept until it is known to be heard."""
+    """A call for a move of an alias, kept until it is known to be heard."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -121,7 +121,7 @@ class Endpoint(Aggregate):
     refused: RefusedStart | None = None
     """The latest start that policy asked for and that was refused, until a rollout begins."""
     alias_calls: list[AliasCall] = Field(default_factory=list)
-    """One an alias at most."""
+    """Those that are not known to be heard, in the order of their generations."""
     withdrawn: list[int] = Field(default_factory=list)
     """Versions that are just being archived: no rollout of one begins."""
     generation: int = 0
@@ -140,6 +140,10 @@ class Endpoint(Aggregate):
     def active(self) -> Rollout | None:
         """The rollout that is under way, or None."""
         return self.rollout if self.rollout and not self.rollout.state.is_over else None
+
+    def calls_for(self, alias: str) -> list[MoveAlias]:
+        """The calls for an alias that are not known to be heard, in their order."""
+        return [call.move for call in self.alias_calls if call.move.alias == alias]
 
     def plan(self) -> RoutePlan | None:
         """The route plan that this state calls for; None before the first rollout."""

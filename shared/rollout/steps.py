@@ -1,7 +1,7 @@
 """The steps that an endpoint takes: pure changes of its document, with what each calls for in its outbox.
 
 Every step that changes who serves makes a new generation of the plan; what an alias is to name from then on is called
-for under that generation, so that of calls which come late or twice the latest holds.
+for under that generation, and the call is kept until it is heard: calls that come late or twice are told by it.
 """
 
 from datetime import datetime, timedelta
@@ -175,7 +175,7 @@ def call_again(endpoint: Endpoint, heard: set[tuple[str, int]], now: datetime, g
         if (call.move.alias, call.move.generation) not in heard:
             endpoint.send(call.move)
             kept.append(call.model_copy(update={"sent_at": now}))
-    endpoint.alias_calls = kept
+    endpoint.alias_calls = sorted(kept, key=lambda call: call.move.generation)
     return True
 
 
@@ -269,5 +269,4 @@ def _call_alias(
         reason=rollout.reason,
     )
     endpoint.send(call)
-    others = [before for before in endpoint.alias_calls if before.move.alias != alias]
-    endpoint.alias_calls = [*others, AliasCall(move=call, sent_at=now)]
+    endpoint.alias_calls = [*endpoint.alias_calls, AliasCall(move=call, sent_at=now)]

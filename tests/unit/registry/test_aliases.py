@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +16,24 @@ from hypothesis import strategies as st
 from shared.core.clock import SystemClock
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.ids import ModelName, VersionNumber
+from shared.core.messages import MoveAlias
 from shared.registry.alias_service import AliasService
-from shared.registry.aliases import Alias, AliasMove, AliasName, alias_id, alias_name, known_moves, move_at, stage_of
+from shared.registry.aliases import (
+    Alias,
+    AliasMove,
+    AliasName,
+    alias_id,
+    alias_name,
+    in_order,
+    known_moves,
+    move_at,
+    stage_of,
+)
 from shared.registry.commands import SetAlias
 from shared.registry.documents import Model, ModelVersion, VersionState, version_id
 from shared.registry.manifest import Manifest, Task
 from shared.registry.service import RegistryService
+from shared.store.aggregate import ArchiveEntry
 from shared.store.outbox import Outbox
 from shared.store.repository import Repository
 from shared.store.sqlite import SqliteDocuments
@@ -156,6 +170,44 @@ def test_history_is_one_line_whatever_the_clock_does(steps: Steps) -> None:
     assert [move.at for move in moves] == sorted(move.at for move in moves)
     assert sorted(move.sequence for move in known_moves(alias)) == list(range(1, len(steps) + 1))
     assert alias.version == steps[-1][0]
+
+
+type Story = list[tuple[bool, int, int]]
+
+STORIES: st.SearchStrategy[Story] = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 25)), min_size=1, max_size=18
+)
+
+
+@given(STORIES, st.randoms(use_true_random=False))
+@settings(max_examples=100)
+def test_the_line_is_the_same_in_whatever_order_rollouts_calls_are_heard(story: Story, rng: Random) -> None:
+    alias = Alias(id=alias_id(BLUE), model=MODEL, alias=BLUE)
+    happened: list[tuple[datetime, bool, int]] = []
+    heard: list[tuple[int, MoveAlias]] = []
+    now = START
+    # What somebody moves is known at once; what a rollout calls for is heard so many events later, or in the end.
+    for number, (by_hand, seconds, delay) in enumerate(story, 1):
+        now += timedelta(seconds=seconds)
+        happened.append((now, by_hand, number))
+        if by_hand:
+            alias.move(number, now, by="ann", reason="", command_id=f"c-{number}")
+        else:
+            call = MoveAlias(model=MODEL, alias=BLUE, version=number, generation=number, rollout_id="r", at=now)
+            heard.append((number + delay, call))
+        due = [call for when, call in heard if when <= number]
+        heard = [(when, call) for when, call in heard if when > number]
+        for call in rng.sample(due, len(due)):
+            alias.follow(call, now)
+    for _, call in rng.sample(heard, len(heard)):
+        alias.follow(call, now)
+    line = sorted(happened)
+    assert [(move.at, move.version) for move in in_order(known_moves(alias), iter(()))] == [
+        (when, number) for when, _, number in reversed(line)
+    ]
+    assert alias.version == line[-1][2]
+    bodies = sorted((entry.body for entry in alias.outbox if isinstance(entry, ArchiveEntry)), key=itemgetter("id"))
+    assert [body["version"] for body in bodies] == [number for _, _, number in reversed(line)]
 
 
 @pytest.mark.parametrize("name", ["champion", "a", "blue-green", "v", "v1x", "version-3", "a" * 63])

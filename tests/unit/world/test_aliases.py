@@ -12,9 +12,9 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import MoveAlias, Queue
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION, STAGING, AliasName
 from shared.registry.commands import SetAlias
-from shared.registry.policy import Policy, RolloutPolicy, Stage
+from shared.registry.policy import Policy, RolloutPolicy, Stage, Strategy
 from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.world import GRACE, MODEL, World
+from tests.unit.world.world import ENDPOINT, GRACE, MODEL, World
 
 QUICK = Policy(
     rollout=RolloutPolicy(
@@ -209,19 +209,28 @@ def call(world: World, alias: str, version: int | None, generation: int, **given
     world.aliases.follow(MoveAlias(model=MODEL, alias=alias, version=version, generation=generation, **given))
 
 
-def test_of_an_endpoints_calls_the_latest_generation_holds_however_late_the_others_come() -> None:
+def test_a_call_that_was_passed_over_is_put_in_its_place_once_and_moves_nothing_that_came_after() -> None:
     world = world_with(3)
     then = world.clock.now()
     world.clock.pass_s(10)
     call(world, "champion", 3, generation=9)
-    call(world, "champion", 2, generation=5, at=then)
-    call(world, "champion", 2, generation=5)
-    assert history(world, "champion") == [(1, 3)]
-    # A host whose clock goes slow does not take the history back.
+    for _ in range(3):
+        call(world, "champion", 2, generation=5, at=then)
+    assert named(world, "champion") == 3
+    assert history(world, "champion") == [(1, 3), (2, 2)]
+    assert [at(world, "champion", then + timedelta(seconds=passed)) for passed in (-1, 0, 9, 10)] == [None, 2, 2, 3]
+
+
+def test_an_endpoint_whose_clock_goes_slow_does_not_take_the_history_back() -> None:
+    world = world_with(3)
+    then = world.clock.now()
+    world.clock.pass_s(10)
+    call(world, "champion", 3, generation=9)
     call(world, "champion", 1, generation=12, at=then)
     assert history(world, "champion") == [(2, 1), (1, 3)]
     moves = world.aliases.history(MODEL, CHAMPION).items
     assert moves[0].at == moves[1].at
+    assert at(world, "champion", then + timedelta(seconds=9)) is None
 
 
 def test_what_somebody_set_after_a_rollouts_step_holds_against_its_late_call() -> None:
@@ -230,12 +239,69 @@ def test_what_somebody_set_after_a_rollouts_step_holds_against_its_late_call() -
     world.clock.pass_s(5)
     move(world, "production", 3, "by-hand")
     call(world, "production", 2, generation=4, at=step)
-    assert history(world, "production") == [(1, 3)]
+    assert named(world, "production") == 3
+    # Until then it named what the rollout said.
+    assert history(world, "production") == [(1, 3), (2, 2)]
+    assert [at(world, "production", step + timedelta(seconds=passed)) for passed in (0, 4, 5)] == [2, 2, 3]
     kinds = [event.kind for event in world.audit.events(f"alias:{MODEL}:production")]
     assert kinds == ["alias_moved", "alias_move_overtaken"]
     world.clock.pass_s(5)
     call(world, "production", 1, generation=6)
-    assert history(world, "production") == [(2, 1), (1, 3)]
+    assert history(world, "production") == [(3, 1), (1, 3), (2, 2)]
+
+
+def promoted_unheard(*contents: str) -> tuple[World, list[datetime]]:
+    """A world that promoted versions one after the other while no call for an alias arrived, and when it did."""
+    world = World()
+    world.put_policy(Policy(rollout=RolloutPolicy(strategy=Strategy.ALL_AT_ONCE, tick_s=5)))
+    for content in contents:
+        world.event(world.drop(content, name=f"{content}.onnx"))
+        run_losing_calls(world, 20)
+    ended = [rollout.ended_at for rollout in world.rollouts.rollouts(ENDPOINT)]
+    assert len(ended) == len(contents)
+    return world, [found for found in ended if found]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_a_time_that_is_past_is_answered_the_same_before_and_after_the_calls_are_heard_in_any_order(
+    order: tuple[int, ...],
+) -> None:
+    world, ended = promoted_unheard("one", "two", "three")
+    instant = timedelta(microseconds=1)
+    asked = [time for when in ended for time in (when - instant, when, when + instant)]
+    expected = [None, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert [at(world, "champion", when) for when in asked] == expected
+    assert named(world, "champion") is None
+    calls = world.endpoint().calls_for("champion")
+    assert [found.version for found in calls] == [1, 2, 3]
+    for index in order:
+        world.aliases.follow(calls[index])
+        assert [at(world, "champion", when) for when in asked] == expected
+    assert history(world, "champion") == [(3, 3), (2, 2), (1, 1)]
+    world.run(seconds=200)
+    assert world.endpoint().alias_calls == []
+    assert [at(world, "champion", when) for when in asked] == expected
+
+
+def test_a_move_by_hand_comes_after_the_promotions_that_no_message_told_of() -> None:
+    world, ended = promoted_unheard("one", "two")
+    with pytest.raises(ConflictError, match="names version 2, and no version was expected"):
+        move(world, "champion", 1, "too sure", expected_version=None)
+    move(world, "champion", 1, "back", expected_version=2)
+    assert history(world, "champion") == [(3, 1), (2, 2), (1, 1)]
+    assert [at(world, "champion", when) for when in ended] == [1, 2]
+    world.run(seconds=130)
+    assert named(world, "champion") == 1
+    assert history(world, "champion") == [(3, 1), (2, 2), (1, 1)]
+
+
+def test_a_challenger_whose_start_and_end_are_heard_the_wrong_way_round_is_cleared() -> None:
+    world, _ = promoted_unheard("one")
+    start, end = world.endpoint().calls_for("challenger")
+    world.aliases.follow(end)
+    world.aliases.follow(start)
+    assert named(world, "challenger") is None
+    assert history(world, "challenger") == [(2, None), (1, 1)]
 
 
 def test_a_rollouts_end_clears_only_the_challenger_that_it_made() -> None:
