@@ -83,7 +83,9 @@ def run_view(run: RetentionRun) -> dict[str, Any]:
             "archived",
             "deleted",
             "deleted_bytes",
+            "blobs",
+            "size_bytes",
             "spared",
         },
     )
-    return {"run_id": run.id, **shown, "blobs": len(run.deeds.delete), "size_bytes": run.deeds.size_bytes}
+    return {"run_id": run.id, **shown}

@@ -1,7 +1,8 @@
 """A retention plan, and the document of its run.
 
 The plan says what would be done and why everything else stays. Its id is a digest of what it would do: the same id, the
-same deeds.
+same deeds. A run's document holds what runs are listed by and stays small; its deeds lie in a blob, which is believed
+only while they are those that the plan's id is the digest of.
 """
 
 from enum import StrEnum
@@ -13,6 +14,8 @@ from shared.core.canonical import digest_of
 from shared.registry.policy import RetentionPolicy
 from shared.store.aggregate import Aggregate
 from shared.store.ports import BlobContainer, Container
+
+MAX_SPARED = 100
 
 
 class _Part(BaseModel):
@@ -56,6 +59,16 @@ class Deeds(_Part):
         """How much its blobs hold together."""
         return sum(blob.size_bytes for blob in self.delete)
 
+    def plan_id(self, model: str) -> str:
+        """The digest of what is done, and to which model."""
+        return digest_of(
+            {
+                "model": model,
+                "archive": [version.version for version in self.archive],
+                "delete": [[blob.container.value, blob.name, blob.etag] for blob in self.delete],
+            }
+        )
+
 
 class RetentionPlan(_Part):
     """What retention would do to a model now, and why it leaves the rest."""
@@ -70,13 +83,7 @@ class RetentionPlan(_Part):
     @property
     def plan_id(self) -> str:
         """The digest of what it does."""
-        return digest_of(
-            {
-                "model": self.model,
-                "archive": [version.version for version in self.deeds.archive],
-                "delete": [[blob.container.value, blob.name, blob.etag] for blob in self.deeds.delete],
-            }
-        )
+        return self.deeds.plan_id(self.model)
 
 
 class RunState(StrEnum):
@@ -103,7 +110,12 @@ class RetentionRun(Aggregate):
     kind: Literal["retention_run"] = "retention_run"
     model: str
     plan_id: str
-    deeds: Deeds
+    versions: list[int]
+    """Those that it archives."""
+    blobs: int
+    """How many blobs it deletes."""
+    size_bytes: int
+    """How much they hold together."""
     state: RunState = RunState.ARCHIVING
     requested_by: str
     started_at: AwareDatetime
@@ -114,7 +126,7 @@ class RetentionRun(Aggregate):
     """How many of its blobs are gone."""
     deleted_bytes: int = 0
     spared: list[str] = Field(default_factory=list)
-    """What it was to archive or delete and did not, and why, in sentences."""
+    """What it was to archive or delete and did not, and why, in sentences: as many as `MAX_SPARED`, and then how many more."""
 
     @property
     def stream(self) -> str:
@@ -125,6 +137,11 @@ class RetentionRun(Aggregate):
     def partition(self) -> str:
         """Its container's partition key."""
         return self.model
+
+
+def deeds_blob_name(model: str, plan_id: str) -> str:
+    """Where a plan's deeds are stored, within the reports container."""
+    return f"{model}/retention/{plan_id}.json"
 
 
 def run_id(plan_id: str) -> str:

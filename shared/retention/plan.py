@@ -20,7 +20,7 @@ from shared.store.ports import BlobContainer, BlobInfo
 MAX_VERSIONS = 100
 """To archive one is some ten calls to the database, and who asks for a run waits for all of them."""
 MAX_BLOBS = 3_000
-"""With them a run's document stays under the 2 MB that a document may have."""
+"""They are shown whole before they are run, and deleted one after the other in one go of the timer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

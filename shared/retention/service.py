@@ -28,15 +28,26 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
+from pydantic import ValidationError
+
 from shared.core.clock import Clock
-from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError, SlipwayError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, IntegrityError, NotFoundError, SlipwayError
 from shared.core.ids import ModelName, VersionNumber
 from shared.core.verdict import Outcome
 from shared.registration.documents import Drop, DropState
 from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import RetentionPolicy
 from shared.registry.service import RegistryService
-from shared.retention.documents import PlannedBlob, RetentionPlan, RetentionRun, RunState, run_id
+from shared.retention.documents import (
+    MAX_SPARED,
+    Deeds,
+    PlannedBlob,
+    RetentionPlan,
+    RetentionRun,
+    RunState,
+    deeds_blob_name,
+    run_id,
+)
 from shared.retention.plan import DropBlobs, chosen, plan_of
 from shared.retention.uses import Uses, UsesOf, digests_of
 from shared.rollout.service import RolloutService
@@ -47,6 +58,8 @@ GRACE = timedelta(hours=1)
 """Three times host.json's functionTimeout."""
 
 _PREFIX = "sha256/"
+_MAX_DEEDS_BYTES = 32_000_000
+"""Room for the longest names that as many blobs as a plan holds can have."""
 
 
 class RetentionService:
@@ -148,16 +161,18 @@ class RetentionService:
             id=run_id(plan.plan_id),
             model=plan.model,
             plan_id=plan.plan_id,
-            deeds=plan.deeds,
+            versions=[version.version for version in plan.deeds.archive],
+            blobs=len(plan.deeds.delete),
+            size_bytes=plan.deeds.size_bytes,
             requested_by=by,
             started_at=now,
         )
         facts = {
             "plan_id": plan.plan_id,
             "by": by,
-            "versions": [version.version for version in plan.deeds.archive],
-            "blobs": len(plan.deeds.delete),
-            "size_bytes": plan.deeds.size_bytes,
+            "versions": fresh.versions,
+            "blobs": fresh.blobs,
+            "size_bytes": fresh.size_bytes,
         }
         fresh.record("retention_started", now, **facts)
 
@@ -170,6 +185,9 @@ class RetentionService:
             run.record("retention_started", now, **facts)
             return True
 
+        # Before the run, which needs them; a run that does not come leaves them to the next of this plan.
+        name = deeds_blob_name(plan.model, plan.plan_id)
+        self._blobs.create(BlobContainer.REPORTS, name, plan.deeds.model_dump_json().encode())
         self._runs.find_or_create(fresh)
         return self._runs.change(plan.model, fresh.id, again)
 
@@ -183,23 +201,22 @@ class RetentionService:
     def _archive(self, run: RetentionRun) -> RetentionRun:
         policy = self._registry.model(run.model).policy.retention
         versions = list(self._versions.where(partition=run.model))
-        numbers = [version.version for version in run.deeds.archive]
         reason = f"retention plan {run.plan_id[:12]}"
         # Carried on after a while, it leaves alone what may not be archived any more.
         choice = chosen(versions, self._uses.of(run.model), policy, self._clock.now())
-        for number in sorted({version.version for version in choice.archive} & set(numbers)):
+        for number in sorted({version.version for version in choice.archive} & set(run.versions)):
             # In use since just now: it stays.
             with suppress(ConflictError):
                 self._rollouts.archive(ModelName(run.model), VersionNumber(number), by=run.requested_by, reason=reason)
         self._revive_used(run)
         now = self._clock.now()
-        archived = [number for number in numbers if self._is_archived(run.model, number)]
+        archived = [number for number in run.versions if self._is_archived(run.model, number)]
 
         def wait(current: RetentionRun) -> bool:
             if current.state is not RunState.ARCHIVING:
                 return False
             current.state, current.delete_after, current.archived = RunState.WAITING, now + self._grace, archived
-            if not current.deeds.delete:
+            if not current.blobs:
                 current.delete_after = now
             current.record("retention_archived", now, versions=archived)
             return True
@@ -208,38 +225,52 @@ class RetentionService:
 
     def _delete(self, run: RetentionRun) -> RetentionRun:
         self._revive_used(run)
-        archived = [version.version for version in run.deeds.archive if self._is_archived(run.model, version.version)]
-        spared = [
-            f"version {version.version} is in use, and stays"
-            for version in run.deeds.archive
-            if version.version not in archived
-        ]
+        archived = [number for number in run.versions if self._is_archived(run.model, number)]
+        spared = [f"version {number} is in use, and stays" for number in run.versions if number not in archived]
         referenced = self._referenced()
         kept_bytes, kept = 0, 0
-        for blob in run.deeds.delete:
+        for blob in self._deeds(run).delete:
             why = self._spares(blob, referenced)
             if why:
                 kept, kept_bytes = kept + 1, kept_bytes + blob.size_bytes
                 spared.append(f"{blob.container}/{blob.name} stays: {why}")
+        more = len(spared) - MAX_SPARED
+        told = [*spared[:MAX_SPARED], f"and {more} more"] if more > 0 else spared
         now = self._clock.now()
 
         def end(current: RetentionRun) -> bool:
             if current.state is not RunState.WAITING:
                 return False
-            current.state, current.ended_at, current.archived, current.spared = RunState.DONE, now, archived, spared
-            current.deleted = len(current.deeds.delete) - kept
-            current.deleted_bytes = current.deeds.size_bytes - kept_bytes
+            current.state, current.ended_at, current.archived, current.spared = RunState.DONE, now, archived, told
+            current.deleted, current.deleted_bytes = current.blobs - kept, current.size_bytes - kept_bytes
             current.record(
                 "retention_done",
                 now,
                 versions=archived,
                 deleted=current.deleted,
                 deleted_bytes=current.deleted_bytes,
-                spared=spared[:100],
+                spared=told,
             )
             return True
 
         return self._runs.change(run.model, run.id, end)
+
+    def _deeds(self, run: RetentionRun) -> Deeds:
+        """The deeds of a run. Raises IntegrityError where they are not those of its plan."""
+        name = deeds_blob_name(run.model, run.plan_id)
+        blob = self._blobs.read(BlobContainer.REPORTS, name, max_bytes=_MAX_DEEDS_BYTES)
+        if blob is None:
+            raise IntegrityError(f"the deeds of {run.id} are gone from {BlobContainer.REPORTS}/{name}: put them back")
+        try:
+            deeds = Deeds.model_validate_json(blob.data)
+        except ValidationError:
+            deeds = None
+        if deeds is None or deeds.plan_id(run.model) != run.plan_id:
+            raise IntegrityError(
+                f"{BlobContainer.REPORTS}/{name} does not hold the deeds of {run.id}: find out who changed it, "
+                "and put the right bytes back"
+            )
+        return deeds
 
     def _spares(self, blob: PlannedBlob, referenced: dict[str, str]) -> str:
         """Delete a blob, or say why it stays. One that is gone is deleted."""
@@ -259,10 +290,10 @@ class RetentionService:
         """Take back the archiving of versions that came into use while it was done."""
         now = self._clock.now()
         uses = self._uses.of(run.model)
-        for planned in run.deeds.archive:
-            if planned.version in uses:
-                revive = partial(_revive, now=now, reason="; ".join(uses[planned.version]))
-                self._versions.change(run.model, version_id(planned.version), revive)
+        for number in run.versions:
+            if number in uses:
+                revive = partial(_revive, now=now, reason="; ".join(uses[number]))
+                self._versions.change(run.model, version_id(number), revive)
 
     def _is_archived(self, model: str, number: int) -> bool:
         return self._registry.version(model, VersionNumber(number)).state is VersionState.ARCHIVED

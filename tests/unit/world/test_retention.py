@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +23,7 @@ from shared.registry.aliases import alias_name
 from shared.registry.commands import SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import Policy, RetentionPolicy, RolloutPolicy, Strategy
-from shared.retention.documents import RetentionPlan, RetentionRun, RunState
+from shared.retention.documents import MAX_SPARED, RetentionPlan, RetentionRun, RunState, deeds_blob_name
 from shared.retention.service import GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
@@ -269,6 +270,50 @@ def test_a_blob_that_storage_protects_is_spared_and_the_rest_goes() -> None:
     assert not is_stored(world, "two")
 
 
+def test_a_run_s_document_is_small_however_much_it_does_and_spares() -> None:
+    world = world_with("one", "two")
+    longest = "f" * 800
+    count = MAX_SPARED + 20
+    for number in range(count):
+        register(world, f"{number}", name=f"{longest}{number:05d}.onnx")
+    world.clock.pass_s(30 * DAY_S)
+    shown = plan(world)
+    assert len(shown.deeds.delete) == count + 3  # and what the world began with
+    world.retention.run(MODEL, shown.plan_id, by="test")
+    for blob in shown.deeds.delete:
+        world.blobs.touch(blob.container, blob.name)
+    finish(world)
+    (ended,) = world.retention.runs(MODEL).items
+    assert (ended.state, ended.deleted) == (RunState.DONE, 0)
+    assert (len(ended.spared), ended.spared[-1]) == (MAX_SPARED + 1, "and 23 more")
+    assert len(json.dumps(ended.to_body())) < MAX_SPARED * 1_000
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (None, "are gone from reports/digits/retention/"),
+        (b"{", "does not hold the deeds of"),
+        (b'{"archive": [], "delete": []}', "does not hold the deeds of"),
+    ],
+)
+def test_deeds_that_are_not_those_of_the_plan_are_not_done(data: bytes | None, wanted: str) -> None:
+    world = world_with("one", "two")
+    shown = plan(world)
+    world.retention.run(MODEL, shown.plan_id, by="test")
+    key = (BlobContainer.REPORTS, deeds_blob_name(MODEL, shown.plan_id))
+    right = world.blobs.held.pop(key)
+    if data is not None:
+        world.blobs.put(*key, data, {})
+    with pytest.raises(ExceptionGroup) as raised:
+        finish(world)
+    assert wanted in str(raised.value.exceptions[0])
+    assert is_stored(world, "one")
+    world.blobs.put(*key, right.data, {})
+    assert world.retention.resume() == 1
+    assert not is_stored(world, "one")
+
+
 @pytest.mark.parametrize("failing", [MODEL, OTHER])
 def test_a_run_that_cannot_go_on_keeps_no_other_from_its_end(failing: ModelName) -> None:
     world = world_with("one", "two")
@@ -300,7 +345,7 @@ def test_a_blob_that_another_model_s_version_stands_on_stays() -> None:
     ended = run(world)
     assert ended.archived == [1]
     assert is_stored(world, "one")
-    assert not [blob for blob in ended.deeds.delete if blob.container is BlobContainer.ARTIFACTS]
+    assert ended.deleted == ended.blobs == 2  # its drops
 
 
 def test_what_was_archived_by_hand_loses_its_blobs_after_the_grace() -> None:
