@@ -122,11 +122,13 @@ class RetentionRun(Aggregate):
     delete_after: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     archived: list[int] = Field(default_factory=list)
+    held: dict[int, str] = Field(default_factory=dict)
+    """Why each version that it was to archive was not."""
     deleted: int = 0
     """How many of its blobs are gone."""
     deleted_bytes: int = 0
     spared: list[str] = Field(default_factory=list)
-    """What it was to archive or delete and did not, and why, in sentences: as many as `MAX_SPARED`, and then how many more."""
+    """What it was to archive or delete and did not, and why, in sentences: up to `MAX_SPARED`, then how many more."""
 
     @property
     def stream(self) -> str:

@@ -24,7 +24,6 @@ than functionTimeout by more than any two clocks differ.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -58,6 +57,7 @@ GRACE = timedelta(hours=1)
 """Three times host.json's functionTimeout."""
 
 _PREFIX = "sha256/"
+_MAX_REASON = 500
 _MAX_DEEDS_BYTES = 32_000_000
 """Room for the longest names that as many blobs as a plan holds can have."""
 
@@ -204,11 +204,13 @@ class RetentionService:
         reason = f"retention plan {run.plan_id[:12]}"
         # Carried on after a while, it leaves alone what may not be archived any more.
         choice = chosen(versions, self._uses.of(run.model), policy, self._clock.now())
+        held = {kept.version: "; ".join(kept.reasons) for kept in choice.keep if kept.version in run.versions}
         for number in sorted({version.version for version in choice.archive} & set(run.versions)):
-            # In use since just now: it stays.
-            with suppress(ConflictError):
+            try:
                 self._rollouts.archive(ModelName(run.model), VersionNumber(number), by=run.requested_by, reason=reason)
-        self._revive_used(run)
+            except ConflictError as error:
+                held[number] = str(error)
+        held = self._revive_used(run) | held
         now = self._clock.now()
         archived = [number for number in run.versions if self._is_archived(run.model, number)]
 
@@ -216,6 +218,7 @@ class RetentionService:
             if current.state is not RunState.ARCHIVING:
                 return False
             current.state, current.delete_after, current.archived = RunState.WAITING, now + self._grace, archived
+            current.held = {number: why[:_MAX_REASON] for number, why in held.items() if number not in archived}
             if not current.blobs:
                 current.delete_after = now
             current.record("retention_archived", now, versions=archived)
@@ -224,9 +227,13 @@ class RetentionService:
         return self._runs.change(run.model, run.id, wait)
 
     def _delete(self, run: RetentionRun) -> RetentionRun:
-        self._revive_used(run)
+        held = self._revive_used(run) | run.held
         archived = [number for number in run.versions if self._is_archived(run.model, number)]
-        spared = [f"version {number} is in use, and stays" for number in run.versions if number not in archived]
+        spared = [
+            f"version {number} stays: {held.get(number, 'it is not archived any more')[:_MAX_REASON]}"
+            for number in run.versions
+            if number not in archived
+        ]
         referenced = self._referenced()
         kept_bytes, kept = 0, 0
         for blob in self._deeds(run).delete:
@@ -286,14 +293,14 @@ class RetentionService:
             return f"protected: {error}"
         return ""
 
-    def _revive_used(self, run: RetentionRun) -> None:
-        """Take back the archiving of versions that came into use while it was done."""
+    def _revive_used(self, run: RetentionRun) -> dict[int, str]:
+        """Take back the archiving of versions that came into use while it was done; what uses each."""
         now = self._clock.now()
         uses = self._uses.of(run.model)
-        for number in run.versions:
-            if number in uses:
-                revive = partial(_revive, now=now, reason="; ".join(uses[number]))
-                self._versions.change(run.model, version_id(number), revive)
+        used = {number: "; ".join(uses[number]) for number in run.versions if number in uses}
+        for number, reason in used.items():
+            self._versions.change(run.model, version_id(number), partial(_revive, now=now, reason=reason))
+        return used
 
     def _is_archived(self, model: str, number: int) -> bool:
         return self._registry.version(model, VersionNumber(number)).state is VersionState.ARCHIVED

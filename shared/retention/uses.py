@@ -66,7 +66,6 @@ def _uses_by(endpoint: Endpoint) -> list[tuple[int, str]]:
     uses = use(endpoint.stable, "its endpoint serves it")
     if active:
         uses += use(active.candidate, "it is being rolled out")
-        uses += use(active.stable, "the rollout under way would go back to it")
     elif rollout:
         uses += use(rollout.stable, "its endpoint served it before the latest rollout")
     if endpoint.queued_version is not None:

@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,6 +43,7 @@ POLICY = Policy(
     retention=RetentionPolicy(keep_latest=1, keep_days=7),
     rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE),
 )
+WIDER = POLICY.model_copy(update={"retention": RetentionPolicy(keep_latest=2, keep_days=7)})
 DAY_S = 24 * 3600.0
 GOLDEN = b"{golden rows}"
 GOLDEN_DIGEST = digest_of_bytes(GOLDEN)
@@ -268,6 +269,80 @@ def test_a_blob_that_storage_protects_is_spared_and_the_rest_goes() -> None:
     ]
     assert is_stored(world, "one")
     assert not is_stored(world, "two")
+
+
+def begun(world: World) -> RetentionRun:
+    """A run whose process died right after it was begun."""
+    return world.retention._begin(plan(world), "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda world: world.put_policy(WIDER), "it is among the 2 newest validated versions"),
+        (lambda world: name_it(world, 1), "the alias favourite names it"),
+        (lambda world: alter(world, 1), "find out first why it was altered: model.onnx at "),
+    ],
+    ids=["policy", "alias", "altered"],
+)
+def test_a_run_carried_on_leaves_alone_what_may_not_go_any_more_and_says_why(
+    change: Callable[[World], object], why: str
+) -> None:
+    world = world_with("one", "two")
+    run = begun(world)
+    change(world)
+    finish(world)
+    finish(world)
+    ended = world.retention.one(MODEL, run.id)
+    assert (ended.state, ended.archived) == (RunState.DONE, [])
+    assert version(world, 1).state is VersionState.VALIDATED
+    assert is_stored(world, "one")
+    assert ended.spared[0].startswith(f"version 1 stays: {why}")
+    assert ended.spared[1].endswith("stays: version 1 of digits stands on it")
+
+
+def alter(world: World, number: int) -> None:
+    """The bytes of a version that is in no use are found altered, and put back unnoticed."""
+    name = artifact_blob_name(version(world, number).artifact_digest)
+    held = world.blobs.held[BlobContainer.ARTIFACTS, name]
+    world.blobs.held[BlobContainer.ARTIFACTS, name] = replace(held, info=replace(held.info, size_bytes=1))
+    assert world.integrity.audit(MODEL).findings
+    world.blobs.held[BlobContainer.ARTIFACTS, name] = held
+
+
+def test_a_version_that_an_alias_named_as_it_was_archived_is_taken_back_before_anything_goes() -> None:
+    world = world_with("one", "two")
+    name_it(world, 2)
+
+    def archive_then_die() -> None:
+        world.retention.run(MODEL, plan(world).plan_id, by="test")
+        world.fuse.at = world.fuse.calls + 1
+
+    world.documents.other_writers.append(archive_then_die)
+    with pytest.raises(Killed):
+        name_it(world, 1)
+    world.fuse.at = None
+    assert version(world, 1).state is VersionState.ARCHIVED
+    finish(world)
+    (ended,) = world.retention.runs(MODEL).items
+    assert (ended.state, ended.archived) == (RunState.DONE, [])
+    assert ended.spared[0] == "version 1 stays: the alias favourite names it"
+    assert version(world, 1).state is VersionState.VALIDATED
+    assert is_stored(world, "one")
+
+
+def test_the_version_that_served_before_the_latest_rollout_stays() -> None:
+    world = world_with("one", "two", "three", "four")
+    serve(world, 1)
+    serve(world, 2)
+    shown = plan(world)
+    assert [gone.version for gone in shown.deeds.archive] == [3]
+    kept = {kept.version: kept.reasons for kept in shown.keep}
+    assert kept[1] == ("its endpoint served it before the latest rollout",)
+    world.clock.pass_s(DAY_S)
+    start(world, 4)
+    assert "its endpoint serves it" in world.retention._uses.of(MODEL)[2]
+    assert world.retention._uses.of(MODEL)[4] == ("it is being rolled out",)
 
 
 def test_a_run_s_document_is_small_however_much_it_does_and_spares() -> None:
