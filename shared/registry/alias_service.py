@@ -29,6 +29,7 @@ from shared.registry.aliases import (
     in_order,
     known_moves,
     move_at,
+    said,
 )
 from shared.registry.commands import SetAlias
 from shared.registry.documents import Model, ModelVersion, VersionState
@@ -72,7 +73,8 @@ class AliasService:
         """Carry out a command once; again, answer the alias as it stands.
 
         Raises NotFoundError for a model or version that does not exist, ConflictError where the alias names another
-        version than was expected or the version is not fit for it. Then nothing has changed.
+        version than was expected or the version is not fit for it. Then nothing has changed; only where the version
+        was archived while the move was being saved does the history hold the move, and that it was taken back.
         """
         self._registry.model(command.model)
         now = self._clock.now()
@@ -83,7 +85,7 @@ class AliasService:
             if command.expected_version != "any":
                 alias.check_expected(command.expected_version)
             if command.version is not None:
-                self._check_fit(command, command.version)
+                self._check_fit(command.model, command.alias, command.version)
             elif alias.sequence == 0:
                 raise _not_found(command.model, command.alias)
             alias.move(command.version, now, by=command.by, reason=command.reason, command_id=command.command_id)
@@ -195,61 +197,95 @@ class AliasService:
         stored = self._documents.get(Container.ENDPOINTS, model, ENDPOINT_ID)
         return Endpoint.from_body(stored.body).calls_for(name) if stored else []
 
-    def _check_fit(self, command: SetAlias, number: VersionNumber) -> None:
-        state = self._registry.version(command.model, number).state
+    def _check_fit(self, model: str, name: str, number: int) -> None:
+        state = self._registry.version(model, VersionNumber(number)).state
         if state is VersionState.ARCHIVED:
-            raise ConflictError(f"version {number} of {command.model} is archived: an alias names one that is in use")
-        if command.alias in VALIDATED_ONLY and state is not VersionState.VALIDATED:
-            raise ConflictError(
-                f"version {number} of {command.model} is {state}: {command.alias} names a validated version"
-            )
+            raise ConflictError(f"version {number} of {model} is archived: an alias names one that is in use")
+        if name in VALIDATED_ONLY and state is not VersionState.VALIDATED:
+            raise ConflictError(f"version {number} of {model} is {state}: {name} names a validated version")
+
+    def _is_fit(self, alias: Alias, number: int) -> bool:
+        try:
+            self._check_fit(alias.model, alias.alias, number)
+        except (ConflictError, NotFoundError):
+            return False
+        return True
 
     def _check_still_fit(self, command: SetAlias, alias: Alias) -> None:
         """Take the move back where its version was archived meanwhile: whoever archives looks at the aliases after."""
-        if alias.version is None or alias.version != command.version:
+        if alias.version is not None and alias.version == command.version:
+            try:
+                self._check_fit(alias.model, alias.alias, alias.version)
+            except ConflictError as conflict:
+                alias = self._take_back(command, str(conflict))
+        if alias.latest and alias.latest.command_id == command.command_id:
             return
-        try:
-            self._check_fit(command, VersionNumber(alias.version))
-        except ConflictError as conflict:
-            now, reason = self._clock.now(), f"taken back: {conflict}"
+        taken_back = self._carried_out(alias, _taking_back(command))
+        if taken_back:
+            raise ConflictError(f"the move of {alias.alias} to {said(command.version)} was {taken_back.reason}")
 
-            def take_back(current: Alias) -> bool:
-                if current.latest is None or current.latest.command_id != command.command_id:
-                    return False
-                before = current.recent[1].version if len(current.recent) > 1 else None
-                taken_back = f"{command.command_id}:taken back"
-                current.move(before, now, by=command.by, reason=reason, command_id=taken_back)
-                return True
+    def _take_back(self, command: SetAlias, conflict: str) -> Alias:
+        now, reason = self._clock.now(), f"taken back: {conflict}"
 
-            self._change(command.model, command.alias, take_back)
-            raise
+        def take_back(alias: Alias) -> bool:
+            if alias.latest is None or alias.latest.command_id != command.command_id:
+                return False
+            before = alias.recent[1].version if len(alias.recent) > 1 else None
+            alias.move(
+                before if before is not None and self._is_fit(alias, before) else None,
+                now,
+                by=command.by,
+                reason=reason,
+                command_id=_taking_back(command),
+                takes_back=alias.latest.sequence,
+            )
+            return True
+
+        def clear(alias: Alias) -> bool:
+            latest = alias.latest
+            if latest is None or latest.command_id != _taking_back(command) or latest.version is None:
+                return False
+            if self._is_fit(alias, latest.version):
+                return False
+            alias.move(
+                None,
+                now,
+                by=command.by,
+                reason=f"version {latest.version} was archived too",
+                command_id=f"{_taking_back(command)} for good",
+                takes_back=latest.takes_back,
+            )
+            return True
+
+        self._change(command.model, command.alias, take_back)
+        # As after any move: the version that it names again may have been archived just then.
+        return self._change(command.model, command.alias, clear)
 
     def _was_carried_out(self, alias: Alias, command_id: str) -> bool:
-        if any(move.command_id == command_id for move in known_moves(alias)):
-            return True
-        where = {"kind": "alias_move", "alias": alias.alias, "command_id": command_id}
-        continuation = None
-        while True:
-            page = self._documents.query(
-                Container.MODELS, partition=alias.model, where=where, page_size=1, continuation=continuation
-            )
-            if page.items or page.continuation is None:
-                return bool(page.items)
-            continuation = page.continuation
+        return self._carried_out(alias, command_id) is not None
 
-    def _archived(self, alias: Alias) -> Iterator[dict[str, Any]]:
+    def _carried_out(self, alias: Alias, command_id: str) -> AliasMove | None:
+        """The move that a command led to, or None."""
+        known = next((move for move in known_moves(alias) if move.command_id == command_id), None)
+        return known or next(in_order([], self._archived(alias, command_id=command_id)), None)
+
+    def _archived(self, alias: Alias, **fields: str) -> Iterator[dict[str, Any]]:
         continuation = None
         while True:
             page = self._documents.query(
                 Container.MODELS,
                 partition=alias.model,
-                where={"kind": "alias_move", "alias": alias.alias},
+                where={"kind": "alias_move", "alias": alias.alias, **fields},
                 continuation=continuation,
             )
             yield from (stored.body for stored in page.items)
             if page.continuation is None:
                 return
             continuation = page.continuation
+
+
+def _taking_back(command: SetAlias) -> str:
+    return f"{command.command_id}:taken back"
 
 
 def _not_found(model: str, name: str) -> NotFoundError:

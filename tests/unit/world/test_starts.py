@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import VersionNumber
-from shared.core.messages import CommandKind, Queue, RolloutCommand
+from shared.core.messages import CommandKind, MoveAlias, Queue, RolloutCommand
 from shared.registry.aliases import AliasName
 from shared.registry.commands import Approve, SetAlias
 from shared.registry.documents import VersionState
@@ -396,6 +397,96 @@ def test_at_no_moment_do_an_archiving_and_a_move_of_an_alias_leave_an_alias_on_a
         ended.add((archived, named))
     assert at > 10
     assert {(True, 1), (False, 2)} <= ended
+
+
+class _JustAfter(Fuse):
+    """Does something once, just after a move of `blue` to 2 is saved: before the version is looked at again."""
+
+    def __init__(self, world: World, do: Callable[[], object]) -> None:
+        super().__init__()
+        self._world, self._do, self._done = world, do, False
+
+    def before_call(self) -> None:
+        super().before_call()
+        stored = self._world.documents.held.get((Container.MODELS, MODEL, "alias-blue"))
+        if not self._done and stored and stored.body["version"] == 2 and not stored.body["outbox_pending"]:
+            self._done = True
+            self._do()
+
+
+def archived_just_after_the_move(*archived: int) -> World:
+    """A world in which `blue` was moved from 1 to 2 while these were archived by hosts that saw no alias on them."""
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    set_blue(world, 1, "before")
+    world.clock.pass_s(10)
+
+    def archive_them() -> None:
+        for number in archived:
+            world.registry.mark_archived(MODEL, VersionNumber(number), by="ann", reason="old")
+
+    world.documents.fuse = _JustAfter(world, archive_them)
+    with pytest.raises(ConflictError, match="was taken back: version 2 of digits is archived"):
+        set_blue(world, 2)
+    world.documents.fuse = Fuse()
+    return world
+
+
+@pytest.mark.parametrize(("archived", "named"), [((2,), 1), ((2, 1), None)])
+def test_a_move_is_taken_back_to_what_the_alias_may_still_name(archived: tuple[int, ...], named: int | None) -> None:
+    world = archived_just_after_the_move(*archived)
+    assert world.aliases.version(MODEL, AliasName("blue")) == named
+    moves = world.aliases.history(MODEL, AliasName("blue")).items
+    assert [(move.sequence, move.version, move.takes_back) for move in moves] == [
+        (3, named, 2),
+        (2, 2, None),
+        (1, 1, None),
+    ]
+
+
+def test_a_version_that_is_archived_while_an_alias_goes_back_to_it_is_not_named_either() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    set_blue(world, 1, "before")
+
+    def archive_both() -> None:
+        world.registry.mark_archived(MODEL, VersionNumber(2), by="ann", reason="old")
+        # The next conditional write is that of the taking back.
+        world.documents.other_writers = [
+            lambda: world.registry.mark_archived(MODEL, VersionNumber(1), by="ann", reason="old")
+        ]
+
+    world.documents.fuse = _JustAfter(world, archive_both)
+    with pytest.raises(ConflictError, match="was taken back"):
+        set_blue(world, 2)
+    world.documents.fuse = Fuse()
+    moves = world.aliases.history(MODEL, AliasName("blue")).items
+    assert [(move.version, move.takes_back) for move in moves] == [(None, 2), (1, 2), (2, None), (1, None)]
+
+
+def test_a_move_that_was_taken_back_stays_refused_when_it_is_sent_again() -> None:
+    world = archived_just_after_the_move(2)
+    with pytest.raises(ConflictError, match="the move of blue to version 2 was taken back: version 2 of digits"):
+        set_blue(world, 2)
+    for number in range(30):
+        set_blue(world, 1, f"more {number}")
+    with pytest.raises(ConflictError, match="was taken back"):
+        set_blue(world, 2)
+
+
+def test_a_move_that_was_taken_back_does_not_hold_against_a_rollouts_late_call() -> None:
+    world = archived_just_after_the_move(2)
+    drop(world, "three", "three takes:x")
+    before = world.aliases.history(MODEL, AliasName("blue")).items[-1].at
+    step = before + timedelta(seconds=5)
+    call = MoveAlias(model=MODEL, alias="blue", version=3, generation=4, rollout_id="r", at=step)
+    for _ in range(2):
+        world.aliases.follow(call)
+    assert world.aliases.version(MODEL, AliasName("blue")) == 3
+    line = world.aliases.history(MODEL, AliasName("blue")).items
+    assert [(move.at - before).total_seconds() for move in line] == [10, 10, 10, 5, 0]
+    assert [move.version for move in line] == [3, 1, 2, 3, 1]
+    assert "alias_move_overtaken" not in kinds(world, f"alias:{MODEL}:blue")
 
 
 def test_a_kill_at_every_port_call_of_an_archiving_leaves_it_to_be_done_by_the_same_command() -> None:
