@@ -210,7 +210,7 @@ class RetentionService:
                 self._rollouts.archive(ModelName(run.model), VersionNumber(number), by=run.requested_by, reason=reason)
             except ConflictError as error:
                 held[number] = str(error)
-        held = self._revive_used(run) | held
+        self._revive_used(run)
         now = self._clock.now()
         archived = [number for number in run.versions if self._is_archived(run.model, number)]
 

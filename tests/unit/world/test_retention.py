@@ -590,6 +590,8 @@ def test_a_version_that_comes_into_use_at_any_call_of_retention_stays(use: Calla
         assert_used_versions_are_whole(world)
         finish(world)
         used += assert_used_versions_are_whole(world)
+        for ended in world.retention.runs(MODEL).items:
+            assert not [told for told in ended.spared if told.startswith("version") and not is_use(told)]
     assert used > 5
 
 
@@ -603,6 +605,11 @@ def test_a_version_archived_at_any_call_of_what_brings_it_into_use_stays(use: Ca
             use(world, 1)
         finish(world)
         assert_used_versions_are_whole(world)
+
+
+def is_use(told: str) -> bool:
+    """Whether a sentence names what brought the version into use."""
+    return any(use in told for use in ("is being rolled out", "its endpoint serves it", "the alias favourite"))
 
 
 def assert_used_versions_are_whole(world: World) -> int:
