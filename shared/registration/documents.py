@@ -129,6 +129,8 @@ class Drop(Aggregate):
         self.state, self.code, self.reason, self.version = outcome.state, outcome.code, outcome.reason, outcome.version
         self.waiting_for, self.files, self.named = list(outcome.waiting_for), outcome.files, outcome.named
         if outcome.state is DropState.WAITING:
+            # A look that went well clears what went wrong before it: only failures in a row end a drop.
+            self.failures, self.last_error = 0, ""
             if not waits_on:
                 self.record("drop_waiting", now, blob=self.blob, waiting_for=self.waiting_for)
             return

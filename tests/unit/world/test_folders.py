@@ -449,6 +449,22 @@ def test_a_folder_whose_registration_fails_five_times_is_refused_until_it_change
     assert (drop.state, drop.failures, drop.last_error) == (DropState.REGISTERED, 0, "")
 
 
+def test_failures_between_looks_that_went_well_do_not_add_up() -> None:
+    world = World()
+
+    def fail(*_: object, **__: object) -> Manifest:
+        raise OSError(28, "No space left")
+
+    for number in range(6):
+        put(world, {"slipway.yaml": manifest(FILES, author=f"author {number}")})
+        with pytest.raises(OSError, match="No space left"):
+            registry_of(world, parse_manifest=fail).register(FOLDER)
+        drop = look(world)
+        assert (drop.state, drop.failures) == (DropState.WAITING, 0)
+    put(world, FILES)
+    assert look(world).state is DropState.REGISTERED
+
+
 def signed_intake(dropped: Any, *, signing: SigningPolicy, **more: Any) -> Intake:
     """An intake that believes any signature, and says by which policy."""
     intake = _intake(dropped, **more)
