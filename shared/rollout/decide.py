@@ -29,8 +29,13 @@ class Decision:
     reason: str
 
 
-def decide(rollout: Rollout, evidence: Evidence, now: datetime) -> Decision:
-    """Decide a tick of an active rollout. `evidence` is that of the plan generation in force."""
+def decide(rollout: Rollout, evidence: Evidence, now: datetime, *, altered: str = "") -> Decision:
+    """Decide a tick of an active rollout. `evidence` is that of the plan generation in force.
+
+    `altered` says what of the candidate's stored parts is not what was registered: such a one is taken back at once.
+    """
+    if altered:
+        return Decision(event=RolloutEvent.FAIL, reason=f"version {rollout.candidate.version} was altered: {altered}")
     if rollout.state is RolloutState.LOADING:
         return _decide_loading(rollout, evidence, now)
     return _decide_stage(rollout, evidence, now)

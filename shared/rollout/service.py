@@ -105,12 +105,12 @@ class RolloutService:
         now = self._clock.now()
         since = rollout.stage_started_at or rollout.started_at
         evidence = evidence_of(windows_since(self._blobs, endpoint.endpoint, since, now), endpoint.generation)
-        decision = decide(rollout, evidence, now)
 
         def apply(current: Endpoint) -> bool:
             if not _is_next_tick(current, message):
                 return False
-            self._apply(current, decision, message.tick, now)
+            candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
+            self._apply(current, decide(rollout, evidence, now, altered=candidate.altered), message.tick, now)
             return True
 
         self._endpoints.change(message.endpoint, ENDPOINT_ID, apply)
@@ -290,6 +290,9 @@ class RolloutService:
                 )
             if rollout.state is next_state(RolloutState.PROGRESSING, event) and rollout.ended_by == command.command_id:
                 return False
+            if event is RolloutEvent.PROMOTE and rollout is endpoint.active:
+                candidate = self._registry.version(endpoint.endpoint, VersionNumber(rollout.candidate.version))
+                starts.check_unaltered(candidate, "be promoted", "abort the rollout, or put the right bytes back")
             rollout.ended_by = command.command_id
             steps.move(endpoint, rollout, event, now, reason=command.reason or f"{event} by {command.requested_by}")
             return True

@@ -27,10 +27,13 @@ def check_state(version: ModelVersion) -> None:
         raise ConflictError(
             f"version {version.version} of {version.model} is {version.state}: only a validated one can roll out"
         )
+    check_unaltered(version, "roll out", "put the right bytes back")
+
+
+def check_unaltered(version: ModelVersion, deed: str, remedy: str) -> None:
+    """Raise ConflictError for a version of which a stored part is not what was registered."""
     if version.altered:
-        raise ConflictError(
-            f"version {version.version} of {version.model} cannot roll out: {version.altered}; put the right bytes back"
-        )
+        raise ConflictError(f"version {version.version} of {version.model} cannot {deed}: {version.altered}; {remedy}")
 
 
 def lacking_approvals(version: ModelVersion, policy: RolloutPolicy) -> str:

@@ -253,3 +253,9 @@ def test_no_sequence_of_events_leaves_the_table_or_reopens_what_is_over(events: 
 def test_promotion_by_command_needs_a_candidate_that_is_loaded() -> None:
     with pytest.raises(ConflictError, match="loading cannot promote; possible now: loaded, complete, fail, abort"):
         next_state(RolloutState.LOADING, RolloutEvent.PROMOTE)
+
+
+@pytest.mark.parametrize("active", [rollout(), in_stage(lasted_s=60)])
+def test_an_altered_candidate_is_taken_back_whatever_the_evidence(active: Rollout) -> None:
+    found = decide(active, HEALTHY, NOW, altered="the ONNX file is gone")
+    assert (found.event, found.reason) == (RolloutEvent.FAIL, "version 2 was altered: the ONNX file is gone")

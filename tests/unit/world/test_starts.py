@@ -17,7 +17,8 @@ from shared.registry.documents import VersionState
 from shared.registry.policy import Policy, RolloutPolicy, Stage
 from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
 from shared.rollout.starts import why_held
-from shared.store.ports import Container
+from shared.routing.plan import artifact_blob_name
+from shared.store.ports import BlobContainer, Container
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.world import ENDPOINT, MODEL, World
 
@@ -528,3 +529,71 @@ def test_a_kill_at_every_port_call_of_a_refused_start_leaves_it_refused_once() -
         assert not world.registry.version(MODEL, VersionNumber(2)).rollout_pending
         assert world.documents.held[Container.ENDPOINTS, MODEL, ENDPOINT_ID].body["stable"]["version"] == 1
     assert at > 10
+
+
+def rolling(weight_bp: int) -> World:
+    """A world in which version 2 rolls out: it is still loaded, or has this weight."""
+    world = serving(automatic=False, stages=(Stage(weight_bp=weight_bp or 1, duration_s=100),))
+    drop(world, "two", "two takes:x")
+    start(world, 2)
+    if weight_bp:
+        world.run(seconds=8)
+    rollout = world.endpoint().active
+    assert rollout is not None
+    assert rollout.weight_bp == weight_bp
+    return world
+
+
+def alter(world: World, number: int) -> None:
+    version = world.registry.version(MODEL, VersionNumber(number))
+    world.blobs.put(BlobContainer.ARTIFACTS, artifact_blob_name(version.artifact_digest), b"evil", {})
+    assert [found.version for found in world.integrity.check_live().findings] == [number]
+
+
+def promote(world: World, command_id: str = "promote") -> None:
+    world.rollouts.handle(
+        RolloutCommand(command=CommandKind.PROMOTE, command_id=command_id, endpoint=MODEL, requested_by="ann")
+    )
+
+
+@pytest.mark.parametrize("weight_bp", [0, 5_000])
+def test_a_candidate_that_is_found_altered_is_taken_back_by_the_next_tick(weight_bp: int) -> None:
+    world = rolling(weight_bp)
+    alter(world, 2)
+    world.run(seconds=12)
+    assert rollouts_of(world, 2) == ["rolled_back"]
+    rollout = world.endpoint().rollout
+    assert rollout is not None
+    assert rollout.reason.startswith("version 2 was altered: ")
+    assert world.stable == 1
+
+
+def test_a_candidate_that_is_found_altered_is_not_promoted_by_command_either() -> None:
+    world = rolling(5_000)
+    alter(world, 2)
+    with pytest.raises(ConflictError, match=r"version 2 of digits cannot be promoted: .*; abort the rollout"):
+        promote(world)
+    assert world.stable == 1
+
+
+def test_a_promotion_that_came_before_the_alteration_is_answered_as_it_was() -> None:
+    world = rolling(5_000)
+    promote(world)
+    alter(world, 2)
+    promote(world)
+    assert rollouts_of(world, 2) == ["promoted"]
+
+
+def test_an_alteration_that_is_found_while_a_tick_is_decided_is_seen_by_it() -> None:
+    world = rolling(5_000)
+    world.clock.pass_s(200)
+    world.pod.report(world.blobs, world.clock, MODEL)
+    world.documents.other_writers = [partial(alter, world, 2), partial(touch_endpoint, world)]
+    while world.step():
+        pass
+    assert rollouts_of(world, 2) == ["rolled_back"]
+
+
+def touch_endpoint(world: World) -> None:
+    key = (Container.ENDPOINTS, MODEL, ENDPOINT_ID)
+    world.documents.replace(key[0], world.documents.held[key].body, etag=world.documents.held[key].etag)
