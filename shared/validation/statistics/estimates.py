@@ -70,7 +70,9 @@ def _around(interval: tuple[float, float], value: float) -> tuple[float, float]:
 
 def _why(name: str, predictions: Predictions) -> str:
     if predictions.task is Task.REGRESSION:
-        return "it needs two rows" if name == "r2" else "a target is 0"
+        if name == "r2":
+            return "all targets of a column are equal" if predictions.rows > 1 else "it needs two rows"
+        return "a target is 0"
     wants_probabilities = name in metrics.PROBABILITY_METRICS
     if predictions.scores is None or (wants_probabilities and not predictions.are_probabilities):
         needed = "probabilities" if wants_probabilities else "scores"

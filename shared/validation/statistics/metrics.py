@@ -164,8 +164,8 @@ def calibration_error(confidences: Floats, correct: Flags) -> float:
 def regression(predictions: Predictions) -> dict[str, float]:
     """R2, RMSE, MAE, MAPE and pinball losses, each averaged over the columns.
 
-    A column of equal targets has an R2 of 1 where it is predicted exactly, else 0. R2 needs two rows, MAPE targets
-    other than 0 (scikit-learn divides by its epsilon there).
+    R2 needs two rows and targets that differ in each column (of equal ones scikit-learn says 0 however far they are
+    missed, which a limit of 0 would pass), MAPE targets other than 0 (scikit-learn divides by its epsilon there).
     """
     targets: Floats = predictions.labels.astype(np.float64)
     error: Floats = targets - predictions.predicted
@@ -176,8 +176,8 @@ def regression(predictions: Predictions) -> dict[str, float]:
     }
     if np.abs(targets).min() > _LEAST_PROBABILITY:
         measured["mape"] = float(np.mean(np.abs(error / targets)))
-    if len(targets) >= 2:
-        total = np.sum((targets - targets.mean(axis=0)) ** 2, axis=0)
+    total = np.sum((targets - targets.mean(axis=0)) ** 2, axis=0)
+    if (targets != targets[0]).any(axis=0).all() and (total > 0).all():
         measured["r2"] = float(np.mean(r2(np.sum(error**2, axis=0), total)))
     return measured
 
@@ -189,7 +189,7 @@ def pinball(error: Floats, quantile: float) -> Floats:
 
 
 def r2(residual: Floats, total: Floats) -> Floats:
-    """R2 of each column from its sums of squares."""
+    """R2 of each column from its sums of squares; of a resample of equal targets 1 where all are exact, else 0."""
     exact: Floats = np.where(residual == 0, 1.0, 0.0)
     return 1.0 - np.divide(residual, total, out=1.0 - exact, where=total > 0)
 

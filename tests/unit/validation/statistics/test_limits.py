@@ -93,6 +93,14 @@ def test_regression_is_limited_by_r2_and_by_name() -> None:
     assert found["rmse"].value == 1.0
 
 
+def test_a_regressor_measured_on_equal_targets_is_not_accepted() -> None:
+    (verdict,) = thresholds(
+        measure(estimated(np.full(100, 3.0), np.full(100, 2e6))), Task.REGRESSION, ValidationPolicy(r2=0.0)
+    )
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "all targets of a column are equal" in verdict.sentence
+
+
 def test_claims_that_differ_beyond_the_interval_are_flagged_and_weigh_nothing() -> None:
     measured = measure(GOOD, claimed={"accuracy": 0.99})
     assert measured.estimates[0].claimed == 0.99

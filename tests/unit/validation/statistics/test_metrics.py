@@ -68,6 +68,13 @@ def test_metrics_of_numbers_equal_scikit_learns(rows: list[list[float]]) -> None
     assert measured == pytest.approx(expected_of_numbers(targets, predicted), rel=1e-9, abs=1e-9)
 
 
+def test_equal_targets_have_no_r2_which_a_limit_of_nought_would_pass() -> None:
+    nearly = np.arange(50.0) * 1e-170
+    for targets in (np.full(50, 0.1), nearly, np.column_stack([np.arange(50.0), np.full(50, 0.1)])):
+        assert "r2" not in metrics.regression(estimated(targets, targets))
+        assert metrics.regression(estimated(targets, targets + 2e6))["rmse"] == pytest.approx(2e6)
+
+
 def test_areas_are_there_only_where_labels_differ() -> None:
     measured = metrics.classification(classified([0, 0], [0, 1], [[0.9, 0.1], [0.2, 0.8]]))
     assert "roc_auc" not in measured
