@@ -1,6 +1,7 @@
 """The admin API and the model server, as a command sees them: JSON in, JSON out, errors of the domain.
 
-Every request may be sent again: a GET changes nothing, a policy is put whole, and a command carries its id.
+A request whose answer is lost is sent again where that does no harm: a GET changes nothing, a policy is put whole, and
+a command that carries an id has its effect once. Any other POST is sent once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import httpx
 
 _TRIES = 3
+_IDS = frozenset({"command_id", "plan_id"})
+"""What makes a POST that comes twice one command."""
 _TIMEOUT_S = 30.0
 
 
@@ -66,7 +69,7 @@ class Client:
                 return
 
     def post(self, *path: str, body: Json, timeout_s: float = _TIMEOUT_S) -> Json:
-        """POST to the admin API, and wait that long for the answer."""
+        """POST to the admin API, and wait that long for the answer. A body with an id may be sent again."""
         return _read(self._ask("POST", path, body=body, timeout_s=timeout_s), "the admin API")
 
     def put(self, *path: str, body: Json, query: Mapping[str, str] | None = None) -> Json:
@@ -110,7 +113,8 @@ class Client:
     ) -> httpx.Response:
         import httpx  # noqa: PLC0415
 
-        for attempt in range(1, _TRIES + 1):
+        tries = _TRIES if method != "POST" or _has_id(body) else 1
+        for attempt in range(1, tries + 1):
             try:
                 return self._http.request(
                     method, url, params=query or None, json=body, headers=headers, timeout=timeout_s
@@ -120,9 +124,20 @@ class Client:
             except httpx.ConnectError as error:
                 raise UnavailableError(service, f"nothing answers at {url} ({error}): is the system up?") from error
             except httpx.HTTPError as error:
-                if attempt == _TRIES:
-                    raise UnavailableError(service, f"{url} did not answer ({type(error).__name__} {error})") from error
+                if attempt == tries:
+                    raise UnavailableError(
+                        service, f"{url} did not answer ({type(error).__name__} {error}){_doubt(method)}"
+                    ) from error
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _has_id(body: Json) -> bool:
+    return isinstance(body, dict) and not _IDS.isdisjoint(body)
+
+
+def _doubt(method: str) -> str:
+    """What is not known after the answer to a change was lost."""
+    return "" if method == "GET" else ": whether it was done is not known, so look before you ask for it again"
 
 
 def _read(response: httpx.Response, service: str) -> Json:

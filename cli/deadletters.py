@@ -1,6 +1,7 @@
 """`slipway dead-letters`: messages that failed for the last time, and why; put back or discarded by one command."""
 
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 
@@ -51,7 +52,7 @@ def replay(
 ) -> Answer:
     """Put a message back on its queue, once."""
     with Client(target) as client:
-        return _answer(client.post("dead-letters", letter, "replay", body={"reason": reason}))
+        return _answer(client.post("dead-letters", letter, "replay", body=_body(reason)))
 
 
 def discard(
@@ -62,7 +63,12 @@ def discard(
 ) -> Answer:
     """Note that a message is not wanted any more."""
     with Client(target) as client:
-        return _answer(client.post("dead-letters", letter, "discard", body={"reason": reason}))
+        return _answer(client.post("dead-letters", letter, "discard", body=_body(reason)))
+
+
+def _body(reason: str) -> dict[str, Json]:
+    # The id makes a command that is sent twice, after a lost answer, one command.
+    return {"command_id": str(uuid4()), "reason": reason}
 
 
 def _answer(found: Json) -> Answer:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import azure.functions as func
-from pydantic import BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of, listing
 from functions._messages import identity_of
+from functions._requests import Command, Reason, Text
 from functions._services import services
 from shared.core.messages import Queue
 from shared.deadletters.documents import BLOB_POISON_QUEUE, DeadLetter, LetterState
@@ -17,20 +17,16 @@ from shared.store.ports import BlobContainer
 bp = func.Blueprint()
 
 
-class ReplayBody(BaseModel):
+class ReplayBody(Command):
     """The body of a replay."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    reason: str = Field(default="", max_length=500)
+    reason: Text = ""
 
 
-class DiscardBody(BaseModel):
+class DiscardBody(Command):
     """The body of a discard."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    reason: str = Field(min_length=1, max_length=500)
+    reason: Reason
 
 
 def keeper_of(queue: Queue) -> Callable[[func.QueueMessage], None]:
@@ -93,7 +89,9 @@ def get_dead_letter(req: func.HttpRequest) -> dict[str, Any]:
 def replay_dead_letter(req: func.HttpRequest) -> dict[str, Any]:
     """Put a dead letter's message back on its queue."""
     body = body_of(req, ReplayBody)
-    return letter_view(services().dead_letters.replay(req.route_params["letter"], by="api", reason=body.reason))
+    letter = req.route_params["letter"]
+    replayed = services().dead_letters.replay(letter, by="api", reason=body.reason, command_id=body.command_id)
+    return letter_view(replayed)
 
 
 @bp.function_name("discard_dead_letter")
@@ -102,7 +100,9 @@ def replay_dead_letter(req: func.HttpRequest) -> dict[str, Any]:
 def discard_dead_letter(req: func.HttpRequest) -> dict[str, Any]:
     """Note that a dead letter is not wanted any more."""
     body = body_of(req, DiscardBody)
-    return letter_view(services().dead_letters.discard(req.route_params["letter"], by="api", reason=body.reason))
+    letter = req.route_params["letter"]
+    discarded = services().dead_letters.discard(letter, by="api", reason=body.reason, command_id=body.command_id)
+    return letter_view(discarded)
 
 
 def letter_view(letter: DeadLetter) -> dict[str, Any]:

@@ -123,6 +123,9 @@ class DeadLetter(Aggregate):
     """How often it failed for the last time."""
     first_seen_at: AwareDatetime
     last_seen_at: AwareDatetime
+    commands: list[str] = Field(default_factory=list)
+    """The latest commands that were carried out, by what they asked for and their ids: one sent twice has its effect
+    once."""
     message_ids: list[str] = Field(default_factory=list)
     """The queue's ids of the messages it was last kept for, so that one that is delivered twice counts once."""
 
@@ -148,6 +151,14 @@ class DeadLetter(Aggregate):
             self.failed_since = False
         self.state = after
 
+    def has_done(self, event: LetterEvent, command_id: str) -> bool:
+        """Whether it was moved by this command already."""
+        return _command(event, command_id) in self.commands
+
+    def note_command(self, event: LetterEvent, command_id: str) -> None:
+        """Remember a command that moved it."""
+        self.commands = [*self.commands, _command(event, command_id)][-_IDS_KEPT:]
+
     def is_counted(self, message_id: str) -> bool:
         """Whether it was kept for this message of the queue already."""
         return message_id in self.message_ids
@@ -166,6 +177,10 @@ class DeadLetter(Aggregate):
                 "find out who sent it, and discard it"
             )
         self._append(MessageEntry(number=self._next_number(), queue=Queue(self.queue), body=message))
+
+
+def _command(event: LetterEvent, command_id: str) -> str:
+    return f"{event}:{command_id}"
 
 
 def letter_id(queue: str, body: LetterBody) -> str:

@@ -4,6 +4,7 @@
 - A message that failed for the last time is kept. One that cannot be read is kept at once: trying again cannot help.
 - A letter is replayed once: the change of its state carries the message in its outbox. Should it fail again, it is kept
   again, as the same letter with a higher count.
+- A replay or a discard that is sent again under its id, because its answer was lost, answers with the letter as it is.
 - A letter whose message succeeds in the end, by whatever way it came again, is settled by that.
 
 While letters of a queue wait, an alert about the queue fires.
@@ -112,15 +113,21 @@ class DeadLetterService:
             raise NotFoundError(f"the dead letter {identity[:80]!r}", hint="`slipway dead-letters list` names them")
         return found
 
-    def replay(self, identity: str, *, by: str, reason: str = "") -> DeadLetter:
-        """Put a kept letter's message back on its queue. Raises NotFoundError; ConflictError where it is not kept."""
-        self.letter(identity)
-        return self._move(identity, LetterEvent.REPLAY, "letter_replayed", by=by, reason=reason)
+    def replay(self, identity: str, *, by: str, reason: str = "", command_id: str = "") -> DeadLetter:
+        """Put a kept letter's message back on its queue. Raises NotFoundError; ConflictError where it is not kept.
 
-    def discard(self, identity: str, *, by: str, reason: str) -> DeadLetter:
-        """Note that a kept letter is not wanted any more. Raises NotFoundError; ConflictError where it is not kept."""
+        The same `command_id` again changes nothing; without one each call is a command of its own.
+        """
         self.letter(identity)
-        return self._move(identity, LetterEvent.DISCARD, "letter_discarded", by=by, reason=reason)
+        return self._move(identity, LetterEvent.REPLAY, "letter_replayed", command_id, by=by, reason=reason)
+
+    def discard(self, identity: str, *, by: str, reason: str, command_id: str = "") -> DeadLetter:
+        """Note that a kept letter is not wanted any more. Raises NotFoundError; ConflictError where it is not kept.
+
+        `command_id` as in `replay`.
+        """
+        self.letter(identity)
+        return self._move(identity, LetterEvent.DISCARD, "letter_discarded", command_id, by=by, reason=reason)
 
     def settle_alerts(self) -> None:
         """Have the alert of each queue say what waits, should a crash have kept one from it."""
@@ -147,16 +154,20 @@ class DeadLetterService:
         evidence = {"waiting": count, "more": more}
         self._alerts.fire(AlertRule.DEAD_LETTERS, _SUBJECT + queue, sentence, model=NO_MODEL, evidence=evidence)
 
-    def _move(self, identity: str, event: LetterEvent, kind: str, **data: str) -> DeadLetter:
+    def _move(self, identity: str, event: LetterEvent, kind: str, command_id: str = "", **data: str) -> DeadLetter:
         now = self._clock.now()
 
         def move(letter: DeadLetter) -> bool:
+            if command_id and letter.has_done(event, command_id):
+                return False
             was = letter.state
             letter.move(event)
             if letter.state is was:
                 return False
             if event is LetterEvent.REPLAY:
                 letter.put_back()
+            if command_id:
+                letter.note_command(event, command_id)
             letter.record(kind, now, queue=letter.queue, was=was, count=letter.count, **data)
             return True
 

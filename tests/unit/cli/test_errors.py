@@ -71,6 +71,24 @@ def test_a_lost_answer_is_asked_for_again(slipway: Slipway, api: FakeApi) -> Non
     assert len(api.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("request_", "arguments"),
+    [
+        ("POST /api/models/m/versions/1/archive", ["archive", "m", "1", "--reason", "old"]),
+        ("POST /api/models/m/artifacts/audit", ["audit", "artifacts", "m"]),
+        ("POST /predict", ["predict", "m", "--features", "[[1]]"]),
+    ],
+)
+def test_a_command_without_an_id_is_not_sent_again(
+    slipway: Slipway, api: FakeApi, request_: str, arguments: list[str]
+) -> None:
+    api.answers[request_] = [None, None, None]
+    ran = slipway(*arguments)
+    assert ran.code == 3
+    assert "whether it was done is not known" in " ".join(ran.err.split())
+    assert len(api.asked) == 1
+
+
 def test_a_server_that_always_hangs_up_is_given_up(slipway: Slipway, api: FakeApi) -> None:
     api.answers["GET /api/models"] = [None] * 10
     assert slipway("models").code == 3

@@ -138,12 +138,16 @@ def test_a_dead_letter_s_body_is_shown_without_its_control_characters(slipway: S
 
 
 def test_a_letter_is_replayed_and_discarded_with_a_reason(slipway: Slipway, api: FakeApi) -> None:
-    api.answers["POST /api/dead-letters/letter-1/replay"] = (200, LETTER | {"state": "replayed"})
-    api.answers["POST /api/dead-letters/letter-1/discard"] = (200, LETTER | {"state": "discarded"})
+    api.answers["POST /api/dead-letters/letter-1/replay"] = [None, (200, LETTER | {"state": "replayed"})]
+    api.answers["POST /api/dead-letters/letter-1/discard"] = [None, (200, LETTER | {"state": "discarded"})]
     assert "letter-1 of validations is replayed" in slipway("dead-letters", "replay", "letter-1").out
     assert slipway("dead-letters", "discard", "letter-1").code == ExitCode.USAGE
     slipway("dead-letters", "discard", "letter-1", "--reason", "a typo")
-    assert [asked.body for asked in api.asked] == [{"reason": ""}, {"reason": "a typo"}]
+    # Each was sent again after a lost answer, as the command that it was.
+    bodies = [asked.body for asked in api.asked]
+    assert [body["reason"] for body in bodies] == ["", "", "a typo", "a typo"]
+    ids = [body["command_id"] for body in bodies]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
 def test_alerts_that_fire_are_listed_and_all_with_all(slipway: Slipway, api: FakeApi) -> None:

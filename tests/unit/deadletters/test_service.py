@@ -138,6 +138,27 @@ def test_a_letter_is_replayed_once_and_kept_again_when_it_fails_again() -> None:
     assert len(sent(world)) == 2
 
 
+def test_a_command_whose_answer_was_lost_is_answered_again_and_done_once() -> None:
+    world = World()
+    kept = die(world)
+    for _ in range(3):
+        replayed = world.dead_letters.replay(kept.id, by="test", command_id="one")
+        assert replayed.state is LetterState.REPLAYED
+    assert len(sent(world)) == 1
+    die(world, "poison-2")
+    # Late: the letter is kept for another failure since, which that command was not about.
+    assert world.dead_letters.replay(kept.id, by="test", command_id="one").state is LetterState.KEPT
+    assert len(sent(world)) == 1
+    # Another command, and the same id for another deed.
+    for _ in range(2):
+        discarded = world.dead_letters.discard(kept.id, by="test", reason="enough", command_id="one")
+        assert discarded.state is LetterState.DISCARDED
+    with pytest.raises(ConflictError, match="is discarded"):
+        world.dead_letters.replay(kept.id, by="test", command_id="two")
+    kinds = [event.kind for event in world.audit.events(kept.stream)]
+    assert kinds == ["letter_kept", "letter_replayed", "letter_kept", "letter_discarded"]
+
+
 def test_a_letter_whose_message_succeeds_in_the_end_is_settled() -> None:
     world = World()
     kept = die(world)
