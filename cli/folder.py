@@ -49,7 +49,13 @@ def folder_drop(folder: Path) -> FolderDrop:
 
 def plain_files(folder: Path) -> dict[str, Path]:
     """A folder's files by their names in it, in the order of those. Raises InvalidInputError where there are none."""
-    found = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if not file.is_dir()}
+    paths = list(folder.rglob("*"))
+    link = next((path for path in paths if path.is_symlink() and path.is_dir()), None)
+    if link is not None:
+        raise InvalidInputError(
+            f"{link} is a link to a directory, which is not followed: put the directory itself there"
+        )
+    found = {file.relative_to(folder).as_posix(): file for file in paths if not file.is_dir()}
     files = {name: found[name] for name in sorted(found) if not any(part.startswith(".") for part in name.split("/"))}
     if not files:
         raise InvalidInputError(f"{folder} holds no files: put a {MANIFEST} and a model into it")

@@ -86,6 +86,13 @@ def test_a_folder_that_cannot_be_pushed_so_is_told_why(tmp_path: Path, files: di
         folder_drop(folder_with(tmp_path / "f", files))
 
 
+def test_a_link_to_a_directory_is_refused_by_name_rather_than_left_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInputError, match="data is a link to a directory"):
+        folder_drop(folder)
+
+
 def test_a_signature_is_not_named_by_the_manifest(folder: Path) -> None:
     text = b"task: classification\nfiles: {}\n"
     folder_with(folder, {"slipway.yaml": text, "model.sig": b"s"})
