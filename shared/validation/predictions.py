@@ -18,6 +18,7 @@ from shared.validation.statistics.scores import ClassScores, Labels, as_probabil
 _REAL = ("FP16", "FP32", "FP64")
 _EXACT = 2.0**53
 """Whole numbers up to here are exact as FP64."""
+_LARGEST_CLASS = 2**63 - 1
 _LARGEST = 1e140
 """Squares of numbers up to here, and the sums of those, are finite."""
 
@@ -112,7 +113,7 @@ def _positive(classes: list[str | int], manifest: Manifest) -> int | None:
 def _scored(given: Array, spec: TensorSpec) -> ClassScores:
     """The scores of an output that is compared with the labels: several a row, or one probability."""
     what = f"the output {spec.name!r}"
-    columns = given.reshape(len(given), -1).astype(np.float64)
+    columns = _by_row(given, what).astype(np.float64)
     if np.isnan(columns).any():
         raise ModelError(f"{what} holds NaN, which is no class")
     if columns.shape[1] == 1 and (columns >= 0).all() and (columns <= 1).all():
@@ -181,6 +182,8 @@ def _scores_of(
     name = excerpt(spec.name, 60)
     if given.dtype.kind not in "fiu":
         return None, f"the output {name!r} holds no numbers"
+    if not given.size:
+        return None, f"the output {name!r} has no values"
     columns = given.reshape(len(given), -1).astype(np.float64)
     if not np.isfinite(columns).all():
         return None, f"the output {name!r} holds numbers that are not finite"
@@ -193,12 +196,14 @@ def _scores_of(
 
 
 def _classes(array: Array, what: str) -> Labels:
-    column = array.reshape(len(array), -1)
+    column = _by_row(array, what)
     if column.shape[1] != 1:
         raise ModelError(f"{what} have {column.shape[1]} values a row: one class each is wanted")
     flat = column[:, 0]
     if flat.dtype.kind in "OUS":
         return np.array([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in flat.tolist()])
+    if flat.dtype.kind == "u" and int(flat.max()) > _LARGEST_CLASS:
+        raise ModelError(f"{what} hold {flat.max()}, which is too large for a class: at most {_LARGEST_CLASS}")
     whole = np.nan_to_num(np.clip(flat, -_EXACT, _EXACT)).astype(np.int64) if flat.dtype.kind == "f" else flat
     if (whole != flat).any():
         raise ModelError(f"{what} hold numbers that are not whole, which are no classes: is the task regression?")
@@ -208,12 +213,19 @@ def _classes(array: Array, what: str) -> Labels:
 def _numbers(array: Array, what: str) -> Floats:
     if array.dtype.kind not in "biuf":
         raise ModelError(f"{what} are no numbers: is the task classification?")
-    numbers: Floats = array.reshape(len(array), -1).astype(np.float64)
+    numbers: Floats = _by_row(array, what).astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ModelError(f"{what} hold numbers that are not finite")
     if np.abs(numbers).max() > _LARGEST:
         raise ModelError(f"{what} hold numbers too large to measure: at most {_LARGEST:g}")
     return numbers
+
+
+def _by_row(array: Array, what: str) -> Array:
+    """Shape [n, ...] as [n, k] with k above 0. Raises ModelError."""
+    if not array.size:
+        raise ModelError(f"{what} have no values: the shape is {list(array.shape)}")
+    return array.reshape(len(array), -1)
 
 
 def _kind(classes: Labels) -> str:

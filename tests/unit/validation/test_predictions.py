@@ -158,6 +158,17 @@ def test_scores_that_are_not_finite_are_left_out(value: float) -> None:
     assert "not finite" in predictions.notes[0]
 
 
+def test_an_output_of_no_scores_is_left_out() -> None:
+    predictions = read([0, 1], outputs={"label": [0, 1], "probabilities": np.zeros((2, 0), np.float32)})
+    assert predictions.scores is None
+    assert "no values" in predictions.notes[0]
+
+
+def test_the_largest_class_is_not_taken_for_another() -> None:
+    labels = np.array([0, 2**63 - 1], np.uint64)
+    assert read(labels, outputs={"label": labels.astype(np.int64)}).classes == (0, 2**63 - 1)
+
+
 def test_the_positive_class_is_the_manifests_or_the_later_of_two() -> None:
     labels = ["bad", "good", "good"]
     assert read(labels, outputs={"label": labels}).positive == 1
@@ -177,6 +188,13 @@ def test_the_positive_class_is_the_manifests_or_the_later_of_two() -> None:
         ([0, 1], {"p": np.array([[-3.0], [3.0]], np.float32)}, "gives neither classes nor scores"),
         ([0.5, 1], {"label": [0, 1]}, "the labels hold numbers that are not whole"),
         ([0, 1], {"label": [[0, 1], [1, 0]]}, "have 2 values a row"),
+        ([0, 1], {"label": np.zeros((2, 0), np.int64)}, r"'label' have no values: the shape is \[2, 0\]"),
+        ([0, 1], {"p": np.zeros((2, 0), np.float32)}, "have no values"),
+        (
+            np.array([0, 2**63], np.uint64),
+            {"label": [0, 1]},
+            "hold 9223372036854775808, which is too large for a class",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(labels: ArrayLike, outputs: dict[str, ArrayLike], said: str) -> None:
@@ -191,6 +209,8 @@ def test_what_cannot_be_compared_is_refused(labels: ArrayLike, outputs: dict[str
         ([1.0, 1e200], [1.0, 1.0], "too large to measure"),
         ([1.0, 2.0], [1.0, np.inf], "not finite"),
         (["a", "b"], [1.0, 1.0], "are no numbers"),
+        ([1.0, 2.0], np.zeros((2, 0)), r"'y' have no values"),
+        (np.zeros((2, 0)), np.zeros((2, 0)), "the labels have no values"),
     ],
 )
 def test_numbers_that_cannot_be_compared_are_refused(labels: ArrayLike, output: ArrayLike, said: str) -> None:
