@@ -88,8 +88,8 @@ def test_a_folder_that_cannot_be_pushed_so_is_told_why(tmp_path: Path, files: di
 
 def test_a_link_to_a_directory_is_refused_by_name_rather_than_left_out(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (folder / "data").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InvalidInputError, match="data is a link to a directory"):
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInputError, match="linked is a link to a directory"):
         folder_drop(folder)
 
 
