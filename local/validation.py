@@ -56,7 +56,7 @@ def validate_file(
         except DropRefusedError as refusal:
             found = {"code": refusal.code.value, "reason": str(refusal)}
             return LocalValidation(accepted=False, refusal=found, report=None, page=None)
-        beside = _champion(champion, folder / "champion", limits) if champion else None
+        champion_intake = _champion(champion, folder / "champion", limits) if champion else None
         workdir = folder / "work"
         workdir.mkdir()
         report = run_validation(
@@ -67,7 +67,8 @@ def validate_file(
             policy=policy.validation,
             workdir=workdir,
             limits=limits,
-            champion=beside,
+            champion=_files(champion_intake) if champion_intake else None,
+            champion_manifest=champion_intake.manifest if champion_intake else None,
             progress=progress,
         ).report
     return _answer(report, file, champion)
@@ -83,9 +84,9 @@ def _answer(report: ValidationReport, file: Path, champion: Path | None) -> Loca
     )
 
 
-def _champion(file: Path, workdir: Path, limits: SandboxLimits) -> ModelFiles:
+def _champion(file: Path, workdir: Path, limits: SandboxLimits) -> Intake:
     try:
-        return _files(_taken_in(file, workdir, Policy(), limits))
+        return _taken_in(file, workdir, Policy(), limits)
     except DropRefusedError as refusal:
         raise InvalidInputError(f"the champion {file} is not a well-formed drop: {refusal}") from refusal
 

@@ -54,6 +54,15 @@ def test_a_champion_is_compared_with(drops: Path, capsys: pytest.CaptureFixture[
     assert comparison["difference"] == 0.0
 
 
+def test_a_champion_is_read_by_its_own_manifest(drops: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = "task: regression\nvalidation: validation.npz\n"
+    (drops / "other.zip").write_bytes(bundle(classifier(c=GOOD), manifest=other))
+    run(["validate", str(drops / "good.zip"), "--champion", str(drops / "other.zip"), "--json"])
+    verdicts = json.loads(capsys.readouterr().out)["report"]["verdicts"]
+    (compared,) = (verdict for verdict in verdicts if verdict["check"] == "non_inferiority")
+    assert "does regression, and this version classification" in compared["sentence"]
+
+
 def test_a_damaged_drop_is_refused_with_its_code(drops: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["validate", str(drops / "cut.zip"), "--json"]) == ExitCode.FAILED
     value = json.loads(capsys.readouterr().out)
