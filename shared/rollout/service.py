@@ -7,6 +7,7 @@ leave through its outbox. A command or tick that comes again finds its effect an
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
@@ -32,6 +33,14 @@ from shared.store.repository import AggregatePage, Repository
 from shared.telemetry.evidence import evidence_of, windows_since
 
 _log = logging.getLogger(__name__)
+
+
+class _Start(NamedTuple):
+    """What there is to begin: a version and its model as they stand, and the rollout that this comes to."""
+
+    version: ModelVersion
+    model: Model
+    rollout: Rollout
 
 
 class RolloutService:
@@ -207,48 +216,56 @@ class RolloutService:
             raise InvalidInputError("a start by force needs a reason, which goes into the audit: say why")
         version = self._registry.version(command.endpoint, VersionNumber(command.version))
         starts.check_state(version)
-        model = self._registry.model(command.endpoint)
-        rollout = _rollout_of(command, version, model, self._clock.now())
         if command.command_id == automatic_command_id(version.model, version.version):
-            return self._start_by_policy(version, rollout)
-        return self._start_by_command(command, version, rollout)
+            return self._start_by_policy(command, version)
+        return self._start_by_command(command, version)
 
-    def _start_by_policy(self, version: ModelVersion, rollout: Rollout) -> Rollout | None:
-        held = version.rollout_refused or starts.lacking_approvals(version, rollout.policy)
-        if held:
-            _log.info("the rollout of version %s of %s does not begin: %s", version.version, version.model, held)
+    def _start_by_policy(self, command: RolloutCommand, version: ModelVersion) -> Rollout | None:
+        if self._is_held(version, self._registry.model(version.model)):
             return None
 
-        def begin(endpoint: Endpoint) -> bool:
-            if self._has_rolled_out(endpoint, version.version) or steps.is_overtaken(endpoint, version.version):
-                return steps.unqueue(endpoint, version.version)
+        def begin(endpoint: Endpoint, start: _Start) -> bool:
+            number, rollout = start.version.version, start.rollout
+            if self._is_held(start.version, start.model):
+                return False
+            if self._has_rolled_out(endpoint, number) or steps.is_overtaken(endpoint, number):
+                return steps.unqueue(endpoint, number)
             if endpoint.active:
-                return steps.queue(endpoint, version.version, rollout.started_at)
-            if version.version in endpoint.withdrawn:
-                return steps.unqueue(endpoint, version.version)
-            broken = self._broken_callers(endpoint, version)
-            if broken:
-                return steps.refuse(endpoint, version.version, broken.sentence, rollout.started_at)
+                return steps.queue(endpoint, number, rollout.started_at)
+            if number in endpoint.withdrawn:
+                return steps.unqueue(endpoint, number)
+            broken = self._broken_callers(endpoint, start.version)
+            refused = starts.unsigned(start.version, start.model.policy.signing) or (broken and broken.sentence)
+            if refused:
+                return steps.refuse(endpoint, number, refused, rollout.started_at)
             steps.begin(endpoint, rollout, rollout.started_at)
             return True
 
-        endpoint = self._change_to_start(version, begin)
+        endpoint = self._change_to_start(command, version, begin)
         if endpoint.refused and endpoint.refused.version == version.version:
             self._registry.note_refused_start(version, endpoint.refused.reason)
-        if endpoint.rollout and endpoint.rollout.rollout_id == rollout.rollout_id:
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id_of(command.command_id, version.version):
             return endpoint.rollout
         return None
 
-    def _start_by_command(self, command: RolloutCommand, version: ModelVersion, rollout: Rollout) -> Rollout:
-        lacking = starts.lacking_approvals(version, rollout.policy)
+    def _is_held(self, version: ModelVersion, model: Model) -> bool:
+        held = version.rollout_refused or starts.lacking_approvals(version, model.policy.rollout)
+        if held:
+            _log.info("the rollout of version %s of %s does not begin: %s", version.version, version.model, held)
+        return bool(held)
 
-        def begin(endpoint: Endpoint) -> bool:
+    def _start_by_command(self, command: RolloutCommand, version: ModelVersion) -> Rollout:
+        def begin(endpoint: Endpoint, start: _Start) -> bool:
+            rollout, policy = start.rollout, start.model.policy
             if self._has_begun(endpoint, rollout.rollout_id):
                 return False
-            steps.check_free(endpoint, version.version)
+            steps.check_free(endpoint, start.version.version)
+            lacking = starts.lacking_approvals(start.version, policy.rollout) or starts.unsigned(
+                start.version, policy.signing
+            )
             if lacking:
                 raise ConflictError(lacking)
-            broken = self._broken_callers(endpoint, version)
+            broken = self._broken_callers(endpoint, start.version)
             if broken and not command.force:
                 raise ConflictError(f"{broken.sentence}: start it with force and a reason if its callers are ready")
             steps.begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}), rollout.started_at)
@@ -256,17 +273,28 @@ class RolloutService:
                 steps.record_force(endpoint, broken.differences, rollout.started_at)
             return True
 
-        endpoint = self._change_to_start(version, begin)
-        if endpoint.rollout and endpoint.rollout.rollout_id == rollout.rollout_id:
+        endpoint = self._change_to_start(command, version, begin)
+        rollout_id = rollout_id_of(command.command_id, version.version)
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return endpoint.rollout
-        return self.rollout(EndpointName(command.endpoint), rollout.rollout_id)
+        return self.rollout(EndpointName(command.endpoint), rollout_id)
 
-    def _change_to_start(self, version: ModelVersion, begin: Callable[[Endpoint], bool]) -> Endpoint:
-        """Change the endpoint, looking at the version after it: one that is archived meanwhile does not begin."""
+    def _change_to_start(
+        self, command: RolloutCommand, version: ModelVersion, begin: Callable[[Endpoint, _Start], bool]
+    ) -> Endpoint:
+        """Change the endpoint, looking at the version and the policy after it was read.
+
+        Whoever archives the version changes the endpoint first, so that none begins that is archived meanwhile. What
+        else is decided between this look and the save (an approval, a policy, a finding) counts as decided after the
+        start: approvals only grow, a rollout keeps the policy that it began under, and a finding ends it.
+        """
+        now = self._clock.now()
 
         def change(endpoint: Endpoint) -> bool:
-            starts.check_state(self._registry.version(version.model, VersionNumber(version.version)))
-            return begin(endpoint)
+            current = self._registry.version(version.model, VersionNumber(version.version))
+            starts.check_state(current)
+            model = self._registry.model(version.model)
+            return begin(endpoint, _Start(current, model, _rollout_of(command, current, model, now)))
 
         self._endpoints.find_or_create(Endpoint(endpoint=version.model))
         return self._endpoints.change(version.model, ENDPOINT_ID, change)
@@ -370,7 +398,7 @@ def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, no
             golden_digest=version.golden_digest,
             model_file=version.model_file,
             external=tuple(version.external),
-            signing=version.signing,
+            signing=starts.signing_under(model.policy.signing, version),
         ),
         stable=None,
         policy=policy,

@@ -1,4 +1,5 @@
-"""What must hold before a rollout starts: the version's state, its approvals, and what it means to stable's callers.
+"""What must hold before a rollout starts: the version's state, its approvals, its cryptographic signature under the
+policy of now, and what it means to stable's callers.
 
 Pure functions; the service asks them within the endpoint's conditional change, so that what they saw is what begins.
 """
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 
 from shared.core.errors import ConflictError
 from shared.registry.documents import ModelVersion, VersionState
-from shared.registry.policy import RolloutPolicy
+from shared.registry.policy import RolloutPolicy, SigningPolicy
 from shared.registry.signature import SignatureChange, signature_diff
+from shared.routing.plan import Signing
+from shared.signing.keys import read_keys
 
 _SAID = 5
 
@@ -48,6 +51,35 @@ def lacking_approvals(version: ModelVersion, policy: RolloutPolicy) -> str:
         f"version {version.version} of {version.model} has {len(version.approvals)} approvals of the "
         f"{policy.approvals} that its policy wants: {missing} more may come from anybody{besides}"
     )
+
+
+def unsigned(version: ModelVersion, policy: SigningPolicy) -> str:
+    """Why a version's cryptographic signature does not do under a policy, in words; empty where it does.
+
+    A drop is looked at under the policy of its intake. Keys that were trusted then need not be any more.
+    """
+    named = f"version {version.version} of {version.model}"
+    if version.signing is None:
+        if not policy.required:
+            return ""
+        return f"{named} has no cryptographic signature, and its policy requires one: drop it again, signed"
+    if not policy.trusted_keys:
+        return ""
+    keys, unusable = read_keys(policy.trusted_keys)
+    if any(key.fingerprint == version.signed_by for key in keys):
+        return ""
+    besides = f" ({'; '.join(unusable)})" if unusable else ""
+    return (
+        f"{named} is signed by the key {version.signed_by or 'of no known fingerprint'}, which is not among the "
+        f"{len(keys)} that its policy trusts now{besides}: drop it again, signed by one of them, or trust that key"
+    )
+
+
+def signing_under(policy: SigningPolicy, version: ModelVersion) -> Signing | None:
+    """A version's signature, and who may have made it under a policy; where that trusts no key, under its intake's."""
+    if version.signing is None or not policy.trusted_keys:
+        return version.signing
+    return version.signing.model_copy(update={"trusted_keys": policy.trusted_keys})
 
 
 def why_held(version: ModelVersion, policy: RolloutPolicy) -> str:

@@ -13,12 +13,14 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, MoveAlias, Queue, RolloutCommand
 from shared.registry.aliases import AliasName
 from shared.registry.commands import Approve, SetAlias
-from shared.registry.documents import VersionState
-from shared.registry.policy import Policy, RolloutPolicy, Stage
+from shared.registry.documents import ModelVersion, VersionState, version_id
+from shared.registry.policy import Policy, RolloutPolicy, SigningPolicy, Stage
 from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
 from shared.rollout.starts import why_held
-from shared.routing.plan import artifact_blob_name
+from shared.routing.plan import Signing, artifact_blob_name
+from shared.signing.keys import TrustedKey
 from shared.store.ports import BlobContainer, Container
+from tests.unit.signing import made
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.world import ENDPOINT, MODEL, World
 
@@ -597,3 +599,126 @@ def test_an_alteration_that_is_found_while_a_tick_is_decided_is_seen_by_it() -> 
 def touch_endpoint(world: World) -> None:
     key = (Container.ENDPOINTS, MODEL, ENDPOINT_ID)
     world.documents.replace(key[0], world.documents.held[key].body, etag=world.documents.held[key].etag)
+
+
+def test_a_policy_that_is_set_while_a_start_is_under_way_holds_for_it() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    world.documents.other_writers = [
+        lambda: world.put_policy(policy(approvals=1, automatic=False)),
+        partial(touch_endpoint, world),
+    ]
+    with pytest.raises(ConflictError, match="has 0 approvals of the 1 that its policy wants"):
+        start(world, 2)
+    assert world.endpoint().active is None
+
+
+def test_a_policy_that_is_set_while_an_automatic_start_is_under_way_holds_for_it() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    world.put_policy(policy())
+    world.queues.messages = []
+    world.documents.other_writers = [
+        lambda: world.put_policy(policy(approvals=1)),
+        partial(touch_endpoint, world),
+    ]
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    assert rollouts_of(world, 2) == []
+    approve(world, "Bob")
+    world.run(seconds=60)
+    assert rollouts_of(world, 2) == ["promoted"]
+
+
+def test_policy_does_not_start_a_version_that_is_just_being_archived() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    world.put_policy(policy())
+    world.queues.messages = []
+    withdrawn = world.endpoint().model_copy(update={"withdrawn": [2]})
+    key = (Container.ENDPOINTS, MODEL, ENDPOINT_ID)
+    world.documents.replace(key[0], withdrawn.to_body(), etag=world.documents.held[key].etag)
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    assert rollouts_of(world, 2) == []
+    # Whoever was archiving it gave up.
+    withdrawn = world.endpoint().model_copy(update={"withdrawn": []})
+    world.documents.replace(key[0], withdrawn.to_body(), etag=world.documents.held[key].etag)
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    assert rollouts_of(world, 2) == ["loading"]
+
+
+OLD_KEY, NEW_KEY = (made.public_key(made.private_key(number=number)) for number in (1, 2))
+
+
+def signing(*keys: TrustedKey, required: bool = True, **rollout: Any) -> Policy:
+    trusted = SigningPolicy(required=required, trusted_keys=tuple(key.pem for key in keys))
+    return policy(**rollout).model_copy(update={"signing": trusted})
+
+
+def sign(world: World, number: int, key: TrustedKey) -> None:
+    """Have a version be as if its drop had come with a signature by a key that was trusted then."""
+
+    def as_signed(version: ModelVersion) -> bool:
+        version.signing = Signing(digest="5" * 64, trusted_keys=(key.pem,))
+        version.signed_by = key.fingerprint
+        return True
+
+    world.validation._versions.change(MODEL, version_id(number), as_signed)
+
+
+def test_a_version_without_a_signature_does_not_start_once_policy_requires_one() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    world.put_policy(signing(OLD_KEY, automatic=False))
+    said = "version 2 of digits has no cryptographic signature, and its policy requires one: drop it again, signed"
+    for force in (False, True):
+        with pytest.raises(ConflictError, match=said):
+            start(world, 2, force=force, reason="in a hurry")
+    world.put_policy(signing(OLD_KEY))
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    assert rollouts_of(world, 2) == []
+    assert held(world, 2) == said
+    world.put_policy(signing(required=False))
+    start(world, 2)
+    assert rollouts_of(world, 2) == ["loading"]
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_version_signed_by_a_key_that_is_not_trusted_any_more_does_not_start(
+    required: bool,  # noqa: FBT001 - a case
+) -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    sign(world, 2, OLD_KEY)
+    world.put_policy(signing(NEW_KEY, required=required))
+    said = f"is signed by the key {OLD_KEY.fingerprint}, which is not among the 1 that its policy trusts now: drop it"
+    with pytest.raises(ConflictError, match=said):
+        start(world, 2)
+    world.handle(Queue.ROLLOUT_COMMANDS, automatic_start(2))
+    assert rollouts_of(world, 2) == []
+    assert said in held(world, 2)
+    world.put_policy(signing(NEW_KEY, OLD_KEY, required=required))
+    start(world, 2)
+    assert rollouts_of(world, 2) == ["loading"]
+
+
+def test_the_plan_names_the_keys_that_are_trusted_when_the_rollout_starts() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    sign(world, 2, OLD_KEY)
+    world.put_policy(signing(NEW_KEY, OLD_KEY))
+    start(world, 2)
+    plan = world.endpoint().plan()
+    assert plan is not None
+    assert plan.candidate is not None
+    assert plan.candidate.signing == Signing(digest="5" * 64, trusted_keys=(NEW_KEY.pem, OLD_KEY.pem))
+
+
+def test_a_signature_under_a_policy_that_trusts_no_key_is_held_against_the_keys_of_its_intake() -> None:
+    world = serving(automatic=False)
+    drop(world, "two", "two takes:x")
+    sign(world, 2, OLD_KEY)
+    start(world, 2)
+    plan = world.endpoint().plan()
+    assert plan is not None
+    assert plan.candidate is not None
+    assert plan.candidate.signing == Signing(digest="5" * 64, trusted_keys=(OLD_KEY.pem,))
