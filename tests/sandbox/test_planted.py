@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto as Type
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from shared.core.verdict import Outcome
 from shared.registry.manifest import Manifest, Task
@@ -165,14 +166,71 @@ def test_a_champion_that_does_not_load_leaves_the_comparison_open(tmp_path: Path
     assert "the champion, version 7, does not load" in said(report, "non_inferiority")
 
 
-def test_a_champion_of_another_task_is_not_compared_and_that_is_advice(tmp_path: Path) -> None:
+def test_a_champion_of_another_task_leaves_the_comparison_open(tmp_path: Path) -> None:
+    """A drop names its task itself: as advice, naming another one would switch the comparison off."""
     planted = sound()
     other = Manifest(task=Task.REGRESSION)
     report = judged(planted, tmp_path, champion_manifest=other)
-    assert report.accepted, against(report)
+    assert report.outcome is Outcome.INCONCLUSIVE
+    assert against(report) == ["non_inferiority"]
     assert said(report, "non_inferiority") == (
-        "inconclusive: not compared: the champion, version 7, does regression, and this version classification"
+        "inconclusive: not compared: the champion, version 7, does regression, and this version classification; name "
+        "another version as champion, or set the policy's noninferiority_margin to null, and run `slipway revalidate`"
     )
+
+
+def of_any_width(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, which does not say how many scores it gives."""
+    model.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    return model
+
+
+def test_one_label_that_the_champion_does_not_know_switches_no_comparison_off(tmp_path: Path) -> None:
+    worse = worse_than_the_champion()
+    weights = numpy_helper.to_array(worse.model.graph.initializer[0])
+    further = [helper.make_node("Pad", ["base", "pads", "least"], ["padded"])]
+    constants = {"pads": np.array([0, 0, 0, 1]), "least": np.array(-99, dtype=np.float32)}
+    fourth = of_any_width(linear(weights=weights, further=further, scores="padded", constants=constants))
+    label = worse.rows["label"].copy()
+    label[0] = 3
+    planted = Planted(
+        model=fourth, champion=of_any_width(linear()), rows={**worse.rows, "label": label}, finds="non_inferiority"
+    )
+    report = judged(planted, tmp_path)
+    assert against(report) == ["non_inferiority"]
+    assert said(report, "non_inferiority").startswith("fail: ")
+    assert "; 1 rows that are foreign to the champion count as its errors" in said(report, "non_inferiority")
+
+
+def test_one_row_that_the_champion_does_not_answer_switches_no_comparison_off(tmp_path: Path) -> None:
+    further = [
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),
+        helper.make_node("Cast", ["most"], ["index"], to=Type.INT64),
+        helper.make_node("Gather", ["table", "index"], ["nothing"]),
+        helper.make_node("Squeeze", ["nothing", "last"], ["flat"]),
+        helper.make_node("Add", ["base", "flat"], ["moved"]),
+    ]
+    table = {"table": np.zeros((10, 1), dtype=np.float32), "last": np.array([2])}
+    champion = linear(further=further, scores="moved", constants=table)
+    worse = worse_than_the_champion()
+    x = worse.rows["x"].copy()
+    x[70] = 50  # beyond the table
+    planted = Planted(model=worse.model, champion=champion, rows={**worse.rows, "x": x}, finds="non_inferiority")
+    report = judged(planted, tmp_path)
+    assert against(report) == ["non_inferiority"]
+    assert said(report, "non_inferiority").startswith("fail: ")
+    (found,) = report.details.comparison
+    assert found.champion == 1_499 / 1_500
+
+
+def test_rows_that_do_not_fill_the_champions_batches_switch_no_comparison_off(tmp_path: Path) -> None:
+    champion = linear()
+    champion.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
+    worse = worse_than_the_champion()
+    report = judged(Planted(model=worse.model, champion=champion, rows=worse.rows, finds="non_inferiority"), tmp_path)
+    assert against(report) == ["non_inferiority"]
+    (found,) = report.details.comparison
+    assert found.champion == 1.0
 
 
 def test_a_champion_whose_answers_are_of_another_kind_is_not_compared(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Steps on the data: it is read, the model runs over it, and the champion over the same rows.
+"""Steps on the data: it is read, and the model runs over it.
 
 More rows than are looked at are sampled with a fixed seed, so that the same drop gives the same verdicts; every
 sentence then says so. A model that is too slow for all of them is run on fewer.
@@ -9,12 +9,11 @@ import time
 import numpy as np
 
 from shared.core.verdict import Outcome
-from shared.registry.signature import TensorSpec
 from shared.validation.chain import SEED, Chain, Sample
 from shared.validation.checks import data as data_checks
 from shared.validation.checks.verdicts import failed
 from shared.validation.datafile import Array
-from shared.validation.model import BATCH_ROWS, NUMPY_TYPE, LoadedModel, ModelError, Rows
+from shared.validation.model import BATCH_ROWS, LoadedModel, ModelError
 from shared.validation.probes.inputs import NoInputsError, made_up_rows, spread_rows
 from shared.validation.refusal import DropRefusedError
 from shared.validation.steps.model import weigh
@@ -112,29 +111,6 @@ def batch_rows(chain: Chain, *, most: int = FULL_BATCH_ROWS) -> dict[str, Array]
         return None
 
 
-def run_champion(chain: Chain) -> Rows | None:
-    """What the champion answers on the same rows. None, and a reason on the chain, where it cannot be run on them."""
-    champion, data = chain.champion, chain.data
-    if champion is None or data is None:
-        return None
-    chain.begin(Stage.CHAMPION)
-    lacking = [spec.name for spec in champion.signature.inputs if not _fits(spec, data.inputs.get(spec.name))]
-    if lacking:
-        chain.champion_unusable = f"takes the input {lacking[0]!r} in another form, so that it cannot run on this data"
-        return None
-    inputs = {spec.name: data.inputs[spec.name] for spec in champion.signature.inputs}
-    try:
-        at_once = champion.rows_at_once or BATCH_ROWS
-        if data.rows % at_once and champion.rows_at_once:
-            raise ModelError(f"takes exactly {at_once} rows at once")  # noqa: TRY301 - said in one place
-        return champion.run_rows(inputs, data.rows, at_once)
-    except ModelError as error:
-        chain.champion_unusable = f"does not run on this data: {error}"
-    except MemoryError:
-        chain.champion_unusable = "asks for more memory than there is"
-    return None
-
-
 def chosen(rows: int, most: int) -> Array:
     """The rows to look at, in their order: all, or a sample that is the same each time."""
     if rows <= most:
@@ -186,13 +162,4 @@ def _affordable(model: LoadedModel, data: Sample, at_once: int) -> Sample:
         columns=fewer.columns,
         rows=fewer.rows,
         total_rows=data.total_rows,
-    )
-
-
-def _fits(spec: TensorSpec, array: Array | None) -> bool:
-    return (
-        array is not None
-        and array.dtype == np.dtype(NUMPY_TYPE[spec.datatype])
-        and array.ndim == len(spec.shape)
-        and all(size in {-1, found} for size, found in zip(spec.shape[1:], array.shape[1:], strict=True))
     )

@@ -5,14 +5,20 @@ when they are needed.
 """
 
 from shared.core.verdict import Verdict
+from shared.registry.signature import SignatureChange
 from shared.validation.chain import Chain, Sample
 from shared.validation.checks.verdicts import failed, unclear
 from shared.validation.datafile import Array
 from shared.validation.model import ModelError
 from shared.validation.predictions import read_predictions
-from shared.validation.statistics.evidence import Predictions
-from shared.validation.steps.data import run_champion
+from shared.validation.refusal import excerpt
+from shared.validation.steps.champion import champion_predictions
 from shared.validation.wire import Stage
+
+_MAX_REASON = 250
+_INSTEAD = (
+    "name another version as champion, or set the policy's noninferiority_margin to null, and run `slipway revalidate`"
+)
 
 
 def measure(chain: Chain) -> bool:
@@ -43,10 +49,11 @@ def compare(chain: Chain) -> bool:
     """Non-inferiority to the champion on the same rows."""
     if chain.predictions is None or (chain.champion is None and not chain.champion_unusable):
         return True
-    champion = _champion_predictions(chain)
-    if champion is None:
+    found = champion_predictions(chain)
+    if found is None:
         chain.add(_not_compared(chain))
         return True
+    champion, foreign = found
     from shared.validation.statistics.comparison import compare as compared_of  # noqa: PLC0415
 
     chain.begin(Stage.MEASURING)
@@ -54,7 +61,10 @@ def compare(chain: Chain) -> bool:
         chain.predictions, champion, champion_version=chain.work.champion_version, policy=chain.work.policy
     )
     chain.sections["comparison"] = compared.findings
-    chain.add(compared.verdict)
+    sentence = compared.verdict.sentence
+    if foreign:
+        sentence += f"; {foreign} rows that are foreign to the champion count as its errors"
+    chain.add(compared.verdict.model_copy(update={"sentence": sentence}))
     return True
 
 
@@ -110,27 +120,14 @@ def drift(chain: Chain) -> bool:
     return True
 
 
-def _champion_predictions(chain: Chain) -> Predictions | None:
-    outputs = run_champion(chain)
-    if outputs is None or chain.champion is None or chain.data is None or chain.data.labels is None:
-        return None
-    manifest = chain.work.champion_manifest or chain.work.manifest
-    if manifest.task is not chain.work.manifest.task:
-        chain.champion_unusable = f"does {manifest.task}, and this version {chain.work.manifest.task}"
-        return None
-    try:
-        return read_predictions(chain.data.labels, outputs, chain.champion.signature, manifest)
-    except ModelError as error:
-        chain.champion_unusable = f"gives answers that do not compare with these labels: {error}"
-        return None
-
-
 def _not_compared(chain: Chain) -> Verdict:
-    """A champion whose callers the version breaks by intent cannot run on its data: that is advice. Else it decides."""
-    is_advice = chain.work.policy.noninferiority_margin is None or chain.champion is not None
+    """Advice where the version breaks the champion's callers, for a rollout of it must be forced; else it decides."""
     from shared.validation.statistics.comparison import CHECK  # noqa: PLC0415
 
-    return unclear(CHECK, f"not compared: {chain.champion_name} {chain.champion_unusable}", advisory=is_advice)
+    diff = chain.sections.get("signature")
+    breaks = diff is not None and diff.change is SignatureChange.BREAKING
+    said = f"not compared: {chain.champion_name} {excerpt(chain.champion_unusable, _MAX_REASON)}; {_INSTEAD}"
+    return unclear(CHECK, said, advisory=breaks or chain.work.policy.noninferiority_margin is None)
 
 
 def _columns(data: Sample, names: tuple[str, ...]) -> dict[str, Array]:
