@@ -124,6 +124,15 @@ class Approval(BaseModel):
     command_id: str
 
 
+class BeforeArchiving(BaseModel):
+    """What a version was when it was archived."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: VersionState
+    rollout_pending: bool
+
+
 class ModelVersion(Aggregate):
     """A version of a model: what was dropped, the parts it had, and what validation concluded."""
 
@@ -176,6 +185,8 @@ class ModelVersion(Aggregate):
     rollout_refused: str = ""
     """Why policy will not start its rollout; it can still be started by command."""
     archived_at: AwareDatetime | None = None
+    before_archiving: BeforeArchiving | None = None
+    """What it was when it was archived, for an archiving that is taken back."""
 
     @property
     def stream(self) -> str:
@@ -212,7 +223,10 @@ def version_id(version: int) -> str:
 
 
 def is_same_person(one: str, other: str) -> bool:
-    """Whether two names are one person's: capitals, spaces around and Unicode's forms do not tell people apart."""
+    """Whether two names are one person's.
+
+    Capitals, spaces, Unicode's forms and characters that cannot be seen (category Cf) do not tell people apart.
+    """
     return _person(one) == _person(other)
 
 
@@ -244,4 +258,5 @@ def version_facts(version: ModelVersion) -> dict[str, Any]:
 
 
 def _person(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())

@@ -13,6 +13,7 @@ from shared.registry.commands import Approve
 from shared.registry.documents import (
     MODEL_ID,
     Approval,
+    BeforeArchiving,
     Model,
     ModelVersion,
     VersionState,
@@ -145,22 +146,27 @@ class RegistryService:
         """Note somebody's approval of a validated version, once a command and once a person.
 
         The approval that completes those that policy wants starts the rollout that waits for it. Raises ConflictError
-        for the version's author, for somebody who approved it before, and for a version that is not validated.
+        for the version's author, for somebody who approved it before, for a version that is not validated, and for one
+        that has all the approvals that its policy wants.
         """
-        if not command.by.strip():
+        if is_same_person(command.by, ""):
             raise InvalidInputError("an approval needs a name: say in `by` who approves")
-        wanted = self.model(command.model).policy.rollout.approvals
         now = self._clock.now()
 
         def approve(version: ModelVersion) -> bool:
             if any(approval.command_id == command.command_id for approval in version.approvals):
                 return False
             _check_may_approve(version, command.by)
-            missing_before = version.approvals_missing(wanted)
+            wanted = self.model(command.model).policy.rollout.approvals
+            if not version.approvals_missing(wanted):
+                raise ConflictError(
+                    f"version {version.version} of {version.model} has {len(version.approvals)} approvals, and its "
+                    f"policy wants {wanted}: no more are taken"
+                )
             approval = Approval(by=command.by.strip(), reason=command.reason, at=now, command_id=command.command_id)
             version.approvals = [*version.approvals, approval]
             version.record("version_approved", now, version=version.version, **approval.model_dump(exclude={"at"}))
-            if version.rollout_pending and missing_before and not version.approvals_missing(wanted):
+            if version.rollout_pending and not version.approvals_missing(wanted):
                 people = ", ".join(approval.by for approval in version.approvals)
                 version.send(automatic_start(version, reason=f"approved by {people}"[:_MAX_REASON_LENGTH]))
             return True
@@ -213,23 +219,26 @@ class RegistryService:
         def archive(version: ModelVersion) -> bool:
             if version.state is VersionState.ARCHIVED:
                 return False
-            before, version.state = version.state, VersionState.ARCHIVED
+            before = BeforeArchiving(state=version.state, rollout_pending=version.rollout_pending)
+            version.state, version.before_archiving = VersionState.ARCHIVED, before
             version.archived_at = now
             version.rollout_pending = False
-            version.record("version_archived", now, version=number, before=before, by=by, reason=reason)
+            version.record("version_archived", now, version=number, before=before.state, by=by, reason=reason)
             return True
 
         return self._versions.change(name, version_id(number), archive)
 
-    def take_back_archiving(self, name: str, number: VersionNumber, *, before: VersionState, reason: str) -> None:
-        """Have a version be again what it was before it was archived, for it came into use just then."""
+    def take_back_archiving(self, name: str, number: VersionNumber, *, reason: str) -> None:
+        """Have a version be again what it was when it was archived, for it came into use just then."""
         now = self._clock.now()
 
         def take_back(version: ModelVersion) -> bool:
-            if version.state is not VersionState.ARCHIVED:
+            before = version.before_archiving
+            if version.state is not VersionState.ARCHIVED or before is None:
                 return False
-            version.state, version.archived_at = before, None
-            version.record("version_revived", now, version=number, reason=reason)
+            version.state, version.rollout_pending = before.state, before.rollout_pending
+            version.archived_at, version.before_archiving = None, None
+            version.record("version_revived", now, version=number, state=before.state, reason=reason)
             return True
 
         self._versions.change(name, version_id(number), take_back)

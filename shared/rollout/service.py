@@ -185,7 +185,7 @@ class RolloutService:
         try:
             self._check_no_alias(name, number)
         except ConflictError as conflict:
-            self._registry.take_back_archiving(name, number, before=version.state, reason=str(conflict))
+            self._registry.take_back_archiving(name, number, reason=str(conflict))
             raise
         return archived
 

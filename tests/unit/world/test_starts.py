@@ -121,7 +121,7 @@ def test_a_policy_that_comes_to_want_fewer_approvals_lets_the_rollout_begin() ->
     assert rollouts_of(world, 2) == ["promoted"]
 
 
-@pytest.mark.parametrize("author", ["Ann", "ann", "  ANN ", "\uff21nn"])
+@pytest.mark.parametrize("author", ["Ann", "ann", "  ANN ", "\uff21nn", "A\u200bnn", "\u2060ann\u200d", "An\u00adn"])
 def test_the_author_cannot_approve_however_the_name_is_written(author: str) -> None:
     world = serving(approvals=1)
     drop(world, "two", "two takes:x by:Ann")
@@ -136,9 +136,36 @@ def test_a_person_approves_once_and_a_command_that_comes_again_is_one_approval()
     approve(world, "Bob", command_id="c")
     with pytest.raises(ConflictError, match="has approved version 2 of digits already"):
         approve(world, " bob ", command_id="d")
-    with pytest.raises(InvalidInputError, match="needs a name"):
-        approve(world, "  ", command_id="e")
+    for nobody in ("  ", "\u200b", " \u2060 "):
+        with pytest.raises(InvalidInputError, match="needs a name"):
+            approve(world, nobody, command_id="e")
     assert [found.by for found in world.registry.version(MODEL, VersionNumber(2)).approvals] == ["Bob"]
+
+
+def test_approvals_that_policy_does_not_want_are_not_taken() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    approve(world, "Bob")
+    with pytest.raises(ConflictError, match="has 1 approvals, and its policy wants 1: no more are taken"):
+        approve(world, "Cid")
+    # The same command again is no other approval.
+    approve(world, "Bob")
+    assert [found.by for found in world.registry.version(MODEL, VersionNumber(2)).approvals] == ["Bob"]
+    world.put_policy(policy(approvals=2))
+    approve(world, "Cid")
+    assert [found.by for found in world.registry.version(MODEL, VersionNumber(2)).approvals] == ["Bob", "Cid"]
+
+
+def test_a_policy_that_is_set_while_somebody_approves_says_how_many_it_wants() -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    world.documents.other_writers = [
+        lambda: world.put_policy(policy(approvals=2)),
+        lambda: approve(world, "Cid"),
+    ]
+    approve(world, "Bob")
+    world.run(seconds=10)
+    assert [found.by for found in world.registry.version(MODEL, VersionNumber(2)).approvals] == ["Cid", "Bob"]
 
 
 def test_only_a_validated_version_can_be_approved() -> None:
@@ -309,6 +336,32 @@ def test_an_archived_version_is_out_of_use_for_good() -> None:
     assert world.endpoint().withdrawn == []
     with pytest.raises(ConflictError, match="version 2 of digits is archived: only a validated one can roll out"):
         start(world, 2)
+
+
+@pytest.mark.parametrize("changes", [{}, {"state": VersionState.VALIDATING, "rollout_pending": False}])
+def test_an_archiving_that_is_taken_back_leaves_the_version_as_it_was_just_before(changes: dict[str, Any]) -> None:
+    world = serving(approvals=1)
+    drop(world, "two", "two takes:x")
+    version = world.registry.version(MODEL, VersionNumber(2))
+    assert (version.state, version.rollout_pending) == (VersionState.VALIDATED, True)
+
+    def meanwhile() -> None:
+        changed = world.registry.version(MODEL, VersionNumber(2)).model_copy(update=changes)
+        key = (Container.MODELS, MODEL, version.id)
+        world.documents.replace(key[0], changed.to_body(), etag=world.documents.held[key].etag)
+        world.aliases.follow(
+            MoveAlias(model=MODEL, alias="challenger", version=2, generation=99, rollout_id="r", at=world.clock.now())
+        )
+
+    # The first write is the endpoint's, the second the version's.
+    world.documents.other_writers = [lambda: None, meanwhile]
+    with pytest.raises(ConflictError, match="has the alias challenger"):
+        archive(world, 2)
+    after = world.registry.version(MODEL, VersionNumber(2))
+    expected = version.model_copy(update=changes)
+    assert (after.state, after.rollout_pending) == (expected.state, expected.rollout_pending)
+    assert after.archived_at is None
+    assert kinds(world, version.stream)[-2:] == ["version_archived", "version_revived"]
 
 
 def test_a_version_that_is_archived_while_its_start_is_under_way_does_not_begin() -> None:
