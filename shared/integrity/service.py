@@ -175,7 +175,8 @@ class IntegrityService:
         for model in self._uses.models():
             for number in sorted(self._uses.of(model)):
                 version = self._versions.find(model, version_id(number))
-                if version is not None:
+                # The version that served before the latest rollout may be archived meanwhile.
+                if version is not None and version.state is not VersionState.ARCHIVED:
                     yielded.add(version.stream)
                     yield version
         for alert in list(self._alerts.firing(AlertRule.ARTIFACT_ALTERED)):

@@ -168,6 +168,38 @@ def test_the_right_bytes_back_clear_it_and_another_finding_is_another_event() ->
     assert world.audit.verify().verified
 
 
+def test_bytes_that_are_gone_come_back_with_the_same_drop_and_altered_ones_must_go_first() -> None:
+    world = world_with(CONTENT)
+    overwrite(world, b"bad")
+    world.registration.register(world.drop("one", name="again.onnx"))
+    assert world.integrity.check_live().findings
+    del world.blobs.held[BlobContainer.ARTIFACTS, NAME]
+    drop = world.registration.register(world.drop("one", name="once more.onnx"))
+    assert drop is not None
+    assert drop.version == 1
+    assert world.integrity.check_live().findings == ()
+    assert (version(world).altered, alert(world).state) == ("", AlertState.RESOLVED)
+
+
+def test_a_serving_version_whose_bytes_are_lost_makes_way_for_another_and_is_archived_then() -> None:
+    world = world_with(CONTENT)
+    overwrite(world, b"bad")
+    world.integrity.check_live()
+    with pytest.raises(ConflictError, match="has the alias champion and production"):
+        world.rollouts.archive(MODEL, VersionNumber(1), by="test", reason="lost")
+    world.registration.register(world.drop("two", name="2.onnx"))
+    world.validation.validate(ValidateVersion(model=MODEL, version=2))
+    start(world, 2)
+    world.run(seconds=90)
+    assert world.stable == 2
+    world.rollouts.archive(MODEL, VersionNumber(1), by="test", reason="lost")
+    assert world.integrity.check_live().findings == ()
+    assert alert(world).state is AlertState.RESOLVED
+    refused = world.registration.register(world.drop("one", name="again.onnx"))
+    assert refused is not None
+    assert refused.code == "archived"
+
+
 def test_a_version_in_no_use_is_left_to_the_audit_and_then_followed_until_it_is_whole() -> None:
     world = world_with(CONTENT, b"two")
     overwrite(world, b"bad", artifact_blob_name(digest_of_bytes(b"two")))
