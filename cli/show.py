@@ -296,7 +296,10 @@ def _refused(title: str, drops: list[Json]) -> Table:
 def _verdicts(found: list[Json]) -> Table:
     table = _table("check", "outcome", "what was found")
     for verdict in found:
-        table.add_row(escape(verdict["check"]), _state(verdict["outcome"]), escape(verdict["sentence"]))
+        outcome = _state(verdict["outcome"])
+        if verdict.get("advisory"):
+            outcome += " (advice)"
+        table.add_row(escape(verdict["check"]), outcome, escape(verdict["sentence"]))
     return table
 
 

@@ -39,6 +39,8 @@ def test_a_good_model_is_accepted_and_its_report_written(
 
 
 def test_a_bad_model_is_rejected_for_what_it_is_bad_at(drops: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", str(drops / "bad.zip")]) == ExitCode.FAILED
+    assert "(advice)" in capsys.readouterr().out
     assert run(["validate", str(drops / "bad.zip"), "--json"]) == ExitCode.FAILED
     value = json.loads(capsys.readouterr().out)
     assert (value["accepted"], value["refusal"]) == (False, None)
