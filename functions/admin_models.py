@@ -3,6 +3,7 @@
 from typing import Any
 
 import azure.functions as func
+from pydantic import BaseModel, ConfigDict
 
 from functions._http import answering, body_of, listing
 from functions._requests import Command, Reason, Text, number_param
@@ -29,14 +30,18 @@ class ApproveBody(Command):
     reason: Text = ""
 
 
-class ArchiveBody(Command):
-    """The body of an archiving. It needs no id to be sent again: a version is archived once."""
+class ArchiveBody(BaseModel):
+    """The body of an archiving. It takes no command's id and needs none: a version is archived once."""
+
+    model_config = ConfigDict(extra="forbid")
 
     reason: Reason
 
 
-class RevalidateBody(Command):
-    """The body of a request to validate again. It needs no id: a version that is not decided is left alone."""
+class RevalidateBody(BaseModel):
+    """The body of a request to validate again. It takes no command's id: sent late, it is another request."""
+
+    model_config = ConfigDict(extra="forbid")
 
     reason: Reason
 

@@ -217,3 +217,9 @@ def test_an_alias_keeps_a_version_from_being_archived(call: Call) -> None:
     assert (status, shown["state"], shown["rollout_pending"]) == (200, "archived", False)
     assert shown["archived_at"] is not None
     assert call("archive_version", {"reason": "old"}, version="1", **M) == (200, shown)
+
+
+@pytest.mark.parametrize("function", ["archive_version", "revalidate_version"])
+def test_a_command_s_id_is_refused_where_it_would_be_ignored(call: Call, function: str) -> None:
+    status, message = refused(call(function, {"reason": "old", "command_id": "one"}, version="1", **M))
+    assert (status, message) == (400, "command_id: there is no such key; the keys are reason")
