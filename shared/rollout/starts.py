@@ -18,7 +18,7 @@ _SAID = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenCallers:
-    """That a candidate breaks the callers of the stable version: each difference, and all in one sentence."""
+    """That a candidate breaks the callers of the stable version, or may: each difference, and all in one sentence."""
 
     differences: tuple[str, ...]
     sentence: str
@@ -92,9 +92,15 @@ def why_held(version: ModelVersion, policy: RolloutPolicy) -> str:
 
 
 def broken_callers(stable: ModelVersion, candidate: ModelVersion) -> BrokenCallers | None:
-    """How a candidate's signature breaks those who call stable. None where it does not, or where either is unknown."""
+    """How a candidate's signature breaks those who call stable, or that nobody knows. None where it does not."""
+    unknown = [version.version for version in (stable, candidate) if version.signature is None]
     if stable.signature is None or candidate.signature is None:
-        return None
+        differences = tuple(f"the signature of version {number} is not known" for number in unknown)
+        return BrokenCallers(
+            differences=differences,
+            sentence=f"whether version {candidate.version} breaks those who call version {stable.version} cannot be "
+            f"told: {'; '.join(differences)}",
+        )
     found = signature_diff(stable.signature, candidate.signature)
     if found.change is not SignatureChange.BREAKING:
         return None

@@ -251,6 +251,25 @@ def test_a_breaking_version_starts_by_command_only_with_force_and_a_reason_and_t
     assert rollout.forced
 
 
+@pytest.mark.parametrize(("stable", "candidate", "unknown"), [("takes:", "takes:x", 1), ("takes:x", "takes:", 2)])
+def test_a_signature_that_nobody_knows_is_not_taken_for_one_that_breaks_nothing(
+    stable: str, candidate: str, unknown: int
+) -> None:
+    world = serving(f"one {stable}")
+    drop(world, "two", f"two {candidate}")
+    said = (
+        f"whether version 2 breaks those who call version 1 cannot be told: the signature of version {unknown} "
+        "is not known"
+    )
+    assert rollouts_of(world, 2) == []
+    assert held(world, 2) == said
+    with pytest.raises(ConflictError, match=f"{said}: start it with force and a reason"):
+        start(world, 2)
+    start(world, 2, force=True, reason="callers were told")
+    (event,) = [found for found in world.audit.events(f"endpoint:{MODEL}") if found.kind == "rollout_forced"]
+    assert event.data["differences"] == [f"the signature of version {unknown} is not known"]
+
+
 def test_force_that_is_not_needed_is_a_plain_start() -> None:
     world = serving(automatic=False)
     drop(world, "two", "two takes:x")
