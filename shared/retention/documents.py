@@ -1,8 +1,7 @@
 """A retention plan, and the document of its run.
 
 The plan says what would be done and why everything else stays. Its id is a digest of what it would do: the same id, the
-same deeds. A run's document holds what runs are listed by and stays small; its deeds lie in a blob, which is believed
-only while they are those that the plan's id is the digest of.
+same deeds. A run's document holds what runs are listed by and stays small; its deeds lie in a blob.
 """
 
 from enum import StrEnum
@@ -139,11 +138,6 @@ class RetentionRun(Aggregate):
     def partition(self) -> str:
         """Its container's partition key."""
         return self.model
-
-
-def deeds_blob_name(model: str, plan_id: str) -> str:
-    """Where a plan's deeds are stored, within the reports container."""
-    return f"{model}/retention/{plan_id}.json"
 
 
 def run_id(plan_id: str) -> str:

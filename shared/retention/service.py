@@ -27,26 +27,16 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
-from pydantic import ValidationError
-
 from shared.core.clock import Clock
-from shared.core.errors import ChangedMeanwhileError, ConflictError, IntegrityError, NotFoundError, SlipwayError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError, SlipwayError
 from shared.core.ids import ModelName, VersionNumber
 from shared.core.verdict import Outcome
 from shared.registration.documents import Drop, DropState
 from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import RetentionPolicy
 from shared.registry.service import RegistryService
-from shared.retention.documents import (
-    MAX_SPARED,
-    Deeds,
-    PlannedBlob,
-    RetentionPlan,
-    RetentionRun,
-    RunState,
-    deeds_blob_name,
-    run_id,
-)
+from shared.retention.deeds import deeds_of, store_deeds
+from shared.retention.documents import MAX_SPARED, PlannedBlob, RetentionPlan, RetentionRun, RunState, run_id
 from shared.retention.plan import DropBlobs, chosen, plan_of
 from shared.retention.uses import Uses, UsesOf, digests_of
 from shared.rollout.service import RolloutService
@@ -58,8 +48,6 @@ GRACE = timedelta(hours=1)
 
 _PREFIX = "sha256/"
 _MAX_REASON = 500
-_MAX_DEEDS_BYTES = 32_000_000
-"""Room for the longest names that as many blobs as a plan holds can have."""
 
 
 class RetentionService:
@@ -186,8 +174,7 @@ class RetentionService:
             return True
 
         # Before the run, which needs them; a run that does not come leaves them to the next of this plan.
-        name = deeds_blob_name(plan.model, plan.plan_id)
-        self._blobs.create(BlobContainer.REPORTS, name, plan.deeds.model_dump_json().encode())
+        store_deeds(self._blobs, plan)
         self._runs.find_or_create(fresh)
         return self._runs.change(plan.model, fresh.id, again)
 
@@ -236,7 +223,7 @@ class RetentionService:
         ]
         referenced = self._referenced()
         kept_bytes, kept = 0, 0
-        for blob in self._deeds(run).delete:
+        for blob in deeds_of(self._blobs, run).delete:
             why = self._spares(blob, referenced)
             if why:
                 kept, kept_bytes = kept + 1, kept_bytes + blob.size_bytes
@@ -261,23 +248,6 @@ class RetentionService:
             return True
 
         return self._runs.change(run.model, run.id, end)
-
-    def _deeds(self, run: RetentionRun) -> Deeds:
-        """The deeds of a run. Raises IntegrityError where they are not those of its plan."""
-        name = deeds_blob_name(run.model, run.plan_id)
-        blob = self._blobs.read(BlobContainer.REPORTS, name, max_bytes=_MAX_DEEDS_BYTES)
-        if blob is None:
-            raise IntegrityError(f"the deeds of {run.id} are gone from {BlobContainer.REPORTS}/{name}: put them back")
-        try:
-            deeds = Deeds.model_validate_json(blob.data)
-        except ValidationError:
-            deeds = None
-        if deeds is None or deeds.plan_id(run.model) != run.plan_id:
-            raise IntegrityError(
-                f"{BlobContainer.REPORTS}/{name} does not hold the deeds of {run.id}: find out who changed it, "
-                "and put the right bytes back"
-            )
-        return deeds
 
     def _spares(self, blob: PlannedBlob, referenced: dict[str, str]) -> str:
         """Delete a blob, or say why it stays. One that is gone is deleted."""

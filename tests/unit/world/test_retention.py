@@ -23,7 +23,8 @@ from shared.registry.aliases import alias_name
 from shared.registry.commands import SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import Policy, RetentionPolicy, RolloutPolicy, Strategy
-from shared.retention.documents import MAX_SPARED, RetentionPlan, RetentionRun, RunState, deeds_blob_name
+from shared.retention.deeds import deeds_blob_name
+from shared.retention.documents import MAX_SPARED, RetentionPlan, RetentionRun, RunState
 from shared.retention.service import GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
