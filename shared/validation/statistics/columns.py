@@ -3,38 +3,16 @@
 Loads numpy: for the sandboxed process.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.drift.binning import MAX_CATEGORIES, CategoryBins, Codes, NumberBins
-from shared.registry.manifest import Manifest
 from shared.validation.datafile import Array
 
 MAX_ROWS = 200_000
 """More are not looked at: a seeded sample of so many stands for them."""
 
 type Column = NDArray[np.float64] | NDArray[np.str_]
-
-
-def feature_columns(arrays: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
-    """The features among a model's inputs: each column of each array, by its name. Shapes [n].
-
-    The manifest names the columns of a matrix; else they are called `input[0]`, `input[1]` and so on. Views, no copies.
-    """
-    features: dict[str, Array] = {}
-    matrices = [name for name, array in arrays.items() if array.ndim > 1 and array.size > len(array)]
-    for name, array in arrays.items():
-        flat = array.reshape(len(array), -1)
-        names = manifest.inputs.get(name, ())
-        if not names and matrices == [name]:
-            names = manifest.feature_names
-        width = flat.shape[1]
-        if len(names) != width:
-            names = (name,) if width == 1 else tuple(f"{name}[{place}]" for place in range(width))
-        features |= {column: flat[:, place] for place, column in enumerate(names)}
-    return features
 
 
 def sample_of(rows: int, seed: int = 0) -> NDArray[np.int64] | slice:

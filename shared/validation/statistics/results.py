@@ -82,7 +82,7 @@ class Drifted:
     """Features whose distribution in the validation data is not the reference data's.
 
     Made by `drift.reference_drift(reference, validation, *, policy) -> Drifted`: both map feature names to arrays of
-    shape [n], which `columns.feature_columns(arrays, names) -> dict[str, Array]` makes from a model's inputs.
+    shape [n]; neither has any where the model's inputs have more than two dimensions.
     """
 
     findings: tuple[DriftFinding, ...]

@@ -2,28 +2,7 @@
 
 import numpy as np
 
-from shared.registry.manifest import Manifest, Task
-from shared.validation.statistics.columns import MAX_ROWS, as_text, feature_columns, parts, sample_of
-
-
-def test_features_have_the_manifests_names_or_their_places() -> None:
-    arrays = {"X": np.arange(6.0).reshape(3, 2), "age": np.array([[1], [2], [3]]), "flat": np.zeros(3)}
-    plain = Manifest(task=Task.REGRESSION)
-    assert list(feature_columns(arrays, plain)) == ["X[0]", "X[1]", "age", "flat"]
-    named = Manifest(task=Task.REGRESSION, feature_names=("height", "weight"))
-    found = feature_columns(arrays, named)
-    assert list(found) == ["height", "weight", "age", "flat"]
-    assert found["weight"].tolist() == [1, 3, 5]
-    mapped = Manifest(task=Task.REGRESSION, inputs={"X": ("h", "w"), "age": ("years",)})
-    assert list(feature_columns(arrays, mapped)) == ["h", "w", "years", "flat"]
-
-
-def test_names_that_do_not_fit_are_not_used() -> None:
-    arrays = {"X": np.zeros((2, 3)), "Y": np.zeros((2, 3))}
-    named = Manifest(task=Task.REGRESSION, feature_names=("a", "b", "c"))
-    assert list(feature_columns(arrays, named)) == ["X[0]", "X[1]", "X[2]", "Y[0]", "Y[1]", "Y[2]"]
-    image = {"pixels": np.zeros((2, 1, 2, 2))}
-    assert len(feature_columns(image, Manifest(task=Task.REGRESSION))) == 4
+from shared.validation.statistics.columns import MAX_ROWS, as_text, parts, sample_of
 
 
 def test_text_is_read_from_bytes_and_objects() -> None:

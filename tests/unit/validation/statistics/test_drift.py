@@ -70,6 +70,42 @@ def test_a_high_psi_of_few_rows_is_no_drift_and_said_to_be_chance() -> None:
     assert "come to by chance" in result.verdict.sentence
 
 
+def test_a_psi_above_chance_that_is_not_shown_to_hold_is_told_with_the_rows_that_would_tell() -> None:
+    """One feature of 60 is beyond what it comes to by itself, and not beyond what one of 60 comes to."""
+    generator = np.random.default_rng(7)
+    reference = {f"x{i}": generator.permutation(np.arange(100.0)) for i in range(60)}
+    validation = {name: generator.permutation(values) for name, values in reference.items()}
+    validation["x7"] = np.where(generator.permutation(100) < 30, 95.0, validation["x7"])
+    result = reference_drift(reference, validation, policy=POLICY)
+    worst = result.findings[0]
+    assert worst.feature == "x7"
+    assert worst.psi > worst.psi_noise > 0.1
+    assert not worst.found
+    verdict = result.verdict
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.advisory
+    assert verdict.value == worst.psi
+    assert "1 of 60 features may have drifted" in verdict.sentence
+    assert "by chance" not in verdict.sentence
+    assert "about 338 rows on either side would tell" in verdict.sentence
+
+
+def test_a_psi_that_is_found_outweighs_one_that_is_unclear() -> None:
+    generator = np.random.default_rng(7)
+    reference = {f"x{i}": generator.permutation(np.arange(100.0)) for i in range(60)}
+    validation = {**reference, "x1": reference["x1"] + 500, "x7": np.where(reference["x7"] < 25, 95.0, reference["x7"])}
+    result = reference_drift(reference, validation, policy=POLICY)
+    assert result.verdict.outcome is Outcome.FAIL
+    assert not result.verdict.advisory
+
+
+def test_a_model_of_images_has_no_columns_and_may_pass() -> None:
+    verdict = reference_drift({}, {}, policy=POLICY).verdict
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.advisory
+    assert "no columns to compare" in verdict.sentence
+
+
 def test_a_difference_that_is_sure_and_small_is_no_drift() -> None:
     generator = np.random.default_rng(3)
     reference, validation = ({"x": generator.normal(shift, 1, 50_000)} for shift in (0.0, 0.05))
