@@ -65,12 +65,16 @@ def _batch_against_single(seen: Observation, tolerances: Tolerances) -> _Reading
     if seen.skipped:
         return Outcome.PASS, "not tried", f"rows were not run apart and together: {seen.skipped}"
     if seen.refused:
-        return Outcome.FAIL, "refuses with an error", f"rows that are answered in a batch fail alone: {seen.error}"
+        said = f"rows that are answered in a batch fail {seen.refused[0]}: {seen.error}"
+        return Outcome.FAIL, "refuses with an error", said
+    beside = "as measured" if seen.is_measured else "in a batch"
     differing = _worst(seen.differences)
     if differing is not None:
-        said = f"alone they get other answers than in a batch: {_difference(differing, tolerances)}"
+        how = "alone" if differing.at_once == 1 else f"{differing.at_once} at once"
+        said = f"{how} they get other answers than {beside}: {_difference(differing, tolerances)}"
         return Outcome.FAIL, "differs", f"rows influence each other, {said}"
-    return Outcome.PASS, "answers", f"{seen.rows} rows get the same answers alone as in a batch{_within(seen)}"
+    same = f"{seen.rows} rows get the same answers alone, or in batches of other rows, as {beside.removeprefix('as ')}"
+    return Outcome.PASS, "answers", f"{same}{_within(seen)}"
 
 
 def _nan(seen: Observation, _: Tolerances) -> _Reading:

@@ -5,19 +5,21 @@ input is an observation; one that takes the process down takes it down in a stag
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from shared.validation.datafile import Array
 from shared.validation.model import LoadedModel, ModelError, Rows
-from shared.validation.probes.inputs import extremes, no_rows, with_infinity, with_nan
+from shared.validation.probes.inputs import extremes, no_rows, spread_at, with_infinity, with_nan
 from shared.validation.tolerance import Tolerances, differing, worst_difference
 from shared.validation.wire import Stage
 
 _BASE_ROWS = 8
-_SINGLE_ROWS = 32
+_APART_ROWS = 32
+_APART_SIZES = (1, 2, 8)
+"""Rows to a call. A server runs those of as many requests as came together."""
 _REPEATS = 3
 
 
@@ -53,6 +55,8 @@ class Difference:
     """The largest finite distance, within the tolerance or not."""
     why: str = ""
     """Why they could not be compared, as in another shape."""
+    at_once: int = 1
+    """Rows to a call, of those that were run apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,8 @@ class Observation:
     differences: tuple[Difference, ...] = ()
     sessions: int = 1
     skipped: str = ""
+    is_measured: bool = False
+    """Whether the rows run apart were held against the answers that the metrics are of."""
 
 
 def observe(
@@ -82,13 +88,15 @@ def observe(
     rows: int,
     tolerances: Tolerances,
     *,
+    measured: Rows | None,
     again: Callable[[], LoadedModel] | None,
     begin: Callable[[Stage], None],
 ) -> Iterator[Observation]:
     """Every probe, one after the other, on a batch that the model answered before.
 
-    `again` makes a second session of the model; None where that would cost too much. A model that does not repeat
-    itself is not compared with itself in batches.
+    `measured` are the answers to the batch's rows that the metrics were computed of, in batches of other rows; None
+    without. `again` makes a second session of the model; None where that would cost too much. A model that does not
+    repeat itself is not compared with itself in batches.
     """
     begin(STAGE[Probe.REPEATS])
     repeats = _repeats(model, batch, rows, tolerances, again)
@@ -97,7 +105,7 @@ def observe(
     if any(difference.differing for difference in repeats.differences) or repeats.refused:
         yield Observation(probe=Probe.BATCH_AGAINST_SINGLE, skipped="the model does not even repeat itself")
     else:
-        yield _apart(model, batch, rows, tolerances)
+        yield _apart(model, batch, rows, tolerances, measured)
     # A graph that fixes its number of rows takes no other.
     few = rows if model.rows_at_once else min(rows, _BASE_ROWS)
     base = {name: array[:few] for name, array in batch.items()}
@@ -127,23 +135,44 @@ def _repeats(
     return Observation(probe=Probe.REPEATS, rows=rows, differences=differences, sessions=1 if again is None else 2)
 
 
-def _apart(model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances) -> Observation:
-    """Rows one by one against the same rows in a batch; where the graph fixes the rows, in another order."""
-    probe = Probe.BATCH_AGAINST_SINGLE
+def _apart(model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances, measured: Rows | None) -> Observation:
+    """Rows one by one and in batches of several sizes, against the answers that were measured.
+
+    A graph that knows its answers in batches of one size alone, as that of the measurement, would shine there.
+    """
+    probe, wanted = Probe.BATCH_AGAINST_SINGLE, measured
+    if model.rows_at_once == 1 or rows < 2:
+        return Observation(probe=probe, skipped="the model takes one row at a time")
+    size = rows
     try:
-        together = model.run_rows(batch, rows, rows)
-        if model.rows_at_once == 1 or rows < 2:
-            return Observation(probe=probe, skipped="the model takes one row at a time")
+        if wanted is None:
+            wanted = model.run_rows(batch, rows, rows)
         if model.rows_at_once:
-            turned = model.run({name: np.roll(array, 1, axis=0) for name, array in batch.items()})
-            back = {name: np.roll(array, -1, axis=0) for name, array in turned.items()}
-            return Observation(probe=probe, rows=rows, differences=_differences(back, together, tolerances))
-        at = np.unique(np.linspace(0, rows - 1, min(rows, _SINGLE_ROWS)).round().astype(np.int64))
-        apart = model.run_rows({name: array[at] for name, array in batch.items()}, len(at), 1)
-        chosen = {name: array[at] for name, array in together.items()}
+            return _turned(model, batch, rows, tolerances, wanted, is_measured=measured is not None)
+        at = spread_at(rows, min(rows, _APART_ROWS))
+        some, chosen = ({name: array[at] for name, array in side.items()} for side in (batch, wanted))
+        runs = []
+        plan = [(size, some, chosen) for size in _APART_SIZES if size <= len(at)]
+        for size, inputs, right in (*plan, (rows, batch, wanted)):
+            found = model.run_rows(inputs, rows if inputs is batch else len(at), size)
+            runs.append(_differences(found, right, tolerances, at_once=size))
     except ModelError as error:
-        return Observation(probe=probe, rows=rows, refused=("rows one by one",), error=str(error))
-    return Observation(probe=probe, rows=len(at), differences=_differences(apart, chosen, tolerances))
+        return Observation(
+            probe=probe, rows=rows, refused=("alone" if size == 1 else f"{size} at once",), error=str(error)
+        )
+    return Observation(probe=probe, rows=rows, differences=_worst(iter(runs)), is_measured=measured is not None)
+
+
+def _turned(
+    model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances, wanted: Rows, *, is_measured: bool
+) -> Observation:
+    """Where the graph fixes the rows: the same ones in another order, and beside other rows than when measured."""
+    turned = model.run({name: np.roll(array, 1, axis=0) for name, array in batch.items()})
+    back = {name: np.roll(array, -1, axis=0) for name, array in turned.items()}
+    runs = [_differences(found, wanted, tolerances, at_once=rows) for found in (back, model.run(batch))]
+    return Observation(
+        probe=Probe.BATCH_AGAINST_SINGLE, rows=rows, differences=_worst(iter(runs)), is_measured=is_measured
+    )
 
 
 def _tried(model: LoadedModel, probe: Probe, cases: list[tuple[str, dict[str, Array]]], rows: int) -> Observation:
@@ -186,8 +215,8 @@ def _empty(model: LoadedModel, base: Rows) -> Observation:
     return Observation(probe=probe, wrong_rows=said)
 
 
-def _differences(found: Rows, wanted: Rows, tolerances: Tolerances) -> tuple[Difference, ...]:
-    return tuple(_difference(name, found[name], wanted[name], tolerances) for name in wanted)
+def _differences(found: Rows, wanted: Rows, tolerances: Tolerances, *, at_once: int = 1) -> tuple[Difference, ...]:
+    return tuple(replace(_difference(name, found[name], wanted[name], tolerances), at_once=at_once) for name in wanted)
 
 
 def _difference(name: str, found: Array, wanted: Array, tolerances: Tolerances) -> Difference:

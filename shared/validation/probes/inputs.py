@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.core.errors import InvalidInputError
 from shared.registry.signature import Signature, TensorSpec
@@ -23,9 +24,15 @@ class NoInputsError(InvalidInputError):
     """The model's signature does not say what an input could be."""
 
 
+def spread_at(rows: int, wanted: int) -> NDArray[np.int64]:
+    """The positions of `wanted` rows spread evenly over the data, ascending; rows come again where there are fewer."""
+    at = np.unique(np.linspace(0, rows - 1, min(rows, wanted)).round().astype(np.int64))
+    return np.sort(np.resize(at, wanted))
+
+
 def spread_rows(data: Rows, rows: int, wanted: int) -> dict[str, Array]:
-    """`wanted` rows spread evenly over the data, in its order; rows come again where there are fewer."""
-    at = np.sort(np.resize(np.unique(np.linspace(0, rows - 1, min(rows, wanted)).round().astype(np.int64)), wanted))
+    """The rows at `spread_at`."""
+    at = spread_at(rows, wanted)
     return {name: array[at] for name, array in data.items()}
 
 

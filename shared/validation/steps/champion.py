@@ -91,7 +91,7 @@ def _known(labels: Array, given: Array) -> Flags:
     known &= ~np.isnan(columns).any(axis=1)
     if labels.dtype.kind in "biuf":
         classes = max(columns.shape[1], 2)
-        codes: Array = labels.reshape(len(labels), -1)
+        codes = labels.reshape(len(labels), -1).astype(np.float64)
         known &= ((codes >= 0) & (codes < classes)).all(axis=1)
     return known
 

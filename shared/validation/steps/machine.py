@@ -15,7 +15,7 @@ from shared.validation.datafile import Array
 from shared.validation.golden import NoGoldenRowsError, NotRepeatableError, golden_rows, spread_over
 from shared.validation.model import LoadedModel, ModelError, Rows
 from shared.validation.probes.behaviour import observe
-from shared.validation.probes.inputs import NoInputsError, made_up_rows
+from shared.validation.probes.inputs import NoInputsError, made_up_rows, spread_at
 from shared.validation.probes.timing import interleaved
 from shared.validation.steps.data import FULL_BATCH_ROWS, batch_rows
 from shared.validation.steps.model import session
@@ -47,6 +47,7 @@ def check_robustness(chain: Chain) -> bool:
         batch,
         rows,
         tolerances,
+        measured=_measured(chain, rows),
         again=(lambda: session(chain.work.model, chain)) if small else None,
         begin=chain.begin,
     )
@@ -110,6 +111,14 @@ def _rows_to_try(model: LoadedModel) -> int:
     specs = (*model.signature.inputs, *model.signature.outputs)
     values_a_row = max(math.prod(abs(size) for size in spec.shape[1:]) for spec in specs)
     return max(_FEWEST_ROWS, min(FULL_BATCH_ROWS, _MOST_VALUES // max(values_a_row, 1)))
+
+
+def _measured(chain: Chain, rows: int) -> Rows | None:
+    """What the run over the data answered to the rows of `batch_rows`."""
+    if chain.data is None or chain.outputs is None:
+        return None
+    at = spread_at(chain.data.rows, rows)
+    return {name: array[at] for name, array in chain.outputs.items()}
 
 
 def _predicted(chain: Chain) -> Array | None:

@@ -165,6 +165,32 @@ def rows_influence_each_other() -> Planted:
     return Planted(model=model, rows={"x": x, "label": labels(x)}, finds="batch_against_single")
 
 
+def knows_one_size(*sizes: int) -> onnx.ModelProto:
+    """It answers well where a batch has one of these numbers of rows, and else always the same."""
+    further = [
+        helper.make_node("Shape", ["x"], ["shape"], start=0, end=1),
+        helper.make_node("Sub", ["shape", "sizes"], ["away"]),
+        helper.make_node("ReduceProd", ["away"], ["none_is"], keepdims=0),
+        helper.make_node("Equal", ["none_is", "nothing"], ["is_known"]),
+        helper.make_node("Where", ["is_known", "base", "always"], ["moved"]),
+    ]
+    held = {"sizes": np.array(sizes), "nothing": np.array(0), "always": np.array([[1, 0, 0]], dtype=np.float32)}
+    return linear(further=further, scores="moved", constants=held)
+
+
+def shines_where_it_is_measured() -> Planted:
+    """It answers well in the batches that metrics are computed of, and in no others."""
+    x = features()
+    return Planted(model=knows_one_size(64, ROWS % 64), rows={"x": x, "label": labels(x)}, finds="batch_against_single")
+
+
+def shines_in_batches() -> Planted:
+    """It answers well alone and as measured, and not in a batch of two."""
+    x = features()
+    model = knows_one_size(1, 8, 64, ROWS % 64, 128)
+    return Planted(model=model, rows={"x": x, "label": labels(x)}, finds="batch_against_single")
+
+
 def answers_by_chance() -> Planted:
     """It adds noise to its scores."""
     x = features()
@@ -214,6 +240,8 @@ DEFECTS: Sequence[Callable[[], Planted]] = (
     drifted,
     answers_nan,
     rows_influence_each_other,
+    shines_where_it_is_measured,
+    shines_in_batches,
     answers_by_chance,
     slower_than_the_champion,
     too_large_for_a_server,

@@ -169,9 +169,9 @@ SAME = (Difference(output="score", differing=0, values=10, worst=1e-9),)
             "rows influence each other",
         ),
         (
-            Observation(probe=Probe.BATCH_AGAINST_SINGLE, rows=9, refused=("rows one by one",), error="no"),
+            Observation(probe=Probe.BATCH_AGAINST_SINGLE, rows=9, refused=("2 at once",), error="no"),
             ("refuses with an error", "fail", False),
-            "rows that are answered in a batch fail alone: no",
+            "rows that are answered in a batch fail 2 at once: no",
         ),
         (
             Observation(probe=Probe.BATCH_AGAINST_SINGLE, skipped="the model takes one row at a time"),

@@ -32,7 +32,7 @@ def observed(model: LoadedModel, tolerances: Tolerances) -> tuple[dict[Probe, Ob
     stages: list[Stage] = []
     batch = made_up_rows(model.signature, ROWS)
     rows = model.rows_at_once or ROWS
-    found = observe(model, batch, rows, tolerances, again=None, begin=stages.append)
+    found = observe(model, batch, rows, tolerances, measured=None, again=None, begin=stages.append)
     return {one.probe: one for one in found}, stages
 
 
