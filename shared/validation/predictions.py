@@ -12,6 +12,7 @@ from shared.registry.signature import Signature, TensorSpec
 from shared.validation.datafile import Array
 from shared.validation.model import ModelError, Rows
 from shared.validation.refusal import excerpt
+from shared.validation.statistics.columns import clipped
 from shared.validation.statistics.evidence import Codes, Floats, Predictions
 from shared.validation.statistics.scores import ClassScores, Labels, as_probabilities, matched, two_columns
 
@@ -19,6 +20,8 @@ _REAL = ("FP16", "FP32", "FP64")
 _EXACT = 2.0**53
 """Whole numbers up to here are exact as FP64."""
 _LARGEST_CLASS = 2**63 - 1
+_CLASS_LENGTH = 256
+"""Characters of a class's name, for each row takes as much memory as the longest; a manifest's has at most 200."""
 _LARGEST = 1e140
 """Squares of numbers up to here, and the sums of those, are finite."""
 
@@ -201,7 +204,8 @@ def _classes(array: Array, what: str) -> Labels:
         raise ModelError(f"{what} have {column.shape[1]} values a row: one class each is wanted")
     flat = column[:, 0]
     if flat.dtype.kind in "OUS":
-        return np.array([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in flat.tolist()])
+        texts = (v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in flat.tolist())
+        return np.array([clipped(text, _CLASS_LENGTH) for text in texts])
     if flat.dtype.kind == "u" and int(flat.max()) > _LARGEST_CLASS:
         raise ModelError(f"{what} hold {flat.max()}, which is too large for a class: at most {_LARGEST_CLASS}")
     whole = np.nan_to_num(np.clip(flat, -_EXACT, _EXACT)).astype(np.int64) if flat.dtype.kind == "f" else flat

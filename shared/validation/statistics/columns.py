@@ -3,6 +3,8 @@
 Loads numpy: for the sandboxed process.
 """
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,10 @@ from shared.validation.datafile import Array
 
 MAX_ROWS = 200_000
 """More are not looked at: a seeded sample of so many stands for them."""
+MAX_TEXT = 100
+"""Characters of a text that are looked at."""
+_DIGEST_DIGITS = 32
+_CHARACTER_BYTES = 4
 
 type Column = NDArray[np.float64] | NDArray[np.str_]
 
@@ -33,10 +39,21 @@ def as_numbers(array: Array) -> NDArray[np.float64]:
 
 
 def as_text(array: Array) -> NDArray[np.str_]:
-    """A column as text; missing values are empty."""
-    if array.dtype.kind == "U":
+    """A column as text; missing values are empty.
+
+    Each row takes as much memory as the longest, so that a text longer than `MAX_TEXT` ends in its hash instead.
+    """
+    if array.dtype.kind == "U" and array.dtype.itemsize <= MAX_TEXT * _CHARACTER_BYTES:
         return array.astype(np.str_)
-    return np.array([_text(value) for value in array.tolist()], dtype=np.str_)
+    return np.array([clipped(_text(value)) for value in array.tolist()], dtype=np.str_)
+
+
+def clipped(text: str, most: int = MAX_TEXT) -> str:
+    """At most `most` (over 40) characters: of more, the end is a hash. Texts that differ do so when clipped."""
+    if len(text) <= most:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
+    return f"{text[: most - _DIGEST_DIGITS - 1]}~{digest}"
 
 
 def parts(array: Array, most: int) -> tuple[tuple[str, ...], Codes]:

@@ -164,6 +164,15 @@ def test_an_output_of_no_scores_is_left_out() -> None:
     assert "no values" in predictions.notes[0]
 
 
+def test_a_class_with_a_long_name_costs_each_row_little() -> None:
+    long = "x" * 50_000
+    labels = np.array(["a", "b" * 200, long + "1", long + "2"], dtype=object)
+    said = labels[[0, 1, 2, 2]]
+    predictions = read(labels, outputs={"label": said}, positive_class="b" * 200)
+    assert predictions.correct.tolist() == [True, True, True, False]
+    assert max(len(str(name)) for name in predictions.classes) == 256
+
+
 def test_the_largest_class_is_not_taken_for_another() -> None:
     labels = np.array([0, 2**63 - 1], np.uint64)
     assert read(labels, outputs={"label": labels.astype(np.int64)}).classes == (0, 2**63 - 1)

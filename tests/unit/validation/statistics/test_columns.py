@@ -1,13 +1,28 @@
 """Columns of data by their names."""
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
-from shared.validation.statistics.columns import MAX_ROWS, as_text, parts, sample_of
+from shared.validation.statistics.columns import MAX_ROWS, MAX_TEXT, as_text, parts, sample_of
 
 
 def test_text_is_read_from_bytes_and_objects() -> None:
     assert as_text(np.array([b"a", b"\xff"])).tolist() == ["a", "�"]
     assert as_text(np.array(["a", None, float("nan"), 3], dtype=object)).tolist() == ["a", "", "", "3"]
+
+
+@pytest.mark.parametrize("kind", [object, np.str_])
+def test_a_long_text_costs_its_column_little_and_stays_itself(kind: type) -> None:
+    long = "x" * 50_000
+    column: NDArray[np.generic] = np.array(
+        [*["a"] * 20, "b" * MAX_TEXT, long + "1", long + "2", long + "1"], dtype=kind
+    )
+    found = as_text(column)
+    assert found.nbytes <= len(column) * MAX_TEXT * 4
+    assert found[20] == "b" * MAX_TEXT
+    assert found[21] == found[23] != found[22]
+    assert found[21].startswith("x" * 60)
 
 
 def test_a_sample_is_the_same_each_time_and_in_order() -> None:
