@@ -26,8 +26,6 @@ from shared.validation.statistics.results import Measured
 
 _BOOTSTRAP = "bootstrap, BCa"
 _LEAST_CLASS_ROWS = 5
-_MAX_RESAMPLED_CLASSES = 100
-"""Above, averages over classes have no interval: it would take too long."""
 
 type _Intervals = Mapping[str, Estimated | None]
 
@@ -37,7 +35,8 @@ def measure(predictions: Predictions, *, claimed: Mapping[str, float] | None = N
     if predictions.task is Task.REGRESSION:
         values, intervals = metrics.regression(predictions), _regression_intervals(predictions, seed)
     else:
-        values, intervals = metrics.classification(predictions), _classification_intervals(predictions, seed)
+        values = metrics.classification(predictions)
+        intervals = _classification_intervals(predictions, values, seed)
     claims = claimed or {}
     estimates = []
     for name in metrics.NAMES[predictions.task]:
@@ -77,20 +76,23 @@ def _why(name: str, predictions: Predictions) -> str:
     if predictions.scores is None or (wants_probabilities and not predictions.are_probabilities):
         needed = "probabilities" if wants_probabilities else "scores"
         return f"it needs {needed}: {'; '.join(predictions.notes) or 'there are none'}"
-    if len(np.unique(predictions.labels)) < 2:
+    present = len(np.unique(predictions.labels))
+    if present < 2:
         return "all labels are of one class"
+    if metrics.ranking_is_long(present, predictions.rows):
+        return f"to rank {predictions.rows} rows for each of {present} classes would take too long"
     return "for two classes there is one curve only: see the name without `_macro`"
 
 
-def _classification_intervals(predictions: Predictions, seed: int) -> _Intervals:
+def _classification_intervals(predictions: Predictions, values: Mapping[str, float], seed: int) -> _Intervals:
     true, predicted = predictions.labels.astype(np.int64), predictions.predicted.astype(np.int64)
     right = int(predictions.correct.sum())
     exact = Estimated(interval=clopper_pearson(right, predictions.rows), method="clopper-pearson")
     intervals: dict[str, Estimated | None] = {"accuracy": exact, "recall": exact}
-    if len(predictions.classes) <= _MAX_RESAMPLED_CLASSES:
+    if len(predictions.classes) <= metrics.MANY_CLASSES:
         intervals |= _label_intervals(true, predicted, len(predictions.classes), exact, seed)
-        if predictions.scores is not None:
-            intervals |= _ranking_intervals(true, predictions)
+        if predictions.scores is not None and "roc_auc" in values:
+            intervals |= _ranking_intervals(true, predictions.scores, predictions, values)
     if predictions.probabilities is not None and predictions.rows > 1:
         columns = np.column_stack(
             [
@@ -137,25 +139,24 @@ def _is_settled(name: str, support: Floats, claimed: Floats) -> bool:
     return bool(counts[present].min() >= _LEAST_CLASS_ROWS)
 
 
-def _ranking_intervals(true: Codes, predictions: Predictions) -> _Intervals:
+def _ranking_intervals(
+    true: Codes, scores: Floats, predictions: Predictions, values: Mapping[str, float]
+) -> _Intervals:
     """Intervals of the areas under curves: DeLong's, and for precision-recall that of a proportion.
 
     The average precision's spread is near that of a share among the positive rows (Boyd, Eng and Page 2013).
     """
     present = np.unique(true)
-    if predictions.scores is None or len(present) < 2:
-        return {}
-    values = metrics.ranking(true, predictions.scores, predictions.positive)
     if len(predictions.classes) == 2:
         at = 1 if predictions.positive is None else predictions.positive
         hits = int((true == at).sum())
         return {
-            "roc_auc": auc_interval(true, predictions.scores, np.array([at]), weighted=False),
+            "roc_auc": auc_interval(true, scores, np.array([at]), weighted=False),
             "pr_auc": _as_share(values["pr_auc"], hits),
         }
     return {
-        "roc_auc": auc_interval(true, predictions.scores, present, weighted=True),
-        "roc_auc_macro": auc_interval(true, predictions.scores, present, weighted=False),
+        "roc_auc": auc_interval(true, scores, present, weighted=True),
+        "roc_auc_macro": auc_interval(true, scores, present, weighted=False),
         "pr_auc": _as_share(values["pr_auc"], len(true)),
     }
 

@@ -28,6 +28,9 @@ NAMES: Mapping[Task, tuple[str, ...]] = {
 
 PINBALL = {"pinball_10": 0.1, "pinball_50": 0.5, "pinball_90": 0.9}
 CALIBRATION_BINS = 15
+MANY_CLASSES = 100
+"""Above, what sorts or resamples all rows for each class is left out where it would take long."""
+_MAX_RANKED = 2_000_000
 _LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
 
 
@@ -79,10 +82,11 @@ def ranking(true: Codes, scores: Floats, positive: int | None) -> dict[str, floa
     """Areas under the ROC curve and the precision-recall curve (average precision).
 
     For two classes they are the positive one's; else one class against the rest, over the classes that some rows
-    have. Where all rows have one class there are none. `true` has shape [n], `scores` [n, k].
+    have. There are none where all rows have one class, nor where `ranking_is_long`. `true` has shape [n], `scores`
+    [n, k].
     """
     present = np.unique(true)
-    if len(present) < 2:
+    if len(present) < 2 or ranking_is_long(len(present), len(true)):
         return {}
     if scores.shape[1] == 2:
         at = 1 if positive is None else positive
@@ -90,8 +94,9 @@ def ranking(true: Codes, scores: Floats, positive: int | None) -> dict[str, floa
             "roc_auc": roc_auc(true == at, scores[:, at]),
             "pr_auc": average_precision(true == at, scores[:, at]),
         }
-    rocs = np.array([roc_auc(true == at, scores[:, at]) for at in present])
-    precisions = np.array([average_precision(true == at, scores[:, at]) for at in present])
+    columns = np.ascontiguousarray(scores.T[present])
+    rocs = np.array([roc_auc(true == at, column) for at, column in zip(present, columns, strict=True)])
+    precisions = np.array([average_precision(true == at, column) for at, column in zip(present, columns, strict=True)])
     weights = np.bincount(true)[present] / len(true)
     return {
         "roc_auc": float(weights @ rocs),
@@ -99,6 +104,11 @@ def ranking(true: Codes, scores: Floats, positive: int | None) -> dict[str, floa
         "roc_auc_macro": float(rocs.mean()),
         "pr_auc_macro": float(precisions.mean()),
     }
+
+
+def ranking_is_long(classes: int, rows: int) -> bool:
+    """Whether to sort all rows for each of many classes would take seconds."""
+    return classes > MANY_CLASSES and classes * rows > _MAX_RANKED
 
 
 def midranks(values: Floats) -> Floats:
@@ -135,9 +145,9 @@ def log_losses(true: Codes, probabilities: Floats) -> Floats:
 
 def brier_scores(true: Codes, probabilities: Floats) -> Floats:
     """Each row's squared distance from the certain truth; halved for two classes, so that it ends at 1. Shape [n]."""
-    distance = probabilities.copy()
-    distance[np.arange(len(true)), true] -= 1.0
-    scores: Floats = (distance**2).sum(axis=1) * (0.5 if probabilities.shape[1] < 3 else 1.0)
+    given = probabilities[np.arange(len(true)), true]
+    others = np.maximum(np.einsum("nk,nk->n", probabilities, probabilities) - given**2, 0.0)
+    scores: Floats = (others + (1.0 - given) ** 2) * (0.5 if probabilities.shape[1] < 3 else 1.0)
     return scores
 
 

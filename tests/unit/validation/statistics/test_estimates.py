@@ -6,7 +6,7 @@ import pytest
 from shared.registry.manifest import Task
 from shared.validation.details import MAX_CLASSES
 from shared.validation.statistics.estimates import measure
-from shared.validation.statistics.metrics import NAMES
+from shared.validation.statistics.metrics import NAMES, RANKING_METRICS, ranking_is_long
 from tests.unit.validation.statistics.evidence import classified, estimated
 
 
@@ -47,6 +47,16 @@ def test_every_metric_of_a_regressor_has_an_interval_around_it() -> None:
         assert one.interval is not None
         assert one.interval[0] < one.value < one.interval[1]
     assert {one.name for one in measured.estimates if one.higher_is_better} == {"r2"}
+
+
+def test_areas_of_very_many_rows_and_classes_are_left_out_with_the_reason() -> None:
+    labels = np.arange(10_050) % 201
+    measured = measure(classified(labels, labels, np.eye(201)[labels]))
+    for name in RANKING_METRICS:
+        assert "10050 rows for each of 201 classes" in measured.missing[name]
+    assert measured.values["log_loss"] < 1e-9
+    assert not ranking_is_long(100, 200_000)
+    assert not ranking_is_long(200, 10_000)
 
 
 def test_a_model_without_an_error_is_not_certain() -> None:
