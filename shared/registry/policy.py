@@ -13,6 +13,7 @@ from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES
 _LONGEST_S = 30 * 86_400.0
 
 type Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+type ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 type PublicKey = Annotated[
     str, StringConstraints(min_length=64, max_length=2_000, pattern=r"^-----BEGIN PUBLIC KEY-----")
 ]
@@ -44,8 +45,14 @@ class ValidationPolicy(_PolicyPart):
     """What the version may be predicted to cost a server."""
     require_validation_data: bool = True
     """Whether a version without validation data is rejected; otherwise only its file is checked."""
+    require_reference_data: bool = False
+    """Whether a version without reference data is rejected: without it nobody can see drift."""
     min_rows: int = Field(default=20, ge=1, le=1_000_000_000)
     """Rows of validation data below which metrics conclude nothing."""
+    max_rtol: float = Field(default=1e-3, ge=0, le=1)
+    """The largest relative tolerance that a manifest may claim for an output."""
+    max_atol: float = Field(default=1e-4, ge=0, le=1e6)
+    """The largest absolute tolerance that a manifest may claim for an output."""
     allow_nan: bool = False
     """Whether the validation data's features and the model's outputs may hold NaN."""
     noninferiority_margin: float | None = Field(default=0.02, ge=0, le=1)
@@ -56,9 +63,14 @@ class ValidationPolicy(_PolicyPart):
     """
     slice_gap: float | None = Field(default=0.10, gt=0, le=1)
     """How much worse than the rest a slice may fare; for regression as a share of the rest's mean absolute error."""
+    slices: tuple[ColumnName, ...] = Field(default=(), max_length=100)
+    """Columns of the validation data by whose parts a version is judged, whatever its manifest names."""
     min_slice_rows: int = Field(default=30, ge=5, le=1_000_000_000)
     fairness_gap: float | None = Field(default=None, ge=0, le=1)
-    """The largest gap between groups of a protected column. None reports gaps and limits nothing."""
+    """The largest gap between groups of a protected column; a manifest must then name one.
+
+    None reports gaps and limits nothing.
+    """
     drift_psi: float | None = Field(default=0.1, gt=0, le=100)
     """PSI of a feature in the validation data against the reference data. None reports and limits nothing."""
     latency_ratio: float | None = Field(default=2.0, ge=1, le=1_000)

@@ -4,8 +4,8 @@ Real numbers may differ a little from one machine, batch or release of the runti
 and text may not, unless the manifest gives their output a tolerance. Loads numpy: for the sandboxed process.
 """
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,6 +44,19 @@ def unusable_tolerances(signature: Signature, manifest: Manifest) -> list[str]:
     return [name for name in manifest.tolerances if name not in numbers]
 
 
+def too_wide(signature: Signature, manifest: Manifest, *, max_rtol: float, max_atol: float) -> dict[str, Tolerance]:
+    """The manifest's tolerances beyond the limits; what an output's datatype has by default is never too much."""
+    found = {}
+    for spec in signature.outputs:
+        claimed = manifest.tolerances.get(spec.name)
+        default = _DEFAULTS.get(spec.datatype, Tolerance(rtol=0, atol=0))
+        if claimed is not None and (
+            claimed.rtol > max(max_rtol, default.rtol) or claimed.atol > max(max_atol, default.atol)
+        ):
+            found[spec.name] = claimed
+    return found
+
+
 def differing(found: Array, wanted: Array, tolerance: Tolerance | None) -> Array:
     """For each value whether it differs by more than the tolerance; NaN equals NaN. The shapes must be equal."""
     if tolerance is None:
@@ -55,12 +68,26 @@ def differing(found: Array, wanted: Array, tolerance: Tolerance | None) -> Array
     return result
 
 
-def worst_difference(found: Array, wanted: Array) -> float | None:
-    """The largest finite distance between numbers; None for text, or where no pair has one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distance:
+    """How far two numbers lie apart, and how far they may."""
+
+    found: float
+    allowed: float
+
+
+def worst_distance(found: Array, wanted: Array, tolerance: Tolerance | None) -> Distance | None:
+    """Where numbers go furthest beyond their tolerance, or come nearest to it. The shapes must be equal.
+
+    None for text, or where no pair has a finite distance.
+    """
     if found.dtype.kind not in "iuf" or not found.size:
         return None
+    rtol, atol = (tolerance.rtol, tolerance.atol) if tolerance else (0.0, 0.0)
+    right = wanted.astype(np.float64).ravel()
     with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
-    finite = distance[np.isfinite(distance)]
-    worst = float(finite.max()) if finite.size else math.nan
-    return worst if math.isfinite(worst) else None
+        distance = np.abs(found.astype(np.float64).ravel() - right)
+        allowed = atol + rtol * np.abs(right)
+    excess = np.where(np.isfinite(distance) & np.isfinite(allowed), distance - allowed, -np.inf)
+    at = int(excess.argmax())
+    return Distance(found=float(distance[at]), allowed=float(allowed[at])) if np.isfinite(excess[at]) else None

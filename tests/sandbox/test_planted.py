@@ -143,7 +143,7 @@ def test_a_breaking_signature_is_advice_and_says_what_breaks(tmp_path: Path) -> 
     report = judged(planted, tmp_path)
     assert report.accepted, against(report)
     assert said(report, "signature").startswith(
-        "fail: the model breaks callers of version 7, the champion, so that its"
+        "fail: the model breaks callers of the champion, version 7, so that its"
     )
     assert "the input 'z' is gone" in said(report, "signature")
     assert "not compared: the champion, version 7, takes the input 'z'" in said(report, "non_inferiority")

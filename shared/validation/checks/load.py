@@ -1,6 +1,9 @@
 """What loading a model costs, and what it takes and gives. Pure."""
 
+from collections.abc import Mapping
+
 from shared.core.verdict import Outcome, Verdict
+from shared.registry.manifest import Tolerance
 from shared.registry.policy import ValidationPolicy
 from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
 from shared.validation.checks.verdicts import failed, passed, size
@@ -44,6 +47,19 @@ def signature_too_large(found: Signature) -> Verdict | None:
     return failed("load", said)
 
 
+def tolerance(claimed: Mapping[str, Tolerance], too_wide: Mapping[str, Tolerance], policy: ValidationPolicy) -> Verdict:
+    """Are the tolerances that a manifest claims within the policy's? Wider ones let any answer pass for another."""
+    limits = f"the policy's max_rtol {policy.max_rtol:g} and max_atol {policy.max_atol:g}"
+    if not too_wide:
+        return passed("tolerance", f"the manifest's {len(claimed)} tolerances are within {limits}", n=len(claimed))
+    name, widest = max(too_wide.items(), key=lambda item: (item[1].rtol, item[1].atol))
+    sentence = (
+        f"the manifest claims rtol {widest.rtol:g} and atol {widest.atol:g} for the output {excerpt(name, 60)!r}, "
+        f"beyond {limits}: claim less, or have them raised"
+    )
+    return failed("tolerance", sentence, n=len(claimed))
+
+
 def bounded(diff: SignatureDiff) -> SignatureDiff:
     """A difference as a report can hold it: not too many sentences, none too long."""
     kept = tuple(excerpt(difference, _MAX_DIFFERENCE_LENGTH) for difference in diff.differences[:_MAX_DIFFERENCES])
@@ -73,13 +89,13 @@ def signature(diff: SignatureDiff, champion_version: int | None) -> Verdict:
 
     It may be meant, and a rollout of it has to be forced: that is decided where rollouts start.
     """
-    champion = "the champion" if champion_version is None else f"version {champion_version}, the champion"
+    champion = "the champion" if champion_version is None else f"the champion, version {champion_version},"
     said = "; ".join(excerpt(difference, 200) for difference in diff.differences[:_SHOWN])
     breaking = diff.change is SignatureChange.BREAKING
     sentence = {
-        SignatureChange.SAME: f"the model takes and gives what {champion}, does",
-        SignatureChange.WIDENING: f"the model takes all that {champion}, takes, and more: {said}",
-        SignatureChange.BREAKING: f"the model breaks callers of {champion}, so that its rollout must be forced: {said}",
+        SignatureChange.SAME: f"the model takes and gives what {champion} does",
+        SignatureChange.WIDENING: f"the model takes all that {champion} takes, and more: {said}",
+        SignatureChange.BREAKING: f"the model breaks callers of {champion} so that its rollout must be forced: {said}",
     }[diff.change]
     return Verdict(
         check="signature",

@@ -24,13 +24,13 @@ def robustness(
     findings, verdicts = [], []
     for observation in observations:
         outcome, behaviour, sentence = _READ[observation.probe](observation, tolerances)
-        worst = max((d.worst for d in observation.differences if d.worst is not None), default=None)
+        worst = _furthest(observation.differences)
         findings.append(
             RobustnessFinding(
                 probe=observation.probe.value,
                 behaviour=behaviour,
                 sentence=excerpt(sentence, _MAX_SENTENCE),
-                worst_difference=worst,
+                worst_difference=worst.worst if worst else None,
             )
         )
         verdicts.append(
@@ -39,7 +39,8 @@ def robustness(
                 outcome=outcome,
                 sentence=sentence,
                 n=observation.rows,
-                value=worst,
+                value=worst.worst if worst else None,
+                limit=worst.allowed if worst else None,
                 evidence=f"/details/robustness/{len(findings) - 1}",
                 advisory=observation.probe not in _DECIDING,
             )
@@ -130,6 +131,12 @@ def _behaviour(seen: Observation, what: str) -> tuple[str, str]:
 def _of(some: tuple[str, ...], seen: Observation) -> str:
     """Which of several inputs; nothing where there was one."""
     return f" for {listed(some)}" if len(seen.tried) > 1 else ""
+
+
+def _furthest(differences: tuple[Difference, ...]) -> Difference | None:
+    """The one that goes furthest beyond its tolerance, or comes nearest to it, among those that have a distance."""
+    distant = [difference for difference in differences if difference.worst is not None]
+    return max(distant, key=lambda d: (d.worst or 0.0) - (d.allowed or 0.0), default=None)
 
 
 def _worst(differences: tuple[Difference, ...]) -> Difference | None:

@@ -13,7 +13,7 @@ import numpy as np
 from shared.validation.datafile import Array
 from shared.validation.model import LoadedModel, ModelError, Rows
 from shared.validation.probes.inputs import extremes, no_rows, spread_at, with_infinity, with_nan
-from shared.validation.tolerance import Tolerances, differing, worst_difference
+from shared.validation.tolerance import Tolerances, differing, worst_distance
 from shared.validation.wire import Stage
 
 _BASE_ROWS = 8
@@ -52,7 +52,9 @@ class Difference:
     differing: int
     values: int
     worst: float | None
-    """The largest finite distance, within the tolerance or not."""
+    """The finite distance that goes furthest beyond its tolerance, or comes nearest to it."""
+    allowed: float | None = None
+    """The tolerance there."""
     why: str = ""
     """Why they could not be compared, as in another shape."""
     at_once: int = 1
@@ -223,10 +225,20 @@ def _difference(name: str, found: Array, wanted: Array, tolerances: Tolerances) 
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         why = f"{found.dtype} of the shape {list(found.shape)} and {wanted.dtype} of {list(wanted.shape)}"
         return Difference(output=name, differing=max(wanted.size, 1), values=wanted.size, worst=None, why=why)
-    count = int(differing(found, wanted, tolerances.get(name)).sum())
-    return Difference(output=name, differing=count, values=wanted.size, worst=worst_difference(found, wanted))
+    tolerance = tolerances.get(name)
+    distance = worst_distance(found, wanted, tolerance)
+    return Difference(
+        output=name,
+        differing=int(differing(found, wanted, tolerance).sum()),
+        values=wanted.size,
+        worst=distance.found if distance else None,
+        allowed=distance.allowed if distance else None,
+    )
 
 
 def _worst(runs: Iterator[tuple[Difference, ...]]) -> tuple[Difference, ...]:
     """For each output the comparison in which most differs."""
-    return tuple(max(of_one, key=lambda d: (d.differing, d.worst or 0.0)) for of_one in zip(*runs, strict=True))
+    return tuple(
+        max(of_one, key=lambda d: (d.differing, (d.worst or 0.0) - (d.allowed or 0.0)))
+        for of_one in zip(*runs, strict=True)
+    )

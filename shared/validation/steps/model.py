@@ -16,7 +16,7 @@ from shared.validation.graph import nodes, read_model, tensors
 from shared.validation.model import LoadedModel, ModelError, load
 from shared.validation.probes.memory import growth_by_runs, measured_load
 from shared.validation.refusal import DropRefusedError
-from shared.validation.tolerance import unusable_tolerances
+from shared.validation.tolerance import too_wide, unusable_tolerances
 from shared.validation.wire import ModelFiles, Stage
 
 
@@ -57,7 +57,14 @@ def load_model(chain: Chain) -> bool:
     if unusable:
         names = listed(unusable, quoted=True)
         return chain.add(failed("load", f"the manifest's tolerances name {names}, which is no output of numbers"))
-    return chain.add(load_checks.loads(chain.model.signature, figures))
+    chain.add(load_checks.loads(chain.model.signature, figures))
+    claimed, policy = chain.work.manifest.tolerances, chain.work.policy
+    if claimed:
+        beyond = too_wide(
+            chain.model.signature, chain.work.manifest, max_rtol=policy.max_rtol, max_atol=policy.max_atol
+        )
+        chain.add(load_checks.tolerance(claimed, beyond, policy))
+    return True
 
 
 def weigh(chain: Chain, batch: dict[str, Any]) -> None:

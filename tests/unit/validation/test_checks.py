@@ -13,7 +13,7 @@ from shared.validation.checks.load import bounded, memory, predicted_server_byte
 from shared.validation.checks.robustness import robustness
 from shared.validation.details import LoadFigures
 from shared.validation.probes.behaviour import Difference, Observation, Probe
-from shared.validation.tolerance import differing, tolerances_of, unusable_tolerances, worst_difference
+from shared.validation.tolerance import differing, tolerances_of, unusable_tolerances, worst_distance
 
 POLICY = ValidationPolicy(latency_floor_ms=0)
 MS = 1_000_000
@@ -126,8 +126,29 @@ def test_values_differ_beyond_their_tolerance() -> None:
     found = np.array([1.0 + 5e-6, np.nan, np.inf, 100.02])
     assert differing(found, wanted, Tolerance()).tolist() == [False, False, False, True]
     assert differing(np.array(["a", "b"]), np.array(["a", "c"]), None).tolist() == [False, True]
-    assert worst_difference(found, wanted) == pytest.approx(0.02)
-    assert worst_difference(np.array(["a"]), np.array(["b"])) is None
+    distance = worst_distance(found, wanted, Tolerance())
+    assert distance is not None
+    assert distance.found == pytest.approx(0.02)
+    assert distance.allowed == pytest.approx(1e-5 + 1e-4 * 100)
+    assert worst_distance(np.array(["a"]), np.array(["b"]), None) is None
+    assert worst_distance(np.array([np.nan]), np.array([np.nan]), None) is None
+
+
+def test_the_distance_told_is_the_one_furthest_beyond_its_tolerance() -> None:
+    distance = worst_distance(np.array([1_000.05, 0.02]), np.array([1_000.0, 0.0]), Tolerance())
+    assert distance is not None
+    assert distance.found == pytest.approx(0.02)
+    assert distance.allowed == pytest.approx(1e-5)
+
+
+def test_what_differs_is_held_against_the_tolerance_there() -> None:
+    differences = (
+        Difference(output="score", differing=0, values=10, worst=0.4, allowed=0.5),
+        Difference(output="class", differing=3, values=10, worst=0.3, allowed=0.1),
+    )
+    for probe in (Probe.REPEATS, Probe.BATCH_AGAINST_SINGLE):
+        _, (verdict,) = robustness([Observation(probe=probe, rows=9, differences=differences)], TOLERANCES)
+        assert (verdict.value, verdict.limit) == (0.3, 0.1)
 
 
 def told(observation: Observation) -> tuple[str, str, bool, str]:
@@ -251,7 +272,9 @@ def test_only_a_breaking_signature_is_spoken_against_and_as_advice(
     diff = SignatureDiff(change=change, differences=tuple(f"difference {i}" for i in range(7)))
     verdict = signature(diff, 3)
     assert (verdict.outcome, verdict.advisory, verdict.n) == (outcome, advisory, 7)
-    assert "version 3, the champion" in verdict.sentence
+    assert "the champion, version 3, " in verdict.sentence
+    assert "the champion" in signature(diff, None).sentence
+    assert "the champion," not in signature(diff, None).sentence
     many = bounded(SignatureDiff(change=change, differences=("x" * 1_000,) * 500))
     assert len(many.differences) == 101
     assert max(map(len, many.differences)) == 300

@@ -87,7 +87,8 @@ def test_rows_are_spread_over_classes_or_over_the_range_of_numbers() -> None:
 
 
 def test_a_tolerance_of_the_manifest_stands_in_the_file(tmp_path: Path) -> None:
-    checked(tmp_path, scorer(), scorer_rows(40), tolerances={"scores": {"rtol": 0.02, "atol": 0.5}})
+    policy = ValidationPolicy(max_rtol=0.02, max_atol=0.5)
+    checked(tmp_path, scorer(), scorer_rows(40), policy=policy, tolerances={"scores": {"rtol": 0.02, "atol": 0.5}})
     assert golden(tmp_path)["tolerances"] == {"scores": {"rtol": 0.02, "atol": 0.5}}
 
 

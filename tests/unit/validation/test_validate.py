@@ -49,6 +49,22 @@ def test_a_model_below_a_threshold_is_rejected_with_the_numbers(tmp_path: Path) 
     assert not report.has_golden
 
 
+@pytest.mark.parametrize("claimed", [{"rtol": 0.5}, {"atol": 0.5}])
+def test_a_tolerance_beyond_the_policys_fails_and_both_are_named(tmp_path: Path, claimed: dict[str, float]) -> None:
+    report = checked(tmp_path, scorer(), scorer_rows(), tolerances={"scores": claimed})
+    assert report.outcome is Outcome.FAIL
+    sentence = said(report, "tolerance")
+    assert "0.5" in sentence
+    assert "for the output 'scores', beyond the policy's max_rtol 0.001 and max_atol 0.0001" in sentence
+
+
+def test_a_tolerance_that_the_release_manager_allows_passes(tmp_path: Path) -> None:
+    policy = ValidationPolicy(max_rtol=0.5, max_atol=0.5)
+    report = checked(tmp_path, scorer(), scorer_rows(), policy=policy, tolerances={"scores": {"rtol": 0.5, "atol": 0}})
+    assert report.accepted
+    assert said(report, "tolerance").startswith("pass: the manifest's 1 tolerances are within")
+
+
 def test_a_model_at_a_threshold_passes(tmp_path: Path) -> None:
     report = checked(tmp_path, scorer(), scorer_rows(100, right=0.85))
     assert said(report, "accuracy") == "pass: accuracy 0.85 on 100 rows is not below the limit 0.85"
