@@ -24,6 +24,7 @@ from shared.registry.documents import (
 )
 from shared.registry.policy import Policy
 from shared.rollout.documents import automatic_command_id
+from shared.signing.keys import TrustedKey
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 
@@ -70,9 +71,10 @@ class RegistryService:
     def put_policy(self, name: ModelName, policy: Policy, *, by: str, expected_version: int | None = None) -> Model:
         """Set a model's policy, which gets the next number unless it is the one in force already.
 
-        The model comes to be where there is none; rollouts under way keep their policy. Raises ConflictError where the
-        policy in force has another number than `expected_version`.
+        The model comes to be where there is none; rollouts under way keep their policy. Raises InvalidInputError for a
+        trusted key that is none; ConflictError where the policy in force has another number than `expected_version`.
         """
+        _check_keys(policy)
         now = self._clock.now()
 
         def put(model: Model) -> bool:
@@ -278,6 +280,14 @@ def _check_may_approve(version: ModelVersion, by: str) -> None:
         )
     if any(is_same_person(by, approval.by) for approval in version.approvals):
         raise ConflictError(f"{by.strip()} has approved version {version.version} of {version.model} already")
+
+
+def _check_keys(policy: Policy) -> None:
+    for number, pem in enumerate(policy.signing.trusted_keys, start=1):
+        try:
+            TrustedKey.from_pem(pem)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"signing.trusted_keys, the key {number} of the list: {error}") from error
 
 
 def _ask(version: ModelVersion, now: datetime, grace: timedelta) -> bool:

@@ -10,7 +10,7 @@ from shared.core.messages import MoveAlias
 from shared.core.verdict import Verdict
 from shared.registry.policy import RolloutPolicy
 from shared.rollout.machine import RolloutState
-from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
+from shared.routing.plan import ArtifactFile, FileName, Role, Route, RoutePlan, Sha256, Signing
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -23,10 +23,10 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int
-    artifact_digest: str
+    artifact_digest: Sha256
     size_bytes: int
-    golden_digest: str | None
-    model_file: str = "model.onnx"
+    golden_digest: Sha256 | None
+    model_file: FileName = "model.onnx"
     external: tuple[ArtifactFile, ...] = ()
     signing: Signing | None = None
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from shared.core.errors import ConflictError, NotFoundError
-from shared.registry.policy import Policy, ValidationPolicy
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
+from shared.registry.policy import Policy, SigningPolicy, ValidationPolicy
+from tests.unit.signing import made
 from tests.unit.world.fakes import Fuse, Killed
 from tests.unit.world.test_job import QUICK
 from tests.unit.world.world import ENDPOINT, MODEL, World
@@ -28,6 +29,15 @@ def test_each_policy_that_is_set_has_a_number_and_is_kept_as_it_was() -> None:
     assert world.registry.policy(MODEL, 2)["policy"]["validation"]["accuracy"] == 0.99
     with pytest.raises(NotFoundError, match="policy 4 of model 'digits' does not exist: they are numbered 1 to 3"):
         world.registry.policy(MODEL, 4)
+
+
+def test_a_trusted_key_that_is_none_is_refused_by_its_place() -> None:
+    broken = "-----BEGIN PUBLIC KEY-----\n" + "A" * 64 + "\n-----END PUBLIC KEY-----\n"
+    good = made.public_key(made.private_key()).pem
+    world = World()
+    with pytest.raises(InvalidInputError, match="the key 2 of the list"):
+        world.put_policy(Policy(signing=SigningPolicy(trusted_keys=(good, broken))))
+    world.put_policy(Policy(signing=SigningPolicy(trusted_keys=(good,))))
 
 
 def test_a_policy_is_set_only_over_the_one_that_was_expected() -> None:
