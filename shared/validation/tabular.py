@@ -29,13 +29,21 @@ class Table:
 
 
 def read_table(
-    path: Path, *, name: str, manifest: Manifest, signature: Signature | None, what: str, max_bytes: int
+    path: Path,
+    *,
+    name: str,
+    manifest: Manifest,
+    signature: Signature | None,
+    what: str,
+    max_bytes: int,
+    optional: tuple[str, ...] = (),
 ) -> Table:
     """Read a data file, which the drop knows as `name` and messages as `what`; at most `max_bytes` expanded.
 
     The ending of `name` tells the form. The file that the manifest names as validation data must hold every column that
-    it declares. Without a signature the file is only read: the table's inputs and columns are empty. Raises
-    DropRefusedError with a sentence about what does not read, lacks, is too many or does not fit.
+    it declares; `optional` columns are named where they are there. Without a signature the file is only read: the
+    table's inputs and columns are empty. Raises DropRefusedError with a sentence about what does not read, lacks, is
+    too many or does not fit.
     """
     ending = PurePosixPath(name).suffix
     if signature is None:
@@ -43,7 +51,8 @@ def read_table(
     columns = _read(path, ending, wanted_datatypes(signature, manifest), what, max_bytes)
     rows = min((len(column.values) for column in columns.values()), default=0)
     declared = (*manifest.slices, *manifest.protected) if name == manifest.validation else ()
-    found = mapped(columns, signature=signature, manifest=manifest, what=what, declared=declared)
+    reading = manifest.model_copy(update={"slices": (*manifest.slices, *optional)})
+    found = mapped(columns, signature=signature, manifest=reading, what=what, declared=declared)
     return Table(rows=rows, inputs=found.inputs, label=found.label, columns=found.columns)
 
 
