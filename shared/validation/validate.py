@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from shared.core.verdict import Verdict, joined
+from shared.core.verdict import Outcome, Verdict, joined
 from shared.validation.chain import Chain
 from shared.validation.checks.verdicts import failed
 from shared.validation.details import Details
@@ -24,6 +24,7 @@ from shared.validation.report import ValidationReport
 from shared.validation.steps import data, machine, model, quality
 from shared.validation.wire import Stage, ValidateTask
 
+_MAX_ERROR = 300
 _STEPS: tuple[Callable[[Chain], bool], ...] = (
     model.check_file,
     model.load_model,
@@ -42,9 +43,20 @@ _STEPS: tuple[Callable[[Chain], bool], ...] = (
 
 
 def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> ValidationReport:
-    """Check a model; golden rows go to `workdir`. What a model does wrong is a verdict; only MemoryError is raised."""
+    """Check a model; golden rows go to `workdir`. What a model does wrong is a verdict.
+
+    So is any exception that a step did not foresee: the model or its data brought it about, and will again. A fault of
+    our own in a step cannot be told from that, and rejects the version with a sentence that names it. Raised are only
+    MemoryError, and OSError and ImportError, which speak of this machine.
+    """
     started = time.monotonic()
-    chain = Chain(work=work, workdir=workdir, file_bytes=file_bytes, begin=begin)
+    stages = [Stage.STARTING]
+
+    def began(stage: Stage) -> None:
+        stages.append(stage)
+        begin(stage)
+
+    chain = Chain(work=work, workdir=workdir, file_bytes=file_bytes, begin=began)
     for step in _STEPS:
         try:
             if not step(chain):
@@ -52,6 +64,11 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
         except ModelError as error:
             # What a step did not foresee is the model's doing all the same.
             chain.add(failed("run", str(error)))
+            break
+        except (MemoryError, OSError, ImportError):
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            chain.add(_unforeseen(error, stages[-1]))
             break
     return ValidationReport(
         outcome=joined(chain.verdicts),
@@ -64,6 +81,15 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
         duration_s=round(time.monotonic() - started, 3),
         versions={"numpy": np.__version__, "onnx": onnx.__version__, "onnxruntime": ort.__version__},
     )
+
+
+def _unforeseen(error: Exception, stage: Stage) -> Verdict:
+    """A champion's doing is nothing to hold against the version."""
+    check = stage.name.lower()
+    sentence = f"{type(error).__name__} while {stage}, which no check foresees: {excerpt(error, _MAX_ERROR)}"
+    if stage is Stage.CHAMPION:
+        return Verdict(check=check, outcome=Outcome.ERROR, sentence=sentence)
+    return failed(check, sentence)
 
 
 def _bounded(verdict: Verdict) -> Verdict:

@@ -244,6 +244,7 @@ def test_a_sample_is_the_same_each_time_and_in_the_rows_order() -> None:
     assert np.array_equal(sample, chosen(1_000, 100))
     assert len(set(sample.tolist())) == 100
     assert np.array_equal(sample, np.sort(sample))
+    assert 400 < np.median(sample) < 600  # of all rows, not the first
     assert set(chosen(1_000, 50).tolist()) <= set(sample.tolist())
 
 

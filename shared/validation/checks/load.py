@@ -67,16 +67,17 @@ def bounded(diff: SignatureDiff) -> SignatureDiff:
     return SignatureDiff(change=diff.change, differences=(*kept, f"and {more} more") if more else kept)
 
 
-def memory(figures: LoadFigures, policy: ValidationPolicy) -> Verdict:
+def memory(figures: LoadFigures, policy: ValidationPolicy, *, has_run: bool = True) -> Verdict:
     """Is what the version will cost a server within the policy's limit?"""
     predicted, limit = figures.predicted_server_bytes, policy.max_memory_bytes
     fits = predicted <= limit
+    unknown = "" if has_run else "; by loading alone, for no batch can be made up to run it on"
     return Verdict(
         check="memory",
         outcome=Outcome.PASS if fits else Outcome.FAIL,
         sentence=(
             f"the version will take about {size(predicted)} of a server's memory, "
-            f"{'within' if fits else 'above'} the limit of {size(limit)}"
+            f"{'within' if fits else 'above'} the limit of {size(limit)}{unknown}"
         ),
         value=predicted,
         limit=limit,

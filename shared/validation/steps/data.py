@@ -11,7 +11,7 @@ import numpy as np
 from shared.core.verdict import Outcome
 from shared.validation.chain import SEED, Chain, Sample
 from shared.validation.checks import data as data_checks
-from shared.validation.checks.verdicts import failed
+from shared.validation.checks.verdicts import failed, unclear
 from shared.validation.datafile import Array
 from shared.validation.model import BATCH_ROWS, LoadedModel, ModelError
 from shared.validation.probes.inputs import NoInputsError, made_up_rows, spread_rows
@@ -24,7 +24,10 @@ MAX_ROWS = 200_000
 FULL_BATCH_ROWS = 128
 """The most rows that a model server runs at once."""
 _FEWER_ROWS = (50_000, 10_000, 2_000)
+_MAX_VALUES = 20_000_000
+"""Of all outputs over all rows together: they are held in memory at once."""
 _LONGEST_RUN_S = 40.0
+_NO_REFERENCE = "there is no reference data, which the policy requires: drop a bundle whose manifest names it"
 _TIMED_ROWS = 4 * BATCH_ROWS
 
 
@@ -43,6 +46,7 @@ def read_data(chain: Chain) -> bool:
             signature=chain.loaded.signature,
             what="the validation data",
             max_bytes=chain.file_bytes,
+            optional=work.policy.slices,
         )
     except DropRefusedError as refusal:
         return chain.add(failed("data", str(refusal)))
@@ -59,6 +63,8 @@ def read_data(chain: Chain) -> bool:
 def _read_reference(chain: Chain) -> bool:
     work = chain.work
     if work.reference is None:
+        if work.policy.require_reference_data:
+            chain.add(unclear("reference", _NO_REFERENCE))
         return True
     chain.begin(Stage.READING_DATA)
     try:
@@ -69,6 +75,7 @@ def _read_reference(chain: Chain) -> bool:
             signature=chain.loaded.signature,
             what="the reference data",
             max_bytes=chain.file_bytes,
+            optional=work.policy.slices,
         )
     except DropRefusedError as refusal:
         return chain.add(failed("reference", str(refusal)))
@@ -84,8 +91,7 @@ def run_rows(chain: Chain) -> bool:
     model, data = chain.loaded, chain.data
     try:
         batch = batch_rows(chain)
-        if batch is not None:
-            weigh(chain, batch)
+        weigh(chain, batch)
         if data is None:
             return True
         at_once = model.rows_at_once or BATCH_ROWS
@@ -94,6 +100,7 @@ def run_rows(chain: Chain) -> bool:
     except ModelError as error:
         if chain.data is None:
             # Rows that were made up may be none that the model is for.
+            weigh(chain, None)
             return True
         return chain.add(failed("run", str(error)))
     chain.add(data_checks.outputs(chain.outputs, data.rows, data.described, chain.work.policy))
@@ -116,6 +123,11 @@ def chosen(rows: int, most: int) -> Array:
     if rows <= most:
         return np.arange(rows)
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:most])
+
+
+def most_held(values_a_row: float) -> int:
+    """How many rows' outputs are held at once."""
+    return int(_MAX_VALUES // max(values_a_row, 1))
 
 
 def _sample(table: Table, model: LoadedModel) -> Sample:
@@ -142,15 +154,17 @@ def _rows(table: Table, at: Array) -> Sample:
 
 
 def _affordable(model: LoadedModel, data: Sample, at_once: int) -> Sample:
-    """Fewer rows where all would take too long: one of few sizes, so that the same drop is mostly run on as many."""
+    """Fewer rows where all would take too long, or give more than is held: the sizes are few where time decides, so
+    that the same drop is mostly run on as many.
+    """
     timed = min(data.rows, max(at_once, _TIMED_ROWS - _TIMED_ROWS % at_once))
     first = {name: array[:timed] for name, array in data.inputs.items()}
     started = time.perf_counter()
-    model.run_rows(first, timed, at_once)
+    given = model.run_rows(first, timed, at_once)
     row_s = (time.perf_counter() - started) / timed
-    if row_s * data.rows <= _LONGEST_RUN_S:
-        return data
-    most = next((rows for rows in _FEWER_ROWS if row_s * rows <= _LONGEST_RUN_S), _FEWER_ROWS[-1])
+    most = most_held(sum(array.size for array in given.values()) / timed)
+    if row_s * min(data.rows, most) > _LONGEST_RUN_S:
+        most = min(most, next((rows for rows in _FEWER_ROWS if row_s * rows <= _LONGEST_RUN_S), _FEWER_ROWS[-1]))
     most = max(most - most % at_once, at_once)
     if most >= data.rows:
         return data

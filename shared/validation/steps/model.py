@@ -67,9 +67,15 @@ def load_model(chain: Chain) -> bool:
     return True
 
 
-def weigh(chain: Chain, batch: dict[str, Any]) -> None:
-    """What the version will cost a server, once a full batch has run. Raises ModelError where it does not run."""
+def weigh(chain: Chain, batch: dict[str, Any] | None) -> None:
+    """What the version will cost a server, once a full batch has run. Raises ModelError where it does not run.
+
+    Without a batch what it cost to load is held against the limit.
+    """
     figures: LoadFigures = chain.sections["load"]
+    if batch is None:
+        chain.add(load_checks.memory(figures, chain.work.policy, has_run=False))
+        return
     grown = figures.resident_bytes + growth_by_runs(chain.loaded, batch)
     figures = figures.model_copy(
         update={

@@ -4,10 +4,10 @@ None of them ends the chain: who reads the report wants to know all that is wron
 when they are needed.
 """
 
-from shared.core.verdict import Verdict
+from shared.core.verdict import Verdict, joined
 from shared.registry.signature import SignatureChange
 from shared.validation.chain import Chain, Sample
-from shared.validation.checks.verdicts import failed, unclear
+from shared.validation.checks.verdicts import failed, listed, unclear
 from shared.validation.datafile import Array
 from shared.validation.model import ModelError
 from shared.validation.predictions import read_predictions
@@ -16,6 +16,9 @@ from shared.validation.steps.champion import champion_predictions
 from shared.validation.wire import Stage
 
 _MAX_REASON = 250
+_UNPROTECTED = (
+    "the policy limits the gap between groups, and the manifest names no column of them: name one as `protected`"
+)
 _INSTEAD = (
     "name another version as champion, or set the policy's noninferiority_margin to null, and run `slipway revalidate`"
 )
@@ -69,17 +72,17 @@ def compare(chain: Chain) -> bool:
 
 
 def slices(chain: Chain) -> bool:
-    """Parts of the data where the version fares worse: of the columns that the manifest names, or of all features.
+    """Parts of the data where the version fares worse: of the columns that manifest or policy name, or of all features.
 
-    Only parts of named columns decide. Somewhere between its features every model is worse than elsewhere: near where
-    classes meet.
+    Only parts of named columns decide; one that the policy names and the data lacks leaves the check open. Somewhere
+    between its features every model is worse than elsewhere: near where classes meet.
     """
     if chain.predictions is None or chain.data is None:
         return True
     from shared.validation.statistics.slices import find_slices  # noqa: PLC0415
 
     chain.begin(Stage.MEASURING)
-    wanted = chain.work.manifest.slices
+    wanted = tuple(dict.fromkeys((*chain.work.policy.slices, *chain.work.manifest.slices)))
     sliced = find_slices(
         chain.predictions,
         _columns(chain.data, wanted) if wanted else _features(chain.data),
@@ -88,14 +91,35 @@ def slices(chain: Chain) -> bool:
     )
     chain.sections["slices"] = sliced.findings
     chain.sections["slices_tested"] = sliced.tested
-    chain.add(sliced.verdict if wanted else sliced.verdict.model_copy(update={"advisory": True}))
+    lacking = [name for name in chain.work.policy.slices if name not in chain.data.columns]
+    if lacking:
+        chain.add(_lacking(sliced.verdict, lacking))
+    else:
+        chain.add(sliced.verdict if wanted else sliced.verdict.model_copy(update={"advisory": True}))
     return True
 
 
+def _lacking(verdict: Verdict, columns: list[str]) -> Verdict:
+    """A verdict on slices, of which some could not be looked at."""
+    names = listed(columns, quoted=True)
+    open_one = unclear(verdict.check, f"the policy has {names} measured, which the validation data lacks: add it")
+    return verdict.model_copy(
+        update={
+            "outcome": joined((verdict.model_copy(update={"advisory": False}), open_one)),
+            "sentence": f"{open_one.sentence}; {verdict.sentence}",
+            "advisory": False,
+        }
+    )
+
+
 def fairness(chain: Chain) -> bool:
-    """Gaps between the groups of protected columns, where the manifest names any."""
+    """Gaps between the groups of protected columns, which the manifest names; it must where the policy limits them."""
     wanted = chain.work.manifest.protected
-    if chain.predictions is None or chain.data is None or not wanted:
+    if chain.predictions is None or chain.data is None:
+        return True
+    if not wanted:
+        if chain.work.policy.fairness_gap is not None:
+            chain.add(unclear("fairness", _UNPROTECTED))
         return True
     from shared.validation.statistics.fairness import fairness_gaps  # noqa: PLC0415
 

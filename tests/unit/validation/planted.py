@@ -16,7 +16,7 @@ from shared.registry.policy import ValidationPolicy
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import SandboxLimits, run_validation
 from shared.validation.validate import validate
-from shared.validation.wire import ModelFiles, ValidateTask
+from shared.validation.wire import ModelFiles, Stage, ValidateTask
 from tests.unit.validation.drops import LIMIT_BYTES, ignore, npz, onnx_model
 
 FEATURES = ("age", "income", "distance", "weight")
@@ -249,14 +249,19 @@ DEFECTS: Sequence[Callable[[], Planted]] = (
 
 
 def judged(
-    planted: Planted, folder: Path, *, champion_unusable: str = "", champion_manifest: Manifest | None = None
+    planted: Planted,
+    folder: Path,
+    *,
+    champion_unusable: str = "",
+    champion_manifest: Manifest | None = None,
+    begin: Callable[[Stage], None] = ignore,
 ) -> ValidationReport:
     """The report of a validation in this process."""
     champion = {"champion_unusable": champion_unusable, "champion_manifest": champion_manifest}
     work = _task(planted, folder).model_copy(update=champion)
     workdir = folder / "work"
     workdir.mkdir()
-    return validate(work, workdir=workdir, file_bytes=LIMIT_BYTES, begin=ignore)
+    return validate(work, workdir=workdir, file_bytes=LIMIT_BYTES, begin=begin)
 
 
 def sandboxed(planted: Planted, folder: Path, *, limits: SandboxLimits | None = None) -> ValidationReport:

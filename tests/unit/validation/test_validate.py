@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.policy import ValidationPolicy
 from shared.validation.report import ValidationReport
+from shared.validation.wire import Stage
 from tests.unit.validation.drops import checked, endless, forest, one_node, onnx_model, said, scorer, scorer_rows
+from tests.unit.validation.planted import judged, sound
 
 RELAXED = ValidationPolicy(require_validation_data=False)
 
@@ -69,6 +71,92 @@ def test_a_model_at_a_threshold_passes(tmp_path: Path) -> None:
     report = checked(tmp_path, scorer(), scorer_rows(100, right=0.85))
     assert said(report, "accuracy") == "pass: accuracy 0.85 on 100 rows is not below the limit 0.85"
     assert report.accepted
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcome", "check"),
+    [(Stage.MEASURING, Outcome.FAIL, "measuring"), (Stage.CHAMPION, Outcome.ERROR, "champion")],
+)
+def test_what_no_check_foresees_is_a_verdict_of_its_stage(
+    tmp_path: Path, stage: Stage, outcome: Outcome, check: str
+) -> None:
+    """A fault that comes again each time would else be tried again and again."""
+
+    def begin(begun: Stage) -> None:
+        if begun is stage:
+            raise RuntimeError("no such thing")
+
+    report = judged(sound(), tmp_path, begin=begin)
+    assert report.outcome is outcome
+    assert said(report, check) == f"{outcome}: RuntimeError while {stage}, which no check foresees: no such thing"
+    assert report.verdicts[-1].check == check
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, ImportError])
+def test_what_speaks_of_this_machine_is_raised(tmp_path: Path, error: type[Exception]) -> None:
+    def begin(_: Stage) -> None:
+        raise error
+
+    with pytest.raises(error):
+        judged(sound(), tmp_path, begin=begin)
+
+
+def test_wide_answers_are_held_of_fewer_rows_and_the_sentence_says_so(tmp_path: Path) -> None:
+    model = scorer()
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),
+            helper.make_node("Cast", ["most"], ["flag"], to=Type.BOOL),
+            helper.make_node("Expand", ["flag", "width"], ["wide"]),
+        ]
+    )
+    model.graph.initializer.append(helper.make_tensor("width", Type.INT64, [2], [1, 39_997]))
+    model.graph.output.append(helper.make_tensor_value_info("wide", Type.BOOL, ["rows", 39_997]))
+    report = checked(tmp_path, model, scorer_rows(600))
+    # 500 rows' answers are 20,000,000 values; whole batches of them are run.
+    assert said(report, "run") == "pass: the model answers each of 448 rows, a sample of 600 (seed 17)"
+
+
+def test_memory_is_judged_by_loading_where_no_batch_can_be_made_up(tmp_path: Path) -> None:
+    model = onnx_model(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [("x", Type.FLOAT, ["rows", "any"])],
+        [("y", Type.FLOAT, ["rows", "any"])],
+    )
+    policy = ValidationPolicy(require_validation_data=False, max_memory_bytes=1)
+    sentence = said(checked(tmp_path, model, policy=policy), "memory")
+    assert sentence.startswith("fail: ")
+    assert sentence.endswith("; by loading alone, for no batch can be made up to run it on")
+
+
+def test_a_limit_on_gaps_wants_a_protected_column(tmp_path: Path) -> None:
+    report = checked(tmp_path, scorer(), scorer_rows(), policy=ValidationPolicy(fairness_gap=0.1))
+    assert report.outcome is Outcome.INCONCLUSIVE
+    assert "the manifest names no column of them" in said(report, "fairness")
+
+
+def test_a_policy_may_require_reference_data(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    policy = ValidationPolicy(require_reference_data=True)
+    report = checked(tmp_path / "a", scorer(), scorer_rows(), policy=policy)
+    assert report.outcome is Outcome.INCONCLUSIVE
+    assert said(report, "reference").startswith("inconclusive: there is no reference data, which the policy requires")
+    assert checked(tmp_path / "b", scorer(), scorer_rows(), policy=policy, reference={"x": X}).accepted
+
+
+def test_a_column_that_the_policy_names_is_measured_whatever_the_manifest_says(tmp_path: Path) -> None:
+    policy = ValidationPolicy(slices=("region",), accuracy=0.5, precision=0.5, recall=0.5)
+    rows = scorer_rows(600, right=0.75)  # the first quarter is wrong
+    region = np.where(np.arange(600) < 150, "south", "north")
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+    report = checked(tmp_path / "with", scorer(), {**rows, "region": region}, policy=policy)
+    assert said(report, "slices").startswith("fail: ")
+    assert report.outcome is Outcome.FAIL
+    report = checked(tmp_path / "without", scorer(), rows, policy=policy)
+    assert report.outcome is Outcome.INCONCLUSIVE
+    assert said(report, "slices").startswith("inconclusive: the policy has 'region' measured, which the validation")
 
 
 def test_claims_that_differ_are_said_and_weigh_nothing(tmp_path: Path) -> None:
