@@ -1,7 +1,8 @@
 """Maps the columns of a data file to the inputs of a graph, by name. Loads numpy: for the sandboxed process.
 
-Nothing is guessed: a column that nobody asked for is refused, and a value is converted only where the input's type
-holds it exactly. Real numbers are rounded to the input's precision, as every client of the model rounds them.
+Nothing is guessed: a column that nobody asked for is refused, as is the label where an input would take it, and a value
+is converted only where the input's type holds it exactly. Into an input of real numbers every number is rounded to its
+precision, as every client of the model rounds it, so that a column is the same in each form of file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ class Mapped:
     inputs: dict[str, Array]
     label: Array | None
     columns: dict[str, Array]
+    features: tuple[str, ...]
+    """Which of the columns are features, each once: two inputs may take the same one."""
 
 
 def wanted_datatypes(signature: Signature, manifest: Manifest) -> dict[str, str]:
@@ -77,6 +80,7 @@ def mapped(
     used = {manifest.label}
     for spec in signature.inputs:
         names = _sources(spec, columns, manifest, alone=len(signature.inputs) == 1)
+        _refuse_label(spec, names, columns, manifest, what)
         inputs[spec.name] = _joined(spec, names, columns, what)
         features |= _features(spec, names, inputs[spec.name], manifest if len(signature.inputs) == 1 else None)
         used.update(names)
@@ -89,7 +93,10 @@ def mapped(
         )
     label = columns.get(manifest.label)
     return Mapped(
-        inputs=inputs, label=None if label is None else _label(label, manifest.label, what), columns=features | extra
+        inputs=inputs,
+        label=None if label is None else _label(label, manifest.label, what),
+        columns=features | extra,
+        features=tuple(features),
     )
 
 
@@ -110,6 +117,17 @@ def _indexed(spec: TensorSpec) -> list[str]:
     """The names of a matrix's columns by their place, where it has as many as a file may."""
     width = spec.shape[1] if len(spec.shape) == 2 else 0
     return [f"{spec.name}[{i}]" for i in range(width)] if width <= MAX_COLUMNS else []
+
+
+def _refuse_label(
+    spec: TensorSpec, names: Sequence[str], columns: Mapping[str, Column], manifest: Manifest, what: str
+) -> None:
+    if manifest.label in names and manifest.label in columns:
+        raise _bad(
+            f"the input {_quoted(spec.name)} takes the column {_quoted(manifest.label)} of {what}, which is the label: "
+            "a model is not given what it is to predict; take it out of the features, or name the label's column as "
+            "`label` in the manifest"
+        )
 
 
 def _joined(spec: TensorSpec, names: Sequence[str], columns: Mapping[str, Column], what: str) -> Array:
@@ -161,9 +179,7 @@ def _converted(name: str, column: Column, spec: TensorSpec, what: str) -> Array:
         found, wanted = ("text", str(target)) if values.dtype.kind == "O" else (str(values.dtype), "text")
         raise _bad(f"{of} is {found}, and {takes}: store it as {wanted}")
     if values.dtype != target and not _holds(target, values if missing is None else values[~missing]):
-        raise _bad(
-            f"{of} is {values.dtype} with values that {target} does not hold, and {takes}: store it as {target}"
-        )
+        raise _bad(f"{of} is {values.dtype} with values that {target} does not hold, and {takes}: store it as {target}")
     with np.errstate(all="ignore"):
         converted = values.astype(target, copy=missing is not None)
     if missing is not None:
@@ -172,23 +188,19 @@ def _converted(name: str, column: Column, spec: TensorSpec, what: str) -> Array:
 
 
 def _holds(target: np.dtype[Any], values: Array) -> bool:
-    """Whether a type holds these values of another one: whole numbers exactly, real ones within its range.
+    """Whether a type holds these values of another one: exactly where it holds whole numbers, else within its range.
 
     Ranges are compared as Python numbers, which are exact.
     """
     source = values.dtype.kind
     if source == "b" or not values.size:
         return True
-    if source == "f" and target.kind == "f":
+    if target.kind == "f":
         with np.errstate(all="ignore"):
             return bool((np.isinf(values.astype(target)) <= np.isinf(values)).all())
     if source == "f" and not (np.isfinite(values).all() and (np.trunc(values) == values).all()):
         return False
-    if target.kind == "f":
-        high = 2 ** (np.finfo(target).nmant + 1)
-        low = -high
-    else:
-        low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+    low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
     return bool(low <= values.min().item() and values.max().item() <= high)
 
 

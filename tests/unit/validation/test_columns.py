@@ -52,7 +52,7 @@ def number_columns(draw: st.DrawFn) -> Array:
 @settings(max_examples=50)
 @given(number_columns(), st.sampled_from(NUMBERS))
 def test_a_column_comes_back_value_for_value_or_is_refused(values: Array, datatype: str) -> None:
-    """Compared as Python's numbers, which convert nothing."""
+    """Compared as Python's numbers, which convert nothing; rounded to an input of real numbers."""
     target = np.dtype(NUMPY_TYPE[datatype])
     try:
         found = give({"x": values}, [spec("x", datatype)]).inputs["x"]
@@ -60,7 +60,8 @@ def test_a_column_comes_back_value_for_value_or_is_refused(values: Array, dataty
         assert values.dtype != target
         return
     assert found.dtype == target
-    for one, other in zip(found.tolist(), values.tolist(), strict=True):
+    exact = values.astype(target) if target.kind == "f" else values
+    for one, other in zip(found.tolist(), exact.tolist(), strict=True):
         assert one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
 
 
@@ -73,6 +74,40 @@ def test_what_the_type_holds_is_never_refused(values: Array, datatype: str) -> N
     if target.kind in "iu" and values.dtype.kind == "f":
         whole = np.array([3.0, -0.0, 120.0], values.dtype)
         assert give({"x": whole}, [spec("x", datatype)]).inputs["x"].tolist() == [3, 0, 120]
+
+
+def test_the_label_is_no_feature() -> None:
+    columns = {name: np.zeros(2, np.float32) for name in ("a", "label", "t")}
+    matrix = [spec("X", shape=(-1, 2))]
+    label_taken = r"input 'X' takes the column 'label' of the data, which is the label"
+    with pytest.raises(DropRefusedError, match=label_taken):
+        give(columns, matrix, feature_names=["a", "label"])
+    with pytest.raises(DropRefusedError, match=label_taken):
+        give(columns, matrix, inputs={"X": ["label", "a"]})
+    with pytest.raises(DropRefusedError, match="input 'label' takes the column 'label'"):
+        give(columns, [spec("label")])
+    assert give(columns, matrix, feature_names=["a", "label"], label="t").inputs["X"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("number", [2**24 + 1, -(2**24) - 1, 2**53 + 1, 2**63 - 1])
+def test_a_whole_number_is_rounded_as_a_real_one_is(number: int) -> None:
+    whole, real = np.array([number], np.int64), np.array([number], np.float64)
+    for datatype in ("FP32", "FP64"):
+        found = [give({"x": values}, [spec("x", datatype)]).inputs["x"] for values in (whole, real)]
+        assert found[0].tolist() == found[1].tolist()
+        assert abs(int(found[0][0]) - number) <= abs(number) / 2**24
+    for values in (np.array([65_520], np.int64), np.array([65_520.0]), np.array([-(10**9)], np.int64)):
+        with pytest.raises(DropRefusedError, match="with values that float16 does not hold"):
+            give({"x": values}, [spec("x", "FP16")])
+
+
+def test_a_column_that_two_inputs_take_is_one_feature() -> None:
+    columns = {name: np.arange(2, dtype=np.float32) for name in ("a", "b", "sex")}
+    found = give(
+        columns, [spec("X", shape=(-1, 2)), spec("Z")], inputs={"X": ["a", "b"], "Z": ["b"]}, protected=["sex"]
+    )
+    assert found.features == ("a", "b")
+    assert list(found.columns) == ["a", "b", "sex"]
 
 
 @given(st.permutations(["a", "b", "c", "d", "label"]), st.permutations(["a", "b", "c", "d"]))
