@@ -21,12 +21,14 @@ SEED = 17
 class Sample:
     """Rows of a data file: all of them, or a sample where there are more than are looked at.
 
-    `inputs` are the model's, ready to run; `columns` have one value a row, by name.
+    `inputs` are the model's, ready to run; `columns` have one value a row, by name; `features` are those of them that
+    the model takes.
     """
 
     inputs: Rows
     labels: Array | None
     columns: Mapping[str, Array]
+    features: tuple[str, ...]
     rows: int
     total_rows: int
 

@@ -26,6 +26,8 @@ class Table:
     """Named columns, one value a row: the features (`feature_names`, the columns' own names, or `name[i]` for those of
     a matrix), then the further ones that the manifest declares as slices or protected. A missing number is NaN, a
     missing text empty."""
+    features: tuple[str, ...]
+    """Which of the columns are features, each once."""
 
 
 def read_table(
@@ -47,13 +49,13 @@ def read_table(
     """
     ending = PurePosixPath(name).suffix
     if signature is None:
-        return Table(rows=_count(path, ending, what, max_bytes), inputs={}, label=None, columns={})
+        return Table(rows=_count(path, ending, what, max_bytes), inputs={}, label=None, columns={}, features=())
     columns = _read(path, ending, wanted_datatypes(signature, manifest), what, max_bytes)
     rows = min((len(column.values) for column in columns.values()), default=0)
     declared = (*manifest.slices, *manifest.protected) if name == manifest.validation else ()
     reading = manifest.model_copy(update={"slices": (*manifest.slices, *optional)})
     found = mapped(columns, signature=signature, manifest=reading, what=what, declared=declared)
-    return Table(rows=rows, inputs=found.inputs, label=found.label, columns=found.columns)
+    return Table(rows=rows, inputs=found.inputs, label=found.label, columns=found.columns, features=found.features)
 
 
 def _count(path: Path, ending: str, what: str, max_bytes: int) -> int:

@@ -5,6 +5,7 @@ sentence then says so. A model that is too slow for all of them is run on fewer.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -134,8 +135,7 @@ def _sample(table: Table, model: LoadedModel) -> Sample:
     """Raises ModelError where the rows do not fill the batches that the graph fixes."""
     inputs = model.prepared(table.inputs)
     at_once = model.rows_at_once or 1
-    whole = Table(rows=table.rows, inputs=inputs, label=table.label, columns=table.columns)
-    return _rows(whole, chosen(table.rows, MAX_ROWS - MAX_ROWS % at_once))
+    return _rows(replace(table, inputs=inputs), chosen(table.rows, MAX_ROWS - MAX_ROWS % at_once))
 
 
 def _rows(table: Table, at: Array) -> Sample:
@@ -148,6 +148,7 @@ def _rows(table: Table, at: Array) -> Sample:
         inputs={name: of(array) for name, array in table.inputs.items()},
         labels=None if table.label is None else of(table.label),
         columns={name: of(array) for name, array in table.columns.items()},
+        features=table.features,
         rows=len(at),
         total_rows=table.rows,
     )
@@ -168,12 +169,11 @@ def _affordable(model: LoadedModel, data: Sample, at_once: int) -> Sample:
     most = max(most - most % at_once, at_once)
     if most >= data.rows:
         return data
-    table = Table(rows=data.rows, inputs=dict(data.inputs), label=data.labels, columns=dict(data.columns))
-    fewer = _rows(table, chosen(data.rows, most))
-    return Sample(
-        inputs=fewer.inputs,
-        labels=fewer.labels,
-        columns=fewer.columns,
-        rows=fewer.rows,
-        total_rows=data.total_rows,
+    table = Table(
+        rows=data.rows,
+        inputs=dict(data.inputs),
+        label=data.labels,
+        columns=dict(data.columns),
+        features=data.features,
     )
+    return replace(_rows(table, chosen(data.rows, most)), total_rows=data.total_rows)

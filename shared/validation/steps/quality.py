@@ -159,6 +159,5 @@ def _columns(data: Sample, names: tuple[str, ...]) -> dict[str, Array]:
 
 
 def _features(data: Sample) -> dict[str, Array]:
-    """The columns that are features of the model: they come before those that are only declared."""
-    count = sum(1 if array.ndim == 1 else array.shape[1] for array in data.inputs.values() if array.ndim <= 2)
-    return dict(list(data.columns.items())[:count])
+    """The columns that are features of the model, not those that are only declared."""
+    return _columns(data, data.features)

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 from shared.registry.manifest import Manifest
 from shared.registry.signature import Signature, TensorSpec
 from shared.validation.refusal import DropRefusedError, RefusalCode
+from shared.validation.steps.data import _rows
+from shared.validation.steps.quality import _features
 from shared.validation.tabular import Table, read_table
 from tests.unit.validation.drops import npz
 
@@ -328,6 +330,17 @@ def test_no_mutation_gets_anything_but_a_table_or_a_refusal(
         assert all(len(column) == table.rows for column in (*table.inputs.values(), *table.columns.values()))
         return
     assert refusal.code in {RefusalCode.BAD_DATA, RefusalCode.TOO_LARGE}
+
+
+def test_a_declared_column_is_no_feature_where_inputs_share_columns(tmp_path: Path) -> None:
+    shared_by_two = Signature(
+        inputs=(*MATRIX.inputs, TensorSpec(name="Z", datatype="FP32", shape=(-1, 1))), outputs=MATRIX.outputs
+    )
+    said: dict[str, Any] = {"inputs": {"X": ["a", "b", "c"], "Z": ["b"]}, "protected": ["region"]}
+    table = read(tmp_path, parquet(VALUES), ".parquet", shared_by_two, **said)
+    assert list(table.columns) == ["a", "b", "c", "region"]
+    assert table.features == ("a", "b", "c")
+    assert list(_features(_rows(table, np.arange(2)))) == ["a", "b", "c"]
 
 
 def test_a_whole_number_is_rounded_alike_in_each_form(tmp_path: Path) -> None:
