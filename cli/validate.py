@@ -1,9 +1,10 @@
 """`slipway validate`: the checks that a version must pass, on this machine, before the model is pushed."""
 
 import contextlib
+import html
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -51,9 +52,10 @@ def validate(
         progress = open_files.enter_context(_progress())
         found = validate_file(file, policy=wanted, champion=beside, progress=progress)
     value: Json = {"accepted": found.accepted, "refusal": found.refusal, "report": found.report}
+    document = {"refusal": found.refusal} if found.report is None else found.report
+    page = found.page or _refusal_page(path.name, found.refusal or {})
     for target in report or []:
-        if found.page is not None:
-            write(target, found.page if target.suffix.lower() == ".html" else json.dumps(found.report, indent=2))
+        write(target, page if target.suffix.lower() == ".html" else json.dumps(document, indent=2))
     exit_code = ExitCode.OK if found.accepted else ExitCode.FAILED
     return tell(Answer(value=value, show=lambda: _show(value), exit_code=exit_code), as_json=json_output)
 
@@ -82,6 +84,15 @@ def _progress() -> Iterator[Callable[[str], None]]:
             yield progress
         finally:
             end()
+
+
+def _refusal_page(name: str, refusal: Mapping[str, str]) -> str:
+    """A page that takes the place of the report of an earlier drop: a refused one has none."""
+    title, code, reason = (html.escape(text) for text in (name, refusal.get("code", ""), refusal.get("reason", "")))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
+        f"<p>The drop was refused, and nothing was validated: {reason} (<code>{code}</code>)</p>\n</html>\n"
+    )
 
 
 def _show(value: Json) -> None:

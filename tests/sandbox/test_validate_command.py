@@ -72,6 +72,18 @@ def test_a_damaged_drop_is_refused_with_its_code(drops: Path, capsys: pytest.Cap
     assert value["report"] is None
 
 
+def test_a_refusal_takes_the_place_of_an_older_report(drops: Path, tmp_path: Path) -> None:
+    page, data = tmp_path / "report.html", tmp_path / "report.json"
+    for older in (page, data):
+        older.write_text("accepted")
+    name = tmp_path / "<b>.zip"
+    name.write_bytes((drops / "cut.zip").read_bytes())
+    assert run(["validate", str(name), "--report", str(page), "--report", str(data)]) == ExitCode.FAILED
+    assert json.loads(data.read_text())["refusal"]["code"] == "not_zip"
+    assert "The drop was refused, and nothing was validated" in page.read_text()
+    assert "<h1>&lt;b&gt;.zip</h1>" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
