@@ -70,13 +70,14 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
         except Exception as error:  # noqa: BLE001 - see above
             chain.add(_unforeseen(error, stages[-1]))
             break
+    details = Details(**chain.sections)
     return ValidationReport(
         outcome=joined(chain.verdicts),
-        verdicts=tuple(_bounded(verdict) for verdict in chain.verdicts),
+        verdicts=tuple(_bounded(verdict, details) for verdict in chain.verdicts),
         metrics=chain.metrics,
         signature=chain.model.signature if chain.model else None,
         rows=chain.data.total_rows if chain.data else 0,
-        details=Details(**chain.sections),
+        details=details,
         has_golden=chain.has_golden,
         duration_s=round(time.monotonic() - started, 3),
         versions={"numpy": np.__version__, "onnx": onnx.__version__, "onnxruntime": ort.__version__},
@@ -92,6 +93,8 @@ def _unforeseen(error: Exception, stage: Stage) -> Verdict:
     return failed(check, sentence)
 
 
-def _bounded(verdict: Verdict) -> Verdict:
-    """Sentences hold names from the model, which may be of any length."""
-    return verdict.model_copy(update={"sentence": excerpt(verdict.sentence, MAX_MESSAGE_LENGTH)})
+def _bounded(verdict: Verdict, details: Details) -> Verdict:
+    """Sentences hold names from the model, which may be of any length. Evidence that is empty is none."""
+    section = (verdict.evidence or "").removeprefix("/details/").split("/")[0]
+    evidence = verdict.evidence if getattr(details, section, None) else None
+    return verdict.model_copy(update={"sentence": excerpt(verdict.sentence, MAX_MESSAGE_LENGTH), "evidence": evidence})

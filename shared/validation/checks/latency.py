@@ -96,7 +96,7 @@ def _verdict(figures: Latency, policy: ValidationPolicy) -> Verdict:
         outcome=Outcome.FAIL if worst else Outcome.PASS,
         sentence=said,
         n=figures.calls,
-        value=shown.ratio,
+        value=shown.candidate_ms if shown.ratio is None else shown.ratio,
         limit=policy.latency_ratio if shown.ratio is not None else None,
         interval=shown.interval,
         evidence=f"/details/latency/quantiles/{figures.quantiles.index(shown)}",

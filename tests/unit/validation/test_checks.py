@@ -53,6 +53,18 @@ def test_an_interval_holds_the_true_ratio() -> None:
     assert outside <= 2
 
 
+def test_the_intervals_of_three_quantiles_hold_together() -> None:
+    """Each at a third of the error that all may have (Bonferroni): here by the very resamples, drawn anew."""
+    candidate = durations(2, seed=1, calls=1)
+    figures, _ = latency(candidate, np.full_like(candidate, MS), rows_a_call=1, policy=POLICY)
+    cycles = len(candidate)
+    draws = np.random.default_rng(20_261).multinomial(cycles, [1 / cycles] * cycles, size=1_000)
+    ordered, order = np.sort(candidate[:, 0]), np.argsort(candidate[:, 0])
+    medians = [np.repeat(ordered, draw[order])[cycles // 2 - 1] / MS for draw in draws]
+    low, high = np.quantile(medians, [0.01 / 6, 1 - 0.01 / 6])
+    assert figures.quantiles[0].interval == pytest.approx((low, high))
+
+
 def test_the_same_model_does_not_fail_even_at_the_tightest_limit() -> None:
     strict = ValidationPolicy(latency_floor_ms=0, latency_ratio=1)
     assert {judged(1, 1, strict, seed) for seed in range(10)} == {"pass"}
@@ -88,7 +100,7 @@ def test_a_burst_in_one_cycle_proves_nothing() -> None:
 
 def test_without_a_champion_there_are_quantiles_and_no_limit() -> None:
     figures, verdict = latency(durations(1, seed=0), None, rows_a_call=4, policy=POLICY)
-    assert (verdict.outcome, verdict.limit, verdict.value) == (Outcome.PASS, None, None)
+    assert (verdict.outcome, verdict.limit, verdict.value) == (Outcome.PASS, None, figures.quantiles[-1].candidate_ms)
     assert "no champion to hold it against" in verdict.sentence
     assert figures.rows_a_call == 4
     assert figures.quantiles[0].candidate_ms == pytest.approx(1, rel=0.1)

@@ -159,6 +159,19 @@ def test_a_column_that_the_policy_names_is_measured_whatever_the_manifest_says(t
     assert said(report, "slices").startswith("inconclusive: the policy has 'region' measured, which the validation")
 
 
+def test_rows_are_run_again_in_a_second_session(tmp_path: Path) -> None:
+    report = checked(tmp_path, scorer(), scorer_rows())
+    assert said(report, "repeats").startswith("pass: the same 128 rows run again and in a second session give")
+
+
+def test_a_verdict_points_to_no_empty_list(tmp_path: Path) -> None:
+    report = checked(tmp_path, scorer(), scorer_rows(20), slices=["x[0]"], protected=["x[1]"])
+    for verdict in report.verdicts:
+        if verdict.check in {"slices", "fairness"}:
+            assert verdict.outcome is Outcome.INCONCLUSIVE
+            assert verdict.evidence is None
+
+
 def test_claims_that_differ_are_said_and_weigh_nothing(tmp_path: Path) -> None:
     report = checked(tmp_path, scorer(), scorer_rows(), metrics={"accuracy": 0.5, "recall": 0.996, "auc": 0.9})
     assert said(report, "claims") == ("fail: accuracy is claimed as 0.5 and measured as 1; not measured here: auc")
