@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 from shared.core.canonical import digest_of
 from shared.registration.documents import Drop, DropState, SeenFile
-from shared.registry.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
+from shared.registry.manifest import MANIFEST_NAME, MAX_FILES, MAX_MANIFEST_BYTES, Manifest
 from shared.routing.plan import MAX_FILE_BYTES
 from shared.signing.bundle import SIGNATURE_FILE
 from shared.store.ports import BlobInfo
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 
 _MLFLOW_NAME = "MLmodel"
-MAX_FILES = 1_002
-"""As many as a manifest may name, itself, and a signature."""
 MAX_FOLDER_BYTES = 2 * MAX_FILE_BYTES
 _MAX_SAID = 20
 _SHOWN_DIGITS = 12

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 
 from shared.core.errors import InvalidInputError
-from shared.registration.folders import MAX_FILES, Listing
+from shared.registration.folders import Listing
 from shared.registration.places import drop_of, is_folder
+from shared.registry.manifest import MAX_FILES
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "slipway.yaml"
 DATA_ENDINGS = (".npz", ".parquet", ".csv")
 MAX_MANIFEST_BYTES = 64 * 1024
+MAX_NAMED_FILES = 1_000
+"""The files that a manifest may name with their digests."""
+MAX_FILES = MAX_NAMED_FILES + 2
+"""The files that a drop may have: the manifest cannot name itself, nor the signature, which is made over it."""
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
 _MAX_WHOLE_NUMBER = 2**53 - 1
@@ -113,7 +117,7 @@ class Manifest(BaseModel):
     """Columns of the validation data whose groups are compared for fairness. They need not be features."""
     tolerances: dict[_Key, Tolerance] = Field(default_factory=dict, max_length=_MAX_ENTRIES)
     """How far each output may differ on another machine, where the default does not do."""
-    files: dict[DropPath, _Sha256] = Field(default_factory=dict, max_length=1_000)
+    files: dict[DropPath, _Sha256] = Field(default_factory=dict, max_length=MAX_NAMED_FILES)
     """Every other file of a folder drop, with the SHA-256 of its content. What makes a folder complete."""
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
     author: Annotated[str, StringConstraints(max_length=200)] = ""

@@ -10,12 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
-from shared.registry.manifest import is_drop_path
+from shared.registry.manifest import MAX_FILES, is_drop_path
 from shared.validation.archive import Archive
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 
-MAX_FILES = 900
-"""The files that a drop may have."""
 _SHOWN = 5
 
 

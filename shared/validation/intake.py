@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shared.core.errors import InvalidInputError
 from shared.registry.manifest import (
     MANIFEST_NAME,
+    MAX_FILES,
     MAX_MANIFEST_BYTES,
     Manifest,
     Task,
@@ -22,7 +23,7 @@ from shared.registry.manifest import (
 from shared.registry.policy import SigningPolicy
 from shared.signing.bundle import MAX_SIGNATURE_BYTES, SIGNATURE_FILE
 from shared.validation.archive import open_archive
-from shared.validation.dropfiles import MAX_FILES, BundleFiles, DropFiles, FolderFiles, check_names, listed
+from shared.validation.dropfiles import BundleFiles, DropFiles, FolderFiles, check_names, listed
 from shared.validation.metadata import manifest_values, merged
 from shared.validation.mlflow import (
     MAX_MLMODEL_BYTES,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from shared.registry.manifest import DropPath, Manifest
+from shared.registry.manifest import MAX_FILES, DropPath, Manifest
 from shared.registry.policy import SigningPolicy, ValidationPolicy
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, RefusalCode
 from shared.validation.report import ValidationReport
@@ -162,7 +162,7 @@ class Accepted(_Wire):
 
     kind: Literal["accepted"] = "accepted"
     manifest: Manifest
-    files: tuple[TakenFile, ...] = Field(default=(), max_length=1_000)
+    files: tuple[TakenFile, ...] = Field(default=(), max_length=MAX_FILES)
     signed_by: str = ""
     """The SHA-256 fingerprint (of the DER form) of the trusted key that the drop's signature verified under."""
 

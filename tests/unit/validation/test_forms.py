@@ -89,7 +89,7 @@ def test_several_files_of_tensors_and_one_that_is_named_and_not_used(tmp_path: P
         ({"a b.txt": b""}, RefusalCode.UNSAFE_PATH, "use letters, digits"),
         ({"a/b/c/d/e.txt": b""}, RefusalCode.UNSAFE_PATH, "nest at most three directories"),
         ({"data": b""}, RefusalCode.UNSAFE_PATH, "has 'data' as a file and as a directory: rename one"),
-        ({f"f{i}": b"" for i in range(900)}, RefusalCode.TOO_LARGE, "has 904 files: at most 900"),
+        ({f"f{i}": b"" for i in range(1_000)}, RefusalCode.TOO_LARGE, "has 1004 files: at most 1002"),
     ],
     ids=lambda value: next(iter(value))[:20] if isinstance(value, dict) else None,
 )

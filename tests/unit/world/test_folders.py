@@ -13,9 +13,8 @@ from shared.core.errors import UnavailableError
 from shared.core.ids import Digest, VersionNumber
 from shared.core.messages import Queue
 from shared.registration.documents import Drop, DropState
-from shared.registration.folders import MAX_FILES
 from shared.registry.documents import VersionState
-from shared.registry.manifest import MAX_MANIFEST_BYTES, Manifest
+from shared.registry.manifest import MAX_FILES, MAX_MANIFEST_BYTES, Manifest
 from shared.registry.policy import Policy, SigningPolicy
 from shared.routing.plan import Signing, artifact_blob_name
 from shared.store.ports import Blob, BlobContainer
