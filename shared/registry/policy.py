@@ -54,7 +54,8 @@ class ValidationPolicy(_PolicyPart):
     max_atol: float = Field(default=1e-4, ge=0, le=1e6)
     """The largest absolute tolerance that a manifest may claim for an output."""
     allow_nan: bool = False
-    """Whether the validation data's features and the model's outputs may hold NaN."""
+    """Whether the validation data's features and the model's outputs may hold NaN; labels and the predictions that are
+    compared with them never may."""
     noninferiority_margin: float | None = Field(default=0.02, ge=0, le=1)
     """How much worse than the champion, on the same rows, a version may be.
 

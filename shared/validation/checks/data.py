@@ -20,7 +20,7 @@ def data(inputs: Rows, rows: int, *, what: str, policy: ValidationPolicy) -> Ver
             feature = excerpt(name, 60)
             said = f"the feature {feature!r} holds NaN in {int(bad.sum())} of {rows} rows, first in row {bad.argmax()}"
             return failed(what, said, n=rows)
-    return passed(what, f"{rows} rows that fit the model's inputs", n=rows)
+    return passed(what, f"{rows} rows that fit the model's inputs{_without_numbers(inputs)}", n=rows)
 
 
 def labels(found: Array | None, label: str) -> Verdict | None:
@@ -51,6 +51,19 @@ def without_data(policy: ValidationPolicy) -> Verdict:
     return unclear(
         "metrics", "there is no validation data, which the policy requires: drop a bundle whose manifest names it"
     )
+
+
+def _without_numbers(inputs: Rows) -> str:
+    """A remark on features that say nothing: without one finite number."""
+    for name, array in inputs.items():
+        if array.dtype.kind == "f" and array.size:
+            empty = ~np.isfinite(array.reshape(len(array), -1)).any(axis=0)
+            if empty.any():
+                return (
+                    f"; the feature {excerpt(name, 60)!r} holds no finite number in {int(empty.sum())} of {len(empty)} "
+                    f"columns, first in column {int(empty.argmax())}"
+                )
+    return ""
 
 
 def rows_with_nan(array: Array) -> Array:

@@ -8,6 +8,7 @@ from shared.core.verdict import Outcome
 from shared.registry.manifest import Manifest, Task, Tolerance
 from shared.registry.policy import ValidationPolicy
 from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
+from shared.validation.checks.data import data
 from shared.validation.checks.latency import RESOLUTION, latency
 from shared.validation.checks.load import bounded, memory, predicted_server_bytes, signature, signature_too_large
 from shared.validation.checks.robustness import robustness
@@ -291,3 +292,14 @@ def test_only_a_breaking_signature_is_spoken_against_and_as_advice(
     assert len(many.differences) == 101
     assert max(map(len, many.differences)) == 300
     assert many.differences[-1] == "and 400 more"
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_features_without_a_finite_number_are_told(value: float) -> None:
+    matrix = np.array([[1.0, value], [2.0, value]], np.float32)
+    policy = ValidationPolicy(allow_nan=True)
+    found = data({"n": np.arange(2), "X": matrix}, 2, what="data", policy=policy)
+    assert found.outcome is Outcome.PASS
+    assert found.sentence.endswith("; the feature 'X' holds no finite number in 1 of 2 columns, first in column 1")
+    matrix[0, 1] = 0.0
+    assert data({"X": matrix}, 2, what="data", policy=policy).sentence == "2 rows that fit the model's inputs"
