@@ -25,7 +25,7 @@ POLICY = Policy(
         min_requests=20,
         # This machine may be slow and busy: latency is not what these tests are about.
         gates=Gates(p99_ms=60_000),
-    )
+    ),
 )
 SETTINGS = {
     "SLIPWAY_SWEEP_SCHEDULE": "*/3 * * * * *",
