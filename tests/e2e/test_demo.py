@@ -60,6 +60,8 @@ def test_a_demo_that_is_interrupted_stops_everything_and_leaves_nothing(tmp_path
 def _demo(tmp_path: Path) -> Generator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """A demo under way, and what it has said so far."""
     said = tmp_path / "said"
+    # Where the tests run in the background, SIGINT is ignored, and a child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with said.open("wb") as output:
         demo = subprocess.Popen(
             COMMAND, cwd=REPOSITORY, env=_environment(tmp_path), stdout=subprocess.DEVNULL, stderr=output
