@@ -16,7 +16,7 @@ from shared.core.errors import ChangedMeanwhileError, InvalidInputError, NotFoun
 from shared.store.blob_streams import BLOCK_BYTES
 from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer, BlobStore
-from tests.unit.world.fakes import FakeBlobs, FakeClock, Fuse
+from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
 ROUTES = BlobContainer.ROUTES
 ARTIFACTS = BlobContainer.ARTIFACTS

@@ -2,7 +2,7 @@
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
 from shared.registration.documents import NO_MODEL
-from tests.unit.world.world import World
+from tests.world.world import World
 
 RULE = AlertRule.DEAD_LETTERS
 

@@ -17,8 +17,8 @@ from shared.store.ports import BlobContainer
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
 from tests.unit.cli.test_push import FILES, folder_with
-from tests.unit.world.test_registration import sha256
-from tests.unit.world.world import World
+from tests.world.test_registration import sha256
+from tests.world.world import World
 
 M = model_name("m")
 DIGESTS = {name: sha256(data) for name, data in FILES.items() if name != "slipway.yaml"}

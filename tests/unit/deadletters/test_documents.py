@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shared.core.errors import ConflictError
 from shared.core.messages import Queue
 from shared.deadletters.documents import TRANSITIONS, DeadLetter, LetterBody, LetterEvent, LetterState, letter_id
-from tests.unit.world.fakes import FakeClock
+from tests.world.fakes import FakeClock
 
 NOW = FakeClock().now()
 

@@ -14,8 +14,8 @@ from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, 
 from shared.core.messages import Queue, RegisterDrop, ValidateVersion
 from shared.deadletters.documents import UNRECORDED, DeadLetter, LetterState, body_of_drop
 from shared.registration.documents import NO_MODEL
-from tests.unit.world.fakes import Killed
-from tests.unit.world.world import World
+from tests.world.fakes import Killed
+from tests.world.world import World
 
 MESSAGE = ValidateVersion(model="digits", version=3)
 BODY = json.dumps(MESSAGE.model_dump(mode="json")).encode()

@@ -9,7 +9,7 @@ from shared.core.errors import ChangedMeanwhileError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout.machine import RolloutState
 from shared.store.ports import Container
-from tests.unit.world.world import ENDPOINT, MODEL, World
+from tests.world.world import ENDPOINT, MODEL, World
 
 ABORT = RolloutCommand(command=CommandKind.ABORT, command_id="abort", endpoint=MODEL, requested_by="somebody")
 

@@ -37,7 +37,7 @@ from shared.store.aggregate import ArchiveEntry
 from shared.store.outbox import Outbox
 from shared.store.repository import Repository
 from shared.store.sqlite import SqliteDocuments
-from tests.unit.world.fakes import FakeBlobs, FakeClock, FakeQueues, Fuse
+from tests.world.fakes import FakeBlobs, FakeClock, FakeQueues, Fuse
 
 MODEL, BLUE = ModelName("digits"), AliasName("blue")
 START = datetime(2026, 1, 1, tzinfo=UTC)

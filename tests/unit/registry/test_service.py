@@ -3,7 +3,7 @@
 from shared.core.ids import ModelName
 from shared.registry.documents import ModelVersion, version_id
 from shared.store.ports import Container, Stored
-from tests.unit.world.world import MODEL, World
+from tests.world.world import MODEL, World
 
 
 def with_versions(count: int) -> World:

@@ -18,7 +18,7 @@ from shared.retention.service import GRACE as SERVICE_GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobInfo
-from tests.unit.world.fakes import FakeClock
+from tests.world.fakes import FakeClock
 
 NOW = FakeClock().now()
 GRACE = timedelta(hours=1)

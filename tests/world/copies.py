@@ -2,7 +2,7 @@
 
 import itertools
 
-from tests.unit.world.world import World
+from tests.world.world import World
 
 
 def copy_of(prepared: World) -> World:

@@ -34,10 +34,10 @@ from shared.store.repository import Repository
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
-from tests.unit.world.copies import copy_of
-from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.test_registration import WHOLE
-from tests.unit.world.world import MODEL, World
+from tests.world.copies import copy_of
+from tests.world.fakes import Fuse, Killed
+from tests.world.test_registration import WHOLE
+from tests.world.world import MODEL, World
 
 OTHER = ModelName("other")
 POLICY = Policy(

@@ -51,7 +51,7 @@ from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
-from tests.unit.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
+from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
 
 GRACE = timedelta(seconds=60)
 MODEL = ModelName("digits")

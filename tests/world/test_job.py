@@ -17,8 +17,8 @@ from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer, Container
 from shared.telemetry.evidence import MAX_WINDOW_BYTES
 from shared.telemetry.window import window_blob_name
-from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.world import ENDPOINT, GRACE, MODEL, World
+from tests.world.fakes import Fuse, Killed
+from tests.world.world import ENDPOINT, GRACE, MODEL, World
 
 QUICK = Policy(
     rollout=RolloutPolicy(

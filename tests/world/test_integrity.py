@@ -23,9 +23,9 @@ from shared.routing.plan import artifact_blob_name
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer
 from shared.store.repository import Repository
-from tests.unit.world.copies import copy_of
-from tests.unit.world.fakes import FakeBlobs, Killed
-from tests.unit.world.world import MODEL, World
+from tests.world.copies import copy_of
+from tests.world.fakes import FakeBlobs, Killed
+from tests.world.world import MODEL, World
 
 POLICY = Policy(rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE))
 CONTENT = b"one"

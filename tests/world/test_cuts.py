@@ -19,8 +19,8 @@ from shared.store.ports import BlobContainer
 from shared.validation.intake import manifest_of_folder, take_in
 from shared.validation.sandbox import Intake, SandboxLimits, read_manifest, run_intake
 from shared.validation.wire import IntakeTask
-from tests.unit.world.test_registration import registry_of
-from tests.unit.world.world import MODEL, World, _intake
+from tests.world.test_registration import registry_of
+from tests.world.world import MODEL, World, _intake
 
 TENTHS = range(10)
 

@@ -5,9 +5,9 @@ import pytest
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.registry.policy import Policy, SigningPolicy, ValidationPolicy
 from tests.unit.signing import made
-from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.test_job import QUICK
-from tests.unit.world.world import ENDPOINT, MODEL, World
+from tests.world.fakes import Fuse, Killed
+from tests.world.test_job import QUICK
+from tests.world.world import ENDPOINT, MODEL, World
 
 LOOSE = Policy(validation=ValidationPolicy(accuracy=0.5))
 STRICT = Policy(validation=ValidationPolicy(accuracy=0.99))

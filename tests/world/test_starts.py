@@ -21,8 +21,8 @@ from shared.routing.plan import Signing, artifact_blob_name
 from shared.signing.keys import TrustedKey
 from shared.store.ports import BlobContainer, Container
 from tests.unit.signing import made
-from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.world import ENDPOINT, MODEL, World
+from tests.world.fakes import Fuse, Killed
+from tests.world.world import ENDPOINT, MODEL, World
 
 STAGES = (Stage(weight_bp=5_000, duration_s=10),)
 

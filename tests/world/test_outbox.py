@@ -13,7 +13,7 @@ from shared.store.aggregate import AuditEntry, PublishEntry
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
 from shared.store.repository import Repository
-from tests.unit.world.world import MODEL, World
+from tests.world.world import MODEL, World
 
 STRICT = Policy(validation=ValidationPolicy(accuracy=0.99))
 

@@ -19,9 +19,9 @@ from shared.registry.policy import Policy, SigningPolicy
 from shared.routing.plan import Signing, artifact_blob_name
 from shared.store.ports import Blob, BlobContainer
 from shared.validation.sandbox import Intake, StoredPart
-from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
-from tests.unit.world.test_registration import FILES, KEY, WHOLE, manifest, registry_of, sha256
-from tests.unit.world.world import GRACE, MODEL, World, _intake, _parse_manifest
+from tests.world.fakes import FakeBlobs, Fuse, Killed
+from tests.world.test_registration import FILES, KEY, WHOLE, manifest, registry_of, sha256
+from tests.world.world import GRACE, MODEL, World, _intake, _parse_manifest
 
 INCOMING = BlobContainer.INCOMING
 FOLDER = f"{MODEL}/first/"

@@ -13,8 +13,8 @@ from shared.core.messages import MoveAlias, Queue
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION, STAGING, AliasName
 from shared.registry.commands import SetAlias
 from shared.registry.policy import Policy, RolloutPolicy, Stage, Strategy
-from tests.unit.world.fakes import Fuse, Killed
-from tests.unit.world.world import ENDPOINT, GRACE, MODEL, World
+from tests.world.fakes import Fuse, Killed
+from tests.world.world import ENDPOINT, GRACE, MODEL, World
 
 QUICK = Policy(
     rollout=RolloutPolicy(

@@ -15,7 +15,7 @@ from shared.store.ports import BlobContainer
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import ModelFiles, SandboxLimits, Validation
 from shared.validation.service import ValidationService
-from tests.unit.world.world import MODEL, World
+from tests.world.world import MODEL, World
 
 FIRST, SECOND = VersionNumber(1), VersionNumber(2)
 

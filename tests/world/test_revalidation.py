@@ -9,9 +9,9 @@ from shared.core.verdict import Outcome, Verdict
 from shared.registry.documents import ModelVersion, VersionState
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Validation
-from tests.unit.world.fakes import Killed
-from tests.unit.world.test_registration import validation_of
-from tests.unit.world.world import MODEL, World
+from tests.world.fakes import Killed
+from tests.world.test_registration import validation_of
+from tests.world.world import MODEL, World
 
 ONE = VersionNumber(1)
 WHY = "the policy has changed"

@@ -11,9 +11,9 @@ from shared.registration.documents import DropState
 from shared.registration.service import RegistrationService
 from shared.registry.documents import Model, ModelVersion
 from shared.store.ports import BlobContainer
-from tests.unit.world.fakes import Fuse
-from tests.unit.world.test_registration import FILES, WHOLE, manifest, registry_of
-from tests.unit.world.world import GRACE, World
+from tests.world.fakes import Fuse
+from tests.world.test_registration import FILES, WHOLE, manifest, registry_of
+from tests.world.world import GRACE, World
 
 LOST = 0.3
 COPIES = 10

@@ -32,8 +32,8 @@ from shared.validation.sandbox import Intake, SandboxLimits, Validation
 from shared.validation.service import ValidationService
 from tests.support.waiting import eventually
 from tests.unit.signing import made
-from tests.unit.world.fakes import FakeBlobs, Fuse, Killed
-from tests.unit.world.world import GRACE, MODEL, World, _intake, _parse_manifest
+from tests.world.fakes import FakeBlobs, Fuse, Killed
+from tests.world.world import GRACE, MODEL, World, _intake, _parse_manifest
 
 KEY = made.public_key(made.private_key(number=1)).pem
 FILES = {"model.onnx": b"graph", "weights.bin": b"weights", "data/more.bin": b"more"}

@@ -14,8 +14,8 @@ from shared.registry.documents import Model, ModelVersion
 from shared.rollout.documents import Endpoint
 from shared.store.aggregate import Aggregate
 from shared.store.ports import BlobContainer, Container, Page
-from tests.unit.world.fakes import FakeDocuments
-from tests.unit.world.world import MODEL, World
+from tests.world.fakes import FakeDocuments
+from tests.world.world import MODEL, World
 
 STREAM = f"endpoint:{MODEL}"
 KINDS: dict[str, type[Aggregate]] = {
