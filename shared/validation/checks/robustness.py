@@ -73,7 +73,8 @@ def _batch_against_single(seen: Observation, tolerances: Tolerances) -> _Reading
     if differing is not None:
         how = "alone" if differing.at_once == 1 else f"{differing.at_once} at once"
         said = f"{how} they get other answers than {beside}: {_difference(differing, tolerances)}"
-        return Outcome.FAIL, "differs", f"rows influence each other, {said}"
+        cure = "where that is but the arithmetic of another batch size, declare `tolerances` in the manifest"
+        return Outcome.FAIL, "differs", f"rows influence each other, {said}; {cure}"
     same = f"{seen.rows} rows get the same answers alone, or in batches of other rows, as {beside.removeprefix('as ')}"
     return Outcome.PASS, "answers", f"{same}{_within(seen)}"
 

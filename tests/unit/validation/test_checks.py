@@ -200,7 +200,7 @@ SAME = (Difference(output="score", differing=0, values=10, worst=1e-9),)
         (
             Observation(probe=Probe.BATCH_AGAINST_SINGLE, rows=9, differences=DIFFERS),
             ("differs", "fail", False),
-            "rows influence each other",
+            "declare `tolerances` in the manifest",
         ),
         (
             Observation(probe=Probe.BATCH_AGAINST_SINGLE, rows=9, refused=("2 at once",), error="no"),
