@@ -20,11 +20,18 @@ type FileName = Annotated[str, StringConstraints(max_length=MAX_FILE_NAME_LENGTH
 """A file's name within a drop. A server checks by itself that it leads nowhere but down."""
 
 
+type HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,100}$")]
+"""A header's name, in lower case."""
+type CookieName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+
+
 class Role(StrEnum):
     """What a version is to its endpoint."""
 
     STABLE = "stable"
     CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    """Gets copies of requests; what it answers is compared with the answer that was given, and dropped."""
 
 
 class ArtifactFile(BaseModel):
@@ -48,6 +55,36 @@ class Signing(BaseModel):
     """Public keys in PEM, of which one must have made it. A server that pins keys of its own goes by those alone."""
 
 
+class SubjectSource(BaseModel):
+    """Where a request says whom it is for: the first of header, body field and cookie that is there.
+
+    A request that says nothing is assigned at random, each one anew.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    header: HeaderName | None = "x-slipway-user"
+    body: bool = True
+    """Whether `user_id` in the body (V2: among the parameters) is heard."""
+    cookie: CookieName | None = None
+
+
+class Guard(BaseModel):
+    """What a pod does by itself about a candidate that fails more requests than stable does at the same time.
+
+    The pod tests the two error rates after every batch, by a test that may be looked at as often as one likes
+    (shared.sequential); at the level's evidence it sends the candidate no more traffic under this generation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+    level: float = Field(default=0.001, gt=0, lt=1)
+    """At most the probability that a pod ever trips, under one generation, a candidate that is no worse than stable."""
+    margin: float = Field(default=0.0, ge=0, lt=1)
+    """By how much the candidate's error rate may exceed stable's."""
+
+
 class Route(BaseModel):
     """A version and its share of the traffic in basis points. A share of 0 means: loaded and warm, no traffic."""
 
@@ -56,6 +93,8 @@ class Route(BaseModel):
     version: int = Field(ge=1)
     role: Role
     weight_bp: int = Field(ge=0, le=FULL_WEIGHT_BP)
+    mirror_bp: int = Field(default=0, ge=0, le=FULL_WEIGHT_BP)
+    """The share of the endpoint's requests of which a shadow gets a copy, while there is capacity to spare."""
     artifact_digest: Sha256
     """SHA-256 of the ONNX file, at `artifacts/sha256/<digest>`."""
     size_bytes: int = Field(ge=0)
@@ -82,15 +121,22 @@ class RoutePlan(BaseModel):
     rollout_id: str | None = None
     salt: str
     routes: tuple[Route, ...]
+    subject: SubjectSource = SubjectSource()
+    guard: Guard = Guard()
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         versions = [route.version for route in self.routes]
         if len(set(versions)) != len(versions):
             raise ValueError(f"a version stands in two routes: {versions}")
-        for role in Role:
+        for role in (Role.STABLE, Role.CANDIDATE):
             if sum(route.role is role for route in self.routes) > 1:
                 raise ValueError(f"more than one {role} route")
+        for route in self.routes:
+            if route.role is Role.SHADOW and route.weight_bp:
+                raise ValueError(f"version {route.version} is a shadow and has a weight: a shadow answers nobody")
+            if route.role is not Role.SHADOW and route.mirror_bp:
+                raise ValueError(f"version {route.version} is {route.role} and is mirrored to: only a shadow is")
         total = sum(route.weight_bp for route in self.routes)
         if total != FULL_WEIGHT_BP and (self.stable is not None or total != 0):
             raise ValueError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
@@ -105,6 +151,11 @@ class RoutePlan(BaseModel):
     def candidate(self) -> Route | None:
         """The candidate route, or None where no rollout is active."""
         return next((route for route in self.routes if route.role is Role.CANDIDATE), None)
+
+    @property
+    def shadows(self) -> tuple[Route, ...]:
+        """The routes that get copies of requests."""
+        return tuple(route for route in self.routes if route.role is Role.SHADOW)
 
 
 def plan_blob_name(endpoint: str) -> str:

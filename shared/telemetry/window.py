@@ -4,11 +4,33 @@ A pod closes its window every few seconds and whenever it applies another genera
 plans. It is written once, to `telemetry/<endpoint>/<hour>/<pod>-<sequence>`, and never changed. Counts merge by adding.
 """
 
+import math
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.telemetry.histogram import merged
+
+
+class ShadowCounts(BaseModel):
+    """What became of the copies of requests that a shadow was to get.
+
+    `mirrored` were chosen; of these, `shed` were dropped for want of capacity to spare, `errors` failed, and `compared`
+    ran where the request was answered too; of these, `disagreements` gave another first output (another label, or a
+    number beyond tolerance). `difference` and `difference_squared` sum, over `numbers` compared values, the shadow's
+    value less the answer's.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mirrored: NonNegativeInt = 0
+    shed: NonNegativeInt = 0
+    errors: NonNegativeInt = 0
+    compared: NonNegativeInt = 0
+    disagreements: NonNegativeInt = 0
+    numbers: NonNegativeInt = 0
+    difference: float = 0.0
+    difference_squared: float = 0.0
 
 
 class VersionCounts(BaseModel):
@@ -28,6 +50,7 @@ class VersionCounts(BaseModel):
     fallbacks: NonNegativeInt = 0
     pinned: NonNegativeInt = 0
     latency_ms: dict[int, int] = Field(default_factory=dict)
+    shadow: ShadowCounts | None = None
 
 
 class Window(BaseModel):
@@ -44,6 +67,12 @@ class Window(BaseModel):
     ended_at: AwareDatetime
     loaded: list[int]
     failed: dict[int, str] = Field(default_factory=dict)
+    tripped: dict[int, str] = Field(default_factory=dict)
+    """Versions that this pod's guard took out of traffic under this generation, and why."""
+    refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
+    uncounted: NonNegativeInt = 0
+    """Requests answered and not counted, for want of memory."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
 
 
@@ -60,4 +89,20 @@ def merge_counts(counts: list[VersionCounts]) -> VersionCounts:
         fallbacks=sum(c.fallbacks for c in counts),
         pinned=sum(c.pinned for c in counts),
         latency_ms=merged(c.latency_ms for c in counts),
+        shadow=_merge_shadows([c.shadow for c in counts if c.shadow is not None]),
+    )
+
+
+def _merge_shadows(counts: list[ShadowCounts]) -> ShadowCounts | None:
+    if not counts:
+        return None
+    return ShadowCounts(
+        mirrored=sum(c.mirrored for c in counts),
+        shed=sum(c.shed for c in counts),
+        errors=sum(c.errors for c in counts),
+        compared=sum(c.compared for c in counts),
+        disagreements=sum(c.disagreements for c in counts),
+        numbers=sum(c.numbers for c in counts),
+        difference=math.fsum(c.difference for c in counts),
+        difference_squared=math.fsum(c.difference_squared for c in counts),
     )
