@@ -99,7 +99,7 @@ def described_schema(model: type[BaseModel]) -> dict[str, Any]:
     """A model's JSON Schema (draft 2020-12), with the docstrings of fields as their descriptions."""
     schema = model.model_json_schema()
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    docstrings = _field_docstrings(sys.modules[model.__module__])
+    docstrings = {name: texts for module in _modules_of(model) for name, texts in _field_docstrings(module).items()}
     for name, part in _objects(schema, model.__name__):
         for field, about in part.get("properties", {}).items():
             text = docstrings.get(name, {}).get(field)
@@ -112,6 +112,12 @@ def described_schema(model: type[BaseModel]) -> dict[str, Any]:
 def _objects(schema: dict[str, Any], root: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield root, schema
     yield from schema.get("$defs", {}).items()
+
+
+def _modules_of(model: type[BaseModel]) -> set[Any]:
+    """The modules of a model and of the models that its module uses."""
+    used = [found for found in vars(sys.modules[model.__module__]).values() if isinstance(found, type)]
+    return {sys.modules[found.__module__] for found in used if issubclass(found, BaseModel) and found is not BaseModel}
 
 
 def _field_docstrings(module: Any) -> dict[str, dict[str, str]]:  # noqa: ANN401 - a module

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES
+from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES, SubjectSource
 
 _LONGEST_S = 30 * 86_400.0
 
@@ -165,6 +165,12 @@ class RolloutPolicy(_PolicyPart):
         return self
 
 
+class ServingPolicy(_PolicyPart):
+    """How the model server answers. What is in force when a rollout starts holds until the next one starts."""
+
+    subject: SubjectSource = SubjectSource()
+
+
 class Policy(_PolicyPart):
     """The whole policy of a model. Every field has a default; an unknown one is refused."""
 
@@ -172,3 +178,4 @@ class Policy(_PolicyPart):
     signing: SigningPolicy = SigningPolicy()
     retention: RetentionPolicy = RetentionPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
+    serving: ServingPolicy = ServingPolicy()

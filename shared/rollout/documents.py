@@ -8,9 +8,9 @@ from shared.core.canonical import digest_of_bytes
 from shared.core.ids import RolloutId
 from shared.core.messages import MoveAlias
 from shared.core.verdict import Verdict
-from shared.registry.policy import RolloutPolicy
+from shared.registry.policy import RolloutPolicy, ServingPolicy
 from shared.rollout.machine import RolloutState
-from shared.routing.plan import ArtifactFile, FileName, Role, Route, RoutePlan, Sha256, Signing
+from shared.routing.plan import ArtifactFile, FileName, Role, Route, RoutePlan, Sha256, Signing, SubjectSource
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -47,6 +47,8 @@ class Rollout(BaseModel):
     policy: RolloutPolicy
     policy_version: int = 0
     """The number of that policy; 0 is the default one."""
+    serving: ServingPolicy = ServingPolicy()
+    """How the server answers from its start on, until the next rollout."""
     forced: bool = False
     """Whether it was started although the candidate's signature breaks stable's callers."""
     state: RolloutState = RolloutState.LOADING
@@ -161,6 +163,7 @@ class Endpoint(Aggregate):
             rollout_id=self.active.rollout_id if self.active else None,
             salt=self.active.rollout_id if self.active else "",
             routes=tuple(routes),
+            subject=self.rollout.serving.subject if self.rollout else SubjectSource(),
         )
 
 

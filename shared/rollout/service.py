@@ -403,6 +403,7 @@ def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, no
         stable=None,
         policy=policy,
         policy_version=model.policy_version,
+        serving=model.policy.serving,
         started_at=now,
         next_tick_at=now + timedelta(seconds=policy.tick_s),
         requested_by=command.requested_by,
