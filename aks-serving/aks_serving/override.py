@@ -1,0 +1,58 @@
+"""Which version a request's caller names, and whether it may: by its body or path, or by a signed override header.
+
+A version that the caller names is answered as pinned and counted apart from what the plan assigns. Where pinning is
+open anybody may name one; where it is signed, only the bearer of an override header may.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from shared.core.errors import InvalidInputError
+from shared.signing.override import HEADER, OverrideRefusedError, read_override
+
+_HEADER = HEADER.encode()
+
+
+class Pinning(StrEnum):
+    """Who may name the version that answers. The setting SLIPWAY_PINNING."""
+
+    OPEN = "open"
+    """Anybody."""
+    SIGNED = "signed"
+    """Whoever has a signed override."""
+
+
+def pinned_version(
+    headers: dict[bytes, bytes],
+    asked: int | None,
+    *,
+    endpoint: str,
+    keys: Sequence[bytes],
+    pinning: Pinning,
+    now_s: float,
+) -> int | None:
+    """The version that answers by the caller's wish, `asked` being what body or path name; None: the plan decides.
+
+    `now_s` is the Unix time. Raises OverrideRefusedError for an override that does not hold, or a wish that needs one;
+    InvalidInputError where override and `asked` name two versions.
+    """
+    raw = headers.get(_HEADER)
+    if raw is None:
+        if asked is not None and pinning is Pinning.SIGNED:
+            raise OverrideRefusedError(
+                f"version {asked} is named, and on this server only a signed override may name one: send it in the "
+                f"header {HEADER}, or name no version"
+            )
+        return asked
+    if not keys:
+        raise OverrideRefusedError(
+            f"this server knows no key for the header {HEADER}: name a key file in SLIPWAY_OVERRIDE_KEYS"
+        )
+    override = read_override(raw.decode("latin-1"), keys, now_s=now_s)
+    if override.endpoint != endpoint:
+        raise OverrideRefusedError(f"the override is for endpoint {override.endpoint}, and the request for {endpoint}")
+    if asked is not None and asked != override.version:
+        raise InvalidInputError(
+            f"the request names version {asked}, and its override version {override.version}: name one"
+        )
+    return override.version
