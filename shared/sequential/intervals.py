@@ -1,0 +1,67 @@
+"""Confidence intervals of error rates that hold at every look at once.
+
+For a rate: with Y_1, Y_2, ... independent given the past, of rates r_1, r_2, ..., and any tilt t, the product of
+exp(t Y_i) / (1 - r_i + r_i e^t) is a martingale, and log(1 - r + r e^t) is concave in r. So with S_n the sum and m the
+mean of r_1 to r_n, exp(t S_n) / (1 - m + m e^t)^n is at most that martingale. A mixture over tilts reaches 1/alpha with
+probability at most alpha (Ville 1939): the means m at which it has are ruled out (Robbins 1970; Howard, Ramdas,
+McAuliffe and Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences"). Exact at every n, and the
+rates may drift: it is then their mean over the requests so far that the interval holds.
+
+For a difference: each arm's interval at half of the doubt. It is wider than the test of shared.sequential.excess is
+sharp: a claim may be proven while the interval still holds the margin, and the test is what decides.
+"""
+
+import math
+from collections.abc import Callable
+
+from shared.sequential.evariable import Block
+
+_TILTS = tuple(0.001 * 1.7**step for step in range(19))
+"""From what millions of requests at a rate of a half call for to what a rate of 1 in 100,000 does."""
+_HALVINGS = 60
+
+
+def rate_interval(failed: int, requests: int, *, confidence: float) -> tuple[float, float]:
+    """Low and high of a rate of failure, at every look at once. (0, 1) without requests."""
+    if not 0 <= failed <= requests:
+        raise ValueError(f"{failed} of {requests} requests failed: give 0 <= failed <= requests")
+    log_needed = math.log(2 / (1 - confidence))
+    low = _lowest(failed, requests, log_needed)
+    high = 1.0 - _lowest(requests - failed, requests, log_needed)
+    return low, high
+
+
+def difference_interval(total: Block, *, confidence: float) -> tuple[float, float]:
+    """Low and high of the candidate's rate of failure less stable's, at every look at once."""
+    each = (1 + confidence) / 2
+    low, high = rate_interval(total.candidate_failed, total.candidate, confidence=each)
+    stable_low, stable_high = rate_interval(total.stable_failed, total.stable, confidence=each)
+    return low - stable_high, high - stable_low
+
+
+def _lowest(failed: int, requests: int, log_needed: float) -> float:
+    """The lowest mean rate that is not ruled out from below. The evidence against a mean falls as the mean rises."""
+    if failed == 0:
+        return 0.0
+
+    def is_ruled_out(mean: float) -> bool:
+        return _log_evidence(failed, requests, mean) >= log_needed
+
+    return _border(is_ruled_out, failed / requests)
+
+
+def _border(is_below: Callable[[float], bool], high: float) -> float:
+    low = 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if is_below(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _log_evidence(failed: int, requests: int, mean: float) -> float:
+    logs = [tilt * failed - requests * math.log1p(mean * math.expm1(tilt)) for tilt in _TILTS]
+    largest = max(logs)
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in logs) / len(logs))
