@@ -1,0 +1,139 @@
+"""The body of an HTTP/1 request, read as it comes: of a known length, or in chunks (RFC 9112, 7.1).
+
+Nothing after the body is ever taken for a part of it. Chunks are read strictly, within bounds: what is not a chunk
+raises RefusedError, extensions are skipped, trailers are checked and dropped.
+"""
+
+import re
+
+from aks_serving.http.head import RefusedError
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_MAX_LINE_BYTES = 4096
+_MAX_OVERHEAD_BYTES = 16 * 1024
+_MAX_OVERHEAD_RATIO = 8
+"""A chunk of one byte takes six."""
+
+
+class FixedBody:
+    """Reads one body of a known length."""
+
+    __slots__ = ("_length", "_parts", "size_bytes")
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._parts: list[bytes] = []
+        self.size_bytes = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was read."""
+        return self.size_bytes == self._length
+
+    def feed(self, data: bytes) -> bytes:
+        """Read on. What is left of `data` after the end of the body; empty until then."""
+        left = self._length - self.size_bytes
+        part = data if len(data) <= left else data[:left]
+        self._parts.append(part)
+        self.size_bytes += len(part)
+        return data[left:]
+
+    def body(self) -> bytes:
+        """What was read."""
+        return b"".join(self._parts) if len(self._parts) != 1 else self._parts[0]
+
+
+class ChunkedBody:
+    """Reads one body in chunks. `whole` once its last line was read; `size_bytes` is what was read of it."""
+
+    __slots__ = ("_left", "_max_bytes", "_overhead", "_parts", "_rest", "_state", "size_bytes", "whole")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self._rest = b""
+        self._left = 0
+        self._overhead = 0
+        self._state = ChunkedBody._size
+        self.size_bytes = 0
+        self.whole = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Read on. What is left of `data` after the end of the body; empty until then. Raises RefusedError."""
+        data = self._rest + data if self._rest else data
+        self._rest = b""
+        at = 0
+        while not self.whole:
+            after = self._state(self, data, at)
+            if after < 0:
+                self._rest = data[at:]
+                return b""
+            at = after
+        return data[at:]
+
+    def body(self) -> bytes:
+        """What was read."""
+        return b"".join(self._parts)
+
+    def _size(self, data: bytes, at: int) -> int:
+        line, after = self._line(data, at)
+        if after < 0:
+            return after
+        size = _SIZE.fullmatch(line)
+        if size is None:
+            raise RefusedError(400, "a chunk's size is not a hexadecimal number")
+        self._left = int(size[1], 16)
+        self.size_bytes += self._left
+        if self.size_bytes > self._max_bytes:
+            raise too_large(self._max_bytes)
+        self._state = ChunkedBody._data if self._left else ChunkedBody._trailer
+        return after
+
+    def _data(self, data: bytes, at: int) -> int:
+        part = data[at : at + self._left]
+        if not part:
+            return -1
+        self._parts.append(part)
+        self._left -= len(part)
+        if not self._left:
+            self._state = ChunkedBody._after_data
+        return at + len(part)
+
+    def _after_data(self, data: bytes, at: int) -> int:
+        end = data[at : at + 2]
+        if end == b"\r\n":
+            self._state = ChunkedBody._size
+            return at + 2
+        if end in {b"", b"\r"}:
+            return -1
+        raise RefusedError(400, "a chunk is longer than its size says")
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        line, after = self._line(data, at)
+        if after < 0:
+            return after
+        if not line:
+            self.whole = True
+        elif not _TRAILER.fullmatch(line):
+            raise RefusedError(400, "a trailer is not a header")
+        return after
+
+    def _line(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """The next line, and where the one after it begins: -1 where it is not whole yet."""
+        end = data.find(b"\n", at)
+        if end < 0:
+            if len(data) - at > _MAX_LINE_BYTES:
+                raise RefusedError(400, f"a chunk's line is longer than {_MAX_LINE_BYTES} bytes")
+            return b"", -1
+        if end == at or data[end - 1] != 0x0D or end - at > _MAX_LINE_BYTES:
+            raise RefusedError(400, f"a chunk's line does not end with CR LF within {_MAX_LINE_BYTES} bytes")
+        self._overhead += end + 1 - at
+        if self._overhead > _MAX_OVERHEAD_BYTES + _MAX_OVERHEAD_RATIO * self.size_bytes:
+            raise RefusedError(400, "the body's chunks are more lines than data: send larger ones")
+        return data[at : end - 1], end + 1
+
+
+def too_large(max_bytes: int) -> RefusedError:
+    """What refuses a body that is larger than is taken."""
+    return RefusedError(413, f"the body is larger than {max_bytes} bytes: send fewer rows at a time")

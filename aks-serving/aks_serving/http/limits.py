@@ -1,0 +1,36 @@
+"""What one client may ask of the server's memory and time. Each bound has an answer, or a close, of its own."""
+
+from dataclasses import dataclass
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of the HTTP transport. Times are held to within a sweep, one second."""
+
+    max_connections: int = 4096
+    """Open at once; one more is answered with 503 and closed."""
+    max_pipelined: int = 32
+    """Requests of one connection that wait for their answers. At the bound its reading pauses."""
+    max_target_bytes: int = 8 * _KIB
+    """414 beyond."""
+    max_head_bytes: int = 32 * _KIB
+    """Request line and headers; 431 beyond."""
+    max_headers: int = 100
+    """431 beyond."""
+    max_body_bytes: int = 16 * _MIB
+    """413 beyond, as soon as it is known."""
+    max_buffered_bytes: int = 256 * _MIB
+    """Bodies of all connections that are not whole yet; 503 for what would exceed it."""
+    head_s: float = 10.0
+    """From a request's first byte until its head is whole; 408 beyond."""
+    idle_s: float = 75.0
+    """Without a request, and without anything to answer: the connection is closed."""
+    progress_s: float = 10.0
+    """A body, or a client that reads its answers, must move `min_bytes_per_s` in every such span."""
+    min_bytes_per_s: int = 240
+    """408 for a body below it; a client that reads more slowly is cut off."""
+    linger_s: float = 2.0
+    """How long a connection that was closed in mid-request is read on, so that its answer is not lost to a reset."""

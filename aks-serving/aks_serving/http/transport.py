@@ -1,0 +1,137 @@
+"""The HTTP/1.1 transport: listens, and hands each whole request to a handler.
+
+    transport = await serve(api.handle, [sock], limits=Limits(...), tls=server_context(...), tokens=Tokens(path))
+    ...
+    await transport.drain(20.0)
+
+`serve(handle, sockets, *, limits=Limits(), tls=None, tokens=None, clock=perf_counter, sweep_s=1.0)` listens on bound
+sockets, which it then owns. `handle(exchange)` is called on the event loop; it answers through `exchange.reply`, at
+once or later. `drain` stops listening, closes idle connections, lets the others have their answers, and cuts off what is
+not done in time; after it nothing of the transport is left.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+from aks_serving.exchange import Exchange
+from aks_serving.http.access import Tokens
+from aks_serving.http.limits import Limits
+from aks_serving.http.protocol import Connection, Shared
+from aks_serving.http.tls import ReloadingContext
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_HANDSHAKE_S = 10.0
+_TLS_CLOSE_S = 2.0
+_LOOK_S = 0.02
+
+
+class Transport:
+    """What listens. Made by `serve`."""
+
+    def __init__(self, shared: Shared, tls: ReloadingContext | None, sweep_s: float) -> None:
+        self._shared = shared
+        self._tls = tls
+        self._sweep_s = sweep_s
+        self._servers: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, those that linger included."""
+        return len(self._shared.connections)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests handed to the handler and not answered."""
+        return sum(connection.in_flight for connection in self._shared.connections)
+
+    @property
+    def refused(self) -> Mapping[int, int]:
+        """Requests that the transport answered itself, by status."""
+        return self._shared.refused
+
+    def sweep(self) -> None:
+        """Hold the connections to their limits of time, and look whether the tokens or certificates changed. Called by
+        itself every `sweep_s`.
+        """
+        shared = self._shared
+        now_s = shared.clock()
+        for connection in tuple(shared.connections):
+            connection.sweep(now_s)
+        if shared.tokens is not None and shared.tokens.reload():
+            shared.heads.clear()
+        if self._tls is not None:
+            self._tls.reload()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Stop listening and finish, within `timeout_s`; how many connections were cut off with work undone."""
+        shared = self._shared
+        shared.draining = True
+        shared.heads.clear()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(shared.connections):
+            connection.drain()
+        await self._emptied(timeout_s)
+        cut = [connection for connection in shared.connections if connection.working]
+        if cut:
+            log.warning("%d connections were cut off with work undone after %g s", len(cut), timeout_s)
+        for connection in tuple(shared.connections):
+            connection.abort()
+        await self._emptied(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        for server in self._servers:
+            await server.wait_closed()
+        return len(cut)
+
+    async def _emptied(self, timeout_s: float | None) -> None:
+        """Wait until no connection is left, or `timeout_s`."""
+        if self._shared.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._shared.emptied.wait(), timeout_s)
+
+    async def _start(self, sockets: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        context = self._tls.context if self._tls is not None else None
+        for sock in sockets:
+            self._servers.append(
+                await loop.create_server(
+                    lambda: Connection(self._shared),
+                    sock=sock,
+                    backlog=_BACKLOG,
+                    ssl=context,
+                    ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+                    ssl_shutdown_timeout=_TLS_CLOSE_S if context else None,
+                )
+            )
+        self._timer = loop.call_later(self._sweep_s, self._swept)
+
+    def _swept(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._swept)
+        try:
+            self.sweep()
+        except Exception:
+            log.exception("a sweep over the connections went wrong")
+
+
+async def serve(
+    handle: Callable[[Exchange], None],
+    sockets: Sequence[socket.socket],
+    *,
+    limits: Limits | None = None,
+    tls: ReloadingContext | None = None,
+    tokens: Tokens | None = None,
+    clock: Callable[[], float] = perf_counter,
+    sweep_s: float = 1.0,
+) -> Transport:
+    """Listen on `sockets` until `Transport.drain`. `clock` counts seconds for the limits of time."""
+    transport = Transport(Shared(handle, limits or Limits(), tokens, clock), tls, sweep_s)
+    await transport._start(sockets)  # noqa: SLF001 - of this module
+    return transport
