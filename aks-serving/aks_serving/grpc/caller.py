@@ -1,0 +1,51 @@
+"""Who makes a gRPC call, until when they wait, and what they are told beside the answer."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from aks_serving.grpc.status import UnauthenticatedError
+from aks_serving.predictor import Prediction
+
+type Authorize = Callable[[bytes | None], bool]
+"""Whether the value of the metadata `authorization`, None where there is none, lets a caller in."""
+
+
+class Caller:
+    """A call's metadata, by lower-case name and of a name that came twice the last, and its times (perf_counter)."""
+
+    __slots__ = ("_context", "deadline_s", "headers", "started_s")
+
+    def __init__(self, context: Any) -> None:  # noqa: ANN401 - a grpc.aio.ServicerContext
+        """The caller of a call that has just begun."""
+        self._context = context
+        self.started_s = perf_counter()
+        remaining_s = context.time_remaining()
+        self.deadline_s: float | None = None if remaining_s is None else self.started_s + remaining_s
+        self.headers: dict[bytes, bytes] = {
+            name.encode(): value.encode() if isinstance(value, str) else value
+            for name, value in context.invocation_metadata() or ()
+        }
+
+    def check(self, authorize: Authorize | None) -> None:
+        """Raises UnauthenticatedError where the caller may not call."""
+        if authorize is not None and not authorize(self.headers.get(b"authorization")):
+            raise UnauthenticatedError
+
+    def deadline_from(self, started_s: float, timeout_s: float | None) -> float | None:
+        """Until when an answer is waited for: the call's deadline, or sooner by a time-out from `started_s` on."""
+        if timeout_s is None:
+            return self.deadline_s
+        own_s = started_s + timeout_s
+        return own_s if self.deadline_s is None else min(own_s, self.deadline_s)
+
+    def tell(self, prediction: Prediction) -> None:
+        """Have trailing metadata say who answered."""
+        metadata = [
+            ("x-slipway-version", str(prediction.version)),
+            ("x-slipway-role", prediction.role.value),
+            ("x-slipway-generation", str(prediction.generation)),
+        ]
+        if prediction.fallback:
+            metadata.append(("x-slipway-fallback", "true"))
+        self._context.set_trailing_metadata(metadata)

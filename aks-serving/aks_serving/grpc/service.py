@@ -1,0 +1,174 @@
+"""The Open Inference Protocol's gRPC service, `inference.GRPCInferenceService`: its methods over the model server.
+
+What a plan decides in Slipway (which versions are loaded) a client cannot change here: those methods of the protocol
+are answered with UNIMPLEMENTED and say so.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from aks_serving.api import Server
+from aks_serving.deployment import Serving
+from aks_serving.grpc import describe
+from aks_serving.grpc.caller import Authorize, Caller
+from aks_serving.grpc.calls import unary, unsupported
+from aks_serving.grpc.messages import (
+    INFERENCE,
+    ModelConfigRequest,
+    ModelMetadataRequest,
+    ModelReadyRequest,
+    ModelReadyResponse,
+    ModelStatisticsRequest,
+    RepositoryIndexRequest,
+    ServerLiveResponse,
+    ServerReadyResponse,
+)
+from aks_serving.grpc.request import InferRequest, parsed
+from aks_serving.grpc.response import response
+from aks_serving.grpc.status import LateError
+from aks_serving.grpc.streams import Streams
+from aks_serving.override import Pinning, pinned_version
+from aks_serving.predictor import Prediction, predict
+from aks_serving.subjects import subject_of
+from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.ids import version_number
+
+SERVICE = f"{INFERENCE}.GRPCInferenceService"
+
+_BY_PLAN = "which versions are loaded is decided by the endpoint's route plan"
+_NO_MEMORY = "tensors travel in messages, not in shared memory"
+_UNSUPPORTED = {
+    "RepositoryModelLoad": _BY_PLAN,
+    "RepositoryModelUnload": _BY_PLAN,
+    **dict.fromkeys(
+        (
+            f"{kind}SharedMemory{action}"
+            for kind in ("System", "Cuda")
+            for action in ("Status", "Register", "Unregister")
+        ),
+        _NO_MEMORY,
+    ),
+    "TraceSetting": "the server's environment decides what is traced",
+    "LogSettings": "the server's environment decides what is logged",
+}
+
+
+class InferenceService:
+    """The methods. Used from the event loop alone."""
+
+    def __init__(self, server: Server, *, pinning: Pinning = Pinning.OPEN, override_keys: Sequence[bytes] = ()) -> None:
+        """Who may name a version: see aks_serving.override."""
+        self._server = server
+        self._pinning = pinning
+        self._override_keys = override_keys
+        self.streams = Streams(self._infer)
+
+    def handler(self, authorize: Authorize | None) -> grpc.GenericRpcHandler:
+        """All methods, as a gRPC server takes them. Liveness and readiness are told to anybody."""
+        methods: dict[str, grpc.RpcMethodHandler] = {
+            "ServerLive": unary(self._server_live, None),
+            "ServerReady": unary(self._server_ready, None),
+            "ModelReady": unary(self._model_ready, authorize),
+            "ServerMetadata": unary(self._server_metadata, authorize),
+            "ModelMetadata": unary(self._model_metadata, authorize),
+            "ModelInfer": unary(self._model_infer, authorize),
+            "ModelStreamInfer": self.streams.method(authorize),
+            "ModelConfig": unary(self._model_config, authorize),
+            "ModelStatistics": unary(self._model_statistics, authorize),
+            "RepositoryIndex": unary(self._repository_index, authorize),
+        }
+        methods |= {method: unsupported(method, reason) for method, reason in _UNSUPPORTED.items()}
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def _server_live(self, _: bytes, __: Caller) -> Any:  # noqa: ANN401 - a message, as all below
+        return ServerLiveResponse(live=True)
+
+    async def _server_ready(self, _: bytes, __: Caller) -> Any:  # noqa: ANN401
+        return ServerReadyResponse(ready=not self._server.not_ready())
+
+    async def _model_ready(self, data: bytes, _: Caller) -> Any:  # noqa: ANN401
+        asked = parsed(ModelReadyRequest, data)
+        version = version_number(asked.version) if asked.version else None
+        serving = self._server.servings.get(asked.name)
+        if serving is None:
+            return ModelReadyResponse(ready=False)
+        return ModelReadyResponse(ready=serving.answers if version is None else version in serving.lanes)
+
+    async def _server_metadata(self, _: bytes, __: Caller) -> Any:  # noqa: ANN401
+        return describe.server_metadata()
+
+    async def _model_metadata(self, data: bytes, _: Caller) -> Any:  # noqa: ANN401
+        return describe.model_metadata(*self._named(parsed(ModelMetadataRequest, data)))
+
+    async def _model_config(self, data: bytes, _: Caller) -> Any:  # noqa: ANN401
+        return describe.model_config(*self._named(parsed(ModelConfigRequest, data)))
+
+    async def _model_statistics(self, data: bytes, _: Caller) -> Any:  # noqa: ANN401
+        asked = parsed(ModelStatisticsRequest, data)
+        servings, version = dict(self._server.servings), None
+        if asked.name:
+            serving, version = self._named(asked)
+            servings = {serving.plan.endpoint: serving}
+            if version is not None and version not in serving.lanes:
+                raise NotFoundError(f"version {version} of endpoint {asked.name!r}")
+        elif asked.version:
+            raise InvalidInputError("a version is named and no model: name the model too")
+        return describe.statistics(servings, self._server.totals(), version)
+
+    async def _repository_index(self, data: bytes, _: Caller) -> Any:  # noqa: ANN401
+        asked = parsed(RepositoryIndexRequest, data)
+        if asked.repository_name:
+            raise NotFoundError(f"repository {asked.repository_name[:80]!r}", hint="there is one, without a name")
+        return describe.index(self._server.servings, ready_only=asked.ready)
+
+    async def _model_infer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401
+        message, prediction = await self._infer(InferRequest(data), caller, caller.started_s)
+        caller.tell(prediction)
+        return message
+
+    async def _infer(self, request: InferRequest, caller: Caller, started_s: float) -> tuple[Any, Prediction]:
+        serving = self._serving(request.message.model_name)
+        endpoint = serving.plan.endpoint
+        version = pinned_version(
+            caller.headers,
+            request.version(),
+            endpoint=endpoint,
+            keys=self._override_keys,
+            pinning=self._pinning,
+            now_s=time.time(),
+        )
+        subject = subject_of(caller.headers, request.user_id(), serving.plan.subject)
+        deadline_s = caller.deadline_from(started_s, request.timeout_s())
+        prediction = await _predicted(serving, request, version, subject, started_s, deadline_s)
+        return response(request, prediction, endpoint), prediction
+
+    def _named(self, asked: Any) -> tuple[Serving, int | None]:  # noqa: ANN401
+        return self._serving(asked.name), version_number(asked.version) if asked.version else None
+
+    def _serving(self, model: str) -> Serving:
+        servings = self._server.servings
+        serving = servings.get(model)
+        if serving is None:
+            raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+        return serving
+
+
+async def _predicted(
+    serving: Serving,
+    request: InferRequest,
+    version: int | None,
+    subject: str | None,
+    started_s: float,
+    deadline_s: float | None,
+) -> Prediction:
+    delay_s = None if deadline_s is None else max(0.0, deadline_s - perf_counter())
+    try:
+        async with asyncio.timeout(delay_s):
+            return await predict(serving, request.feeds, version=version, subject=subject, started_s=started_s)
+    except TimeoutError as error:
+        raise LateError from error

@@ -1,0 +1,127 @@
+"""ModelStreamInfer: requests over one stream, run side by side, answered in the order in which they came.
+
+A failed request is answered with its error, and the stream goes on; a client that says so (metadata
+`triton_grpc_error: true`) has the stream end with the error's status instead. A client that does not read its answers
+is not read from: at most MAX_UNANSWERED requests of a stream are in the server. When the server stops, what was read is
+answered, and the stream ends with UNAVAILABLE.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from aks_serving.grpc.caller import Authorize, Caller
+from aks_serving.grpc.calls import end, status_for
+from aks_serving.grpc.messages import ModelStreamInferResponse
+from aks_serving.grpc.request import InferRequest
+from aks_serving.grpc.status import Status, status_of
+from aks_serving.predictor import Prediction
+from shared.core.errors import UnavailableError
+
+MAX_UNANSWERED = 64
+
+type Infer = Callable[[InferRequest, Caller, float], Awaitable[tuple[Any, Prediction]]]
+"""Answers a request that came at a time of perf_counter, as a ModelInferResponse. Raises SlipwayError."""
+
+_STOPPING = UnavailableError("this server", "it is stopping; open another stream")
+
+
+class Streams:
+    """The open streams. Used from the event loop alone."""
+
+    def __init__(self, infer: Infer) -> None:
+        self._infer = infer
+        self._readers: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def method(self, authorize: Authorize | None) -> grpc.RpcMethodHandler:
+        """The method, as a gRPC server takes it."""
+
+        async def handle(_: Any, context: Any) -> None:  # noqa: ANN401 - grpc has no types
+            try:
+                caller = Caller(context)
+                caller.check(authorize)
+                status = await self._serve(context, caller)
+            except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
+                status = status_for(error)
+            if status is not None:
+                await end(context, status)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    def stop(self) -> None:
+        """Read no more, answer what was read, and end every stream."""
+        self._stopping = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def _serve(self, context: Any, caller: Caller) -> Status | None:  # noqa: ANN401 - a grpc.aio.ServicerContext
+        """Answer a stream's requests until it ends; with which status, where that is not OK."""
+        ends_on_error = caller.headers.get(b"triton_grpc_error") == b"true"
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(MAX_UNANSWERED)
+        tasks: set[asyncio.Task[Any]] = set()
+        reader = asyncio.create_task(self._read(context, caller, answers, places, tasks))
+        self._readers.add(reader)
+        if self._stopping:
+            reader.cancel()
+        try:
+            while (task := await answers.get()) is not None:
+                message = await task
+                if isinstance(message, _Failure):
+                    if ends_on_error:
+                        return message.status
+                    message = message.message
+                await context.write(message.SerializeToString())
+                places.release()
+            return status_of(_STOPPING) if self._stopping else None
+        finally:
+            self._readers.discard(reader)
+            for left in (reader, *tasks):
+                left.cancel()
+
+    async def _read(
+        self,
+        context: Any,  # noqa: ANN401 - a grpc.aio.ServicerContext
+        caller: Caller,
+        answers: asyncio.Queue[asyncio.Task[Any] | None],
+        places: asyncio.Semaphore,
+        tasks: set[asyncio.Task[Any]],
+    ) -> None:
+        try:
+            while True:
+                await places.acquire()
+                data = await context.read()
+                if data is grpc.aio.EOF:
+                    return
+                task = asyncio.create_task(self._answer(data, caller))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                answers.put_nowait(task)
+        finally:
+            answers.put_nowait(None)
+
+    async def _answer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401 - a message or a failure
+        request_id = ""
+        try:
+            request = InferRequest(data)
+            request_id = request.message.id
+            answer, _ = await self._infer(request, caller, perf_counter())
+        except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
+            return _Failure(status_for(error), request_id)
+        answer.parameters["triton_final_response"].bool_param = True
+        return ModelStreamInferResponse(infer_response=answer)
+
+
+class _Failure:
+    """A request of a stream that was not answered."""
+
+    __slots__ = ("message", "status")
+
+    def __init__(self, status: Status, request_id: str) -> None:
+        self.status = status
+        self.message = ModelStreamInferResponse(error_message=status.details)
+        self.message.infer_response.id = request_id
