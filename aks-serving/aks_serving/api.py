@@ -1,76 +1,53 @@
-"""The server's HTTP API, apart from any transport: a request in, a response out.
+"""The server's HTTP API, apart from any transport: an exchange in, its answer out, now or later.
 
-Errors of the domain become statuses here, by one table, and nowhere else. Nothing that a client sends raises out of
-`Api.handle`; what goes wrong unexpectedly is logged, and answered with 500 and no detail.
+Predictions of the usual form take the short way: read at once (aks_serving.fast), assigned, run with whatever else this
+turn of the event loop brings, answered from the engine. Everything else is read in general. Nothing that a client sends
+raises out of `Api.handle`; what goes wrong unexpectedly is logged, and answered with 500 and no detail.
 """
 
+import asyncio
 import logging
-from dataclasses import dataclass
-from time import perf_counter
+import math
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from aks_serving import plain, prometheus, v2
+from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.counts import VersionTally
-from aks_serving.deployment import Serving
-from aks_serving.errors import BodyTooLargeError, ModelRunError, NotServingError, OverloadedError
-from aks_serving.predictor import Prediction, predict
-from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError, UnavailableError
+from aks_serving.encodings import decoded
+from aks_serving.errors import NotServingError
+from aks_serving.exchange import OK, Exchange, Head, Response
+from aks_serving.failures import MethodNotAllowedError, failure
+from aks_serving.override import Pinning, pinned_version
+from aks_serving.serving import Serving
+from aks_serving.subjects import issue_cookie, subject_of
+from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
+from shared.signing.override import HEADER as OVERRIDE_HEADER
 from shared.telemetry.histogram import quantile
 
 log = logging.getLogger(__name__)
 
 SERVER_NAME = "slipway"
 SERVER_VERSION = "0.1.0"
-JSON = b"application/json"
 
-type Headers = list[tuple[bytes, bytes]]
-
-_STATUS: tuple[tuple[type[SlipwayError], int], ...] = (
-    (BodyTooLargeError, 413),
-    (InvalidInputError, 400),
-    (NotFoundError, 404),
-    (UnavailableError, 503),
-    (ModelRunError, 500),
-)
+_OVERRIDE = OVERRIDE_HEADER.encode()
+_HEADER_LENGTH = b"inference-header-content-length"
+_METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
+_NOT_READY = Head(503)
+_WRONG = SlipwayError("the server made an error; its log says which")
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """An HTTP request, its body read. `user` is the header x-slipway-user, `encoding` Content-Encoding."""
-
-    method: str
-    path: str
-    body: bytes = b""
-    user: bytes = b""
-    encoding: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """An HTTP response. Content-Length is the transport's."""
-
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: Headers
-
-
-class _MethodNotAllowedError(SlipwayError):
-    def __init__(self, method: str, allowed: str) -> None:
-        super().__init__(f"{method[:20]} is not answered here: use {allowed}")
-        self.allowed = allowed
 
 
 class Server(Protocol):
     """What the API needs of the server behind it."""
 
     @property
-    def servings(self) -> dict[str, Serving]:
-        """What answers each endpoint now."""
+    def servings(self) -> Mapping[str, Serving]:
+        """What answers each endpoint now: another object whenever it is not the same."""
         ...
 
     @property
@@ -97,102 +74,173 @@ class Server(Protocol):
 
 
 class Api:
-    """Answers requests."""
+    """Answers exchanges. Used from the event loop alone."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timeout_s: float = math.inf,
+        override_keys: tuple[bytes, ...] = (),
+        pinning: Pinning = Pinning.OPEN,
+        max_body_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        """`timeout_s` is how long a request may wait that names no time of its own."""
         self._server = server
-        self._plain = {
-            "/predict": ("POST", self._predict),
-            "/models/reload": ("POST", self._reload),
+        self._timeout_s = timeout_s
+        self._override_keys = override_keys
+        self._pinning = pinning
+        self._max_body_bytes = max_body_bytes
+        self._servings: Mapping[str, Serving] | None = None
+        self._only: Serving | None = None
+        self._infer: dict[str, Serving] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fixed: dict[str, tuple[str, Callable[[Exchange], Response]]] = {
             "/health": ("GET", self._health),
             "/ready": ("GET", self._ready),
             "/ab-test/stats": ("GET", self._stats),
             "/metrics": ("GET", self._metrics),
+            "/v2": ("GET", self._v2_server),
+            "/v2/health/live": ("GET", self._v2_live),
+            "/v2/health/ready": ("GET", self._ready),
         }
 
-    async def handle(self, request: Request) -> Response:
-        """The response to a request. Never raises."""
+    def handle(self, exchange: Exchange) -> None:
+        """Answer an exchange, now or later. Never raises."""
         try:
-            route = self._plain.get(request.path)
-            if route is not None:
-                method, handler = route
-                _check_method(request, method)
-                return await handler(request)
-            return await self._v2(request)
+            path = exchange.path
+            if self._server.servings is not self._servings:
+                self._take(self._server.servings)
+            if path == "/predict":
+                self._predict(exchange)
+            elif path in self._infer:
+                _check_method(exchange, "POST")
+                self._v2_infer(exchange, self._infer[path], None)
+            elif path == "/models/reload":
+                _check_method(exchange, "POST")
+                self._later(exchange, self._reload())
+            else:
+                self._other(exchange)
         except SlipwayError as error:
-            return failure(error)
+            exchange.reply(failure(error))
         except Exception:
-            log.exception("%s %s went wrong", request.method, request.path)
-            return failure(SlipwayError("the server made an error; its log says which"))
+            log.exception("%s %s went wrong", exchange.method, exchange.path)
+            exchange.reply(failure(_WRONG))
 
-    async def _predict(self, request: Request) -> Response:
-        started_s = perf_counter()
-        asked = plain.read_request(_body(request))
-        serving = self._serving(asked.model)
-        prediction = await predict(
-            serving,
-            asked.feeds,
-            version=asked.version(),
-            subject=_user(request) or asked.subject(),
-            started_s=started_s,
-        )
-        latency_ms = (perf_counter() - started_s) * 1e3
-        return _predicted(plain.response(prediction, serving.plan.endpoint, latency_ms), prediction)
+    def _take(self, servings: Mapping[str, Serving]) -> None:
+        self._servings = servings
+        self._only = next(iter(servings.values())) if len(servings) == 1 else None
+        self._infer = {f"/v2/models/{name}/infer": serving for name, serving in servings.items()}
 
-    async def _v2(self, request: Request) -> Response:
-        match request.path.rstrip("/").split("/")[1:]:
-            case ["v2"]:
-                _check_method(request, "GET")
-                return _ok({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": []})
-            case ["v2", "health", "live"]:
-                _check_method(request, "GET")
-                return _ok({"live": True})
-            case ["v2", "health", "ready"]:
-                _check_method(request, "GET")
-                return await self._ready(request)
+    def _predict(self, exchange: Exchange) -> None:
+        _check_method(exchange, "POST")
+        body = self._body(exchange)
+        serving = self._only
+        if serving is not None and serving.fast is not None:
+            read = serving.fast.plain(body, serving.plan.endpoint)
+            if read is not None:
+                ask = PlainAsk(exchange, serving, packed=read.packed, rows=read.rows)
+                self._begin(ask, version=read.version, user=read.user, timeout_s=read.timeout_s)
+                return
+        asked = plain.read_request(body)
+        ask = PlainAsk(exchange, self._serving(asked.model), read=asked.feeds)
+        timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
+        self._begin(ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)
+
+    def _v2_infer(self, exchange: Exchange, serving: Serving, version: int | None) -> None:
+        body = self._body(exchange)
+        header_length = _header_length(exchange)
+        if serving.fast is not None:
+            read = serving.fast.v2(body, header_length)
+            if read is not None and not (read.binary and serving.gives_bytes):
+                ask = V2Ask(exchange, serving, packed=read.packed, rows=read.rows)
+                ask.request_id, ask.binary = read.id, read.binary
+                self._begin(ask, version=version, user=read.user, timeout_s=read.timeout_s)
+                return
+        asked = v2.read_request(body, header_length)
+        general = GeneralV2Ask(exchange, serving, read=asked.feeds, priority=asked.priority())
+        general.request = asked
+        self._begin(general, version=version, user=asked.user(), timeout_s=asked.timeout_s())
+
+    def _begin(self, ask: HttpAsk, *, version: int | str | None, user: object, timeout_s: float | None) -> None:
+        exchange, serving = ask.exchange, ask.serving
+        source = serving.plan.subject
+        subject = subject_of(exchange.headers, user, source)
+        if version is not None or _OVERRIDE in exchange.headers:
+            version = pinned_version(
+                exchange.headers,
+                None if version is None else version_number(str(version)),
+                endpoint=serving.plan.endpoint,
+                keys=self._override_keys,
+                pinning=self._pinning,
+                now_s=time.time(),
+            )
+        elif subject is None and source.cookie is not None:
+            subject, cookie = issue_cookie(source.cookie, secure=False)
+            ask.extra = (cookie,)
+        ask.deadline_s = ask.started_s + (self._timeout_s if timeout_s is None else timeout_s)
+        ask.begin(version=version, subject=subject)
+
+    def _other(self, exchange: Exchange) -> None:
+        fixed = self._fixed.get(exchange.path)
+        if fixed is not None:
+            method, answer = fixed
+            _check_method(exchange, method)
+            exchange.reply(answer(exchange))
+            return
+        match exchange.path.rstrip("/").split("/")[1:]:
+            case ["v2"] | ["v2", "health", "live" | "ready"]:
+                exchange.path = exchange.path.rstrip("/")
+                self._other(exchange)
             case ["v2", "models", model, *rest]:
                 version = None
                 if len(rest) >= 2 and rest[0] == "versions":
                     version = version_number(rest[1])
                     rest = rest[2:]
-                return await self._v2_model(request, self._serving(model), version, rest)
+                serving = self._serving(model)
+                if rest == ["infer"]:
+                    _check_method(exchange, "POST")
+                    self._v2_infer(exchange, serving, version)
+                else:
+                    exchange.reply(self._v2_model(exchange, serving, version, rest))
             case _:
-                raise NotFoundError(f"the path {request.path[:200]!r}")
+                raise NotFoundError(f"the path {exchange.path[:200]!r}")
 
-    async def _v2_model(self, request: Request, serving: Serving, version: int | None, rest: list[str]) -> Response:
+    def _v2_server(self, _: Exchange) -> Response:
+        return _ok({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(v2.EXTENSIONS)})
+
+    def _v2_live(self, _: Exchange) -> Response:
+        return _ok({"live": True})
+
+    def _v2_model(self, exchange: Exchange, serving: Serving, version: int | None, rest: list[str]) -> Response:
         model = serving.plan.endpoint
-        if rest == ["infer"]:
-            _check_method(request, "POST")
-            started_s = perf_counter()
-            asked = v2.read_request(_body(request))
-            subject = _user(request) or asked.subject()
-            prediction = await predict(serving, asked.feeds, version=version, subject=subject, started_s=started_s)
-            return _predicted(v2.response(asked, prediction, model), prediction)
         if rest not in ([], ["ready"]):
-            raise NotFoundError(f"the path {request.path[:200]!r}")
-        _check_method(request, "GET")
+            raise NotFoundError(f"the path {exchange.path[:200]!r}")
+        _check_method(exchange, "GET")
         if rest:
             ready = serving.answers if version is None else version in serving.lanes
-            return _ok({"name": model, "ready": ready}, status=200 if ready else 503)
-        route = serving.plan.stable or serving.plan.candidate
+            return Response(OK if ready else _NOT_READY, _encode({"name": model, "ready": ready}))
+        route = serving.stable or serving.candidate
         number = version if version is not None else route.version if route is not None else 0
         lane = serving.lanes.get(number)
         if lane is None:
             raise NotFoundError(f"version {number} of endpoint {model!r}", hint=f"loaded: {sorted(serving.lanes)}")
         return _ok(v2.metadata(model, sorted(serving.lanes), lane.model.signature))
 
-    async def _health(self, _: Request) -> Response:
+    def _health(self, _: Exchange) -> Response:
         return _ok({"status": "ok"})
 
-    async def _ready(self, _: Request) -> Response:
+    def _ready(self, _: Exchange) -> Response:
         reason = self._server.not_ready()
-        return _ok({"ready": False, "reason": reason} if reason else {"ready": True}, status=503 if reason else 200)
+        if reason:
+            return Response(_NOT_READY, _encode({"ready": False, "reason": reason}))
+        return _ok({"ready": True})
 
-    async def _reload(self, _: Request) -> Response:
+    async def _reload(self) -> Response:
         await self._server.reload()
         return _ok({"endpoints": {name: _served(serving) for name, serving in self._server.servings.items()}})
 
-    async def _stats(self, _: Request) -> Response:
+    def _stats(self, _: Exchange) -> Response:
         totals = self._server.totals()
         endpoints = {
             name: _served(serving)
@@ -201,10 +249,10 @@ class Api:
         }
         return _ok({"endpoints": endpoints})
 
-    async def _metrics(self, _: Request) -> Response:
+    def _metrics(self, _: Exchange) -> Response:
         server = self._server
         text = prometheus.text(server.totals(), server.servings, waiting=server.waiting, lost=server.windows_lost)
-        return Response(status=200, body=text.encode(), content_type=prometheus.CONTENT_TYPE, headers=[])
+        return Response(_METRICS, text.encode())
 
     def _serving(self, model: str | None) -> Serving:
         servings = self._server.servings
@@ -219,47 +267,45 @@ class Api:
             raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
         return serving
 
+    def _body(self, exchange: Exchange) -> bytes:
+        encoding = exchange.headers.get(b"content-encoding")
+        return exchange.body if encoding is None else decoded(exchange.body, encoding, limit=self._max_body_bytes)
 
-def failure(error: SlipwayError) -> Response:
-    """The response that tells of an error."""
-    if isinstance(error, _MethodNotAllowedError):
-        return _ok({"error": str(error)}, status=405, headers=[(b"allow", error.allowed.encode())])
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    headers = [(b"retry-after", b"1")] if isinstance(error, OverloadedError | NotServingError) else []
-    return _ok({"error": str(error)}, status=status, headers=headers)
+    def _later(self, exchange: Exchange, answer: Coroutine[Any, Any, Response]) -> None:
+        async def wait() -> None:
+            try:
+                exchange.reply(await answer)
+            except SlipwayError as error:
+                exchange.reply(failure(error))
+            except Exception:
+                log.exception("%s %s went wrong", exchange.method, exchange.path)
+                exchange.reply(failure(_WRONG))
 
-
-def _ok(body: dict[str, Any], *, status: int = 200, headers: Headers | None = None) -> Response:
-    return Response(status=status, body=_encode(body), headers=headers or [])
-
-
-def _predicted(body: dict[str, Any], prediction: Prediction) -> Response:
-    headers: Headers = [
-        (b"x-slipway-version", b"%d" % prediction.version),
-        (b"x-slipway-generation", b"%d" % prediction.generation),
-        (b"x-slipway-role", prediction.role.encode()),
-    ]
-    if prediction.fallback:
-        headers.append((b"x-slipway-fallback", b"true"))
-    return Response(status=200, body=_encode(body), headers=headers)
+        task = asyncio.get_running_loop().create_task(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _check_method(request: Request, allowed: str) -> None:
-    if request.method != allowed and not (request.method == "HEAD" and allowed == "GET"):
-        raise _MethodNotAllowedError(request.method, allowed)
+def _ok(body: dict[str, Any]) -> Response:
+    return Response(OK, _encode(body))
 
 
-def _body(request: Request) -> bytes:
-    if request.encoding not in (b"", b"identity"):
-        raise InvalidInputError("the body is compressed, which this server does not take: send it as it is")
-    return request.body
+def _check_method(exchange: Exchange, allowed: str) -> None:
+    if exchange.method != allowed and not (exchange.method == "HEAD" and allowed == "GET"):
+        raise MethodNotAllowedError(exchange.method, allowed)
 
 
-def _user(request: Request) -> str | None:
-    try:
-        return request.user.decode() or None
-    except UnicodeDecodeError as error:
-        raise InvalidInputError("the header x-slipway-user is not UTF-8") from error
+def _header_length(exchange: Exchange) -> int | None:
+    """How much of the body is JSON, where binary data follows."""
+    text = exchange.headers.get(_HEADER_LENGTH)
+    if text is None:
+        return None
+    if not (text.isdigit() and len(text) <= 12 and int(text) <= len(exchange.body)):
+        raise InvalidInputError(
+            f"the header Inference-Header-Content-Length is {text[:40]!r}: use the length of the body's JSON part, "
+            f"at most the body's {len(exchange.body)} bytes"
+        )
+    return int(text)
 
 
 def _served(serving: Serving) -> dict[str, Any]:
@@ -267,6 +313,7 @@ def _served(serving: Serving) -> dict[str, Any]:
         "generation": serving.plan.generation,
         "loaded": sorted(serving.lanes),
         "failed": {str(version): reason for version, reason in serving.failed.items()},
+        "tripped": {str(version): reason for version, reason in serving.tripped.items()},
         "routes": [{"version": r.version, "role": r.role, "weight_bp": r.weight_bp} for r in serving.plan.routes],
     }
 

@@ -1,10 +1,16 @@
-"""The API behind ASGI: reads a request whole, within the limit, and writes the response. Knows nothing else."""
+"""The API behind ASGI, for whatever server carries that: reads a request whole, within the limit, and answers it.
 
+The server's own transport is aks_serving.http, which is faster and says more of what HTTP asks for.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
 from typing import Any
 
-from aks_serving.api import Api, Request, Response, failure
 from aks_serving.errors import BodyTooLargeError
+from aks_serving.exchange import Exchange, Response
+from aks_serving.failures import failure
 
 type Scope = MutableMapping[str, Any]
 type Message = MutableMapping[str, Any]
@@ -15,34 +21,31 @@ type Send = Callable[[Message], Awaitable[None]]
 class AsgiApp:
     """An ASGI application of HTTP alone."""
 
-    def __init__(self, api: Api, *, max_body_bytes: int) -> None:
-        self._api = api
+    def __init__(self, handle: Callable[[Exchange], None], *, max_body_bytes: int) -> None:
+        self._handle = handle
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. A client that goes away before it sent its body gets no answer."""
         if scope["type"] != "http":
             return
-        user = encoding = length = b""
-        for name, value in scope["headers"]:
-            if name == b"x-slipway-user":
-                user = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"content-encoding":
-                encoding = value
+        exchange = _AsgiExchange(scope)
         try:
-            body = await self._body(receive, length)
+            body = await self._body(receive, exchange.headers.get(b"content-length", b""))
         except BodyTooLargeError as error:
             response = failure(error)
-            response.headers.append((b"connection", b"close"))
+            response.extra = ((b"connection", b"close"),)
         else:
             if body is None:
                 return
-            response = await self._api.handle(
-                Request(method=scope["method"], path=scope["path"], body=body, user=user, encoding=encoding)
-            )
-        await _write(response, send, head=scope["method"] == "HEAD")
+            exchange.body = body
+            exchange.received_s = perf_counter()
+            self._handle(exchange)
+            try:
+                response = await exchange.answer
+            finally:
+                exchange.gone = True
+        await _write(response, send, head=exchange.method == "HEAD")
 
     async def _body(self, receive: Receive, length: bytes) -> bytes | None:
         """The body, or None where the client went away. Raises BodyTooLargeError as soon as that is known."""
@@ -64,11 +67,25 @@ class AsgiApp:
             parts.append(part)
 
 
+class _AsgiExchange(Exchange):
+    __slots__ = ("answer",)
+
+    def __init__(self, scope: Scope) -> None:
+        self.method = scope["method"]
+        self.path = scope["path"]
+        self.query = scope.get("query_string", b"")
+        self.headers = {}
+        for name, value in scope["headers"]:
+            self.headers[name] = self.headers[name] + b", " + value if name in self.headers else value
+        self.gone = False
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def reply(self, response: Response) -> None:
+        if not self.answer.done():
+            self.answer.set_result(response)
+
+
 async def _write(response: Response, send: Send, *, head: bool) -> None:
-    headers = [
-        (b"content-type", response.content_type),
-        (b"content-length", b"%d" % len(response.body)),
-        *response.headers,
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    headers = [*response.head.headers, *response.extra, (b"content-length", b"%d" % len(response.body))]
+    await send({"type": "http.response.start", "status": response.head.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else response.body})

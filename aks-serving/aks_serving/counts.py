@@ -1,36 +1,87 @@
 """What happened to the requests of one endpoint under one generation of its plan, counted as it happens.
 
-Used from the event loop alone. A batch's calls are added in one go; the windows, the statistics since the start and
-the Prometheus text are all sums of these counts, so that a request is counted once and in one place.
+Used from the event loop alone. The windows, the statistics since the start and the Prometheus text are all sums of
+these counts, so that a request is counted once and in one place. A latency is kept as it is until some thousands have
+come, and then counted into buckets at once: nothing is lost, and memory is bounded.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
-from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import VersionCounts
+import numpy as np
+
+from shared.routing.prediction import Reason
+from shared.telemetry.histogram import GAMMA, bucket_index
+from shared.telemetry.window import ShadowCounts, VersionCounts
+
+_MAX_FRESH = 8192
+_LOG_GAMMA = math.log(GAMMA)
+_FLOOR_INDEX = bucket_index(0.0)
 
 
 class Kind(IntEnum):
-    """Why a version was asked: the plan assigned the caller, another version failed, or the caller named it."""
+    """Why a version was asked: see shared.routing.prediction.Reason."""
 
     ASSIGNED = 0
     FALLBACK = 1
     PINNED = 2
 
+    @property
+    def reason(self) -> Reason:
+        """As a prediction id says it."""
+        return _REASONS[self]
+
+
+_REASONS = (Reason.ASSIGNED, Reason.FALLBACK, Reason.PINNED)
+
 
 class VersionTally:
     """Counts of one version, as shared.telemetry.window.VersionCounts defines them, and the sum of the latencies."""
 
-    __slots__ = ("errors", "fallbacks", "latency_ms", "latency_ms_sum", "pinned", "requests")
+    __slots__ = ("_fresh_ms", "_latency_ms", "errors", "fallbacks", "latency_ms_sum", "pinned", "requests", "shadow")
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
         self.fallbacks = 0
         self.pinned = 0
-        self.latency_ms: dict[int, int] = {}
         self.latency_ms_sum = 0.0
+        self.shadow: ShadowCounts | None = None
+        self._latency_ms: dict[int, int] = {}
+        self._fresh_ms: list[float] = []
+
+    @property
+    def latency_ms(self) -> dict[int, int]:
+        """Milliseconds of assigned requests that were answered, counted per bucket (shared.telemetry.histogram)."""
+        self._fold()
+        return self._latency_ms
+
+    def answered(self, kind: Kind, latency_ms: float) -> None:
+        """A call that the version answered."""
+        if kind is Kind.ASSIGNED:
+            self.requests += 1
+            self._fresh_ms.append(latency_ms)
+            if len(self._fresh_ms) >= _MAX_FRESH:
+                self._fold()
+        elif kind is Kind.FALLBACK:
+            self.fallbacks += 1
+        else:
+            self.pinned += 1
+
+    def failed(self, kind: Kind) -> None:
+        """A call that the version failed. A failed fallback counts nowhere: the first version's error stands for it."""
+        if kind is Kind.ASSIGNED:
+            self.requests += 1
+            self.errors += 1
+        elif kind is Kind.PINNED:
+            self.pinned += 1
+
+    def shadowed(self) -> ShadowCounts:
+        """The counts of the version as a shadow, to be added to."""
+        if self.shadow is None:
+            self.shadow = ShadowCounts()
+        return self.shadow
 
     def add(self, other: "VersionTally") -> None:
         """Add another tally to this one."""
@@ -38,9 +89,12 @@ class VersionTally:
         self.errors += other.errors
         self.fallbacks += other.fallbacks
         self.pinned += other.pinned
+        _add_buckets(self._latency_ms, other.latency_ms)
         self.latency_ms_sum += other.latency_ms_sum
-        for index, count in other.latency_ms.items():
-            self.latency_ms[index] = self.latency_ms.get(index, 0) + count
+        if other.shadow is not None:
+            mine = self.shadowed()
+            for name in ShadowCounts.model_fields:
+                setattr(mine, name, getattr(mine, name) + getattr(other.shadow, name))
 
     def counts(self) -> VersionCounts:
         """As a window carries them."""
@@ -50,50 +104,50 @@ class VersionTally:
             fallbacks=self.fallbacks,
             pinned=self.pinned,
             latency_ms=dict(self.latency_ms),
+            shadow=None if self.shadow is None else self.shadow.model_copy(),
         )
+
+    def _fold(self) -> None:
+        fresh = self._fresh_ms
+        if not fresh:
+            return
+        self._fresh_ms = []
+        values = np.asarray(fresh)
+        self.latency_ms_sum += float(values.sum())
+        indices = np.ceil(np.log(np.maximum(values, 1e-9)) / _LOG_GAMMA).astype(np.int64)
+        found, counts = np.unique(np.maximum(indices, _FLOOR_INDEX), return_counts=True)
+        _add_buckets(self._latency_ms, dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
 class Tally:
-    """Counts of one endpoint under one generation, since its window opened. `in_flight` calls are yet to be counted."""
+    """Counts of one endpoint under one generation, since its window opened.
 
-    __slots__ = ("in_flight", "versions")
+    `in_flight` requests are yet to be counted; `refused` were run by no version, by why.
+    """
+
+    __slots__ = ("in_flight", "refused", "versions")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.refused: dict[str, int] = {}
         self.versions: dict[int, VersionTally] = {}
 
-    def answered(self, version: int, kind: Kind, latency_ms: float) -> None:
-        """A call that the version answered."""
-        tally = self._of(version)
-        if kind is Kind.ASSIGNED:
-            tally.requests += 1
-            tally.latency_ms_sum += latency_ms
-            index = bucket_index(latency_ms)
-            tally.latency_ms[index] = tally.latency_ms.get(index, 0) + 1
-        elif kind is Kind.FALLBACK:
-            tally.fallbacks += 1
-        else:
-            tally.pinned += 1
-
-    def failed(self, version: int, kind: Kind) -> None:
-        """A call that the version failed. A failed fallback counts nowhere: the first version's error stands for it."""
-        if kind is Kind.ASSIGNED:
-            tally = self._of(version)
-            tally.requests += 1
-            tally.errors += 1
-        elif kind is Kind.PINNED:
-            self._of(version).pinned += 1
-
-    def take(self) -> dict[int, VersionTally]:
-        """The counts so far; counting begins anew."""
-        versions, self.versions = self.versions, {}
-        return versions
-
-    def _of(self, version: int) -> VersionTally:
+    def of(self, version: int) -> VersionTally:
+        """The counts of a version, to be added to."""
         tally = self.versions.get(version)
         if tally is None:
             tally = self.versions[version] = VersionTally()
         return tally
+
+    def refuse(self, why: str) -> None:
+        """A request that no version ran."""
+        self.refused[why] = self.refused.get(why, 0) + 1
+
+    def take(self) -> tuple[dict[int, VersionTally], dict[str, int]]:
+        """The counts so far, by version, and the refusals; counting begins anew."""
+        taken = self.versions, self.refused
+        self.versions, self.refused = {}, {}
+        return taken
 
 
 def added(parts: Iterable[Mapping[int, VersionTally]]) -> dict[int, VersionTally]:
@@ -103,3 +157,8 @@ def added(parts: Iterable[Mapping[int, VersionTally]]) -> dict[int, VersionTally
         for version, tally in part.items():
             total.setdefault(version, VersionTally()).add(tally)
     return total
+
+
+def _add_buckets(mine: dict[int, int], others: Mapping[int, int]) -> None:
+    for index, count in others.items():
+        mine[index] = mine.get(index, 0) + count

@@ -8,18 +8,20 @@ failed is not applied while an older one can answer. Nothing here blocks the eve
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from pydantic import ValidationError
 
+from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
 from aks_serving.engine import Engine, Lane
-from aks_serving.loader import LoadedModel
+from aks_serving.numbering import Numbering
+from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
-from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
+from shared.routing.plan import ArtifactFile, Route, RoutePlan, Signing
 
 log = logging.getLogger(__name__)
 
@@ -27,37 +29,8 @@ _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 
-type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None]
+type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None, bool]
 """What a loaded version was made from: a route that differs in any of it is loaded anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """What answers an endpoint's requests: a plan, the versions loaded for it, those that are not and why.
-
-    `waiting` names those of the latter that are still being fetched while storage does not answer; a window does not
-    report them as failed, lest a short outage end a rollout.
-
-    Never changes but for its counts; a request keeps the one that it began with.
-    """
-
-    plan: RoutePlan
-    lanes: Mapping[int, Lane]
-    failed: Mapping[int, str]
-    waiting: frozenset[int] = frozenset()
-    tally: Tally = field(default_factory=Tally, compare=False)
-
-    @property
-    def answers(self) -> bool:
-        """Whether requests are answered: stable is loaded, or where there is none yet, a candidate that has traffic."""
-        if self.plan.stable is not None:
-            return self.plan.stable.version in self.lanes
-        candidate = self.plan.candidate
-        return candidate is not None and candidate.weight_bp > 0 and candidate.version in self.lanes
-
-    def role_of(self, version: int) -> Role:
-        """The version's role in the plan. Raises KeyError."""
-        return {route.version: route.role for route in self.plan.routes}[version]
 
 
 class Deployment:
@@ -70,6 +43,7 @@ class Deployment:
         load: Callable[[Route], LoadedModel],
         threads: Executor,
         engine: Engine,
+        numbering: Numbering,
         applied: Callable[["Deployment", Serving], None],
     ) -> None:
         """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force."""
@@ -82,6 +56,7 @@ class Deployment:
         self._load_route = load
         self._threads = threads
         self._engine = engine
+        self._numbering = numbering
         self._applied = applied
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
@@ -142,7 +117,7 @@ class Deployment:
         if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
             self._swap(replace(self.serving, failed=failed, waiting=waiting, tally=Tally()))
         else:
-            self._swap(Serving(plan=plan, lanes=lanes, failed=failed, waiting=waiting))
+            self._swap(Serving(plan=plan, lanes=lanes, failed=failed, waiting=waiting, numbering=self._numbering))
             self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
         self.settled.set()
 
@@ -216,4 +191,5 @@ def _key(route: Route) -> _Key:
         route.external,
         route.signing,
         route.golden_digest,
+        route.allow_nan,
     )

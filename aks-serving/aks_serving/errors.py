@@ -57,3 +57,13 @@ class BodyTooLargeError(SlipwayError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than {limit} bytes: send fewer rows at a time")
+
+
+class ExpiredError(SlipwayError):
+    """A request's deadline passed before a model ran it. It never runs."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"the deadline passed after {waited_s * 1e3:.0f} ms, before a model ran this request: "
+            "allow more time, or try again later"
+        )

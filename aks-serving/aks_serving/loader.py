@@ -8,29 +8,22 @@ serving ones.
 import ctypes
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aks_serving.artifacts import Artifacts
+from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.cache import DiskCache
 from aks_serving.golden import replay
 from aks_serving.model import Model
 from aks_serving.ports import Storage
-from aks_serving.probe import rows_are_independent
+from aks_serving.probe import rows_are_independent, sample_rows
 from aks_serving.signatures import MAX_SIGNATURE_BYTES, check_signature
 from aks_serving.tensors import Feeds
+from aks_serving.warming import run_times
 from shared.routing.plan import Route
 
 log = logging.getLogger(__name__)
 
 _MAX_GOLDEN_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """A model that passed every check, and whether requests for it may be run together."""
-
-    model: Model
-    batchable: bool
 
 
 class Loader:
@@ -50,6 +43,7 @@ class Loader:
         model = self._model(route)
         golden: Sequence[Feeds] = replay(model, golden_data) if golden_data is not None else ()
         batchable = rows_are_independent(model, golden)
+        times = run_times(model, sample_rows(model.signature, golden), batchable=batchable)
         _give_back_memory()
         log.info(
             "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s)",
@@ -59,7 +53,13 @@ class Loader:
             signed_by or "nobody",
             batchable,
         )
-        return LoadedModel(model=model, batchable=batchable)
+        return LoadedModel(
+            model=model,
+            batchable=batchable,
+            layout=layout_of(model.signature) if batchable else None,
+            allow_nan=route.allow_nan,
+            run_times_s=times,
+        )
 
     def _model(self, route: Route) -> Model:
         # The runtime keeps the bytes as long as the session: they are counted where memory is predicted.

@@ -5,39 +5,37 @@ single values ([1, 2]) serves for an input of shape [-1, 1]. `predictions` is th
 labels); a model with several outputs also gives all of them by name in `outputs`.
 """
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
+from aks_serving.batches import Results
 from aks_serving.model import Signature, TensorSpec
-from aks_serving.predictor import Prediction
-from aks_serving.tensors import Array, Feeds, nested, read
-from aks_serving.v2 import check_names, subject_key
+from aks_serving.serving import Face
+from aks_serving.tensors import Array, Feeds, read
+from aks_serving.v2 import check_names
 from shared.core.errors import InvalidInputError
-from shared.core.ids import version_number
+
+_encode = msgspec.json.Encoder().encode
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a request. `model` names the endpoint, and may be left out where the server serves exactly one."""
+    """The body of a request. `model` names the endpoint, and may be left out where the server serves exactly one.
+
+    `timeout_ms` is how long the caller waits; a request that has not begun to run by then does not.
+    """
 
     features: msgspec.Raw
     model: str | None = None
     model_version: int | str | None = None
     user_id: str | int | None = None
+    timeout_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def feeds(self, signature: Signature) -> Feeds:
         """The features as a signature wants them. Raises InvalidInputError."""
         by_name = self._by_name(signature)
         check_names(signature, by_name, total=len(by_name))
         return {spec.name: _array(by_name[spec.name], spec) for spec in signature.inputs}
-
-    def version(self) -> int | None:
-        """The version that the caller names, if any. Raises InvalidInputError."""
-        return None if self.model_version is None else version_number(str(self.model_version))
-
-    def subject(self) -> str | None:
-        """The caller's user id, if any."""
-        return subject_key(self.user_id)
 
     def _by_name(self, signature: Signature) -> dict[str, msgspec.Raw]:
         if bytes(self.features[:1] if isinstance(self.features, bytes) else memoryview(self.features)[:1]) == b"{":
@@ -60,21 +58,25 @@ def read_request(body: bytes) -> PredictRequest:
         raise InvalidInputError(f'the body is not a request like {{"features": [[1, 2]]}}: {error}') from error
 
 
-def response(prediction: Prediction, model: str, latency_ms: float) -> dict[str, Any]:
-    """The body of an answer."""
-    body: dict[str, Any] = {
-        "predictions": nested(prediction.outputs[0]),
-        "model": model,
-        "model_version": prediction.version,
-        "role": prediction.role,
-        "generation": prediction.generation,
-        "fallback": prediction.fallback,
-        "latency_ms": round(latency_ms, 3),
-    }
-    if len(prediction.outputs) > 1:
-        names = (spec.name for spec in prediction.signature.outputs)
-        body["outputs"] = {name: nested(array) for name, array in zip(names, prediction.outputs, strict=True)}
-    return body
+def response(face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> bytes:
+    """The body of an answer: the rows `start` to `stop` of the results."""
+    lists = results.lists()
+    first = _encode(lists[0] if results.whole else lists[0][start:stop])
+    if len(lists) == 1:
+        return b'{"predictions":%b%b%b","latency_ms":%.3f}' % (first, face.plain_middle, number, latency_ms)
+    others = [
+        key + _encode(values if results.whole else values[start:stop])
+        for key, values in zip(face.output_keys[1:], lists[1:], strict=True)
+    ]
+    return b'{"predictions":%b%b%b","latency_ms":%.3f,"outputs":{%b%b,%b}}' % (
+        first,
+        face.plain_middle,
+        number,
+        latency_ms,
+        face.output_keys[0],
+        first,
+        b",".join(others),
+    )
 
 
 def _array(raw: msgspec.Raw, spec: TensorSpec) -> Array:

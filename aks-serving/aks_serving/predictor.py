@@ -1,26 +1,204 @@
 """Which version answers a request, and what happens when it cannot.
 
-A subject's version is decided by the plan and the subject alone, so every pod decides alike. Where the candidate fails
-a request (it raises, is not loaded, or does not take inputs that stable takes), stable answers it, and the error counts
-against the candidate. A version that the caller named answers or fails by itself.
+A subject's version is decided by the plan and the subject alone, so every pod decides alike; but a pod sends no subject
+to a candidate that its own guard has tripped. Where the candidate fails a request (it raises, hangs, is not loaded, or
+does not take inputs that stable takes), stable answers it, within the request's deadline, and the error counts against
+the candidate. A version that the caller named answers or fails by itself.
 """
 
+import asyncio
+import math
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from aks_serving.batches import Results
 from aks_serving.counts import Kind
-from aks_serving.deployment import Serving
-from aks_serving.engine import Lane
-from aks_serving.errors import ModelRunError, NotServingError
+from aks_serving.engine import NORMAL, Call, Lane
+from aks_serving.errors import ExpiredError, ModelRunError, NotServingError, OverloadedError
 from aks_serving.model import Signature
+from aks_serving.probe import row_count
+from aks_serving.serving import Serving
 from aks_serving.tensors import Array, Feeds
-from shared.core.errors import InvalidInputError, NotFoundError
-from shared.routing.assignment import bucket, route_for
+from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
+from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 
 type Read = Callable[[Signature], Feeds]
 """Reads a request's inputs as a signature wants them, in its order. Raises InvalidInputError."""
+
+_REFUSED: tuple[tuple[type[SlipwayError], str], ...] = (
+    (OverloadedError, "overloaded"),
+    (ExpiredError, "expired"),
+    (InvalidInputError, "invalid"),
+)
+
+
+class Ask(Call):
+    """One prediction, from its assignment to its answer. Used from the event loop alone.
+
+    Made with its inputs either `packed`, in the layout that all versions of the snapshot have, or to be read by `read`
+    for the version that runs it.
+    """
+
+    __slots__ = ("kind", "lane", "read", "route", "serving")
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        started_s: float,
+        packed: bytes | None = None,
+        rows: int | None = None,
+        read: Read | None = None,
+        deadline_s: float = math.inf,
+        priority: int = NORMAL,
+    ) -> None:
+        self.serving = serving
+        self.started_s = started_s
+        self.packed = packed
+        self.rows = rows
+        self.feeds = None
+        self.key = None
+        self.read = read
+        self.deadline_s = deadline_s
+        self.priority = priority
+        self.kind = Kind.ASSIGNED
+
+    @abstractmethod
+    def give(self, results: Results, start: int, stop: int, now_s: float) -> None:
+        """Answer with the call's part of the results. Raises InvalidInputError for an answer that cannot be given."""
+
+    @abstractmethod
+    def refuse(self, error: SlipwayError) -> None:
+        """Answer with an error."""
+
+    def begin(self, *, version: int | None, subject: str | None) -> None:
+        """Have the request answered, now or later. Never raises."""
+        # Held until a fallback is done too, so that the snapshot's window is not closed for good between the two runs.
+        self.serving.tally.in_flight += 1
+        try:
+            route = self._assigned(subject) if version is None else self._named(version)
+            self._run(route)
+        except SlipwayError as error:
+            self._end(error)
+
+    def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
+        serving = self.serving
+        serving.tally_of(self.route.version).answered(self.kind, (now_s - self.started_s) * 1e3)
+        try:
+            self.give(results, start, stop, now_s)
+        except InvalidInputError as error:
+            self.refuse(error)
+        serving.tally.in_flight -= 1
+
+    def failed(self, error: SlipwayError) -> None:
+        serving = self.serving
+        if isinstance(error, ModelRunError):
+            serving.tally_of(self.route.version).failed(self.kind)
+            if self._may_fall_back():
+                try:
+                    self._fall_back()
+                except SlipwayError as second:
+                    self._end(second)
+                return
+        self._end(error)
+
+    def dropped(self) -> None:
+        self.serving.tally.in_flight -= 1
+        self.serving.tally.refuse("cancelled")
+
+    def _assigned(self, subject: str | None) -> Route:
+        serving = self.serving
+        candidate, stable = serving.candidate, serving.stable
+        weight_bp = serving.candidate_weight_bp
+        if candidate is not None and weight_bp:
+            if weight_bp == FULL_WEIGHT_BP:
+                place = 0
+            elif subject is None:
+                place = random.randrange(FULL_WEIGHT_BP)  # noqa: S311 - a draw, no secret
+            else:
+                place = bucket(serving.salt, subject)
+            if place < weight_bp and (candidate.version not in serving.tripped or stable is None):
+                return candidate
+        if stable is None:
+            raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
+        return stable
+
+    def _named(self, version: int) -> Route:
+        serving = self.serving
+        route = serving.routes.get(version)
+        if route is None or version not in serving.lanes:
+            loaded = ", ".join(str(number) for number in sorted(serving.lanes)) or "none"
+            raise NotFoundError(f"version {version} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
+        self.kind = Kind.PINNED
+        return route
+
+    def _run(self, route: Route) -> None:
+        self.route = route
+        lane = self.serving.lanes.get(route.version)
+        if lane is None:
+            if self._may_fall_back():
+                self._instead_of_candidate()
+                return
+            raise _not_loaded(self.serving, route)
+        if self.read is not None:
+            try:
+                self._read_for(lane)
+            except InvalidInputError:
+                if not self._may_fall_back():
+                    raise
+                self._instead_of_candidate()
+                return
+        lane.submit(self)
+
+    def _may_fall_back(self) -> bool:
+        stable = self.serving.stable
+        return (
+            self.kind is Kind.ASSIGNED
+            and self.route.role is Role.CANDIDATE
+            and stable is not None
+            and stable.version in self.serving.lanes
+        )
+
+    def _instead_of_candidate(self) -> None:
+        """Stable answers what the candidate cannot take. What stable refuses too is the caller's error, not its."""
+        candidate = self.route.version
+        stable = self.serving.stable
+        if stable is not None:
+            self._read_for(self.serving.lanes[stable.version])
+        self.serving.tally_of(candidate).failed(Kind.ASSIGNED)
+        self._fall_back()
+
+    def _fall_back(self) -> None:
+        stable = self.serving.stable
+        if stable is None:
+            raise NotServingError(f"endpoint {self.serving.plan.endpoint!r}", "it has no stable version")
+        self.kind, self.route = Kind.FALLBACK, stable
+        lane = self.serving.lanes[stable.version]
+        self._read_for(lane)
+        lane.submit(self)
+
+    def _read_for(self, lane: Lane) -> None:
+        if self.read is None:
+            return
+        feeds = self.read(lane.model.signature)
+        self.packed = self.feeds = self.key = self.rows = None
+        if lane.batchable:
+            self.rows = row_count(feeds)
+        if lane.layout is not None and self.rows:
+            self.packed = feeds[lane.layout.name].tobytes()
+        else:
+            self.feeds = feeds
+            self.key = tuple(array.shape[1:] for array in feeds.values()) if self.rows else None
+
+    def _end(self, error: SlipwayError) -> None:
+        self.serving.tally.in_flight -= 1
+        why = next((why for kind, why in _REFUSED if isinstance(error, kind)), None)
+        if why is not None:
+            self.serving.tally.refuse(why)
+        self.refuse(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,80 +209,65 @@ class Prediction:
     role: Role
     generation: int
     fallback: bool
+    prediction_id: str
     signature: Signature
     outputs: Sequence[Array]
 
 
-async def predict(
-    serving: Serving, read: Read, *, version: int | None, subject: str | None, started_s: float
-) -> Prediction:
-    """Answer a request that came at `started_s` (perf_counter). Without a subject, its version is drawn at random.
+class _Awaited(Ask):
+    """An ask that a coroutine waits for."""
 
-    Raises InvalidInputError, NotFoundError for a named version that is not loaded, NotServingError, OverloadedError or
-    ModelRunError.
-    """
-    # Held until a fallback is done too, so that the snapshot's window is not closed for good between the two runs.
-    serving.tally.in_flight += 1
-    try:
-        if version is not None:
-            return await _named(serving, read, version, started_s)
-        salt = serving.plan.salt
-        place = random.randrange(FULL_WEIGHT_BP) if subject is None else bucket(salt, subject)  # noqa: S311
-        route = route_for(serving.plan, place)
-        if route is None:
-            raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
-        if route.role is Role.CANDIDATE and serving.plan.stable is not None:
-            return await _candidate(serving, read, route, serving.plan.stable, started_s)
-        return await _answer(serving, read, route, Kind.ASSIGNED, started_s)
-    finally:
-        serving.tally.in_flight -= 1
+    __slots__ = ("future",)
+
+    future: asyncio.Future[Prediction]
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
+
+    def give(self, results: Results, start: int, stop: int, now_s: float) -> None:  # noqa: ARG002 - as Ask has it
+        if not self.future.done():
+            self.future.set_result(prediction_of(self, results, start, stop))
+
+    def refuse(self, error: SlipwayError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
-async def _named(serving: Serving, read: Read, version: int, started_s: float) -> Prediction:
-    route = next((route for route in serving.plan.routes if route.version == version), None)
-    if route is None or version not in serving.lanes:
-        loaded = ", ".join(str(number) for number in sorted(serving.lanes)) or "none"
-        raise NotFoundError(f"version {version} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
-    return await _answer(serving, read, route, Kind.PINNED, started_s)
-
-
-async def _candidate(serving: Serving, read: Read, candidate: Route, stable: Route, started_s: float) -> Prediction:
-    lane, fallback = serving.lanes.get(candidate.version), serving.lanes.get(stable.version)
-    if lane is not None:
-        try:
-            return await _run(serving, lane, read(lane.model.signature), candidate, Kind.ASSIGNED, started_s)
-        except ModelRunError:
-            if fallback is None:
-                raise
-            return await _answer(serving, read, stable, Kind.FALLBACK, started_s)
-        except InvalidInputError:
-            if fallback is None:
-                raise
-    if fallback is None:
-        raise _not_loaded(serving, candidate)
-    # What stable refuses too is the caller's error, and is raised here; what it takes is the candidate's error.
-    feeds = read(fallback.model.signature)
-    serving.tally.failed(candidate.version, Kind.ASSIGNED)
-    return await _run(serving, fallback, feeds, stable, Kind.FALLBACK, started_s)
-
-
-async def _answer(serving: Serving, read: Read, route: Route, kind: Kind, started_s: float) -> Prediction:
-    lane = serving.lanes.get(route.version)
-    if lane is None:
-        raise _not_loaded(serving, route)
-    return await _run(serving, lane, read(lane.model.signature), route, kind, started_s)
-
-
-async def _run(serving: Serving, lane: Lane, feeds: Feeds, route: Route, kind: Kind, started_s: float) -> Prediction:
-    outputs = await lane.run(feeds, kind=kind, tally=serving.tally, started_s=started_s)
+def prediction_of(ask: Ask, results: Results, start: int, stop: int) -> Prediction:
+    """What answers an ask."""
+    serving, route = ask.serving, ask.route
+    face = serving.face(route.version, ask.kind)
     return Prediction(
         version=route.version,
         role=route.role,
         generation=serving.plan.generation,
-        fallback=kind is Kind.FALLBACK,
-        signature=lane.model.signature,
-        outputs=outputs,
+        fallback=face.fallback,
+        prediction_id=(face.id_prefix + serving.numbering.next()).decode(),
+        signature=serving.lanes[route.version].model.signature,
+        outputs=results.of(start, stop),
     )
+
+
+async def predict(
+    serving: Serving,
+    read: Read,
+    *,
+    version: int | None,
+    subject: str | None,
+    started_s: float,
+    deadline_s: float = math.inf,
+    priority: int = NORMAL,
+) -> Prediction:
+    """Answer a request that came at `started_s` (perf_counter). Without a subject, its version is drawn at random.
+
+    Raises InvalidInputError, NotFoundError for a named version that is not loaded, NotServingError, OverloadedError,
+    ExpiredError or ModelRunError. Where the caller is cancelled, what has not begun to run does not.
+    """
+    ask = _Awaited(serving, started_s=started_s, read=read, deadline_s=deadline_s, priority=priority)
+    ask.future = asyncio.get_running_loop().create_future()
+    ask.begin(version=version, subject=subject)
+    return await ask.future
 
 
 def _not_loaded(serving: Serving, route: Route) -> NotServingError:

@@ -27,12 +27,17 @@ def rows_are_independent(model: Model, golden: Sequence[Feeds]) -> bool:
     if not signature.first_dimension_varies:
         _try(model, _made_up(signature, np.random.default_rng(0)))
         return False
-    rows = _rows(golden) or [_made_up(signature, np.random.default_rng(seed)) for seed in range(4)]
+    rows = sample_rows(signature, golden)
     apart = [_try(model, row) for row in rows]
     together = _try(model, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
     if together is None or len(rows) < 2:
         return False
     return all(_agrees(one, together, index, len(rows)) for index, one in enumerate(apart))
+
+
+def sample_rows(signature: Signature, golden: Sequence[Feeds]) -> list[Feeds]:
+    """A few requests of one row each: of the golden inputs where there are such, else made up."""
+    return _rows(golden) or [_made_up(signature, np.random.default_rng(seed)) for seed in range(4)]
 
 
 def row_count(feeds: Feeds) -> int | None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from aks_serving.counts import VersionTally
-from aks_serving.deployment import Serving
+from aks_serving.serving import Serving
 from shared.telemetry.histogram import GAMMA
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aks_serving.cache import DiskCache, digests
 from aks_serving.counts import VersionTally
-from aks_serving.deployment import Deployment, Serving
+from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine
 from aks_serving.loader import Loader
+from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
+from aks_serving.serving import Serving
 from aks_serving.settings import Settings
 from aks_serving.uplink import Uplink
 from aks_serving.windows import Windows
@@ -33,6 +35,7 @@ class ModelServer:
         self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load")
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
+        self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue)
         self._uplink = Uplink(storage.keep_window)
         self._windows = Windows(
@@ -130,7 +133,12 @@ class ModelServer:
         deployment = self._deployments.get(endpoint)
         if deployment is None:
             deployment = self._deployments[endpoint] = Deployment(
-                endpoint, load=self._loader.load, threads=self._threads, engine=self._engine, applied=self._applied
+                endpoint,
+                load=self._loader.load,
+                threads=self._threads,
+                engine=self._engine,
+                numbering=self._numbering,
+                applied=self._applied,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):

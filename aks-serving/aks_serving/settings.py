@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.signing.keys import TrustedKey, split_pems
+from shared.signing.override import read_override_keys
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
 _MIB = 1024 * 1024
@@ -44,6 +46,19 @@ class Settings:
     max_body_bytes: int = 16 * _MIB
     max_queue: int = 1024
     """Requests that may wait or run at once in one process."""
+    timeout_s: float = 30.0
+    """How long a request may wait for its run that names no time of its own."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """Files in PEM; both or none. They are read again when they change."""
+    tokens: Path | None = None
+    """A file of bearer tokens, one a line, of which a request must show one."""
+    grpc_port: int | None = None
+    """Where gRPC listens; None: nowhere."""
+    override_keys: tuple[bytes, ...] = ()
+    """Keys that sign override headers, any of them."""
+    pinning: Pinning = Pinning.OPEN
+    """Who may name the version that answers."""
     trusted_keys: tuple[str, ...] = ()
     """Public keys in PEM. Where there are any, this server trusts no others, and loads nothing that is not signed."""
 
@@ -75,6 +90,13 @@ class Settings:
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
             max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
             max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
+            timeout_s=_seconds(env, "SLIPWAY_TIMEOUT_S", default=30.0, low=0.001),
+            tls_certificate=(tls := _tls(env))[0],
+            tls_key=tls[1],
+            tokens=_file(env, "SLIPWAY_TOKENS"),
+            grpc_port=None if (port := _whole(env, "SLIPWAY_GRPC_PORT", default=-1, low=0, high=65_535)) < 0 else port,
+            override_keys=_override_keys(env),
+            pinning=_pinning(env.get("SLIPWAY_PINNING", "").strip()),
             trusted_keys=_trusted_keys(env.get("SLIPWAY_TRUSTED_KEYS", "").strip()),
         )
 
@@ -123,6 +145,43 @@ def _pems(file: Path) -> list[str]:
     if not pems:
         raise InvalidInputError(f"{file} holds no public key in PEM (BEGIN PUBLIC KEY)")
     return pems
+
+
+def _file(env: Mapping[str, str], name: str) -> Path | None:
+    """A file that can be read, or None where the setting is absent."""
+    text = env.get(name, "").strip()
+    if not text:
+        return None
+    path = Path(text)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InvalidInputError(f"{name} is {text[:200]!r}, and cannot be read: {error}") from error
+    return path
+
+
+def _tls(env: Mapping[str, str]) -> tuple[Path | None, Path | None]:
+    certificate, key = _file(env, "SLIPWAY_TLS_CERTIFICATE"), _file(env, "SLIPWAY_TLS_KEY")
+    if (certificate is None) != (key is None):
+        raise InvalidInputError("only one of SLIPWAY_TLS_CERTIFICATE and SLIPWAY_TLS_KEY is set: set both, or none")
+    return certificate, key
+
+
+def _override_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    path = _file(env, "SLIPWAY_OVERRIDE_KEYS")
+    if path is None:
+        return ()
+    try:
+        return read_override_keys(path.read_text("utf-8"))
+    except (OSError, ValueError, InvalidInputError) as error:
+        raise InvalidInputError(f"SLIPWAY_OVERRIDE_KEYS is {str(path)[:200]!r}, and cannot be used: {error}") from error
+
+
+def _pinning(text: str) -> Pinning:
+    try:
+        return Pinning(text) if text else Pinning.OPEN
+    except ValueError as error:
+        raise InvalidInputError(f"SLIPWAY_PINNING is {text[:40]!r}: use {' or '.join(Pinning)}") from error
 
 
 def _whole(env: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:

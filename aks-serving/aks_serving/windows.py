@@ -13,7 +13,7 @@ from datetime import datetime
 from time import monotonic
 
 from aks_serving.counts import VersionTally, added
-from aks_serving.deployment import Serving
+from aks_serving.serving import Serving
 from shared.core.clock import Clock
 from shared.telemetry.window import Window, window_blob_name
 
@@ -120,11 +120,11 @@ class Windows:
 
     def _close_one(self, endpoint: str, window: _Open, *, replaced: bool) -> None:
         serving = window.serving
-        counted = serving.tally.take()
+        counted, refused = serving.tally.take()
         started_at, window.started_at = window.started_at, self._clock.now()
         beats = serving.plan.candidate is not None or self._is_behind(endpoint)
         heartbeat = beats and not replaced
-        if not counted and not heartbeat and window.announced:
+        if not counted and not refused and not heartbeat and window.announced:
             return
         window.announced = True
         self._totals[endpoint] = added([self._totals.get(endpoint, {}), counted])
@@ -138,6 +138,8 @@ class Windows:
             ended_at=max(started_at, window.started_at),
             loaded=sorted(serving.lanes),
             failed={version: why for version, why in serving.failed.items() if version not in serving.waiting},
+            tripped=dict(serving.tripped),
+            refused=refused,
             versions={version: tally.counts() for version, tally in counted.items()},
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)

@@ -105,6 +105,8 @@ class Route(BaseModel):
     signing: Signing | None = None
     golden_digest: Sha256 | None = None
     """SHA-256 of the golden rows (a JSON file), also under `artifacts/sha256/`."""
+    allow_nan: bool = True
+    """Whether the outputs may hold what is no finite number. Otherwise such an output is the version's failure."""
 
 
 class RoutePlan(BaseModel):

@@ -71,8 +71,6 @@ class Window(BaseModel):
     """Versions that this pod's guard took out of traffic under this generation, and why."""
     refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
-    uncounted: NonNegativeInt = 0
-    """Requests answered and not counted, for want of memory."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
 
 

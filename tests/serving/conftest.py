@@ -80,7 +80,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             trusted_keys=trusted_keys,
         )
         server = ModelServer(settings, storage)
-        app = AsgiApp(Api(server), max_body_bytes=max_body_bytes)
+        app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:

@@ -1,0 +1,194 @@
+"""Reads the usual request at once: a table of numbers for a model's only input, as JSON or as binary data.
+
+What comes out is packed rows, in the layout that the model is fed with (aks_serving.batches.Layout). A request that is
+not quite of this form (another field, a text among the numbers, a ragged row, a number that does not fit) gives None:
+the general readers (aks_serving.plain, aks_serving.v2) then read it, or say what is wrong with it. Nothing here answers
+a request with an error, and nothing is read that they would read otherwise.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from aks_serving.batches import Layout, layout_of
+from aks_serving.model import Signature
+
+type _Row = list[float] | list[int]
+
+_FORMATS = {
+    "float32": "f",
+    "float64": "d",
+    "int8": "b",
+    "uint8": "B",
+    "int16": "h",
+    "uint16": "H",
+    "int32": "i",
+    "uint32": "I",
+    "int64": "q",
+    "uint64": "Q",
+}
+
+
+class Read(msgspec.Struct, gc=False):
+    """A request that was read: packed rows, how many, and what it says beside them."""
+
+    packed: bytes
+    rows: int
+    user: str | int | None = None
+    version: int | str | None = None
+    timeout_s: float | None = None
+    id: str | None = None
+    binary: bool = False
+    """Whether the outputs are wanted as binary data."""
+
+
+class FastReader:
+    """Reads requests for one layout. Its `layout` is that of every version of a snapshot."""
+
+    __slots__ = ("_datatype", "_pack", "_plain", "_v2", "_v2_binary", "layout")
+
+    def __init__(self, layout: Layout, datatype: str) -> None:
+        self.layout = layout
+        self._datatype = datatype
+        element: Any = float if layout.dtype.kind == "f" else int
+        self._pack = struct.Struct(f"<{layout.width}{_FORMATS[layout.dtype.name]}").pack
+        self._plain = msgspec.json.Decoder(_plain_type(element))
+        self._v2 = msgspec.json.Decoder(_v2_type(element))
+        self._v2_binary = msgspec.json.Decoder(_v2_type(None))
+
+    def plain(self, body: bytes, endpoint: str) -> Read | None:
+        """Read a body of the plain API that is meant for the endpoint."""
+        try:
+            asked = self._plain.decode(body)
+            packed = self._rows(asked.features)
+        except (msgspec.DecodeError, struct.error, OverflowError):
+            return None
+        if asked.model is not None and asked.model != endpoint:
+            return None
+        timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
+        return Read(packed, len(asked.features), asked.user_id, asked.model_version, timeout_s)
+
+    def v2(self, body: bytes, header_length: int | None) -> Read | None:
+        """Read an inference request, with binary data where its JSON part's length is given."""
+        if header_length is None:
+            return self._v2_json(body)
+        if not 0 < header_length < len(body):
+            return None
+        try:
+            asked = self._v2_binary.decode(memoryview(body)[:header_length])
+        except msgspec.DecodeError:
+            return None
+        packed = body[header_length:]
+        tensor = self._tensor(asked)
+        if tensor is None or tensor.parameters is None:
+            return None
+        size = tensor.parameters.binary_data_size
+        if size != len(packed) or size != tensor.shape[0] * self.layout.row_bytes:
+            return None
+        return self._read(asked, packed, tensor.shape[0])
+
+    def _v2_json(self, body: bytes) -> Read | None:
+        try:
+            asked = self._v2.decode(body)
+            tensor = self._tensor(asked)
+            if tensor is None or tensor.parameters is not None:
+                return None
+            rows, data, width = tensor.shape[0], tensor.data, self.layout.width
+            if len(data) != rows * width:
+                return None
+            if rows == 1:
+                packed = self._pack(*data)
+            else:
+                packed = self._rows([data[i : i + width] for i in range(0, len(data), width)])
+        except (msgspec.DecodeError, struct.error, OverflowError):
+            return None
+        return self._read(asked, packed, rows)
+
+    def _rows(self, rows: Sequence[_Row]) -> bytes:
+        pack = self._pack
+        if len(rows) == 1:
+            return pack(*rows[0])
+        if not rows:
+            raise OverflowError  # no row: the general reader says what becomes of it
+        return b"".join([pack(*row) for row in rows])
+
+    def _tensor(self, asked: Any) -> Any:  # noqa: ANN401 - of the types that are made below
+        if len(asked.inputs) != 1:
+            return None
+        tensor = asked.inputs[0]
+        shape = tensor.shape
+        if (
+            tensor.name != self.layout.name
+            or tensor.datatype != self._datatype
+            or len(shape) != 2
+            or shape[1] != self.layout.width
+            or shape[0] < 1
+        ):
+            return None
+        return tensor
+
+    @staticmethod
+    def _read(asked: Any, packed: bytes, rows: int) -> Read:  # noqa: ANN401 - as above
+        parameters = asked.parameters
+        if parameters is None:
+            return Read(packed, rows, id=asked.id)
+        timeout_us = parameters.timeout
+        return Read(
+            packed,
+            rows,
+            user=parameters.user_id,
+            timeout_s=timeout_us / 1e6 if timeout_us > 0 else None,
+            id=asked.id,
+            binary=parameters.binary_data_output,
+        )
+
+
+def fast_reader(signatures: Sequence[Signature]) -> FastReader | None:
+    """A reader for versions that all take the same table of numbers, or None where they do not."""
+    layouts = {(layout_of(signature), signature.inputs[0].datatype) for signature in signatures if signature.inputs}
+    if len(layouts) != 1:
+        return None
+    layout, datatype = layouts.pop()
+    if layout is None or layout.dtype.name not in _FORMATS:
+        return None
+    return FastReader(layout, datatype)
+
+
+class _BinaryInput(msgspec.Struct, forbid_unknown_fields=True):
+    binary_data_size: int
+
+
+class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    user_id: str | int | None = None
+    timeout: int = 0
+    binary_data_output: bool = False
+
+
+def _plain_type(element: Any) -> Any:  # noqa: ANN401 - types made at run time
+    return msgspec.defstruct(
+        "PlainRequest",
+        [
+            ("features", list[list[element]]),
+            ("model", str | None, None),
+            ("model_version", int | str | None, None),
+            ("user_id", str | int | None, None),
+            ("timeout_ms", Annotated[float, msgspec.Meta(gt=0)] | None, None),
+        ],
+        forbid_unknown_fields=True,
+    )
+
+
+def _v2_type(element: Any) -> Any:  # noqa: ANN401 - as above
+    fields: list[Any] = [("name", str), ("datatype", str), ("shape", list[int])]
+    if element is None:
+        fields.append(("parameters", _BinaryInput | None, None))
+    else:
+        fields += [("data", list[element]), ("parameters", None, None)]
+    tensor = msgspec.defstruct("InputTensor", fields, forbid_unknown_fields=True)
+    return msgspec.defstruct(
+        "InferRequest",
+        [("inputs", list[tensor]), ("id", str | None, None), ("parameters", _Parameters | None, None)],  # type: ignore[valid-type]
+        forbid_unknown_fields=True,
+    )

@@ -1,0 +1,132 @@
+"""What answers an endpoint's requests: a snapshot, replaced as a whole when another plan is applied.
+
+A request keeps the snapshot that it began with. Nothing of it changes but its counts and what its guard has found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from aks_serving.counts import Kind, Tally, VersionTally
+from aks_serving.engine import Lane
+from aks_serving.exchange import Head
+from aks_serving.fast import FastReader, fast_reader
+from aks_serving.model import Signature
+from aks_serving.numbering import Numbering
+from shared.core.ids import EndpointName
+from shared.routing.plan import Route, RoutePlan
+from shared.routing.prediction import prediction_prefix
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Face:
+    """What the answers of one version, for one reason, have in common."""
+
+    __slots__ = (
+        "binary_head",
+        "fallback",
+        "head",
+        "id_prefix",
+        "output_keys",
+        "plain_middle",
+        "role",
+        "v2_outputs",
+        "v2_start",
+        "version",
+    )
+
+    def __init__(self, plan: RoutePlan, route: Route, kind: Kind, *, mark: str, signature: Signature) -> None:
+        self.version = route.version
+        self.role = route.role
+        self.fallback = kind is Kind.FALLBACK
+        headers = (
+            (b"x-slipway-version", b"%d" % route.version),
+            (b"x-slipway-role", route.role.encode()),
+            (b"x-slipway-generation", b"%d" % plan.generation),
+            *(((b"x-slipway-fallback", b"true"),) if self.fallback else ()),
+        )
+        self.head = Head(200, headers)
+        self.binary_head = Head(200, headers, content_type=b"application/octet-stream")
+        prefix = prediction_prefix(
+            endpoint=EndpointName(plan.endpoint),
+            version=route.version,
+            generation=plan.generation,
+            role=route.role,
+            reason=kind.reason,
+            pod=mark,
+        )
+        self.id_prefix = prefix.encode()
+        self.plain_middle = (
+            f',"model":"{plan.endpoint}","model_version":{route.version},"role":"{route.role}",'
+            f'"generation":{plan.generation},"fallback":{str(self.fallback).lower()},"prediction_id":"{prefix}'
+        ).encode()
+        self.output_keys = tuple(_encode(spec.name) + b":" for spec in signature.outputs)
+        self.v2_outputs = tuple(
+            b'{"name":%b,"datatype":"%b","shape":[' % (_encode(spec.name), spec.datatype.encode())
+            for spec in signature.outputs
+        )
+        self.v2_start = f'{{"model_name":"{plan.endpoint}","model_version":"{route.version}",'.encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A plan, the versions loaded for it, those that are not and why.
+
+    `waiting` names those of the latter that are still being fetched while storage does not answer; a window does not
+    report them as failed, lest a short outage end a rollout.
+    """
+
+    plan: RoutePlan
+    lanes: Mapping[int, Lane]
+    failed: Mapping[int, str]
+    waiting: frozenset[int] = frozenset()
+    numbering: Numbering = field(default_factory=Numbering, compare=False)
+    tally: Tally = field(default_factory=Tally, compare=False)
+    routes: Mapping[int, Route] = field(init=False, compare=False)
+    stable: Route | None = field(init=False, compare=False)
+    candidate: Route | None = field(init=False, compare=False)
+    candidate_weight_bp: int = field(init=False, compare=False)
+    salt: str = field(init=False, compare=False)
+    fast: FastReader | None = field(init=False, compare=False)
+    """Reads requests of the usual form at once, where every version takes inputs of the same form."""
+    gives_bytes: bool = field(init=False, compare=False)
+    """Whether any version has an output of BYTES."""
+    tripped: dict[int, str] = field(default_factory=dict, compare=False)
+    """Versions that get no more traffic under this generation, by this pod's own judgement, and why."""
+    _faces: dict[tuple[int, Kind], Face] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        keep = object.__setattr__
+        keep(self, "routes", {route.version: route for route in plan.routes})
+        keep(self, "stable", plan.stable)
+        keep(self, "candidate", plan.candidate)
+        keep(self, "candidate_weight_bp", plan.candidate.weight_bp if plan.candidate else 0)
+        keep(self, "salt", plan.salt)
+        outputs = [spec for lane in self.lanes.values() for spec in lane.model.signature.outputs]
+        keep(self, "gives_bytes", any(spec.datatype == "BYTES" for spec in outputs))
+        signatures = [lane.model.signature for lane in self.lanes.values() if lane.layout is not None]
+        keep(self, "fast", fast_reader(signatures) if len(signatures) == len(self.lanes) else None)
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests are answered: stable is loaded, or where there is none yet, a candidate that has traffic."""
+        if self.stable is not None:
+            return self.stable.version in self.lanes
+        candidate = self.candidate
+        return candidate is not None and candidate.weight_bp > 0 and candidate.version in self.lanes
+
+    def face(self, version: int, kind: Kind) -> Face:
+        """The face of a version that is loaded. Raises KeyError."""
+        face = self._faces.get((version, kind))
+        if face is None:
+            signature = self.lanes[version].model.signature
+            face = Face(self.plan, self.routes[version], kind, mark=self.numbering.mark, signature=signature)
+            self._faces[version, kind] = face
+        return face
+
+    def tally_of(self, version: int) -> VersionTally:
+        """The counts of a version, to be added to."""
+        return self.tally.of(version)
