@@ -11,6 +11,7 @@ from functions import (
     aliases,
     dead_letters,
     integrity,
+    predictions,
     registration,
     retention,
     rollouts,
@@ -33,5 +34,6 @@ for blueprint in (
     integrity.bp,
     retention.bp,
     alerts.bp,
+    predictions.bp,
 ):
     app.register_functions(blueprint)

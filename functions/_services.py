@@ -19,6 +19,7 @@ from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
+from shared.lineage.service import LineageService
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.alias_service import AliasService
@@ -62,6 +63,7 @@ class Services:
     dead_letters: DeadLetterService
     integrity: IntegrityService
     retention: RetentionService
+    lineage: LineageService
     documents: DocumentStore
     blobs: BlobStore
 
@@ -104,6 +106,19 @@ def _composed(settings: Settings) -> Services:
     )
     alert_service = AlertService(alerts=alerts, clock=clock)
     uses = Uses(endpoints=endpoints, aliases=aliases)
+    audit = AuditService(
+        documents,
+        {
+            "model": Model,
+            "version": ModelVersion,
+            "drop": Drop,
+            "endpoint": Endpoint,
+            "alias": Alias,
+            "alert": Alert,
+            "dead_letter": DeadLetter,
+            "retention_run": RetentionRun,
+        },
+    )
     return Services(
         registry=registry,
         aliases=alias_service,
@@ -117,19 +132,7 @@ def _composed(settings: Settings) -> Services:
             champion=Champions(aliases=aliases, endpoints=endpoints).champion,
         ),
         rollouts=rollouts,
-        audit=AuditService(
-            documents,
-            {
-                "model": Model,
-                "version": ModelVersion,
-                "drop": Drop,
-                "endpoint": Endpoint,
-                "alias": Alias,
-                "alert": Alert,
-                "dead_letter": DeadLetter,
-                "retention_run": RetentionRun,
-            },
-        ),
+        audit=audit,
         sweep=SweepService(
             outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
             versions=versions,
@@ -155,6 +158,7 @@ def _composed(settings: Settings) -> Services:
             blobs=blobs,
             clock=clock,
         ),
+        lineage=LineageService(registry=registry, aliases=alias_service, rollouts=rollouts, audit=audit, clock=clock),
         documents=documents,
         blobs=blobs,
     )

@@ -84,10 +84,16 @@ class RolloutService:
 
     def rollout(self, name: EndpointName, rollout_id: str) -> Rollout:
         """One rollout of an endpoint. Raises NotFoundError."""
-        for rollout in self.rollouts(name):
-            if rollout.rollout_id == rollout_id:
-                return rollout
-        raise NotFoundError(f"rollout {rollout_id} of endpoint {name}")
+        endpoint = self.endpoint(name)
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
+            return endpoint.rollout
+        for record in steps.records_waiting(endpoint):
+            if record.id == rollout_id:
+                return record.rollout
+        stored = self._documents.get(Container.ENDPOINTS, name, rollout_id)
+        if stored is None or stored.body["kind"] != "rollout":
+            raise NotFoundError(f"rollout {rollout_id} of endpoint {name}")
+        return RolloutRecord.model_validate(stored.body).rollout
 
     def handle(self, command: RolloutCommand) -> Rollout | None:
         """Carry out a command once; again, answer with its rollout. None: it was queued, or there was nothing to do.

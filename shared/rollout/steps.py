@@ -5,6 +5,7 @@ for under that generation, and the call is kept until it is heard: calls that co
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind, MoveAlias, RolloutCommand, RolloutTick
@@ -39,6 +40,7 @@ def begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
         strategy=rollout.policy.strategy,
         policy_version=rollout.policy_version,
         generation=endpoint.generation,
+        routes=_routes(endpoint),
         requested_by=rollout.requested_by,
         reason=rollout.reason,
     )
@@ -77,6 +79,7 @@ def move(endpoint: Endpoint, rollout: Rollout, event: RolloutEvent, now: datetim
         stage=rollout.stage,
         weight_bp=rollout.weight_bp,
         generation=endpoint.generation,
+        routes=_routes(endpoint),
         reason=reason,
         verdicts=[verdict.model_dump(mode="json") for verdict in rollout.verdicts],
     )
@@ -239,6 +242,13 @@ def is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
 def records_waiting(endpoint: Endpoint) -> list[RolloutRecord]:
     """The archived rollouts that are still in the endpoint's outbox."""
     return [RolloutRecord.model_validate(entry.body) for entry in endpoint.outbox if isinstance(entry, ArchiveEntry)]
+
+
+def _routes(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """What the audit keeps of the plan in force: which content served which share of the traffic."""
+    plan = endpoint.plan()
+    named = {"version", "role", "weight_bp", "mirror_bp", "artifact_digest"}
+    return [route.model_dump(mode="json", include=named) for route in plan.routes] if plan else []
 
 
 def _call_aliases_at_end(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:

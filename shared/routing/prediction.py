@@ -18,7 +18,8 @@ from shared.routing.plan import Role
 
 _FORM = re.compile(
     r"(?P<endpoint>[^.]{1,200})\.(?P<version>[1-9][0-9]{0,9})\.(?P<generation>[1-9][0-9]{0,11})\.(?P<role>[scm])"
-    r"(?P<reason>[afp])\.(?P<pod>[a-z0-9]{4,32})\.(?P<second>[0-9a-f]{1,10})\.(?P<count>[0-9a-f]{1,16})"
+    r"(?P<reason>[afp])\.(?P<pod>[a-z0-9]{4,32})\.(?P<second>[1-9a-f][0-9a-f]{0,8})\."
+    r"(?P<count>0|[1-9a-f][0-9a-f]{0,15})"
 )
 
 

@@ -70,6 +70,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "abort_rollout",
             "list_audit_events",
             "verify_audit",
+            "get_prediction",
             *(f"dead_letter_{queue.name.lower()}" for queue in Queue),
             "dead_letter_blob",
             "settle_dead_letter_alerts",

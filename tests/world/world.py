@@ -24,6 +24,7 @@ from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
+from shared.lineage.service import LineageService
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.alias_service import AliasService
@@ -183,6 +184,9 @@ class World:
                 "dead_letter": DeadLetter,
                 "retention_run": RetentionRun,
             },
+        )
+        self.lineage = LineageService(
+            registry=self.registry, aliases=self.aliases, rollouts=self.rollouts, audit=self.audit, clock=self.clock
         )
         self.sweep = SweepService(
             outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
