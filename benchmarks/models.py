@@ -1,5 +1,7 @@
 """Models of a chosen size and speed, for benchmarks and long tests. Their weights are random: nobody asks how good."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,24 @@ def layers(width: int, count: int, *, last: int | None = None) -> onnx.ModelProt
         ]
         value = name
     return _model(nodes, ("x", TensorProto.FLOAT, ["rows", width]), ["rows", last or width], weights)
+
+
+def mlp(widths: Sequence[int]) -> onnx.ModelProto:
+    """Dense layers of those widths, the first one the input's; ReLU between them."""
+    random = np.random.default_rng(widths[0])
+    weights: Weights = {}
+    nodes = []
+    value = "x"
+    for number, (given, out) in enumerate(pairwise(widths)):
+        weights[f"w{number}"] = (random.normal(size=(given, out)) * (2 / given) ** 0.5).astype(np.float32)
+        weights[f"b{number}"] = random.normal(scale=0.1, size=out).astype(np.float32)
+        is_last = number == len(widths) - 2
+        name = "y" if is_last else f"g{number}"
+        nodes.append(helper.make_node("Gemm", [value, f"w{number}", f"b{number}"], [name]))
+        if not is_last:
+            nodes.append(helper.make_node("Relu", [name], [f"h{number}"]))
+        value = f"h{number}"
+    return _model(nodes, ("x", TensorProto.FLOAT, ["rows", widths[0]]), ["rows", widths[-1]], weights)
 
 
 def embedding(rows: int, width: int) -> onnx.ModelProto:
