@@ -125,6 +125,14 @@ class ExcessTest:
         return self._block(self._total)
 
     @property
+    def log_evidence(self) -> float:
+        """Logarithm of the stake as it stands now, of which 1 was staked."""
+        log_kept = math.log(0.5 / math.log2(self._blocks + 2))
+        largest = max(log_kept, *self._log_stakes)
+        total = math.fsum(math.exp(stake - largest) for stake in (log_kept, *self._log_stakes))
+        return largest + math.log(total)
+
+    @property
     def p_value(self) -> float:
         """At most this is the chance, under the null, of a proof as strong at any time: valid at any look."""
         return math.exp(-self._log_peak)
@@ -145,14 +153,9 @@ class ExcessTest:
         self._blocks += 1
         for place, (p1, p2) in enumerate([*self._fixed, *self._learned()]):
             stakes[place] += log_factor(counts, p1, p2, edge)
-        log_kept = math.log(0.5 / math.log2(self._blocks + 1))
-        largest = max(log_kept, *stakes)
-        log_now = largest + math.log(
-            math.exp(log_kept - largest) + math.fsum(math.exp(stake - largest) for stake in stakes)
-        )
-        self._log_peak = max(self._log_peak, log_now)
         self._remember(counts)
         self._invest()
+        self._log_peak = max(self._log_peak, self.log_evidence)
 
     @property
     def _edge(self) -> float:
@@ -172,9 +175,8 @@ class ExcessTest:
         self._remembered = (n1, failed1, n2, failed2)
 
     def _invest(self) -> None:
-        """Move a little of what is kept back: what is left after b blocks is 1 / (2 log2(b + 1))."""
-        done = self._blocks
-        share = 0.5 / math.log2(done + 1) - 0.5 / math.log2(done + 2)
+        """Stake a little of what is kept back, for the blocks to come: after b blocks 1 / (2 log2(b + 2)) is left."""
+        share = 0.5 / math.log2(self._blocks + 1) - 0.5 / math.log2(self._blocks + 2)
         log_each = math.log(share) + self._log_share
         self._log_stakes = [_log_sum(stake, log_each) for stake in self._log_stakes]
 
