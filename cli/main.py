@@ -13,8 +13,10 @@ from cli import (
     aliases,
     audits,
     deadletters,
+    explain,
     machine,
     models,
+    override,
     policies,
     push,
     reports,
@@ -58,6 +60,8 @@ def build_app() -> typer.Typer:
         deadletters,
         alerts,
         audits,
+        explain,
+        override,
         machine,
     ):
         module.register(app)
