@@ -6,6 +6,7 @@ raises `RefusedError`, which holds the status and the sentence to answer with. I
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from aks_serving.http.limits import Limits
@@ -16,15 +17,17 @@ END = b"\r\n\r\n"
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST = re.compile(rb"(%b) ([!-~]+) HTTP/1\.([01])" % _TOKEN)
 _ANY_VERSION = re.compile(rb"%b [!-~]+ HTTP/[0-9]\.[0-9]" % _TOKEN)
-_FIELDS = re.compile(rb"(?:\r\n%b:[\t -~\x80-\xff]*)*" % _TOKEN)
+_NAME = re.compile(_TOKEN)
+_FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?][^#]*)?")
 _HOST = re.compile(rb"[!$%&'()*+,\-.;=_~0-9A-Za-z:\[\]]*")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NEVER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r[^\n]")
-_LENGTH = re.compile(rb"[0-9]+")
 _LENGTH_DIGITS = 18
 _METHOD_BYTES = 32
+_KNOWN_BYTES = 256
+"""A line up to this length is remembered: clients send the same ones again and again."""
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization"})
 
 
@@ -54,24 +57,25 @@ class RequestHead:
         self.headers = headers
         self.version = version
         self.length = _length(headers, version)
-        options = _options(headers.get(b"connection", b""))
-        self.close = b"close" in options or (version == 0 and b"keep-alive" not in options)
+        self.close = _closes(headers.get(b"connection"), version)
         self.expects = version == 1 and _expects(headers)
         self.plain = version == 1 and self.length >= 0 and not self.close and not self.expects and method != "HEAD"
 
 
 def parse(head: bytes, limits: Limits) -> RequestHead:
     """The head of a request, from its first byte to its empty line, both included. Raises RefusedError."""
-    line, _, _ = head.partition(b"\r\n")
-    method, target, version = _request_line(line, limits)
-    headers = _headers(head[len(line) : -len(END)], limits)
+    lines = head[: -len(END)].split(b"\r\n")
+    line = lines.pop(0)
+    method, path, query, version, authority = (
+        _known_request_line(line, limits) if len(line) <= _KNOWN_BYTES else _request_line(line, limits)
+    )
+    headers = _headers(lines, limits)
     host = headers.get(b"host")
     if host is None and version == 1:
         raise RefusedError(400, "the request has no Host header: HTTP/1.1 wants one")
-    if host is not None and not _HOST.fullmatch(host):
-        raise RefusedError(400, "the Host header is not a host name")
-    raw, _, query = _origin(method, target, host).partition(b"?")
-    return RequestHead(method.decode(), _decoded(raw), query, headers, version)
+    if authority and host is not None and authority.lower() != host.lower():
+        raise RefusedError(400, "the request's target and its Host header name different hosts")
+    return RequestHead(method, path, query, headers, version)
 
 
 def check_begun(begun: bytes, seen: int, limits: Limits) -> None:
@@ -98,8 +102,8 @@ def _target_too_long(limits: Limits) -> RefusedError:
     return RefusedError(414, f"the request's target is longer than {limits.max_target_bytes} bytes")
 
 
-def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
-    """Method, target and minor version."""
+def _request_line(line: bytes, limits: Limits) -> tuple[str, str, bytes, int, bytes]:
+    """Method, path, query, minor version, and the host that the target names. Raises RefusedError."""
     request = _REQUEST.fullmatch(line)
     if request is None:
         raise _bad_line(line, limits)
@@ -108,7 +112,9 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
         raise _target_too_long(limits)
     if len(method) > _METHOD_BYTES:
         raise RefusedError(501, f"the method is longer than {_METHOD_BYTES} bytes: no such method is known here")
-    return method, target, int(minor)
+    authority, rest = _origin(method, target)
+    raw, _, query = rest.partition(b"?")
+    return method.decode(), _decoded(raw), query, int(minor), authority
 
 
 def _bad_line(line: bytes, limits: Limits) -> RefusedError:
@@ -119,18 +125,13 @@ def _bad_line(line: bytes, limits: Limits) -> RefusedError:
     return RefusedError(400, "the request line is not `METHOD target HTTP/1.1`")
 
 
-def _headers(fields: bytes, limits: Limits) -> dict[bytes, bytes]:
-    """From the fields, each after a line break. Names in lower case, values of one name joined by a comma."""
-    if not _FIELDS.fullmatch(fields):
-        raise RefusedError(400, _bad_fields(fields))
+def _headers(lines: list[bytes], limits: Limits) -> dict[bytes, bytes]:
+    """Names in lower case, values of one name joined by a comma."""
+    if len(lines) > limits.max_headers:
+        raise RefusedError(431, f"the request has {len(lines)} headers: at most {limits.max_headers} are taken")
     headers: dict[bytes, bytes] = {}
-    lines = fields.split(b"\r\n")
-    if len(lines) - 1 > limits.max_headers:
-        raise RefusedError(431, f"the request has {len(lines) - 1} headers: at most {limits.max_headers} are taken")
-    for line in lines[1:]:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        value = value.strip(b" \t")
+    for line in lines:
+        name, value = _known_field(line) if len(line) <= _KNOWN_BYTES else _field(line)
         if name in headers:
             if name in _SINGLE:
                 raise RefusedError(400, f"the header {name.decode()} came twice: send it once")
@@ -139,18 +140,26 @@ def _headers(fields: bytes, limits: Limits) -> dict[bytes, bytes]:
     return headers
 
 
-def _bad_fields(fields: bytes) -> str:
-    """What is wrong with them."""
-    for line in fields.split(b"\r\n")[1:]:
-        if _FIELDS.fullmatch(b"\r\n" + line):
-            continue
-        if line[:1] in {b" ", b"\t"}:
-            return "a header is folded over two lines: send it on one"
-        if b"\n" in line or b"\r" in line:
-            return "a header's line does not end with CR LF"
-        name, colon, _ = line.partition(b":")
-        if not colon or not re.fullmatch(_TOKEN, name):
-            return "a header's name is not a token that a colon follows at once"
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """A header's name and value. Raises RefusedError."""
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        raise RefusedError(400, _bad_field(line))
+    name, value = field[1].lower(), field[2].strip(b" \t")
+    if name == b"host" and not _HOST.fullmatch(value):
+        raise RefusedError(400, "the Host header is not a host name")
+    return name, value
+
+
+def _bad_field(line: bytes) -> str:
+    """What is wrong with it."""
+    if line[:1] in {b" ", b"\t"}:
+        return "a header is folded over two lines: send it on one"
+    if b"\n" in line or b"\r" in line:
+        return "a header's line does not end with CR LF"
+    name, colon, _ = line.partition(b":")
+    if not colon or not _NAME.fullmatch(name):
+        return "a header's name is not a token that a colon follows at once"
     return "a header's value holds a control character"
 
 
@@ -165,15 +174,18 @@ def _length(headers: dict[bytes, bytes], version: int) -> int:
         return CHUNKED
     if length is None:
         return 0
-    if not _LENGTH.fullmatch(length):
+    if not length.isdigit():
         raise RefusedError(400, "Content-Length is not a whole number of bytes")
     if len(length) > _LENGTH_DIGITS:
         raise RefusedError(413, "Content-Length is larger than any body taken")
     return int(length)
 
 
-def _options(connection: bytes) -> list[bytes]:
-    return [option.strip(b" \t") for option in connection.lower().split(b",")] if connection else []
+def _closes(connection: bytes | None, version: int) -> bool:
+    if connection is None or connection == b"keep-alive":
+        return connection is None and version == 0
+    options = [option.strip(b" \t") for option in connection.lower().split(b",")]
+    return b"close" in options or (version == 0 and b"keep-alive" not in options)
 
 
 def _expects(headers: dict[bytes, bytes]) -> bool:
@@ -185,23 +197,23 @@ def _expects(headers: dict[bytes, bytes]) -> bool:
     return True
 
 
-def _origin(method: bytes, target: bytes, host: bytes | None) -> bytes:
-    """The path and query of a target of any form. Raises RefusedError."""
+def _origin(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """The host that a target of any form names, and its path and query. Raises RefusedError."""
     if target[:1] == b"/":
         if b"#" in target:
             raise RefusedError(400, "the request's target holds a fragment: encode `#` as %23")
-        return target
+        return b"", target
     if target == b"*" and method == b"OPTIONS":
-        return target
+        return b"", target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RefusedError(400, "the request's target is neither a path that begins with `/` nor an http URL")
     authority, rest = absolute.groups()
-    if not _HOST.fullmatch(authority) or (host is not None and authority.lower() != host.lower()):
-        raise RefusedError(400, "the request's target and its Host header name different hosts")
+    if not _HOST.fullmatch(authority):
+        raise RefusedError(400, "the request's target does not name a host")
     if rest is None:
-        return b"/"
-    return rest if rest[:1] == b"/" else b"/" + rest
+        return authority, b"/"
+    return authority, rest if rest[:1] == b"/" else b"/" + rest
 
 
 def _decoded(path: bytes) -> str:
@@ -216,3 +228,7 @@ def _decoded(path: bytes) -> str:
     if _CONTROL.search(text):
         raise RefusedError(400, "the path holds a control character")
     return text
+
+
+_known_field = lru_cache(1024)(_field)
+_known_request_line = lru_cache(256)(_request_line)

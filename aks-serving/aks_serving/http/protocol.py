@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: requests in, answers out in the order of their requests.
 
 A request that comes whole in one piece, with a head whose bytes were seen before, goes straight to the handler; all
-else takes the slower way through `_read`. Nothing here starts a timer: `Connection.sweep` is called about once a second,
-and holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer
-or a close.
+else takes the slower way through `_read`. Nothing here starts a timer: `Connection.sweep`, called about once a second,
+holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer or
+a close.
 
 A client that closes its side is gone: what it still waits for is dropped, as nginx and Go's net/http do.
 """

@@ -4,10 +4,10 @@
     ...
     await transport.drain(20.0)
 
-`serve(handle, sockets, *, limits=Limits(), tls=None, tokens=None, clock=perf_counter, sweep_s=1.0)` listens on bound
+`serve(handle, sockets, *, limits=None, tls=None, tokens=None, clock=perf_counter, sweep_s=1.0)` listens on bound
 sockets, which it then owns. `handle(exchange)` is called on the event loop; it answers through `exchange.reply`, at
-once or later. `drain` stops listening, closes idle connections, lets the others have their answers, and cuts off what is
-not done in time; after it nothing of the transport is left.
+once or later. `drain` stops listening, closes idle connections, lets the others have their answers, and cuts off what
+is not done in time; after it nothing of the transport is left.
 """
 
 import asyncio
