@@ -1,87 +1,191 @@
-"""The Open Inference Protocol V2 (REST, JSON tensors): its bodies, read and written. No transport, no model runs here.
+"""The Open Inference Protocol V2 over REST: its bodies, read and written. No transport, no model runs here.
 
-Unknown fields of a request are ignored, as the protocol has extensions that a client may offer unasked; the binary
-tensor extension is not among those that this server takes.
+    request = read_request(body, header_length)                # bytes in
+    request.feeds(signature)                                   # arrays, as a version of the model wants them
+    request.user(), request.timeout_s(), request.priority()    # what its parameters say
+    response(request, prediction, model)                       # arrays in, Encoded(body, header_length) out
+
+`header_length` is the value of Inference-Header-Content-Length, or None where there is no such header: the body is then
+JSON alone. Taken are the protocol and the extensions of EXTENSIONS: tensors as JSON or as binary data, mixed as the
+caller likes, both ways; a body that is the data of the only input (a header length of 0); the best classes of an output
+(`classification`); `timeout` in microseconds and `priority`, where 1 is the highest and 0 the default. What needs
+memory that is shared with the caller is refused; other unknown fields and parameters are ignored, since a client may
+offer extensions unasked.
+
+A request may ask for an output once: a short body never calls for an answer larger than the model's outputs.
 """
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from aks_serving.classification import best_classes
+from aks_serving.engine import LOW, NORMAL
 from aks_serving.model import Signature, TensorSpec
-from aks_serving.predictor import Prediction
-from aks_serving.tensors import Feeds, datatype_of, flat, read, shaped
+from aks_serving.tensors import DTYPES, Array, Feeds, flat, from_bytes, read, shaped, to_bytes
+from aks_serving.v2_bodies import (
+    BinarySize,
+    Body,
+    InferResponse,
+    InputTensor,
+    OutputParameters,
+    OutputTensor,
+    RequestedOutput,
+)
 from shared.core.errors import InvalidInputError
 
 PLATFORM = "onnx_onnxv1"
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+
+_MAX_SHOWN = 80
+_HEADER = "Inference-Header-Content-Length"
 
 
-class InputTensor(msgspec.Struct):
-    """A tensor of a request. `data` is flat or nested."""
+class Encoded(NamedTuple):
+    """A body, and the length of its JSON part where binary data follows (Inference-Header-Content-Length)."""
 
-    name: str
-    datatype: str
-    shape: list[int]
-    data: msgspec.Raw = msgspec.Raw(b"")
-    parameters: dict[str, Any] | None = None
+    body: bytes
+    header_length: int | None = None
 
 
-class RequestedOutput(msgspec.Struct):
-    """An output that the caller wants."""
+class Answered(Protocol):
+    """What a response tells of a prediction."""
 
-    name: str
+    @property
+    def version(self) -> int:
+        """The version that answered."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """Its signature."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Array]:
+        """Its outputs, in the signature's order."""
+        ...
 
 
-class InferRequest(msgspec.Struct):
-    """The body of an inference request. Without `outputs`, all are given."""
+class InferRequest:
+    """An inference request that was read."""
 
-    inputs: list[InputTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[RequestedOutput] | None = None
+    __slots__ = ("_asked", "_binary", "_raw")
+
+    def __init__(self, asked: Body, binary: Sequence[memoryview | None] | None, raw: memoryview | None = None) -> None:
+        """`binary` are the inputs' binary data; `raw` is that of the only input of a request without JSON."""
+        self._asked = asked
+        self._binary = binary
+        self._raw = raw
+
+    @property
+    def id(self) -> str | None:
+        """The caller's name for the request."""
+        return self._asked.id
+
+    def user(self) -> Any:  # noqa: ANN401 - any JSON value
+        """The caller's user id among the parameters, if any."""
+        return None if self._asked.parameters is None else self._asked.parameters.user_id
+
+    def timeout_s(self) -> float | None:
+        """How long the caller waits, where it says so."""
+        timeout_us = None if self._asked.parameters is None else self._asked.parameters.timeout
+        return timeout_us / 1e6 if timeout_us else None
+
+    def priority(self) -> int:
+        """The priority, as the engine has it: 0 runs first."""
+        level = 0 if self._asked.parameters is None else self._asked.parameters.priority
+        return min(level - 1, LOW) if level else NORMAL
 
     def feeds(self, signature: Signature) -> Feeds:
-        """The inputs as a signature wants them. Raises InvalidInputError."""
-        given = {tensor.name: tensor for tensor in self.inputs}
-        check_names(signature, given, total=len(self.inputs))
-        return {spec.name: _array(given[spec.name], spec) for spec in signature.inputs}
+        """The inputs as a signature wants them, in its order; the outputs that are asked for are checked with them.
 
-    def subject(self) -> str | None:
-        """The caller's user id among the parameters, if any. Raises InvalidInputError."""
-        return subject_key((self.parameters or {}).get("user_id"))
+        Raises InvalidInputError.
+        """
+        if self._asked.outputs:
+            _check_outputs(self._asked.outputs, signature)
+        if self._raw is not None:
+            return _raw_feeds(self._raw, signature)
+        inputs, specs, binary = self._asked.inputs, signature.inputs, self._binary
+        given = {tensor.name: place for place, tensor in enumerate(inputs)}
+        if len(inputs) != len(specs) or len(given) != len(specs) or any(spec.name not in given for spec in specs):
+            check_names(signature, given, total=len(inputs))
+        feeds: Feeds = {}
+        for spec in specs:
+            place = given[spec.name]
+            feeds[spec.name] = _array(inputs[place], None if binary is None else binary[place], spec)
+        return feeds
+
+    def wanted(self, signature: Signature) -> list[tuple[int, bool, int]]:
+        """The outputs to give, each as its place in the signature, whether as binary data, and how many classes.
+
+        `feeds` has found the names to be the signature's.
+        """
+        asked = self._asked
+        binary = self._raw is not None or (asked.parameters is not None and asked.parameters.binary_data_output)
+        if not asked.outputs:
+            return [(place, binary, 0) for place in range(len(signature.outputs))]
+        places = {spec.name: place for place, spec in enumerate(signature.outputs)}
+        chosen = []
+        for output in asked.outputs:
+            said = output.parameters or _NOTHING_SAID
+            as_binary = binary if said.binary_data is None else said.binary_data
+            chosen.append((places[output.name], as_binary, said.classification))
+        return chosen
 
 
-_REQUEST = msgspec.json.Decoder(InferRequest)
+_NOTHING_SAID = OutputParameters()
+_EMPTY = Body(inputs=[])
+_REQUEST = msgspec.json.Decoder(Body)
+_encode = msgspec.json.Encoder().encode
 
 
-def read_request(body: bytes) -> InferRequest:
+def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
     """Read an inference request. Raises InvalidInputError."""
-    try:
-        return _REQUEST.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidInputError(f"the body is not an inference request: {error}") from error
+    if header_length is None:
+        return InferRequest(_decoded(body), None)
+    if not 0 <= header_length <= len(body):
+        raise InvalidInputError(
+            f"the header {_HEADER} is {header_length}, and the body has {len(body)} bytes: "
+            "give the length of its JSON part"
+        )
+    view = memoryview(body)
+    if header_length == 0:
+        return InferRequest(_EMPTY, None, raw=view)
+    asked = _decoded(view[:header_length])
+    return InferRequest(asked, _parts(asked.inputs, view[header_length:]))
 
 
-def response(request: InferRequest, prediction: Prediction, model: str) -> dict[str, Any]:
-    """The body of an inference response. Raises InvalidInputError for a requested output that there is not."""
-    arrays = dict(zip((spec.name for spec in prediction.signature.outputs), prediction.outputs, strict=True))
-    names = list(arrays) if not request.outputs else [output.name for output in request.outputs]
-    unknown = [name for name in names if name not in arrays]
-    if unknown:
-        raise InvalidInputError(f"the model has no output {unknown[0]!r}: it has {', '.join(arrays)}")
-    body: dict[str, Any] = {"model_name": model, "model_version": str(prediction.version)}
-    if request.id is not None:
-        body["id"] = request.id
-    body["outputs"] = [
-        {
-            "name": name,
-            "datatype": datatype_of(arrays[name]),
-            "shape": list(arrays[name].shape),
-            "data": flat(arrays[name]),
-        }
-        for name in names
-    ]
-    return body
+def response(request: InferRequest, prediction: Answered, model: str) -> Encoded:
+    """The body of an inference response, to a request whose feeds the prediction was made from.
+
+    Raises InvalidInputError where classes are wanted of an output that is not numbers.
+    """
+    outputs: list[OutputTensor] = []
+    data: list[bytes] = []
+    specs, arrays = prediction.signature.outputs, prediction.outputs
+    for place, binary, classes in request.wanted(prediction.signature):
+        spec, array, datatype = specs[place], arrays[place], specs[place].datatype
+        if classes:
+            array, datatype = best_classes(array, classes, spec.name), "BYTES"
+        if binary:
+            raw = to_bytes(array)
+            data.append(raw)
+            outputs.append(OutputTensor(spec.name, datatype, array.shape, BinarySize(len(raw))))
+        else:
+            outputs.append(OutputTensor(spec.name, datatype, array.shape, data=flat(array)))
+    request_id = msgspec.UNSET if request.id is None else request.id
+    header = _encode(InferResponse(model, str(prediction.version), outputs, request_id))
+    return Encoded(b"".join((header, *data)), len(header)) if data else Encoded(header)
 
 
 def metadata(model: str, versions: list[int], signature: Signature) -> dict[str, Any]:
@@ -103,35 +207,106 @@ def check_names(signature: Signature, given: dict[str, Any], *, total: int) -> N
         raise InvalidInputError(f"input {missing[0]!r} is missing: the model takes {', '.join(wanted)}")
     unknown = [name for name in given if name not in wanted]
     if unknown:
-        raise InvalidInputError(f"the model has no input {unknown[0]!r}: it takes {', '.join(wanted) or 'none'}")
+        name = unknown[0][:_MAX_SHOWN]
+        raise InvalidInputError(f"the model has no input {name!r}: it takes {', '.join(wanted) or 'none'}")
     if total != len(given):
         raise InvalidInputError("an input is given twice")
 
 
-def subject_key(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """A user id as the assignment takes it: text, or a whole number as its digits. Raises InvalidInputError."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InvalidInputError(f"user_id is a {type(value).__name__}: use text or a whole number")
+def _decoded(text: bytes | memoryview) -> Body:
+    try:
+        return _REQUEST.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidInputError(f"the body is not an inference request: {error}") from error
+    except RecursionError as error:
+        raise InvalidInputError("the body is not an inference request: it is nested too deep") from error
 
 
-def _array(tensor: InputTensor, spec: TensorSpec) -> Any:  # noqa: ANN401 - an array of the spec's dtype
+def _parts(inputs: list[InputTensor], rest: memoryview) -> list[memoryview | None]:
+    """The binary data of each input, cut from what follows the JSON."""
+    parts: list[memoryview | None] = []
+    start = 0
+    for tensor in inputs:
+        size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+        if size is None:
+            parts.append(None)
+            continue
+        if start + size > len(rest):
+            raise InvalidInputError(
+                f"input {tensor.name[:_MAX_SHOWN]!r} says that it has {size} bytes of binary data, "
+                f"and {len(rest) - start} are left"
+            )
+        parts.append(rest[start : start + size])
+        start += size
+    if start != len(rest):
+        raise InvalidInputError(f"the body has {len(rest) - start} bytes more than its inputs' binary_data_size say")
+    return parts
+
+
+def _array(tensor: InputTensor, binary: memoryview | None, spec: TensorSpec) -> Array:
     if tensor.datatype != spec.datatype:
-        raise InvalidInputError(
-            f"input {spec.name!r} is sent as {tensor.datatype}, and the model takes {spec.datatype}"
-        )
+        found = tensor.datatype[:_MAX_SHOWN]
+        raise InvalidInputError(f"input {spec.name!r} is sent as {found}, and the model takes {spec.datatype}")
     what = f"input {spec.name!r}"
-    if not bytes(tensor.data):
-        if tensor.parameters and "binary_data_size" in tensor.parameters:
-            raise InvalidInputError(f"{what} is sent as binary data, which this server does not take: send `data`")
-        raise InvalidInputError(f"{what} has no `data`")
-    array = shaped(read(tensor.data, spec.datatype, what), tensor.shape, what)
+    has_data = len(memoryview(tensor.data)) > 0
+    if binary is not None and not has_data:
+        array = from_bytes(binary, spec.datatype, tensor.shape, what)
+    elif has_data and (tensor.parameters is None or tensor.parameters.binary_data_size is None):
+        array = shaped(read(tensor.data, spec.datatype, what), tensor.shape, what)
+    else:
+        raise _misplaced(tensor, what, has_data=has_data)
     spec.check(array)
     return array
+
+
+def _misplaced(tensor: InputTensor, what: str, *, has_data: bool) -> InvalidInputError:
+    said = tensor.parameters
+    if said is not None and said.shared_memory_region is not None:
+        return InvalidInputError(f"{what} is in shared memory, and this server shares none: send it in the body")
+    if said is None or said.binary_data_size is None:
+        return InvalidInputError(f"{what} has no `data`")
+    if has_data:
+        return InvalidInputError(f"{what} has both `data` and binary data: send one of them")
+    return InvalidInputError(f"{what} is said to be binary data, and the request has no header {_HEADER}")
+
+
+def _raw_feeds(data: memoryview, signature: Signature) -> Feeds:
+    """The only input's, from a body that is its data alone: its shape must follow from the data's length."""
+    if len(signature.inputs) != 1:
+        raise InvalidInputError(
+            f"a body that is data alone is for a model with one input, and this has {len(signature.inputs)}"
+        )
+    spec = signature.inputs[0]
+    what = f"input {spec.name!r}"
+    if spec.datatype == "BYTES":
+        # The whole body is the only element.
+        array = from_bytes(memoryview(len(data).to_bytes(4, "little") + data), "BYTES", [1] * len(spec.shape), what)
+    else:
+        array = from_bytes(data, spec.datatype, _shape_by_length(data.nbytes, spec, what), what)
+    spec.check(array)
+    return {spec.name: array}
+
+
+def _shape_by_length(size_bytes: int, spec: TensorSpec, what: str) -> list[int]:
+    if spec.shape.count(-1) > 1:
+        raise InvalidInputError(
+            f"{what} has the shape {list(spec.shape)} (-1 varies), which does not follow from the data's length: "
+            "send its shape in JSON"
+        )
+    fixed = math.prod(size for size in spec.shape if size != -1) * DTYPES[spec.datatype].itemsize
+    return [size_bytes // fixed if size == -1 and fixed else size for size in spec.shape]
+
+
+def _check_outputs(outputs: list[RequestedOutput], signature: Signature) -> None:
+    known = {spec.name for spec in signature.outputs}
+    for output in outputs:
+        name = output.name[:_MAX_SHOWN]
+        if output.name not in known:
+            raise InvalidInputError(f"the model has no output {name!r}: it has {', '.join(known)}")
+        if output.parameters is not None and output.parameters.shared_memory_region is not None:
+            raise InvalidInputError(f"output {name!r} is wanted in shared memory, and this server shares none")
+    if len({output.name for output in outputs}) != len(outputs):
+        raise InvalidInputError("an output is asked for twice")
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
