@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES, SubjectSource
+from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES, Guard, SubjectSource
 
 _LONGEST_S = 30 * 86_400.0
 
@@ -141,6 +141,7 @@ class RolloutPolicy(_PolicyPart):
     strategy: Strategy = Strategy.CANARY
     stages: tuple[Stage, ...] = (Stage(weight_bp=1_000, duration_s=300), Stage(weight_bp=5_000, duration_s=600))
     gates: Gates = Gates()
+    guard: Guard = Guard()
     tick_s: float = Field(default=30.0, ge=0.5, le=3_600)
     """How often the gates look at the evidence."""
     min_requests: int = Field(default=100, ge=1, le=1_000_000_000)

@@ -2,7 +2,8 @@
 
 Nothing is promoted without a PASS: evidence that is missing or inconclusive holds the stage, and ends the rollout when
 the stage has lasted as long as the policy allows. A candidate that errs on every request has no latencies at all, so a
-FAIL outweighs an INCONCLUSIVE.
+FAIL outweighs an INCONCLUSIVE. What a pod's own guard took out of traffic is proven worse, or hangs: one such report
+ends the rollout at once.
 """
 
 from dataclasses import dataclass
@@ -36,9 +37,17 @@ def decide(rollout: Rollout, evidence: Evidence, now: datetime, *, altered: str 
     """
     if altered:
         return Decision(event=RolloutEvent.FAIL, reason=f"version {rollout.candidate.version} was altered: {altered}")
+    if rollout.candidate.version in evidence.tripped:
+        return _tripped(rollout, evidence.tripped[rollout.candidate.version])
     if rollout.state is RolloutState.LOADING:
         return _decide_loading(rollout, evidence, now)
     return _decide_stage(rollout, evidence, now)
+
+
+def _tripped(rollout: Rollout, why: str) -> Decision:
+    sentence = f"version {rollout.candidate.version} was taken out of traffic by a pod's own guard: {why}"
+    verdict = Verdict(check="guard", outcome=Outcome.FAIL, sentence=sentence)
+    return Decision(event=RolloutEvent.FAIL, verdicts=(verdict,), failed_checks=rollout.failed_checks, reason=sentence)
 
 
 def _decide_loading(rollout: Rollout, evidence: Evidence, now: datetime) -> Decision:

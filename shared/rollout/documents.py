@@ -10,7 +10,7 @@ from shared.core.messages import MoveAlias
 from shared.core.verdict import Verdict
 from shared.registry.policy import RolloutPolicy, ServingPolicy
 from shared.rollout.machine import RolloutState
-from shared.routing.plan import ArtifactFile, FileName, Role, Route, RoutePlan, Sha256, Signing, SubjectSource
+from shared.routing.plan import ArtifactFile, FileName, Guard, Role, Route, RoutePlan, Sha256, Signing, SubjectSource
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -164,6 +164,7 @@ class Endpoint(Aggregate):
             salt=self.active.rollout_id if self.active else "",
             routes=tuple(routes),
             subject=self.rollout.serving.subject if self.rollout else SubjectSource(),
+            guard=self.active.policy.guard if self.active else Guard(),
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
@@ -21,12 +21,14 @@ _log = logging.getLogger(__name__)
 class Evidence:
     """Counts per version over all windows of one generation, and each pod's latest window of whichever generation.
 
-    A pod whose latest window is of an older generation has not applied this one yet.
+    A pod whose latest window is of an older generation has not applied this one yet. `tripped` says of each version
+    that a pod took out of traffic by itself under this generation which pod was the first, and why.
     """
 
     generation: int
     counts: dict[int, VersionCounts]
     pods: dict[str, Window]
+    tripped: dict[int, str] = field(default_factory=dict)
 
     def of(self, version: int) -> VersionCounts:
         """A version's counts; zeros where nothing was reported."""
@@ -47,7 +49,7 @@ def evidence_of(windows: Iterable[Window], generation: int) -> Evidence:
         if latest is None or (window.generation, window.sequence) > (latest.generation, latest.sequence):
             pods[window.pod] = window
     counts = {version: merge_counts(parts) for version, parts in versions.items()}
-    return Evidence(generation=generation, counts=counts, pods=pods)
+    return Evidence(generation=generation, counts=counts, pods=pods, tripped=_tripped(once.values(), generation))
 
 
 def windows_since(blobs: BlobStore, endpoint: str, since: datetime, until: datetime) -> Iterator[Window]:
@@ -63,6 +65,15 @@ def windows_since(blobs: BlobStore, endpoint: str, since: datetime, until: datet
             if window and window.endpoint == endpoint:
                 yield window
         hour += timedelta(hours=1)
+
+
+def _tripped(windows: Iterable[Window], generation: int) -> dict[int, str]:
+    tripped: dict[int, str] = {}
+    for window in sorted(windows, key=lambda window: (window.ended_at, window.pod, window.sequence)):
+        if window.generation == generation:
+            for version, reason in window.tripped.items():
+                tripped.setdefault(version, f"pod {window.pod}: {reason}")
+    return tripped
 
 
 def _window(blobs: BlobStore, name: str) -> Window | None:

@@ -11,8 +11,9 @@ from shared.core.errors import ConflictError
 from shared.core.verdict import Outcome
 from shared.registry.policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.decide import FRESH_S, Decision, decide
-from shared.rollout.documents import Rollout, Target
+from shared.rollout.documents import Endpoint, Rollout, Target
 from shared.rollout.machine import TRANSITIONS, RolloutEvent, RolloutState, next_state
+from shared.routing.plan import Guard
 from shared.telemetry.evidence import Evidence, evidence_of
 from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts, Window
@@ -259,3 +260,39 @@ def test_promotion_by_command_needs_a_candidate_that_is_loaded() -> None:
 def test_an_altered_candidate_is_taken_back_whatever_the_evidence(active: Rollout) -> None:
     found = decide(active, HEALTHY, NOW, altered="the ONNX file is gone")
     assert (found.event, found.reason) == (RolloutEvent.FAIL, "version 2 was altered: the ONNX file is gone")
+
+
+@pytest.mark.parametrize("active", [rollout(), in_stage(lasted_s=60), in_stage(stage=1, lasted_s=1)])
+def test_one_pod_whose_guard_tripped_takes_the_candidate_back_at_once(active: Rollout) -> None:
+    healthy = [window(f"p{i}", versions={CANDIDATE: counts(1_000), STABLE: counts(9_000)}) for i in range(20)]
+    found = evidence_of([*healthy, window("q", tripped={CANDIDATE: "it failed 3 of 3 requests"})], 3)
+    decision = decided(active, found)
+    assert decision.event is RolloutEvent.FAIL
+    assert decision.reason == (
+        "version 2 was taken out of traffic by a pod's own guard: pod q: it failed 3 of 3 requests"
+    )
+    assert [(verdict.check, verdict.outcome) for verdict in decision.verdicts] == [("guard", Outcome.FAIL)]
+
+
+def test_a_trip_counts_although_its_pod_is_gone_or_says_no_more_of_it() -> None:
+    told = window("p", age_s=300, sequence=1, tripped={CANDIDATE: "its run hangs"})
+    assert decided(in_stage(), evidence_of([told, window("p", sequence=2)], 3)).event is RolloutEvent.FAIL
+
+
+def test_the_first_trip_is_the_one_that_is_named_in_whatever_order_windows_are_read() -> None:
+    windows = [window("a", age_s=5, tripped={CANDIDATE: "later"}), window("b", age_s=9, tripped={CANDIDATE: "first"})]
+    assert [evidence_of(found, 3).tripped for found in (windows, windows[::-1])] == [{CANDIDATE: "pod b: first"}] * 2
+
+
+@pytest.mark.parametrize("other", [window(tripped={STABLE: "x"}), window(generation=2, tripped={CANDIDATE: "x"})])
+def test_a_trip_of_another_version_or_generation_is_not_the_candidates(other: Window) -> None:
+    found = evidence_of([other, window("q", versions={CANDIDATE: counts(1_000), STABLE: counts(9_000)})], 3)
+    assert decided(in_stage(lasted_s=60), found).event is RolloutEvent.ADVANCE
+
+
+def test_the_plan_carries_the_guard_of_the_policy_that_the_rollout_began_with() -> None:
+    guard = Guard(level=0.01, margin=0.02)
+    active = in_stage(policy=POLICY.model_copy(update={"guard": guard}))
+    plan = Endpoint(endpoint="digits", generation=3, stable=target(STABLE), rollout=active).plan()
+    assert plan is not None
+    assert plan.guard == guard
