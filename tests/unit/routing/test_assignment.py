@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from shared.routing.assignment import bucket, route_for
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route, RoutePlan
 
-_VECTORS = json.loads(Path(__file__).with_name("assignment_vectors.json").read_text())["cases"]
+_FILE = json.loads(Path(__file__).with_name("assignment_vectors.json").read_text())
+_VECTORS = _FILE["cases"]
 _DIGEST = "0" * 64
 _subjects = st.text(st.characters(codec="utf-8"), max_size=40)
 _weights = st.integers(0, FULL_WEIGHT_BP)
@@ -33,6 +34,14 @@ def _version(plan: RoutePlan, subject: str) -> int:
 @pytest.mark.parametrize("case", _VECTORS, ids=lambda case: f"{case['salt']}-{case['subject'][:12]!r}")
 def test_bucket_equals_the_golden_vector(case: dict[str, str | int]) -> None:
     assert bucket(str(case["salt"]), str(case["subject"])) == case["bucket"]
+
+
+@pytest.mark.parametrize("case", _FILE["assignments"], ids=lambda case: f"{case['subject']}-{case['weight_bp']}")
+def test_the_role_that_answers_equals_the_golden_vector(case: dict[str, str | int]) -> None:
+    plan = _plan(int(case["weight_bp"]), salt=str(case["salt"]))
+    route = route_for(plan, bucket(plan.salt, str(case["subject"])))
+    assert route is not None
+    assert route.role == case["role"]
 
 
 @given(salt=_subjects, subject=_subjects)
