@@ -5,6 +5,7 @@ Blocking; safe on any thread. A batch that fails is run again one call at a time
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import thread_time
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,11 +62,13 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "arrays", "whole")
+    __slots__ = ("_lists", "arrays", "took_s", "whole")
 
-    def __init__(self, arrays: Sequence[Array], *, whole: bool) -> None:
+    def __init__(self, arrays: Sequence[Array], *, whole: bool, took_s: float = 0.0) -> None:
+        """`took_s` is the processor's time that the run took."""
         self.arrays = arrays
         self.whole = whole
+        self.took_s = took_s
         self._lists: list[Any] | None = None
 
     def lists(self) -> list[Any]:
@@ -92,10 +95,11 @@ def layout_of(signature: Signature) -> Layout | None:
 
 def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Results | list[Results | ModelRunError]:
     """Run calls of one key together: what they get of it, in order; where that failed, a result for each."""
+    # Not the wall's time: what else the machine did meanwhile is not the model's.
+    begun_s = thread_time()
     try:
-        if len(calls) == 1:
-            return Results(_run(loaded, _feeds(calls[0], loaded.layout)), whole=True)
-        return _run_joined(loaded, calls)
+        arrays = _run(loaded, _feeds(calls[0], loaded.layout)) if len(calls) == 1 else _run_joined(loaded, calls)
+        return Results(arrays, whole=len(calls) == 1, took_s=thread_time() - begun_s)
     except (ModelRunError, MemoryError, ValueError) as error:
         if len(calls) == 1:
             failure = error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])
@@ -103,7 +107,7 @@ def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Results | list[Re
     return [_run_alone(loaded, call) for call in calls]
 
 
-def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Results:
+def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Array]:
     layout = loaded.layout
     if layout is not None:
         data = b"".join([call.packed for call in calls])  # type: ignore[misc]  # calls of a layout's key are packed
@@ -115,7 +119,7 @@ def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Results:
     outputs = _run(loaded, feeds)
     if any(output.ndim == 0 or output.shape[0] != rows for output in outputs):
         raise _failure(loaded, "its outputs do not have a row for each row of the inputs")
-    return Results(outputs, whole=False)
+    return outputs
 
 
 def _run_alone(loaded: LoadedModel, call: Inputs) -> Results | ModelRunError:

@@ -184,26 +184,26 @@ class Lane:
 
     def _run_here(self, batch: list[Call], rows: int) -> None:
         engine = self._engine
-        engine.running_since_s = begun_s = perf_counter()
+        engine.running_since_s = perf_counter()
         outcome = run_calls(self.loaded, batch)
         engine.running_since_s = 0.0
-        now_s = perf_counter()
-        self.times.add(rows, now_s - begun_s)
-        self._finish(batch, outcome, now_s)
+        if isinstance(outcome, Results):
+            self.times.add(rows, outcome.took_s)
+        self._finish(batch, outcome, perf_counter())
 
     def _run_beside(self, batch: list[Call], rows: int) -> None:
         self._running = batch
-        self.running_since_s = begun_s = perf_counter()
+        self.running_since_s = perf_counter()
         running = self._engine.submit(self.loaded, batch)
 
         def done(_: Future[Any]) -> None:
             # From the engine's thread; the loop may be gone by then, at a stop.
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._done, batch, rows, running, begun_s)
+                self._loop.call_soon_threadsafe(self._done, batch, rows, running)
 
         running.add_done_callback(done)
 
-    def _done(self, batch: list[Call], rows: int, running: Future[Any], begun_s: float) -> None:
+    def _done(self, batch: list[Call], rows: int, running: Future[Any]) -> None:
         if self._running is not batch:
             return  # it was given up
         self._running = None
@@ -216,7 +216,8 @@ class Lane:
             ] * len(batch)
         else:
             outcome = running.result()
-            self.times.add(rows, now_s - begun_s)
+            if isinstance(outcome, Results):
+                self.times.add(rows, outcome.took_s)
         self._finish(batch, outcome, now_s)
         self._again()
 
