@@ -32,7 +32,7 @@ class Publication:
 def publication_of(events: Sequence[AuditEvent], generation: int) -> Publication | None:
     """A generation among the events of an endpoint, which are in their order. None where no event tells of it."""
     published = [event for event in events if "generation" in event.data]
-    for event, following in zip(published, [*published[1:], None], strict=True):
+    for event, following in zip(published, [*published[1:], None], strict=False):
         if event.data["generation"] == generation:
             return Publication(
                 event=event,
