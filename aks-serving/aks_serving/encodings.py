@@ -20,7 +20,7 @@ CODINGS = (b"gzip", b"deflate")
 
 _MAX_LAYERS = 4
 _MAX_MEMBERS = 16
-_MIN_WORTHWHILE_BYTES = 256
+_MIN_WORTHWHILE_BYTES = 1024
 _LEVEL = 1
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 """The windowBits that tell zlib which form it reads."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from aks_serving.errors import LoadCode, LoadError, ModelRunError
 from aks_serving.model import Model
-from aks_serving.tensors import DTYPES, Array, Feeds, flat, read, shaped
+from aks_serving.tensors import DTYPES, Array, Feeds, flat, is_real, read, shaped
 from shared.core.errors import InvalidInputError
 
 _MAX_VALUE = 60
@@ -69,7 +69,7 @@ class GoldenRows1(msgspec.Struct, forbid_unknown_fields=True, tag_field="schema_
 
     def tolerance(self, _: str, recorded: Array) -> Tolerance:
         """How far an output may differ."""
-        return Tolerance(rtol=self.rtol, atol=self.atol) if recorded.dtype.kind == "f" else _EXACT
+        return Tolerance(rtol=self.rtol, atol=self.atol) if is_real(recorded) else _EXACT
 
 
 class GoldenRows2(msgspec.Struct, forbid_unknown_fields=True, tag_field="schema_version", tag=2):
@@ -117,7 +117,7 @@ def replay(model: Model, data: bytes) -> list[Feeds]:
 
 def matches(found: Array, wanted: Array, *, rtol: float, atol: float) -> Array:
     """Where two arrays of the same dtype and shape agree, as an array of booleans. What is no real number: exactly."""
-    if wanted.dtype.kind != "f":
+    if not is_real(wanted):
         return np.asarray(found == wanted, dtype=np.bool_)
     wide = np.float64
     return np.isclose(found.astype(wide), wanted.astype(wide), rtol=rtol, atol=atol, equal_nan=True)
@@ -152,7 +152,7 @@ def _difference(found: Array | None, recorded: Array, tolerance: Tolerance) -> s
 
 def _worst(found: Array, recorded: Array, differs: Array) -> tuple[int, str]:
     """The index (in row-major order) of the value that differs most, and by how much where that is a number."""
-    if recorded.dtype.kind not in "fiu":
+    if recorded.dtype.kind not in "fiuV":
         return int(np.argmax(differs.ravel())), ""
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(found.astype(np.float64) - recorded.astype(np.float64)).ravel()

@@ -3,15 +3,22 @@
 A model is made from bytes whose digest was checked (aks_serving.artifacts), runs on the CPU with one thread, and uses
 no custom operators and no file but the external data that it is given. It never changes; running it is safe from
 several threads.
+
+The runtime knows bfloat16, and numpy does not: tensors of a model that has BF16 go in and come out by their memory, as
+values of the runtime's own.
 """
 
+import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aks_serving.errors import LoadCode, LoadError, ModelRunError
-from aks_serving.tensors import DTYPES, Array, Feeds
+from aks_serving.tensors import BF16, DTYPES, Array, Feeds
 from shared.core.errors import InvalidInputError
 
 _DATATYPE_OF_ONNX = {
@@ -27,9 +34,12 @@ _DATATYPE_OF_ONNX = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
 _MAX_REASON = 300
+_ONNX_BFLOAT16 = 16
+"""TensorProto.BFLOAT16: the package onnx is not among those that serve."""
 _NO_FOLDER = "/nonexistent"
 """Where ONNX Runtime is told to look for tensors outside the file when there is no such place: it finds none."""
 
@@ -85,7 +95,7 @@ NO_EXTERNAL = ExternalData()
 class Model:
     """A version of a model, loaded."""
 
-    __slots__ = ("_output_names", "_session", "digest", "signature", "version")
+    __slots__ = ("_by_memory", "_output_names", "_session", "digest", "signature", "version")
 
     def __init__(self, *, version: int, digest: str, data: bytes, external: ExternalData = NO_EXTERNAL) -> None:
         """Load from an ONNX file's bytes and its external data. Raises LoadError."""
@@ -97,10 +107,13 @@ class Model:
             outputs=tuple(_spec(node, "output") for node in self._session.get_outputs()),
         )
         self._output_names = [spec.name for spec in self.signature.outputs]
+        self._by_memory = _has_bfloat16(self.signature)
 
     def run(self, feeds: Feeds) -> Sequence[Array]:
         """The model's outputs, in its order. Raises ModelRunError."""
         try:
+            if self._by_memory:
+                return _run_by_memory(self._session, self._output_names, feeds)
             outputs: list[Array] = self._session.run(self._output_names, feeds)
         except Exception as error:
             raise ModelRunError(self.version, first_line(error)) from error
@@ -130,6 +143,45 @@ def _session(data: bytes, external: ExternalData) -> Any:  # noqa: ANN401 - onnx
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise LoadError(LoadCode.MODEL, f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+
+
+def _has_bfloat16(signature: Signature) -> bool:
+    """Whether the model must be run by memory. Raises LoadError for what cannot: the runtime takes no text there."""
+    if all(spec.datatype != "BF16" for spec in (*signature.inputs, *signature.outputs)):
+        return False
+    texts = [spec.name for spec in signature.inputs if spec.datatype == "BYTES"]
+    if texts:
+        raise LoadError(
+            LoadCode.MODEL,
+            f"input {texts[0]!r} is text in a model that takes or gives BF16, which the runtime cannot run together: "
+            "cast the BF16 tensors to FP32 in the model",
+        )
+    return True
+
+
+def _run_by_memory(session: Any, names: list[str], feeds: Feeds) -> list[Array]:  # noqa: ANN401 - no types
+    values = {name: _value(array) for name, array in feeds.items()}
+    return [_taken(value) for value in session.run_with_ort_values(names, values)]
+
+
+def _value(array: Array) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    from onnxruntime import OrtValue  # noqa: PLC0415 - heavy: only where a model is loaded
+
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    if array.dtype != BF16:
+        return OrtValue.ortvalue_from_numpy(array)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
+
+
+def _taken(value: Any) -> Array:  # noqa: ANN401 - onnxruntime has no types
+    """The tensor of a value, in memory of its own."""
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    size = math.prod(shape) * BF16.itemsize
+    data = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(data, BF16).reshape(shape)
 
 
 def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types

@@ -81,7 +81,7 @@ def _made_up(signature: Signature, random: np.random.Generator) -> Feeds:
     for spec in signature.inputs:
         shape = [max(1, size) if size else 0 for size in spec.shape]
         dtype = DTYPES[spec.datatype]
-        if dtype.kind == "f":
+        if dtype.kind in "fV":
             feeds[spec.name] = np.asarray(random.normal(size=shape)).astype(dtype)
         elif dtype.kind == "O":
             feeds[spec.name] = np.asarray(random.choice(["a", "b"], size=shape)).astype(np.object_)

@@ -25,6 +25,7 @@ from shared.core.errors import InvalidInputError
 type Array = NDArray[Any]
 type Feeds = dict[str, Array]
 
+BF16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -38,7 +39,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "BF16": BF16,
     "BYTES": np.dtype(np.object_),
 }
 """The numpy dtype of each datatype. BYTES elements are `str`; BF16 is not of numpy's own, and its kind is "V"."""
