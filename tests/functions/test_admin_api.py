@@ -71,6 +71,7 @@ def test_health_answers_without_a_key_and_the_rest_does_not(system: System) -> N
         ("GET", "models/nothing/policy/versions/1", "model 'nothing' does not exist"),
         ("GET", "audit/events?stream=model:nothing", "audit stream 'model:nothing' does not exist"),
         ("GET", "audit/verify?stream=model:nothing", "audit stream 'model:nothing' does not exist"),
+        ("GET", "predictions/nothing.1.1.sa.k3qx7m2p.6740a1f2.1", "endpoint nothing does not exist"),
     ],
 )
 def test_what_does_not_exist_is_named(system: System, method: str, path: str, message: str) -> None:
@@ -104,6 +105,7 @@ def test_what_does_not_exist_is_named(system: System, method: str, path: str, me
         ("GET", "models/digits/aliases/champion?at=now", "", "at is 'now': use a time in ISO 8601"),
         ("POST", "models/digits/versions/1/approvals", "{}", "by: Field required"),
         ("POST", "models/digits/versions/1/archive", "{}", "reason: Field required"),
+        ("GET", "predictions/digits.1", "", "is not a prediction id: use what an answer's `prediction_id`"),
         ("POST", "endpoints/digits/rollouts", "{}", "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 0}', "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 1, "versoin": 2}', "versoin"),
