@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ from aks_serving.errors import NotServingError
 from aks_serving.exchange import OK, Exchange, Head, Response
 from aks_serving.failures import MethodNotAllowedError, failure
 from aks_serving.override import Pinning, pinned_version
-from aks_serving.serving import Serving
+from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
@@ -46,8 +46,8 @@ class Server(Protocol):
     """What the API needs of the server behind it."""
 
     @property
-    def servings(self) -> Mapping[str, Serving]:
-        """What answers each endpoint now: another object whenever it is not the same."""
+    def servings(self) -> Servings:
+        """What answers each endpoint now."""
         ...
 
     @property
@@ -91,9 +91,6 @@ class Api:
         self._override_keys = override_keys
         self._pinning = pinning
         self._max_body_bytes = max_body_bytes
-        self._servings: Mapping[str, Serving] | None = None
-        self._only: Serving | None = None
-        self._infer: dict[str, Serving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fixed: dict[str, tuple[str, Callable[[Exchange], Response]]] = {
             "/health": ("GET", self._health),
@@ -109,13 +106,12 @@ class Api:
         """Answer an exchange, now or later. Never raises."""
         try:
             path = exchange.path
-            if self._server.servings is not self._servings:
-                self._take(self._server.servings)
+            servings = self._server.servings
             if path == "/predict":
                 self._predict(exchange)
-            elif path in self._infer:
+            elif path in servings.infer_paths:
                 _check_method(exchange, "POST")
-                self._v2_infer(exchange, self._infer[path], None)
+                self._v2_infer(exchange, servings.infer_paths[path], None)
             elif path == "/models/reload":
                 _check_method(exchange, "POST")
                 self._later(exchange, self._reload())
@@ -127,15 +123,10 @@ class Api:
             log.exception("%s %s went wrong", exchange.method, exchange.path)
             exchange.reply(failure(_WRONG))
 
-    def _take(self, servings: Mapping[str, Serving]) -> None:
-        self._servings = servings
-        self._only = next(iter(servings.values())) if len(servings) == 1 else None
-        self._infer = {f"/v2/models/{name}/infer": serving for name, serving in servings.items()}
-
     def _predict(self, exchange: Exchange) -> None:
         _check_method(exchange, "POST")
         body = self._body(exchange)
-        serving = self._only
+        serving = self._server.servings.only
         if serving is not None and serving.fast is not None:
             read = serving.fast.plain(body, serving.plan.endpoint)
             if read is not None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
 from aks_serving.engine import Engine, Lane
+from aks_serving.guard import TripGuard
 from aks_serving.numbering import Numbering
 from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
@@ -44,9 +45,13 @@ class Deployment:
         threads: Executor,
         engine: Engine,
         numbering: Numbering,
+        guard: Callable[[RoutePlan], tuple[TripGuard | None, dict[int, str]]],
         applied: Callable[["Deployment", Serving], None],
     ) -> None:
-        """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force."""
+        """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
+
+        `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
+        """
         self.endpoint = endpoint
         self.serving: Serving | None = None
         self.plan_data = b""
@@ -57,6 +62,7 @@ class Deployment:
         self._threads = threads
         self._engine = engine
         self._numbering = numbering
+        self._guard = guard
         self._applied = applied
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
@@ -117,9 +123,26 @@ class Deployment:
         if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
             self._swap(replace(self.serving, failed=failed, waiting=waiting, tally=Tally()))
         else:
-            self._swap(Serving(plan=plan, lanes=lanes, failed=failed, waiting=waiting, numbering=self._numbering))
+            self._serve(plan, lanes, failed, waiting)
             self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
         self.settled.set()
+
+    def _serve(self, plan: RoutePlan, lanes: dict[int, Lane], failed: dict[int, str], waiting: frozenset[int]) -> None:
+        if self.serving is not None and self.serving.plan == plan:
+            guard, tripped = self.serving.guard, self.serving.tripped
+        else:
+            guard, tripped = self._guard(plan)
+        self._swap(
+            Serving(
+                plan=plan,
+                lanes=lanes,
+                failed=failed,
+                waiting=waiting,
+                numbering=self._numbering,
+                guard=guard,
+                tripped=tripped,
+            )
+        )
 
     def _swap(self, serving: Serving) -> None:
         if serving == self.serving:

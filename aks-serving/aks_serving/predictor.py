@@ -19,7 +19,7 @@ from aks_serving.engine import NORMAL, Call, Lane
 from aks_serving.errors import ExpiredError, ModelRunError, NotServingError, OverloadedError
 from aks_serving.model import Signature
 from aks_serving.probe import row_count
-from aks_serving.serving import Serving
+from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.routing.assignment import bucket
@@ -85,8 +85,12 @@ class Ask(Call):
             self._end(error)
 
     def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
-        serving = self.serving
-        serving.tally_of(self.route.version).answered(self.kind, (now_s - self.started_s) * 1e3)
+        serving, kind = self.serving, self.kind
+        serving.tally_of(self.route.version).answered(kind, (now_s - self.started_s) * 1e3)
+        if kind is Kind.ASSIGNED:
+            serving.seen[CANDIDATE_OK if self.route.role is Role.CANDIDATE else STABLE_OK] += 1
+        elif kind is Kind.FALLBACK:
+            serving.seen[CANDIDATE_FAILED] += 1
         try:
             self.give(results, start, stop, now_s)
         except InvalidInputError as error:
@@ -103,6 +107,8 @@ class Ask(Call):
                 except SlipwayError as second:
                     self._end(second)
                 return
+            if self.kind is Kind.ASSIGNED and self.route.role is Role.STABLE:
+                serving.seen[STABLE_FAILED] += 1
         self._end(error)
 
     def dropped(self) -> None:

@@ -9,21 +9,24 @@ from aks_serving.cache import DiskCache, digests
 from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine
+from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
-from aks_serving.serving import Serving
+from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.uplink import Uplink
 from aks_serving.windows import Windows
 from shared.core.clock import Clock, SystemClock
 from shared.core.ids import EndpointName
+from shared.routing.plan import RoutePlan
 
 log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
 _FLUSH_S = 3.0
+_LOOK_EVERY_S = 0.1
 
 
 class ModelServer:
@@ -43,13 +46,14 @@ class ModelServer:
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
-        self._servings: dict[str, Serving] = {}
+        self._servings = Servings({})
+        self._trips = Trips(settings.cache_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
 
     @property
-    def servings(self) -> dict[str, Serving]:
+    def servings(self) -> Servings:
         """What answers each endpoint now."""
         return self._servings
 
@@ -97,6 +101,7 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
+            asyncio.create_task(self._watch()),
         ]
 
     async def reload(self) -> None:
@@ -138,6 +143,7 @@ class ModelServer:
                 threads=self._threads,
                 engine=self._engine,
                 numbering=self._numbering,
+                guard=self._guard,
                 applied=self._applied,
             )
         deployment.offer(data)
@@ -150,10 +156,42 @@ class ModelServer:
         return wanted is not None and serving is not None and wanted.generation > serving.plan.generation
 
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
-        self._servings = {**self._servings, deployment.endpoint: serving}
+        self._servings = Servings({**self._servings, deployment.endpoint: serving})
         self._windows.applied(serving)
         if serving.plan is deployment.wanted:
             self._disk.submit(self._keep, deployment.endpoint, deployment.plan_data)
+
+    def _guard(self, plan: RoutePlan) -> tuple[TripGuard | None, dict[int, str]]:
+        """What watches a plan's candidate, and what tripped under the plan before, in any process of the pod."""
+        tripped = self._trips.of(plan.endpoint, plan.generation)
+        candidate = plan.candidate
+        if candidate is None or plan.stable is None:
+            return None, tripped
+
+        def on_trip(reason: str) -> None:
+            tripped[candidate.version] = reason
+            self._disk.submit(self._trips.keep, plan.endpoint, plan.generation, candidate.version, reason)
+            self._windows.announce(plan.endpoint)
+
+        return (
+            TripGuard(plan.guard, version=candidate.version, tripped=tripped.get(candidate.version), on_trip=on_trip),
+            tripped,
+        )
+
+    async def _watch(self) -> None:
+        """Have the guards look, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for serving in self._servings.values():
+                serving.look()
+
+    def _hear_of_trips(self) -> None:
+        """Take over what tripped in the pod's other processes."""
+        for endpoint, serving in self._servings.items():
+            if serving.guard is not None and serving.guard.tripped is None:
+                for version, reason in self._trips.of(endpoint, serving.plan.generation).items():
+                    if serving.candidate is not None and version == serving.candidate.version:
+                        serving.guard.trip(reason)
 
     def _needed(self) -> frozenset[str]:
         plans = [serving.plan for serving in self._servings.values()]
@@ -165,5 +203,6 @@ class ModelServer:
         self._cache.prune_artifacts(self._needed)
 
     def _polled(self) -> None:
+        self._hear_of_trips()
         if self._first_round is None:
             self._first_round = [d for d in self._deployments.values() if d.wanted is not None]

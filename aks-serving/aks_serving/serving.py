@@ -12,13 +12,29 @@ from aks_serving.counts import Kind, Tally, VersionTally
 from aks_serving.engine import Lane
 from aks_serving.exchange import Head
 from aks_serving.fast import FastReader, fast_reader
+from aks_serving.guard import TripGuard
 from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
 from shared.core.ids import EndpointName
 from shared.routing.plan import Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
 
+CANDIDATE_OK, CANDIDATE_FAILED, STABLE_OK, STABLE_FAILED = range(4)
+"""Places in `Serving.seen`."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+class Servings(dict[str, "Serving"]):
+    """What answers each endpoint, and what follows from it for every request. Never changed, but replaced."""
+
+    __slots__ = ("infer_paths", "only")
+
+    def __init__(self, servings: "Mapping[str, Serving]") -> None:
+        super().__init__(servings)
+        self.only = next(iter(self.values())) if len(self) == 1 else None
+        """The only one, where there is one."""
+        self.infer_paths = {f"/v2/models/{name}/infer": serving for name, serving in self.items()}
 
 
 class Face:
@@ -93,6 +109,11 @@ class Serving:
     """Reads requests of the usual form at once, where every version takes inputs of the same form."""
     gives_bytes: bool = field(init=False, compare=False)
     """Whether any version has an output of BYTES."""
+    guard: TripGuard | None = field(default=None, compare=False)
+    """Watches the candidate, where there is one that can be tripped."""
+    seen: list[int] = field(default_factory=lambda: [0, 0, 0, 0], compare=False)
+    """Assigned requests that the guard has not heard of: the candidate answered; it failed and stable answered; stable
+    answered; stable failed."""
     tripped: dict[int, str] = field(default_factory=dict, compare=False)
     """Versions that get no more traffic under this generation, by this pod's own judgement, and why."""
     _faces: dict[tuple[int, Kind], Face] = field(default_factory=dict, compare=False)
@@ -117,6 +138,12 @@ class Serving:
             return self.stable.version in self.lanes
         candidate = self.candidate
         return candidate is not None and candidate.weight_bp > 0 and candidate.version in self.lanes
+
+    def look(self) -> None:
+        """Tell the guard of what was seen since the last look."""
+        if self.guard is not None and any(self.seen):
+            seen, self.seen[:] = tuple(self.seen), (0, 0, 0, 0)
+            self.guard.observe(*seen)
 
     def face(self, version: int, kind: Kind) -> Face:
         """The face of a version that is loaded. Raises KeyError."""

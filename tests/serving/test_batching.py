@@ -1,19 +1,23 @@
 """Batches: everyone gets their own, and nobody harms anybody."""
 
 import asyncio
+import math
 import random
+import threading
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
 import pytest
-from aks_serving.counts import Kind, Tally
-from aks_serving.engine import MAX_BATCH_ROWS, Engine, Lane
-from aks_serving.errors import ModelRunError, OverloadedError
-from aks_serving.loader import LoadedModel
+from aks_serving.batches import LoadedModel, Results
+from aks_serving.counts import Kind, VersionTally
+from aks_serving.engine import LOW, MAX_BATCH_ROWS, NORMAL, URGENT, Call, Engine, Lane
+from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
 from aks_serving.model import Model
-from aks_serving.probe import rows_are_independent
+from aks_serving.probe import row_count, rows_are_independent
 from aks_serving.tensors import Feeds
 
+from shared.core.errors import SlipwayError
 from tests.serving import models
 from tests.serving.conftest import Start
 from tests.serving.fakes import MemoryStorage
@@ -33,29 +37,62 @@ class _Watched(Model):
         return super().run(feeds)
 
 
-def _lane(model: Model, *, max_queue: int = 1024) -> Lane:
-    return Lane(LoadedModel(model=model, batchable=True), Engine(max_queue=max_queue))
+def _lane(model: Model, *, max_queue: int = 1024, inline: bool = False) -> Lane:
+    loaded = LoadedModel(model=model, batchable=True, run_times_s=((1, 1e-6),) if inline else ())
+    return Lane(loaded, Engine(max_queue=max_queue))
 
 
-async def _ask(lane: Lane, feeds: Feeds, tally: Tally) -> Any:
-    return await lane.run(feeds, kind=Kind.ASSIGNED, tally=tally, started_s=0.0)
+class _Waiting(Call):
+    """A call that a coroutine waits for, and that counts what became of it."""
+
+    def __init__(self, feeds: Feeds, tally: VersionTally, deadline_s: float, priority: int) -> None:
+        self.feeds, self.packed, self.rows = feeds, None, row_count(feeds)
+        self.key = tuple(array.shape[1:] for array in feeds.values())
+        self.deadline_s, self.priority, self.started_s = deadline_s, priority, 0.0
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.tally = tally
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
+
+    def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
+        self.tally.answered(Kind.ASSIGNED, now_s)
+        if not self.future.done():
+            self.future.set_result(results.of(start, stop))
+
+    def failed(self, error: SlipwayError) -> None:
+        self.tally.failed(Kind.ASSIGNED)
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def dropped(self) -> None:
+        pass
+
+
+async def _ask(
+    lane: Lane, feeds: Feeds, tally: VersionTally, *, deadline_s: float = math.inf, priority: int = NORMAL
+) -> Any:
+    call = _Waiting(feeds, tally, deadline_s, priority)
+    lane.submit(call)
+    return await call.future
 
 
 async def test_calls_of_one_turn_run_as_one_batch_and_each_gets_its_rows() -> None:
     model = _Watched(models.scaler(3.0))
-    lane, tally = _lane(model), Tally()
+    lane, tally = _lane(model), VersionTally()
     inputs = [np.full((rows, 2), number, np.float32) for number, rows in enumerate([1, 3, 2, 1, 1])]
     answers = await asyncio.gather(*(_ask(lane, {"x": array}, tally) for array in inputs))
     for array, (output,) in zip(inputs, answers, strict=True):
         assert np.array_equal(output, array * 3)
     assert model.runs == [8]
-    assert tally.versions[1].requests == 5
-    assert tally.in_flight == 0
+    assert tally.requests == 5
+    assert lane.idle
 
 
 async def test_calls_of_different_shapes_run_as_a_batch_each() -> None:
     model = _Watched(models.scaler(3.0, width="m"))
-    lane, tally = _lane(model), Tally()
+    lane, tally = _lane(model), VersionTally()
     inputs = [np.full((1, 1 + number % 2), number, np.float32) for number in range(9)]
     answers = await asyncio.gather(*(_ask(lane, {"x": array}, tally) for array in inputs))
     assert all(np.array_equal(output, array * 3) for array, (output,) in zip(inputs, answers, strict=True))
@@ -64,7 +101,7 @@ async def test_calls_of_different_shapes_run_as_a_batch_each() -> None:
 
 async def test_a_batch_has_a_largest_size_that_a_single_larger_call_may_exceed() -> None:
     model = _Watched(models.scaler(1.0))
-    lane, tally = _lane(model), Tally()
+    lane, tally = _lane(model), VersionTally()
     sizes = [MAX_BATCH_ROWS, 1, MAX_BATCH_ROWS + 5, 1]
     await asyncio.gather(*(_ask(lane, {"x": np.zeros((rows, 2), np.float32)}, tally) for rows in sizes))
     assert sorted(model.runs) == sorted([MAX_BATCH_ROWS, 2, MAX_BATCH_ROWS + 5])
@@ -72,7 +109,7 @@ async def test_a_batch_has_a_largest_size_that_a_single_larger_call_may_exceed()
 
 async def test_only_the_guilty_call_of_a_failing_batch_fails() -> None:
     model = _Watched(models.picky(limit=4))
-    lane, tally = _lane(model), Tally()
+    lane, tally = _lane(model), VersionTally()
     indices = [0, 1, 99, 3, 2]
     answers: list[Any] = await asyncio.gather(
         *(_ask(lane, {"x": np.array([[index]], np.int64)}, tally) for index in indices), return_exceptions=True
@@ -81,12 +118,12 @@ async def test_only_the_guilty_call_of_a_failing_batch_fails() -> None:
     for position in (0, 1, 3, 4):
         assert answers[position][0].tolist() == [[indices[position] * 10.0]]
     assert model.runs == [5, 1, 1, 1, 1, 1]
-    assert (tally.versions[1].requests, tally.versions[1].errors) == (5, 1)
+    assert (tally.requests, tally.errors) == (5, 1)
 
 
 async def test_a_cancelled_caller_harms_no_one_and_is_not_run() -> None:
     model = _Watched(models.scaler(2.0))
-    lane, tally = _lane(model), Tally()
+    lane, tally = _lane(model), VersionTally()
     calls = [asyncio.create_task(_ask(lane, {"x": np.full((1, 2), n, np.float32)}, tally)) for n in range(6)]
     await asyncio.sleep(0)
     calls[0].cancel()
@@ -95,26 +132,82 @@ async def test_a_cancelled_caller_harms_no_one_and_is_not_run() -> None:
     assert [n for n, answer in enumerate(answers) if isinstance(answer, asyncio.CancelledError)] == [0, 3]
     assert [answers[n][0].tolist() for n in (1, 2, 4, 5)] == [[[n * 2.0] * 2] for n in (1, 2, 4, 5)]
     assert model.runs == [4]
-    assert (tally.versions[1].requests, tally.in_flight) == (4, 0)
+    assert (tally.requests, lane.idle) == (4, True)
 
 
 async def test_more_calls_than_the_queue_holds_are_refused_and_room_comes_back() -> None:
-    lane, tally = _lane(_Watched(models.scaler(2.0)), max_queue=5), Tally()
+    lane, tally = _lane(_Watched(models.scaler(2.0)), max_queue=5), VersionTally()
     feeds = {"x": np.ones((1, 2), np.float32)}
     answers = await asyncio.gather(*(_ask(lane, feeds, tally) for _ in range(8)), return_exceptions=True)
     assert [isinstance(answer, OverloadedError) for answer in answers] == [False] * 5 + [True] * 3
     assert (await _ask(lane, feeds, tally))[0].tolist() == [[2.0, 2.0]]
-    assert tally.versions[1].requests == 6
+    assert tally.requests == 6
 
 
-async def test_overload_is_answered_503_with_retry_after(start: Start, storage: MemoryStorage) -> None:
+@pytest.mark.parametrize("inline", [True, False], ids=["on the loop", "beside it"])
+async def test_expired_work_never_runs(*, inline: bool) -> None:
+    model = _Watched(models.scaler(2.0))
+    lane, tally = _lane(model, inline=inline), VersionTally()
+    feeds = {"x": np.ones((1, 2), np.float32)}
+    late, good = await asyncio.gather(
+        _ask(lane, feeds, tally, deadline_s=perf_counter()), _ask(lane, feeds, tally), return_exceptions=True
+    )
+    assert isinstance(late, ExpiredError)
+    assert good[0].tolist() == [[2.0, 2.0]]
+    assert model.runs == [1]
+    assert lane.idle
+
+
+async def test_what_is_urgent_runs_before_what_came_earlier() -> None:
+    model = _Watched(models.scaler(2.0))
+    lane, tally = _lane(model), VersionTally()
+    order: list[int] = []
+
+    async def one(priority: int) -> None:
+        # Too many rows to run with another.
+        await _ask(lane, {"x": np.ones((MAX_BATCH_ROWS, 2), np.float32)}, tally, priority=priority)
+        order.append(priority)
+
+    await asyncio.gather(*(one(priority) for priority in (LOW, NORMAL, URGENT, NORMAL, URGENT)))
+    assert order == [URGENT, URGENT, NORMAL, NORMAL, LOW]
+
+
+async def test_short_runs_stay_on_the_loop_and_long_ones_go_beside_it() -> None:
+    class Slow(_Watched):
+        """Takes a thousandth of a second of the processor a run, or less by wish."""
+
+        work = True
+        threads: list[str]
+
+        def run(self, feeds: Feeds) -> Any:
+            self.threads.append(threading.current_thread().name)
+            begun_s = thread_time()
+            while self.work and thread_time() - begun_s < 2e-3:
+                pass
+            return super().run(feeds)
+
+    model = Slow(models.scaler(2.0))
+    model.threads = []
+    lane, tally = _lane(model, inline=True), VersionTally()
+    feeds = {"x": np.ones((1, 2), np.float32)}
+    for _ in range(10):
+        await _ask(lane, feeds, tally)
+    assert model.threads[0] == threading.main_thread().name
+    assert all(name.startswith("run") for name in model.threads[-3:])
+    model.work = False
+    for _ in range(60):
+        await _ask(lane, feeds, tally)
+    assert model.threads[-1] == threading.main_thread().name
+
+
+async def test_overload_is_answered_429_with_retry_after(start: Start, storage: MemoryStorage) -> None:
     data = models.scaler(2.0)
     storage.put(data)
     storage.publish(models.plan(1, models.route(1, data)))
     async with start(max_queue=1) as running:
         await running.reload()
         answers = await asyncio.gather(*(running.predict([[1, 1]]) for _ in range(40)))
-        refused = [answer for answer in answers if answer.status_code == 503]
+        refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
         assert any(answer.status_code == 200 for answer in answers)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.core.errors import InvalidInputError
+from shared.routing.prediction import PredictionId, Reason
 from tests.serving import models
 from tests.serving.conftest import Start
 from tests.serving.fakes import MemoryStorage
@@ -38,6 +39,9 @@ async def test_the_plain_api_tells_who_answered(start: Start) -> None:
         answer = await running.predict([[1, 2]], user_id="ada")
         body = answer.json()
         assert body.pop("latency_ms") >= 0
+        prediction = PredictionId.parse(body.pop("prediction_id"))
+        assert (prediction.version, prediction.generation, prediction.reason) == (1, 4, Reason.ASSIGNED)
+        assert answer.headers["x-slipway-prediction-id"] == str(prediction)
         assert body == {
             "predictions": [[2.0, 4.0]],
             "model": "churn",
@@ -172,7 +176,7 @@ async def test_inputs_given_twice_unknown_outputs_and_odd_users_are_refused(star
         odd = await running.client.post("/predict", json={"features": [[1, 2]]}, headers={"x-slipway-user": b"\xff"})
         assert odd.status_code == 400
         packed = await running.client.post("/predict", content=b"x", headers={"content-encoding": "gzip"})
-        assert (packed.status_code, "compressed" in packed.json()["error"]) == (400, True)
+        assert (packed.status_code, "gzip" in packed.json()["error"]) == (400, True)
 
 
 @pytest.mark.usefixtures("serving")

@@ -45,7 +45,7 @@ async def test_a_request_that_outlasts_its_plan_is_counted_under_it_and_not_lost
     kept.windows.applied(new)
     kept.windows.close_changed()
     assert [window.generation for window in kept.all()] == [1, 2]
-    old.tally.answered(1, Kind.ASSIGNED, 3.0)
+    old.tally.of(1).answered(Kind.ASSIGNED, 3.0)
     old.tally.in_flight = 0
     kept.windows.close_all()
     kept.windows.close_all()
@@ -61,7 +61,7 @@ async def test_windows_of_one_plan_follow_each_other_without_a_gap() -> None:
     kept.windows.applied(serving)
     for minute in range(3):
         kept.clock.time += timedelta(minutes=25)
-        serving.tally.answered(1, Kind.ASSIGNED, 1.0 + minute)
+        serving.tally.of(1).answered(Kind.ASSIGNED, 1.0 + minute)
         kept.windows.close_all()
     windows = kept.all()
     assert [w.started_at for w in windows[1:]] == [w.ended_at for w in windows[:-1]]
@@ -73,7 +73,7 @@ async def test_a_clock_that_is_set_back_makes_no_window_that_ends_before_it_star
     serving = _serving(1)
     kept.windows.applied(serving)
     kept.clock.time -= timedelta(hours=5)
-    serving.tally.failed(1, Kind.ASSIGNED)
+    serving.tally.of(1).failed(Kind.ASSIGNED)
     kept.windows.close_all()
     (window,) = kept.all()
     assert window.started_at == window.ended_at
