@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -238,3 +239,67 @@ async def test_the_metrics_tell_of_versions_outcomes_and_latency(start: Start, s
     assert 'model_prediction_latency_seconds_count{model="churn",version="2"} 2' in lines
     assert {'model_loaded{model="churn",version="1"} 1', 'model_loaded{model="churn",version="2"} 1'} <= lines
     assert 'model_plan_generation{model="churn"} 1' in lines
+
+
+async def test_the_pod_takes_a_failing_candidate_out_of_traffic_by_itself(start: Start, storage: MemoryStorage) -> None:
+    """With the control plane gone, and for good: what tripped stays tripped through a restart, for its generation."""
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+        storage.down = True
+        serving = running.server.servings["churn"]
+
+        async def tripped() -> bool:
+            answers = await asyncio.gather(*(running.predict([[7]], user_id=n) for n in range(60)))
+            assert all(answer.status_code == 200 for answer in answers)
+            return bool(serving.tripped)
+
+        await eventually(tripped)
+        answers = await asyncio.gather(*(running.predict([[7]], user_id=n) for n in range(200)))
+        assert not any(answer.json()["fallback"] for answer in answers)
+        assert "failed" in serving.tripped[2]
+        storage.down = False
+        await running.server.reload()
+        assert running.server.servings["churn"] is serving
+    reported = [window.tripped for window in storage.windows() if window.tripped]
+    assert reported[-1] == serving.tripped
+    async with start() as again:
+        await again.reload()
+        answers = await asyncio.gather(*(again.predict([[7]], user_id=n) for n in range(200)))
+        assert not any(answer.json()["fallback"] for answer in answers)
+        _publish(storage, 2)
+        await again.reload()
+        answers = await asyncio.gather(*(again.predict([[7]], user_id=n) for n in range(200)))
+        assert any(answer.json()["fallback"] for answer in answers)
+
+
+async def test_an_outage_of_both_versions_trips_nobody(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage, candidate=models.picky(limit=3))
+    storage.put(PICKY)
+    storage.publish(models.plan(2, *models.canary((1, PICKY), (2, models.picky(limit=3)), HALF)))
+    async with start() as running:
+        await running.reload()
+        serving = running.server.servings["churn"]
+        for _ in range(6):
+            answers = await asyncio.gather(*(running.predict([[7]], user_id=n) for n in range(60)))
+            assert all(answer.status_code == 500 for answer in answers)
+            serving.look()
+            await asyncio.sleep(0.11)
+        assert not serving.tripped
+
+
+async def test_a_value_that_is_no_number_is_the_candidates_failure_where_the_plan_says_so(
+    start: Start, storage: MemoryStorage
+) -> None:
+    stable, broken = models.scaler(2.0), models.scaler(math.nan)
+    storage.put(stable, broken)
+    routes = models.canary((1, stable), (2, broken), 10_000)
+    storage.publish(models.plan(1, *routes))
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[1, 2]])).json()["predictions"] == [["NaN", "NaN"]]
+        storage.publish(models.plan(2, *(route.model_copy(update={"allow_nan": False}) for route in routes)))
+        await running.reload()
+        answers = await asyncio.gather(*(running.predict([[1, n]]) for n in range(5)))
+        assert all((a.json()["fallback"], a.json()["predictions"][0][0]) == (True, 2.0) for a in answers)
+    assert _merged(storage.windows())[2].errors == 5
