@@ -1,5 +1,6 @@
 """Who makes a gRPC call, until when they wait, and what they are told beside the answer."""
 
+import math
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,7 @@ class Caller:
         self._context = context
         self.started_s = perf_counter()
         remaining_s = context.time_remaining()
-        self.deadline_s: float | None = None if remaining_s is None else self.started_s + remaining_s
+        self.deadline_s = math.inf if remaining_s is None else self.started_s + remaining_s
         self.headers: dict[bytes, bytes] = {
             name.encode(): value.encode() if isinstance(value, str) else value
             for name, value in context.invocation_metadata() or ()
@@ -32,19 +33,13 @@ class Caller:
         if authorize is not None and not authorize(self.headers.get(b"authorization")):
             raise UnauthenticatedError
 
-    def deadline_from(self, started_s: float, timeout_s: float | None) -> float | None:
-        """Until when an answer is waited for: the call's deadline, or sooner by a time-out from `started_s` on."""
-        if timeout_s is None:
-            return self.deadline_s
-        own_s = started_s + timeout_s
-        return own_s if self.deadline_s is None else min(own_s, self.deadline_s)
-
     def tell(self, prediction: Prediction) -> None:
         """Have trailing metadata say who answered."""
         metadata = [
             ("x-slipway-version", str(prediction.version)),
             ("x-slipway-role", prediction.role.value),
             ("x-slipway-generation", str(prediction.generation)),
+            ("x-slipway-prediction-id", prediction.prediction_id),
         ]
         if prediction.fallback:
             metadata.append(("x-slipway-fallback", "true"))

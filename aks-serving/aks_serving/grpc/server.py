@@ -9,6 +9,7 @@ process that serves, never before a fork. For compatibility: HTTP is several tim
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ async def serve_grpc(
     port: int,
     max_message_bytes: int,
     max_calls: int = 2048,
+    timeout_s: float = math.inf,
     authorize: Authorize | None = None,
     pinning: Pinning = Pinning.OPEN,
     override_keys: Sequence[bytes] = (),
@@ -71,10 +73,12 @@ async def serve_grpc(
 ) -> RunningGrpc:
     """Start serving gRPC on `address`, an IP address; port 0 is any free one.
 
-    `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. With `share_port` several processes listen on one
-    port. Raises InvalidInputError where the port or the TLS files cannot be used.
+    `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. `timeout_s` is how long a request may wait that
+    names no time of its own; `authorize` says who may call, `pinning` and `override_keys` who may name a version. With
+    `share_port` several processes listen on one port. Raises InvalidInputError where the port or the TLS files cannot
+    be used.
     """
-    service = InferenceService(server, pinning=pinning, override_keys=override_keys)
+    service = InferenceService(server, timeout_s=timeout_s, pinning=pinning, override_keys=override_keys)
     health = Health(server, service=SERVICE)
     transport = grpc.aio.server(
         handlers=(service.handler(authorize), health.handler()),

@@ -4,16 +4,14 @@ What a plan decides in Slipway (which versions are loaded) a client cannot chang
 are answered with UNIMPLEMENTED and say so.
 """
 
-import asyncio
+import math
 import time
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 import grpc
 
 from aks_serving.api import Server
-from aks_serving.deployment import Serving
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import unary, unsupported
@@ -28,12 +26,12 @@ from aks_serving.grpc.messages import (
     ServerLiveResponse,
     ServerReadyResponse,
 )
-from aks_serving.grpc.request import InferRequest, parsed
+from aks_serving.grpc.request import InferRequest, parsed, read_request
 from aks_serving.grpc.response import response
-from aks_serving.grpc.status import LateError
 from aks_serving.grpc.streams import Streams
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.predictor import Prediction, predict
+from aks_serving.serving import Serving
 from aks_serving.subjects import subject_of
 from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import version_number
@@ -61,9 +59,17 @@ _UNSUPPORTED = {
 class InferenceService:
     """The methods. Used from the event loop alone."""
 
-    def __init__(self, server: Server, *, pinning: Pinning = Pinning.OPEN, override_keys: Sequence[bytes] = ()) -> None:
-        """Who may name a version: see aks_serving.override."""
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timeout_s: float = math.inf,
+        pinning: Pinning = Pinning.OPEN,
+        override_keys: Sequence[bytes] = (),
+    ) -> None:
+        """As aks_serving.api.Api is told."""
         self._server = server
+        self._timeout_s = timeout_s
         self._pinning = pinning
         self._override_keys = override_keys
         self.streams = Streams(self._infer)
@@ -127,7 +133,7 @@ class InferenceService:
         return describe.index(self._server.servings, ready_only=asked.ready)
 
     async def _model_infer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401
-        message, prediction = await self._infer(InferRequest(data), caller, caller.started_s)
+        message, prediction = await self._infer(read_request(data), caller, caller.started_s)
         caller.tell(prediction)
         return message
 
@@ -142,9 +148,16 @@ class InferenceService:
             pinning=self._pinning,
             now_s=time.time(),
         )
-        subject = subject_of(caller.headers, request.user_id(), serving.plan.subject)
-        deadline_s = caller.deadline_from(started_s, request.timeout_s())
-        prediction = await _predicted(serving, request, version, subject, started_s, deadline_s)
+        timeout_s = request.timeout_s()
+        prediction = await predict(
+            serving,
+            request.feeds,
+            version=version,
+            subject=subject_of(caller.headers, request.user(), serving.plan.subject),
+            started_s=started_s,
+            deadline_s=min(caller.deadline_s, started_s + (self._timeout_s if timeout_s is None else timeout_s)),
+            priority=request.priority(),
+        )
         return response(request, prediction, endpoint), prediction
 
     def _named(self, asked: Any) -> tuple[Serving, int | None]:  # noqa: ANN401
@@ -156,19 +169,3 @@ class InferenceService:
         if serving is None:
             raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
         return serving
-
-
-async def _predicted(
-    serving: Serving,
-    request: InferRequest,
-    version: int | None,
-    subject: str | None,
-    started_s: float,
-    deadline_s: float | None,
-) -> Prediction:
-    delay_s = None if deadline_s is None else max(0.0, deadline_s - perf_counter())
-    try:
-        async with asyncio.timeout(delay_s):
-            return await predict(serving, request.feeds, version=version, subject=subject, started_s=started_s)
-    except TimeoutError as error:
-        raise LateError from error

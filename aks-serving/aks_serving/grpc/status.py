@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from aks_serving.errors import BodyTooLargeError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.errors import BodyTooLargeError, ExpiredError, ModelRunError, NotServingError, OverloadedError
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError, UnavailableError
 from shared.signing.override import OverrideRefusedError
 
@@ -17,13 +17,6 @@ class UnauthenticatedError(SlipwayError):
 
     def __init__(self) -> None:
         super().__init__("the call has no valid token: send the metadata `authorization: Bearer <token>`")
-
-
-class LateError(SlipwayError):
-    """The call's deadline passed."""
-
-    def __init__(self) -> None:
-        super().__init__("the deadline passed before there was an answer: allow more time, or try again later")
 
 
 class UnsupportedError(SlipwayError):
@@ -46,7 +39,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT),
     (OverrideRefusedError, grpc.StatusCode.PERMISSION_DENIED),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
-    (LateError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BodyTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
@@ -54,6 +47,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
     (ModelRunError, grpc.StatusCode.INTERNAL),
 )
+_AGAIN = (OverloadedError, NotServingError, ExpiredError)
 _RETRY = (("grpc-retry-pushback-ms", "1000"),)
 """By this a client's own retry policy learns to wait; it is gRPC's Retry-After."""
 
@@ -61,5 +55,5 @@ _RETRY = (("grpc-retry-pushback-ms", "1000"),)
 def status_of(error: SlipwayError) -> Status:
     """The status that tells of an error."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    metadata = _RETRY if isinstance(error, OverloadedError | NotServingError) else ()
+    metadata = _RETRY if isinstance(error, _AGAIN) else ()
     return Status(code=code, details=str(error)[:_MAX_DETAILS], metadata=metadata)

@@ -15,8 +15,8 @@ import grpc
 
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import end, status_for
-from aks_serving.grpc.messages import ModelStreamInferResponse
-from aks_serving.grpc.request import InferRequest
+from aks_serving.grpc.messages import ModelInferRequest, ModelStreamInferResponse
+from aks_serving.grpc.request import InferRequest, parsed
 from aks_serving.grpc.status import Status, status_of
 from aks_serving.predictor import Prediction
 from shared.core.errors import UnavailableError
@@ -107,9 +107,9 @@ class Streams:
     async def _answer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401 - a message or a failure
         request_id = ""
         try:
-            request = InferRequest(data)
-            request_id = request.message.id
-            answer, _ = await self._infer(request, caller, perf_counter())
+            message = parsed(ModelInferRequest, data)
+            request_id = message.id
+            answer, _ = await self._infer(InferRequest(message), caller, perf_counter())
         except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
             return _Failure(status_for(error), request_id)
         answer.parameters["triton_final_response"].bool_param = True
