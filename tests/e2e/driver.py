@@ -42,6 +42,8 @@ class Driver:
     def __init__(self, system: System) -> None:
         self._system = system
         self._blobs = BlobServiceClient.from_connection_string(system.storage_connection)
+        self.predictions: dict[int, str] = {}
+        """The id of the latest prediction of each version."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,6 +139,7 @@ class Driver:
                     continue
                 if answer.status_code == 200:
                     outcomes["answered"] += 1
+                    self.predictions[answer.json()["model_version"]] = answer.headers["x-slipway-prediction-id"]
                 elif outcomes["answered"]:
                     outcomes[f"{answer.status_code} {answer.text[:100]}"] += 1
 

@@ -76,6 +76,11 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
             (3, "promoted"),
         ]
         assert driver.get("endpoints/iris")["stable"] == 3
+        assert sorted(driver.predictions) == [1, 2, 3]
+        for version, prediction_id in driver.predictions.items():
+            lineage = driver.get(f"predictions/{prediction_id}")
+            assert lineage["version"]["artifact_digest"] == driver.versions()[version]["artifact_digest"]
+            assert (lineage["version"]["version"], lineage["audit"]["verified"]) == (version, True)
         # What an event tells of stands before the event does: it is delivered afterwards.
         driver.wait_for("the last event", lambda: kinds(driver, "endpoint:iris").count("rollout_promoted") >= 3)
         verification = driver.get("audit/verify")
