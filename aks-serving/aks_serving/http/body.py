@@ -45,7 +45,7 @@ class FixedBody:
 
 
 class ChunkedBody:
-    """Reads one body in chunks. `whole` once its last line was read; `size_bytes` is what was read of it."""
+    """Reads one body in chunks. `whole` once its last line was read; `size_bytes` is what of its data was."""
 
     __slots__ = ("_left", "_max_bytes", "_overhead", "_parts", "_rest", "_state", "size_bytes", "whole")
 
@@ -84,8 +84,7 @@ class ChunkedBody:
         if size is None:
             raise RefusedError(400, "a chunk's size is not a hexadecimal number")
         self._left = int(size[1], 16)
-        self.size_bytes += self._left
-        if self.size_bytes > self._max_bytes:
+        if self.size_bytes + self._left > self._max_bytes:
             raise too_large(self._max_bytes)
         self._state = ChunkedBody._data if self._left else ChunkedBody._trailer
         return after
@@ -96,6 +95,7 @@ class ChunkedBody:
             return -1
         self._parts.append(part)
         self._left -= len(part)
+        self.size_bytes += len(part)
         if not self._left:
             self._state = ChunkedBody._after_data
         return at + len(part)

@@ -66,9 +66,10 @@ def parse(head: bytes, limits: Limits) -> RequestHead:
     """The head of a request, from its first byte to its empty line, both included. Raises RefusedError."""
     lines = head[: -len(END)].split(b"\r\n")
     line = lines.pop(0)
-    method, path, query, version, authority = (
-        _known_request_line(line, limits) if len(line) <= _KNOWN_BYTES else _request_line(line, limits)
-    )
+    if len(line) > limits.max_line_bytes:
+        raise _line_too_long(limits)
+    known = _known_request_line if len(line) <= _KNOWN_BYTES else _request_line
+    method, path, query, version, authority = known(line)
     headers = _headers(lines, limits)
     host = headers.get(b"host")
     if host is None and version == 1:
@@ -85,10 +86,10 @@ def check_begun(begun: bytes, seen: int, limits: Limits) -> None:
     if _NEVER.search(begun, max(seen - 1, 0)):
         raise RefusedError(400, "the request's head holds a control character, or a line that does not end with CR LF")
     line_end = begun.find(b"\r\n")
-    if line_end < 0 and len(begun) > limits.max_target_bytes + _METHOD_BYTES:
-        raise _target_too_long(limits)
+    if (len(begun) if line_end < 0 else line_end) > limits.max_line_bytes:
+        raise _line_too_long(limits)
     if line_end >= max(seen - 1, 0):
-        _request_line(begun[:line_end], limits)
+        _request_line(begun[:line_end])
     if len(begun) > limits.max_head_bytes:
         raise head_too_large(limits)
 
@@ -98,18 +99,16 @@ def head_too_large(limits: Limits) -> RefusedError:
     return RefusedError(431, f"the request's headers are more than {limits.max_head_bytes} bytes")
 
 
-def _target_too_long(limits: Limits) -> RefusedError:
-    return RefusedError(414, f"the request's target is longer than {limits.max_target_bytes} bytes")
+def _line_too_long(limits: Limits) -> RefusedError:
+    return RefusedError(414, f"the request line is longer than {limits.max_line_bytes} bytes")
 
 
-def _request_line(line: bytes, limits: Limits) -> tuple[str, str, bytes, int, bytes]:
+def _request_line(line: bytes) -> tuple[str, str, bytes, int, bytes]:
     """Method, path, query, minor version, and the host that the target names. Raises RefusedError."""
     request = _REQUEST.fullmatch(line)
     if request is None:
-        raise _bad_line(line, limits)
+        raise _bad_line(line)
     method, target, minor = request.groups()
-    if len(target) > limits.max_target_bytes:
-        raise _target_too_long(limits)
     if len(method) > _METHOD_BYTES:
         raise RefusedError(501, f"the method is longer than {_METHOD_BYTES} bytes: no such method is known here")
     authority, rest = _origin(method, target)
@@ -117,9 +116,7 @@ def _request_line(line: bytes, limits: Limits) -> tuple[str, str, bytes, int, by
     return method.decode(), _decoded(raw), query, int(minor), authority
 
 
-def _bad_line(line: bytes, limits: Limits) -> RefusedError:
-    if len(line) > limits.max_target_bytes + _METHOD_BYTES:
-        return _target_too_long(limits)
+def _bad_line(line: bytes) -> RefusedError:
     if _ANY_VERSION.fullmatch(line):
         return RefusedError(505, "this HTTP version is not spoken here: use HTTP/1.1")
     return RefusedError(400, "the request line is not `METHOD target HTTP/1.1`")

@@ -14,8 +14,8 @@ class Limits:
     """Open at once; one more is answered with 503 and closed."""
     max_pipelined: int = 32
     """Requests of one connection that wait for their answers. At the bound its reading pauses."""
-    max_target_bytes: int = 8 * _KIB
-    """414 beyond."""
+    max_line_bytes: int = 8 * _KIB
+    """Request line, which is the target in the main; 414 beyond."""
     max_head_bytes: int = 32 * _KIB
     """Request line and headers; 431 beyond."""
     max_headers: int = 100

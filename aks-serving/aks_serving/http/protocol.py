@@ -11,48 +11,20 @@ A client that closes its side is gone: what it still waits for is dropped, as ng
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from time import perf_counter
 from typing import cast
 
 from aks_serving.exchange import Exchange, Response
-from aks_serving.http.access import Tokens, is_open
+from aks_serving.http.access import is_open
 from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, http1, refusal
-from aks_serving.http.body import ChunkedBody, FixedBody, too_large
-from aks_serving.http.head import CHUNKED, END, RefusedError, RequestHead, check_begun, head_too_large, parse
-from aks_serving.http.limits import Limits
+from aks_serving.http.body import too_large
+from aks_serving.http.head import END, RefusedError, RequestHead
+from aks_serving.http.reader import RequestReader
+from aks_serving.http.state import Pace, Shared
 
 log = logging.getLogger(__name__)
 
-_KEPT_HEADS = 512
-_KEPT_HEAD_BYTES = 2048
-
-
-class Shared:
-    """What the connections of one transport share."""
-
-    __slots__ = (
-        "buffered_bytes", "clock", "connections", "draining", "emptied", "handle", "heads", "limits", "refused",
-        "tokens",
-    )  # fmt: skip
-
-    def __init__(
-        self, handle: Callable[[Exchange], None], limits: Limits, tokens: Tokens | None, clock: Callable[[], float]
-    ) -> None:
-        self.handle = handle
-        self.limits = limits
-        self.tokens = tokens
-        self.clock = clock
-        self.connections: set[Connection] = set()
-        self.heads: dict[bytes, RequestHead] = {}
-        """Plain heads by their bytes, each let in by the tokens of now."""
-        self.draining = False
-        self.emptied = asyncio.Event()
-        """Set once the last connection is lost, when draining."""
-        self.buffered_bytes = 0
-        """Of bodies that are not whole yet."""
-        self.refused: dict[int, int] = {}
-        """Requests that the transport answered itself, by status."""
+_REFUSED_HEAD = RequestHead("GET", "", b"", {}, 1)
 
 
 class HttpExchange(Exchange):
@@ -93,34 +65,34 @@ class Connection(asyncio.Protocol):
     """One connection, from its opening to its loss."""
 
     __slots__ = (
-        "_active", "_blank", "_body", "_buffered", "_choked", "_closing", "_corked", "_data", "_ended_s", "_full",
-        "_head", "_heads", "_idle_s", "_moved", "_odd", "_owes_continue", "_paused", "_queue", "_seen", "_served",
-        "_shared", "_since_s", "_slow", "_transport", "_unsent",
+        "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_full", "_heads", "_idle_s",
+        "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_served", "_shared", "_slow", "_transport",
+        "_unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: Shared) -> None:
+        now_s = shared.clock()
         self._shared = shared
         self._heads = shared.heads
+        self._reader = RequestReader(shared.limits)
         self._queue: deque[HttpExchange] = deque()
+        self._corked: list[bytes] | None = None
         self._slow = False
+        """What comes goes through the reader."""
         self._odd = False
+        """An answer is more than one write."""
         self._active = False
         self._served = False
         self._closing = False
+        """Nothing that comes is taken any more."""
         self._full = False
         self._choked = False
         self._paused = False
         self._owes_continue = False
-        self._blank = False
-        self._corked: list[bytes] | None = None
-        self._data = b""
-        self._seen = 0
-        self._head: RequestHead | None = None
-        self._body: FixedBody | ChunkedBody | None = None
-        self._buffered = 0
-        self._moved = 0
-        self._unsent = 0
-        self._idle_s = self._since_s = shared.clock()
+        self._buffered_bytes = 0
+        self._unsent_bytes = 0
+        self._pace = Pace(now_s)
+        self._idle_s = now_s
         self._ended_s: float | None = None
         self._transport: asyncio.Transport
 
@@ -132,6 +104,8 @@ class Connection(asyncio.Protocol):
         shared.connections.add(self)
         if len(shared.connections) > shared.limits.max_connections or shared.draining:
             self._refuse(RefusedError(503, "the server has all the connections it takes: try again in a second"))
+            if len(shared.connections) > 2 * shared.limits.max_connections:
+                self.abort()  # those that linger over their refusal are bounded too
 
     def data_received(self, data: bytes) -> None:
         if self._slow or self._queue:
@@ -163,8 +137,8 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
-        self._unsent = self._transport.get_write_buffer_size()
-        self._since_s = self._shared.clock()
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._pace.restart(self._shared.clock())
         self._settle()
 
     def resume_writing(self) -> None:
@@ -196,7 +170,7 @@ class Connection(asyncio.Protocol):
     @property
     def working(self) -> bool:
         """Whether a request is being read, or waits for its answer, or an answer for its being written."""
-        return bool(self._queue or self._data or self._body is not None or self._choked)
+        return bool(self._queue) or self._reader.begun or self._choked
 
     def drain(self) -> None:
         """Take no further request, and close once what came whole or in part is answered."""
@@ -205,7 +179,7 @@ class Connection(asyncio.Protocol):
         if self._queue:
             self._queue[-1].last = True
             self._stop_reading()
-        elif not self._data and self._body is None:
+        elif not self._reader.begun:
             self._end()
             self._transport.close()
 
@@ -216,24 +190,19 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now_s: float) -> None:
         """Hold the limits of time."""
-        limits = self._shared.limits
         if self._choked:
             self._sweep_unsent(now_s)
         elif self._ended_s is not None:
-            if now_s - self._ended_s >= limits.linger_s:
-                self._sweep_ended(now_s)
-        elif self._closing or self._full:
+            self._sweep_ended(now_s - self._ended_s)
+        elif self._closing or self._full or self._owes_continue:
             pass
-        elif self._body is not None:
-            self._sweep_body(now_s)
-        elif self._data:
-            if now_s - self._since_s >= limits.head_s:
-                self._refuse(RefusedError(408, f"the request's head was not whole after {limits.head_s:g} s"))
+        elif self._reader.begun:
+            self._sweep_request(now_s)
         elif self._active or self._queue:
             self._active = False
             self._served = True
             self._idle_s = now_s
-        elif now_s - self._idle_s >= (limits.idle_s if self._served else limits.head_s):
+        elif now_s - self._idle_s >= (self._shared.limits.idle_s if self._served else self._shared.limits.head_s):
             self._end()
             self._transport.close()
 
@@ -244,104 +213,52 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._active = True
-        if self._data:
-            data = self._data + data
-            self._data = b""
         self._corked = []
         self._odd = True
+        reader = self._reader
+        stage = reader.begun, reader.in_body
+        reader.push(data)
+        self._pace.moved_bytes += len(data)
         limit = self._shared.limits.max_pipelined
-        rest: bytes | None = data
         try:
-            while rest and not (self._closing or self._full or self._choked):
-                rest = self._read_head(rest) if self._body is None else self._read_body(rest)
+            while not (self._closing or self._full or self._choked):
+                request = reader.take(self._admit)
+                if request is None:
+                    break
+                stage = False, False
+                self._dispatch(*request)
                 self._full = len(self._queue) >= limit
+            if stage != (reader.begun, reader.in_body):
+                self._pace.restart(self._shared.clock())
+            self._count_buffered()
+            if reader.expecting:
+                self._continue()
         except RefusedError as error:
             self._refuse(error)
-        if rest and not self._closing:
-            self._data = rest
         corked, self._corked = self._corked, None
         if corked:
             self._transport.write(b"".join(corked))
         self._settle()
 
-    def _read_head(self, data: bytes) -> bytes | None:
-        """Read a head. What is left after it, None where it is not whole. Raises RefusedError."""
-        limits = self._shared.limits
-        if data[:2] == b"\r\n" and not self._blank:
-            self._blank = True  # RFC 9112, 2.2: one empty line before a request is skipped
-            return data[2:]
-        end = data.find(END, max(self._seen - 3, 0)) + 4
-        if end < 4:
-            check_begun(data, self._seen, limits)
-            if not self._seen:
-                self._since_s = self._shared.clock()
-            self._seen = len(data)
-            self._data = data
-            return None
-        if end > limits.max_head_bytes:
-            raise head_too_large(limits)
-        self._seen = 0
-        self._blank = False
-        raw = data[:end]
-        head = parse(raw, limits)
-        self._check(head)
-        if head.plain and end <= _KEPT_HEAD_BYTES and not self._shared.draining:
-            self._keep(raw, head)
-        rest = data[end:]
-        if head.length == 0:
-            self._dispatch(head, b"")
-            return rest
-        self._head = head
-        self._body = ChunkedBody(limits.max_body_bytes) if head.length == CHUNKED else FixedBody(head.length)
-        self._since_s = self._shared.clock()
-        self._moved = 0
-        if head.expects and not rest:
-            self._owes_continue = True
-            self._continue()
-        return rest
-
-    def _check(self, head: RequestHead) -> None:
+    def _admit(self, raw: bytes, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read."""
         shared = self._shared
-        if (
-            shared.tokens is not None
-            and not is_open(head.path)
-            and not shared.tokens.allow(head.headers.get(b"authorization"))
-        ):
+        tokens = shared.tokens
+        if tokens is not None and not is_open(head.path) and not tokens.allow(head.headers.get(b"authorization")):
             raise RefusedError(
-                401, "a bearer token that this server knows is wanted: send Authorization: Bearer <token>"
+                401, "a bearer token known here is wanted: send the header Authorization: Bearer <token>"
             )
         if head.length > shared.limits.max_body_bytes:
             raise too_large(shared.limits.max_body_bytes)
+        shared.keep(raw, head)
 
-    def _keep(self, raw: bytes, head: RequestHead) -> None:
-        heads = self._heads
-        if len(heads) >= _KEPT_HEADS:
-            heads.clear()
-        heads[raw] = head
-
-    def _read_body(self, data: bytes) -> bytes:
-        """Read of a body. What is left after it. Raises RefusedError."""
-        shared, body, head = self._shared, self._body, self._head
-        assert body is not None and head is not None  # noqa: S101, PT018 - for the type checker
-        self._owes_continue = False
-        rest = body.feed(data)
-        if not body.whole:
-            self._moved += len(data)
-            shared.buffered_bytes += body.size_bytes - self._buffered
-            self._buffered = body.size_bytes
-            if shared.buffered_bytes > shared.limits.max_buffered_bytes:
-                raise RefusedError(503, "the server reads as many bodies as it has memory for: try again in a second")
-            return rest
-        self._drop_body()
-        self._dispatch(head, body.body())
-        return rest
-
-    def _drop_body(self) -> None:
-        self._shared.buffered_bytes -= self._buffered
-        self._buffered = 0
-        self._body = self._head = None
-        self._owes_continue = False
+    def _count_buffered(self) -> None:
+        """Hold the bodies of all connections that are not whole to their bound."""
+        shared, held = self._shared, self._reader.body_bytes
+        shared.buffered_bytes += held - self._buffered_bytes
+        self._buffered_bytes = held
+        if held and shared.buffered_bytes > shared.limits.max_buffered_bytes:
+            raise RefusedError(503, "the server reads as many bodies as it has memory for: try again in a second")
 
     def _dispatch(self, head: RequestHead, body: bytes) -> None:
         """Hand a request to the handler."""
@@ -364,8 +281,7 @@ class Connection(asyncio.Protocol):
         """Answer what cannot be taken, after all that was taken, and close."""
         refused = self._shared.refused
         refused[error.status] = refused.get(error.status, 0) + 1
-        head = RequestHead("GET", "", b"", {}, 1)
-        exchange = HttpExchange(self, head, b"", perf_counter())
+        exchange = HttpExchange(self, _REFUSED_HEAD, b"", perf_counter())
         exchange.last = True
         self._queue.append(exchange)
         self._stop_reading()
@@ -374,8 +290,10 @@ class Connection(asyncio.Protocol):
     def _stop_reading(self) -> None:
         """Take nothing more of what comes."""
         self._closing = True
-        self._data = b""
-        self._drop_body()
+        self._owes_continue = False
+        self._shared.buffered_bytes -= self._buffered_bytes
+        self._buffered_bytes = 0
+        self._reader = RequestReader(self._shared.limits)
         self._settle()
 
     # -- writing
@@ -390,7 +308,7 @@ class Connection(asyncio.Protocol):
             last = exchange.last
             parts.append(exchange.answered)
         if self._choked:
-            self._unsent += sum(map(len, parts))
+            self._unsent_bytes += sum(map(len, parts))
         if self._corked is not None:
             self._corked += parts
         else:
@@ -404,10 +322,12 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def _continue(self) -> None:
-        """Ask for the body, once all answers before are written."""
-        if self._queue:
+        """Ask for the body, once all answers before are written and unless it comes unasked."""
+        self._owes_continue = bool(self._queue) and self._reader.expecting
+        if self._queue or not self._reader.expecting:
             return
-        self._owes_continue = False
+        self._reader.expecting = False
+        self._pace.restart(self._shared.clock())
         if self._corked is not None:
             self._corked.append(CONTINUE)
         else:
@@ -442,14 +362,13 @@ class Connection(asyncio.Protocol):
 
     def _resume(self) -> None:
         if not (self._choked or self._full):
-            self._since_s = self._shared.clock()
-            self._moved = 0
+            self._pace.restart(self._shared.clock())
             asyncio.get_running_loop().call_soon(self._read, b"")
 
     def _settle(self) -> None:
         """Read, or not, and the fast or the slow way, as the connection's state asks."""
         paused = (self._choked or self._full) and not self._closing
-        self._slow = bool(self._data) or self._body is not None or self._closing or paused or self._blank
+        self._slow = self._reader.begun or self._closing or paused
         self._odd = self._choked or self._full or self._closing or self._owes_continue or self._corked is not None
         if paused != self._paused and not self._transport.is_closing():
             self._paused = paused
@@ -460,32 +379,25 @@ class Connection(asyncio.Protocol):
 
     # -- limits of time
 
-    def _sweep_body(self, now_s: float) -> None:
+    def _sweep_request(self, now_s: float) -> None:
         limits = self._shared.limits
-        span_s = now_s - self._since_s
-        if span_s < limits.progress_s:
-            return
-        if self._moved < limits.min_bytes_per_s * span_s:
-            self._refuse(RefusedError(408, f"the body came at less than {limits.min_bytes_per_s} bytes a second"))
-            return
-        self._since_s = now_s
-        self._moved = 0
+        if self._reader.in_body:
+            if self._pace.too_slow(now_s, limits):
+                self._refuse(RefusedError(408, f"the body came at less than {limits.min_bytes_per_s} bytes a second"))
+        elif self._pace.elapsed_s(now_s) >= limits.head_s:
+            self._refuse(RefusedError(408, f"the request's head was not whole after {limits.head_s:g} s"))
 
     def _sweep_unsent(self, now_s: float) -> None:
-        limits = self._shared.limits
-        span_s = now_s - self._since_s
-        if span_s < limits.progress_s:
-            return
         unsent = self._transport.get_write_buffer_size()
-        if unsent > self._unsent - limits.min_bytes_per_s * span_s:
+        self._pace.moved_bytes += max(self._unsent_bytes - unsent, 0)
+        self._unsent_bytes = unsent
+        if self._pace.too_slow(now_s, self._shared.limits):
             self.abort()
-            return
-        self._since_s = now_s
-        self._unsent = unsent
 
-    def _sweep_ended(self, now_s: float) -> None:
+    def _sweep_ended(self, ended_for_s: float) -> None:
         """Close what lingered, cut off what does not even take its last answer."""
-        if not self._transport.get_write_buffer_size():
+        limits = self._shared.limits
+        if ended_for_s >= limits.linger_s and not self._transport.get_write_buffer_size():
             self._transport.close()
-        elif self._ended_s is not None and now_s - self._ended_s >= self._shared.limits.progress_s:
+        elif ended_for_s >= max(limits.progress_s, limits.linger_s):
             self.abort()

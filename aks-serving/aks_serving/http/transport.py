@@ -20,7 +20,8 @@ from time import perf_counter
 from aks_serving.exchange import Exchange
 from aks_serving.http.access import Tokens
 from aks_serving.http.limits import Limits
-from aks_serving.http.protocol import Connection, Shared
+from aks_serving.http.protocol import Connection
+from aks_serving.http.state import Shared
 from aks_serving.http.tls import ReloadingContext
 
 log = logging.getLogger(__name__)
