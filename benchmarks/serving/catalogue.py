@@ -51,7 +51,8 @@ PEERS: tuple[Peer, ...] = (
         python="3.12",
         variants=(
             Variant(name="one by one", form=Form.V2_JSON, path=_V2),
-            Variant(name="adaptive batching", form=Form.V2_JSON, path=_V2, settings=_BATCHING),
+            Variant(name="batching, 1 ms", form=Form.V2_JSON, path=_V2, settings=_BATCHING | {"PEER_WAIT_S": "0.001"}),
+            Variant(name="batching, 5 ms", form=Form.V2_JSON, path=_V2, settings=_BATCHING | {"PEER_WAIT_S": "0.005"}),
         ),
     ),
     Peer(
@@ -82,6 +83,7 @@ PEERS: tuple[Peer, ...] = (
         variants=(
             Variant(name="one by one"),
             Variant(name="batching", settings=_BATCHING),
+            Variant(name="batching, 2 ms", settings=_BATCHING | {"PEER_WAIT_S": "0.002"}),
             Variant(name="batching, fast queue", settings=_BATCHING | {"PEER_FAST_QUEUE": "1"}),
         ),
     ),
