@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from shared.sequential.evariable import Block, log_factor, nearest
@@ -76,6 +76,32 @@ def test_it_grows_in_the_mean_under_its_own_alternative(n1: int, n2: int, p1: fl
         for failed2, chance2 in enumerate(of_failures(n2, p2))
     )
     assert growth > 0
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), rates, rates, margins, st.floats(0, 1), st.floats(0, 1))
+@example(n1=989_215, n2=1, p1=0.9982190132, p2=0.9999988546, margin=-0.1442274432, r1=0.0, r2=1.0)
+@example(n1=2, n2=742_445, p1=1.1e-6, p2=1.6e-6, margin=-0.0074167, r1=0.0, r2=0.0074167)
+@example(n1=577_060, n2=1, p1=0.999999067, p2=0.99998858443, margin=-0.00042891190442, r1=0.5, r2=1.0)
+def test_its_mean_is_at_most_one_for_sizes_at_which_rounding_tells(
+    n1: int, n2: int, p1: float, p2: float, margin: float, r1: float, r2: float
+) -> None:
+    def logarithm(failed1: int, failed2: int) -> float:
+        return log_factor((n1, failed1, n2, failed2), p1, p2, margin)
+
+    # The logarithm is linear in the failures, so that its three coefficients give the mean at any rates.
+    good = logarithm(0, 0)
+    first, second = (logarithm(n1, 0) - good) / n1, (logarithm(0, n2) - good) / n2
+    edge = max(0.0, -margin)
+    corners = [(0.0, edge), (max(0.0, margin), edge), (min(1.0, 1 + margin), min(1.0, 1 - margin)), (0.0, 1.0)]
+    for rate1, rate2 in [*corners, *([(r1, r2)] if r1 - r2 <= margin else [])]:
+        mean = math.fsum(
+            [
+                good,
+                n1 * math.log((1 - rate1) + rate1 * math.exp(first)),
+                n2 * math.log((1 - rate2) + rate2 * math.exp(second)),
+            ]
+        )
+        assert mean <= 1e-6
 
 
 def test_one_failed_request_beside_nineteen_good_ones() -> None:
