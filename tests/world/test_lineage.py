@@ -206,6 +206,17 @@ def test_a_prediction_before_its_plan_or_in_the_future_is_refused(lived: tuple[W
     assert world.lineage.lineage(claim(2, generation, late, role=Role.CANDIDATE)).version.version == 2
 
 
+def test_an_id_tells_whole_seconds_and_the_step_that_made_its_plan_counts_as_before_it() -> None:
+    world = World()
+    world.clock.pass_s(0.5)
+    world.event(world.drop("one"))
+    world.run(seconds=60)
+    (promotion,) = [event for event in world.audit.events(STREAM) if event.kind == "rollout_promoted"]
+    asked = claim(1, promotion.data["generation"], promotion.at)
+    assert asked.at < promotion.at
+    assert world.lineage.lineage(asked).aliases == ["champion", "production"]
+
+
 def edited(world: World, container: Container, partition: str, document_id: str, **fields: Any) -> None:
     """Change a document behind Slipway's back."""
     key = (container, partition, document_id)
