@@ -218,7 +218,6 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         stage = reader.begun, reader.in_body
         reader.push(data)
-        self._pace.moved_bytes += len(data)
         limit = self._shared.limits.max_pipelined
         try:
             while not (self._closing or self._full or self._choked):
@@ -230,6 +229,7 @@ class Connection(asyncio.Protocol):
                 self._full = len(self._queue) >= limit
             if stage != (reader.begun, reader.in_body):
                 self._pace.restart(self._shared.clock())
+            self._pace.moved_bytes += len(data)
             self._count_buffered()
             if reader.expecting:
                 self._continue()
