@@ -55,7 +55,7 @@ class ValidationPolicy(_PolicyPart):
     """The largest absolute tolerance that a manifest may claim for an output."""
     allow_nan: bool = False
     """Whether the validation data's features and the model's outputs may hold NaN; labels and the predictions that are
-    compared with them never may."""
+    compared with them never may. While a version serves, an output that is no finite number is its failure."""
     noninferiority_margin: float | None = Field(default=0.02, ge=0, le=1)
     """How much worse than the champion, on the same rows, a version may be.
 

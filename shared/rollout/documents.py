@@ -29,6 +29,8 @@ class Target(BaseModel):
     model_file: FileName = "model.onnx"
     external: tuple[ArtifactFile, ...] = ()
     signing: Signing | None = None
+    allow_nan: bool = True
+    """As the policy's `validation.allow_nan` was when its rollout started."""
 
     def route(self, role: Role, weight_bp: int) -> Route:
         """Its route under a role and a weight."""

@@ -405,6 +405,7 @@ def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, no
             model_file=version.model_file,
             external=tuple(version.external),
             signing=starts.signing_under(model.policy.signing, version),
+            allow_nan=model.policy.validation.allow_nan,
         ),
         stable=None,
         policy=policy,

@@ -1,7 +1,7 @@
 """Where a request says whom it is for: policy decides, and every plan from a rollout's start on tells the servers."""
 
-from shared.registry.policy import Policy, ServingPolicy
-from shared.routing.plan import RoutePlan, SubjectSource, plan_blob_name
+from shared.registry.policy import Policy, ServingPolicy, ValidationPolicy
+from shared.routing.plan import Role, RoutePlan, SubjectSource, plan_blob_name
 from shared.store.ports import BlobContainer, Container
 from tests.world.world import ENDPOINT, World
 
@@ -48,3 +48,17 @@ def test_without_a_policy_the_header_and_the_body_are_heard() -> None:
     world.event(world.drop("one"))
     world.run()
     assert published(world).subject == SubjectSource(header="x-slipway-user", body=True, cookie=None)
+
+
+def test_what_a_policy_says_of_numbers_that_are_none_holds_while_serving_too() -> None:
+    world = World()
+    world.event(world.drop("one"))
+    world.run()
+    assert [route.allow_nan for route in published(world).routes] == [False]
+    world.put_policy(Policy(validation=ValidationPolicy(allow_nan=True)))
+    world.event(world.drop("two", name="two.onnx"))
+    world.run(seconds=1)
+    assert {route.role: route.allow_nan for route in published(world).routes} == {
+        Role.STABLE: False,
+        Role.CANDIDATE: True,
+    }
