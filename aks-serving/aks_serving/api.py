@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aks_serving import plain, prometheus, v2
+from aks_serving import plain, prometheus, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.counts import VersionTally
 from aks_serving.encodings import decoded
@@ -183,6 +183,8 @@ class Api:
             case ["v2"] | ["v2", "health", "live" | "ready"]:
                 exchange.path = exchange.path.rstrip("/")
                 self._other(exchange)
+            case ["v2", *parts] if (found := self._v2_extension(exchange, parts)) is not None:
+                exchange.reply(found)
             case ["v2", "models", model, *rest]:
                 version = None
                 if len(rest) >= 2 and rest[0] == "versions":
@@ -199,6 +201,11 @@ class Api:
 
     def _v2_server(self, _: Exchange) -> Response:
         return _ok({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(v2.EXTENSIONS)})
+
+    def _v2_extension(self, exchange: Exchange, parts: list[str]) -> Response | None:
+        server = self._server
+        found = v2_extensions.answer(exchange.method, parts, self._body(exchange), server.servings, server.totals)
+        return None if found is None else Response(OK, _encode(found))
 
     def _v2_live(self, _: Exchange) -> Response:
         return _ok({"live": True})

@@ -8,8 +8,9 @@ import numpy as np
 
 from aks_serving import plain, v2
 from aks_serving.batches import Results
+from aks_serving.encodings import packed
 from aks_serving.engine import NORMAL
-from aks_serving.exchange import Exchange, Headers, Response
+from aks_serving.exchange import Exchange, Head, Headers, Response
 from aks_serving.failures import failure
 from aks_serving.predictor import Ask, Read, prediction_of
 from aks_serving.serving import Face, Serving
@@ -53,6 +54,12 @@ class HttpAsk(Ask):
     def gone(self) -> bool:
         return self.exchange.gone
 
+    def reply(self, head: Head, body: bytes, extra: Headers) -> None:
+        """Reply, in the coding that the client likes."""
+        response = Response(head, body, extra)
+        accepted = self.exchange.headers.get(b"accept-encoding")
+        self.exchange.reply(response if accepted is None else packed(response, accepted))
+
     def refuse(self, error: SlipwayError) -> None:
         self.exchange.reply(failure(error))
 
@@ -68,7 +75,7 @@ class PlainAsk(HttpAsk):
         number = serving.numbering.next()
         body = plain.response(face, number, results, start, stop, (now_s - self.started_s) * 1e3)
         extra = ((_PREDICTION_ID, face.id_prefix + number), *self.extra)
-        self.exchange.reply(Response(face.head, body, extra))
+        self.reply(face.head, body, extra)
 
 
 class V2Ask(HttpAsk):
@@ -87,9 +94,9 @@ class V2Ask(HttpAsk):
         if self.binary:
             body, header_length = _binary(face, request_id, results.of(start, stop))
             extra = ((b"inference-header-content-length", b"%d" % header_length), *extra)
-            self.exchange.reply(Response(face.binary_head, body, extra))
+            self.reply(face.binary_head, body, extra)
         else:
-            self.exchange.reply(Response(face.head, _json(face, request_id, results, start, stop), extra))
+            self.reply(face.head, _json(face, request_id, results, start, stop), extra)
 
 
 class GeneralV2Ask(HttpAsk):
@@ -105,10 +112,10 @@ class GeneralV2Ask(HttpAsk):
         encoded = v2.response(self.request, prediction, self.serving.plan.endpoint)
         extra: Headers = ((_PREDICTION_ID, prediction.prediction_id.encode()), *self.extra)
         if encoded.header_length is None:
-            self.exchange.reply(Response(face.head, encoded.body, extra))
+            self.reply(face.head, encoded.body, extra)
             return
         length = (b"inference-header-content-length", b"%d" % encoded.header_length)
-        self.exchange.reply(Response(face.binary_head, encoded.body, (length, *extra)))
+        self.reply(face.binary_head, encoded.body, (length, *extra))
 
 
 def _json(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> bytes:
