@@ -66,20 +66,25 @@ type Counts = tuple[int, int, int, int]
 def log_factor(counts: Counts, p1: float, p2: float, margin: float) -> float:
     """Logarithm of the factor. Both arms have requests, 0 < p1, p2 < 1, -1 < margin < 1.
 
-    0 where the alternative lies in the null: nothing is staked.
+    0 where the alternative lies in the null, or no number tells it from the null: nothing is staked.
     """
-    n1, failed1, n2, failed2 = counts
+    n1, _, n2, _ = counts
     if p1 - p2 <= margin:
         return 0.0
     if margin == 0.0:
-        # The nearest point has a closed form, and is exact to the last bit but one.
-        q1 = q2 = (n1 * p1 + n2 * p2) / (n1 + n2)
-        penalty = 0.0
-    else:
-        q2 = nearest(n1, n2, p1, p2, margin)
-        q1 = q2 + margin
-        penalty = (n1 + n2) * _log_largest_mean(n1, n2, (p1, q1), (p2, q2), margin)
-    return _log_ratio(n1, failed1, p1, q1) + _log_ratio(n2, failed2, p2, q2) - penalty
+        # The nearest point has a closed form, exact to the last bits: nothing is to be divided by.
+        q = (n1 * p1 + n2 * p2) / (n1 + n2)
+        return _log_ratios(counts, (p1, q), (p2, q))
+    q = nearest(n1, n2, p1, p2, margin)
+    if not (0.0 < q < 1.0 and 0.0 < q + margin < 1.0):
+        return 0.0
+    return log_factor_against(counts, (p1, q + margin), (p2, q), margin)
+
+
+def log_factor_against(counts: Counts, first: tuple[float, float], second: tuple[float, float], margin: float) -> float:
+    """Logarithm of a factor whose mean is at most 1 against whichever point: `first` is (p1, q1), `second` (p2, q2)."""
+    n1, _, n2, _ = counts
+    return _log_ratios(counts, first, second) - (n1 + n2) * _log_largest_mean(n1, n2, first, second, margin)
 
 
 def nearest(n1: int, n2: int, p1: float, p2: float, margin: float) -> float:
@@ -109,6 +114,11 @@ def nearest(n1: int, n2: int, p1: float, p2: float, margin: float) -> float:
             return step
         q = step
     return q
+
+
+def _log_ratios(counts: Counts, first: tuple[float, float], second: tuple[float, float]) -> float:
+    n1, failed1, n2, failed2 = counts
+    return _log_ratio(n1, failed1, *first) + _log_ratio(n2, failed2, *second)
 
 
 def _log_ratio(n: int, failed: int, p: float, q: float) -> float:

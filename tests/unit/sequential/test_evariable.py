@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from shared.sequential.evariable import Block, log_factor, nearest
+from shared.sequential.evariable import Block, log_factor, log_factor_against, nearest
 
 rates = st.one_of(st.floats(1e-7, 1 - 1e-7), st.sampled_from([1e-7, 1e-5, 0.001, 0.5, 0.95, 1 - 1e-7]))
 margins = st.one_of(st.just(0.0), st.floats(-0.9, 0.9), st.sampled_from([0.01, -0.01, 1e-4, -1e-4]))
@@ -79,9 +79,8 @@ def test_it_grows_in_the_mean_under_its_own_alternative(n1: int, n2: int, p1: fl
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), rates, rates, margins, st.floats(0, 1), st.floats(0, 1))
-@example(n1=989_215, n2=1, p1=0.9982190132, p2=0.9999988546, margin=-0.1442274432, r1=0.0, r2=1.0)
-@example(n1=2, n2=742_445, p1=1.1e-6, p2=1.6e-6, margin=-0.0074167, r1=0.0, r2=0.0074167)
-@example(n1=577_060, n2=1, p1=0.999999067, p2=0.99998858443, margin=-0.00042891190442, r1=0.5, r2=1.0)
+@example(n1=811_541, n2=1, p1=0.9998734962645499, p2=0.9999993767728842, margin=-0.001522499665651489, r1=0.5, r2=1.0)
+@example(n1=1, n2=573_840, p1=2.9276342227026604e-06, p2=0.000380415819938998, margin=-0.391597035767048, r1=0, r2=0.5)
 def test_its_mean_is_at_most_one_for_sizes_at_which_rounding_tells(
     n1: int, n2: int, p1: float, p2: float, margin: float, r1: float, r2: float
 ) -> None:
@@ -102,6 +101,20 @@ def test_its_mean_is_at_most_one_for_sizes_at_which_rounding_tells(
             ]
         )
         assert mean <= 1e-6
+
+
+@given(sizes, sizes, rates, rates, st.floats(0.01, 0.99), st.floats(-0.5, 0.5), st.floats(0, 1))
+def test_its_mean_is_at_most_one_against_a_point_that_is_not_the_nearest(
+    n1: int, n2: int, p1: float, p2: float, q: float, margin: float, place: float
+) -> None:
+    assume(0.01 < q + margin < 0.99)
+    r2 = max(0.0, -margin) + place * (1 - abs(margin))
+    mean = math.fsum(
+        chance1 * chance2 * math.exp(log_factor_against((n1, failed1, n2, failed2), (p1, q + margin), (p2, q), margin))
+        for failed1, chance1 in enumerate(of_failures(n1, min(max(r2 + margin, 0.0), 1.0)))
+        for failed2, chance2 in enumerate(of_failures(n2, r2))
+    )
+    assert mean <= 1 + 1e-9
 
 
 def test_one_failed_request_beside_nineteen_good_ones() -> None:
