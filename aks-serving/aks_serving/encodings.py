@@ -1,8 +1,7 @@
 """Content codings of HTTP bodies: gzip and deflate, of requests and of responses (RFC 9110, sections 8.4 and 12.5.3).
 
     body = decoded(body, headers[b"content-encoding"], max_body_bytes)
-    body, coding = encoded(body, chosen(headers[b"accept-encoding"]))
-    # The response's Content-Encoding is `coding`, where it is not empty.
+    response = packed(response, headers[b"accept-encoding"])
 
 A request's body is unpacked only up to the server's limit: a small body that stands for a large one costs no more
 memory than the limit allows, however often it is packed. The work is done on the caller's thread: about 4 ms to unpack
@@ -14,6 +13,7 @@ import zlib
 from functools import lru_cache
 
 from aks_serving.errors import BodyTooLargeError
+from aks_serving.exchange import Response
 from shared.core.errors import InvalidInputError
 
 CODINGS = (b"gzip", b"deflate")
@@ -75,6 +75,14 @@ def encoded(body: bytes, coding: bytes) -> tuple[bytes, bytes]:
         return body, b""
     packed = gzip.compress(body, _LEVEL, mtime=0) if coding == b"gzip" else zlib.compress(body, _LEVEL)
     return packed, coding
+
+
+def packed(response: Response, accepted: bytes) -> Response:
+    """A response in the coding that the client likes best, for the value of its Accept-Encoding."""
+    body, coding = encoded(response.body, chosen(accepted))
+    if not coding:
+        return response
+    return Response(response.head, body, ((b"content-encoding", coding), *response.extra))
 
 
 def _unpacked(body: bytes, form: int, limit: int) -> bytes:

@@ -1,0 +1,155 @@
+"""Endpoints that Triton's clients ask for beside the protocol's own: described, counted, listed, or refused.
+
+    answer(method, parts, body, servings, totals)   # the JSON value that answers the path /v2/<parts>
+
+Answered are the index of the repository, a model's configuration and its statistics. What would change the server (load
+and unload, trace and log settings) or needs memory that is shared with the caller is refused with the reason: the route
+plan alone says what is loaded. Nothing here changes anything.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from aks_serving.counts import VersionTally
+from aks_serving.failures import MethodNotAllowedError
+from aks_serving.model import Signature, TensorSpec
+from aks_serving.serving import Serving
+from aks_serving.v2 import PLATFORM
+from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.ids import version_number
+
+type Totals = Mapping[str, Mapping[int, VersionTally]]
+
+_NO_LOADING = "what is loaded is said by the endpoint's route plan: roll a version out, or back, through the admin API"
+_NO_SHARING = (
+    "this server shares no memory with its callers: send tensors in the body, as binary data where they are large"
+)
+_NO_SETTINGS = "this server has no settings to be had or changed while it runs: its environment sets them at its start"
+
+
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+_INDEX_REQUEST = msgspec.json.Decoder(_IndexRequest)
+
+
+def answer(
+    method: str, parts: Sequence[str], body: bytes, servings: Mapping[str, Serving], totals: Callable[[], Totals]
+) -> Any:  # noqa: ANN401 - a JSON value
+    """What answers the path /v2/<parts>, or None where it is none of these endpoints.
+
+    Raises InvalidInputError for what is refused, NotFoundError, or MethodNotAllowedError.
+    """
+    match list(parts):
+        case ["repository", "index"]:
+            _check(method, "POST")
+            return index(servings, ready_only=_index_request(body).ready)
+        case ["repository", "models", _, "load" | "unload"]:
+            raise InvalidInputError(_NO_LOADING)
+        case ["systemsharedmemory" | "cudasharedmemory", *_]:
+            raise InvalidInputError(_NO_SHARING)
+        case ["logging"] | ["trace", "setting"] | ["models", _, "trace", "setting"]:
+            raise InvalidInputError(_NO_SETTINGS)
+        case ["models", "stats"]:
+            _check(method, "GET")
+            return {"model_stats": [one for name in sorted(servings) for one in statistics(servings[name], totals())]}
+        case ["models", model, "config" | "stats" as what]:
+            _check(method, "GET")
+            return _of_model(_found(model, servings), None, what, totals)
+        case ["models", model, "versions", version, "config" | "stats" as what]:
+            _check(method, "GET")
+            return _of_model(_found(model, servings), version_number(version), what, totals)
+    return None
+
+
+def index(servings: Mapping[str, Serving], *, ready_only: bool) -> list[dict[str, str]]:
+    """Every version of every plan, whether it is loaded, and why not."""
+    listed = []
+    for name in sorted(servings):
+        serving = servings[name]
+        for version in sorted({*serving.lanes, *serving.failed}):
+            if version in serving.lanes:
+                listed.append({"name": name, "version": str(version), "state": "READY", "reason": ""})
+            elif not ready_only:
+                reason = serving.failed[version]
+                listed.append({"name": name, "version": str(version), "state": "UNAVAILABLE", "reason": reason})
+    return listed
+
+
+def config(model: str, signature: Signature) -> dict[str, Any]:
+    """A model's configuration. Shapes hold the first dimension too, so the batch size is 0: not set apart."""
+    return {
+        "name": model,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "max_batch_size": 0,
+        "input": [_configured(spec) for spec in signature.inputs],
+        "output": [_configured(spec) for spec in signature.outputs],
+    }
+
+
+def statistics(serving: Serving, totals: Totals, version: int | None = None) -> list[dict[str, Any]]:
+    """What the loaded versions, or one of them, did since the server's start.
+
+    `ns` is the time from a request's arrival to its answer; the parts that Triton counts apart are not measured apart.
+    """
+    counted = totals.get(serving.plan.endpoint, {})
+    versions = sorted(serving.lanes) if version is None else [version]
+    return [_statistics(serving.plan.endpoint, number, counted.get(number, VersionTally())) for number in versions]
+
+
+def _statistics(model: str, version: int, tally: VersionTally) -> dict[str, Any]:
+    answered = tally.requests - tally.errors
+    return {
+        "name": model,
+        "version": str(version),
+        "inference_count": answered + tally.fallbacks + tally.pinned,
+        "inference_stats": {
+            "success": {"count": answered, "ns": round(tally.latency_ms_sum * 1e6)},
+            "fail": {"count": tally.errors, "ns": 0},
+        },
+        "batch_stats": [],
+    }
+
+
+def _of_model(serving: Serving, version: int | None, what: str, totals: Callable[[], Totals]) -> dict[str, Any]:
+    if version is not None and version not in serving.lanes:
+        loaded = ", ".join(map(str, sorted(serving.lanes))) or "none"
+        raise NotFoundError(f"version {version} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
+    if what == "stats":
+        return {"model_stats": statistics(serving, totals(), version)}
+    route = serving.stable or serving.candidate
+    number = version if version is not None else route.version if route is not None else 0
+    lane = serving.lanes.get(number)
+    if lane is None:
+        raise NotFoundError(f"version {number} of endpoint {serving.plan.endpoint!r}")
+    return config(serving.plan.endpoint, lane.model.signature)
+
+
+def _found(model: str, servings: Mapping[str, Serving]) -> Serving:
+    serving = servings.get(model)
+    if serving is None:
+        raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+    return serving
+
+
+def _check(method: str, allowed: str) -> None:
+    if method != allowed and not (method == "HEAD" and allowed == "GET"):
+        raise MethodNotAllowedError(method, allowed)
+
+
+def _index_request(body: bytes) -> _IndexRequest:
+    if not body.strip():
+        return _IndexRequest()
+    try:
+        return _INDEX_REQUEST.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not a request for the index: {error}") from error
+
+
+def _configured(spec: TensorSpec) -> dict[str, Any]:
+    datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape)}
