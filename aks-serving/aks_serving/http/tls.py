@@ -21,7 +21,6 @@ class ReloadingContext:
         self._certificate = certificate
         self._key = key
         self._seen = self._stamp()
-        _context(certificate, key)
         self.context = _context(certificate, key)
 
     def reload(self) -> bool:

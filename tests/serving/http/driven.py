@@ -152,6 +152,10 @@ class Driven:
         self.now_s += seconds
         self.connection.sweep(self.now_s)
 
+    def paused(self) -> bool:
+        """Whether the server reads nothing now."""
+        return self.transport.paused
+
     @property
     def answers(self) -> list[Answer]:
         return answers_in(self.transport.written.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))

@@ -1,0 +1,112 @@
+"""TLS: what is spoken, and how certificates change while the server runs."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+from aks_serving.http.access import Tokens
+from aks_serving.http.tls import ReloadingContext
+
+from shared.core.errors import InvalidInputError
+from tests.serving.http.conftest import Serve, certificate, until
+from tests.serving.http.driven import request, told
+
+pytestmark = pytest.mark.anyio
+
+
+def _trusting(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+async def test_requests_are_answered_over_tls(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    async with served(tls=ReloadingContext(cert, key)) as server, server.client(_trusting(cert)) as client:
+        assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        body = b"x" * 300_000
+        await client.send(b"".join(request(f"/{number}", body=body) for number in range(3)))
+        for number in range(3):
+            answer = (await client.answer()).json()
+            assert (answer["path"], len(answer["body"])) == (f"/{number}", len(body))
+        await client.send(request("/last", headers=("Connection: close",)))
+        assert (await client.answer()).headers["connection"] == "close"
+        assert await client.rest() == b""
+
+
+async def test_tls_before_1_2_is_not_spoken(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    context = ReloadingContext(cert, key)
+    assert context.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    async with served(tls=context) as server:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            trusting = _trusting(cert)
+            trusting.minimum_version = trusting.maximum_version = version
+            async with server.client(trusting) as client:
+                await client.send(request())
+                assert (await client.answer()).status == 200
+
+
+async def test_plain_http_on_a_tls_port_gets_nothing(served: Serve, tmp_path: Path) -> None:
+    async with served(tls=ReloadingContext(*certificate(tmp_path, "one"))) as server, server.client() as client:
+        await client.send(request())
+        assert not (await client.rest()).startswith(b"HTTP/")
+        assert server.seen == []
+
+
+async def test_a_new_certificate_is_used_for_what_opens_after_it(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    first = _trusting(cert)
+    async with served(tls=ReloadingContext(cert, key)) as server, server.client(first) as old:
+        other_cert, other_key = certificate(tmp_path, "two")
+        other_cert.replace(cert)
+        server.transport.sweep()  # the pair does not fit: in the midst of a rotation
+        async with server.client(first) as client:
+            await client.send(request())
+            assert (await client.answer()).status == 200
+        other_key.replace(key)
+        server.transport.sweep()
+        async with server.client(_trusting(cert)) as client:
+            await client.send(request())
+            assert (await client.answer()).status == 200
+        await old.send(request("/still"))
+        assert (await old.answer()).json()["path"] == "/still"
+
+
+async def test_draining_ends_tls_connections_in_order(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    tls = ReloadingContext(cert, key)
+    async with served(tls=tls, later=True) as server, server.client(_trusting(cert)) as client:
+        await client.send(request("/1"))
+        await until(lambda: server.seen, "it came")
+        draining = asyncio.create_task(server.transport.drain(30))
+        await asyncio.sleep(0)
+        server.seen[0].reply(told(server.seen[0]))
+        assert (await client.answer()).headers["connection"] == "close"
+        assert await client.rest() == b""
+        await client.close()
+        assert await draining == 0
+
+
+async def test_tokens_that_change_are_seen_by_the_sweep(served: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("token-one-0123456789\n")
+    sent = request(headers=("Authorization: Bearer token-one-0123456789",))
+    async with served(tokens=Tokens(file)) as server, server.client() as client:
+        for _ in range(2):
+            await client.send(sent)
+            assert (await client.answer()).status == 200
+        file.write_text("token-three-0123456789\n")
+        server.transport.sweep()
+        await client.send(sent)
+        assert (await client.answer()).status == 401
+
+
+def test_files_that_are_no_pair_are_refused_at_the_start(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    other_cert, _ = certificate(tmp_path, "two")
+    (tmp_path / "empty").touch()
+    for pair in ((other_cert, key), (tmp_path / "absent", key), (cert, tmp_path / "empty")):
+        with pytest.raises(InvalidInputError, match="cannot be used"):
+            ReloadingContext(*pair)
