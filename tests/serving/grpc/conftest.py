@@ -38,11 +38,13 @@ def reach(start: Start) -> Reach:
     """Starts a server and its gRPC side for an `async with`; the plans are applied."""
 
     @asynccontextmanager
-    async def reached(*, max_queue: int = 1024, max_message_bytes: int = 2**20, **more: Any) -> AsyncIterator[Reached]:
-        async with start(max_queue=max_queue) as running:
+    async def reached(
+        *, endpoints: tuple[str, ...] = (), max_message_bytes: int = 2**20, **more: Any
+    ) -> AsyncIterator[Reached]:
+        async with start(endpoints=endpoints) as running:
             await running.reload()
             served = await serve_grpc(
-                running.server, address="127.0.0.1", port=0, max_message_bytes=max_message_bytes, **more
+                running.server, address="127.0.0.1", max_message_bytes=max_message_bytes, **({"port": 0} | more)
             )
             try:
                 address = f"127.0.0.1:{served.port}"

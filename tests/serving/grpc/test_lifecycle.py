@@ -1,0 +1,219 @@
+"""Deadlines, callers that go away, health, stopping, and TLS."""
+
+import asyncio
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from aks_serving.grpc.caller import Caller
+from aks_serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
+from aks_serving.grpc.server import TlsFiles
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tritonclient.grpc import service_pb2_grpc
+
+from shared.core.errors import InvalidInputError
+from tests.serving import models
+from tests.serving.conftest import eventually
+from tests.serving.fakes import MemoryStorage
+from tests.serving.grpc.cases import publish, request
+from tests.serving.grpc.conftest import Reach, refused
+
+pytestmark = pytest.mark.anyio
+
+_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
+_SERVICE = "inference.GRPCInferenceService"
+
+
+@pytest.fixture
+def doubling(storage: MemoryStorage) -> MemoryStorage:
+    publish(storage, models.scaler(2.0))
+    return storage
+
+
+def _stub(reached: Any) -> Any:
+    return service_pb2_grpc.GRPCInferenceServiceStub(reached.channel)
+
+
+def _requests_run(reached: Any) -> int:
+    return sum(tally.requests for tally in reached.running.server.totals()["churn"].values())
+
+
+class _Context:
+    """A call's context with some time left."""
+
+    def __init__(self, remaining_s: float | None) -> None:
+        self.remaining_s = remaining_s
+
+    def time_remaining(self) -> float | None:
+        return self.remaining_s
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return (("x-slipway-user", "ada"), ("x-key-bin", b"\1\2"))
+
+
+def test_a_caller_waits_until_its_deadline_or_for_ever() -> None:
+    early, late = Caller(_Context(1.5)), Caller(_Context(None))
+    assert early.deadline_s == early.started_s + 1.5
+    assert late.deadline_s == float("inf")
+    assert early.headers == {b"x-slipway-user": b"ada", b"x-key-bin": b"\1\2"}
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_what_expired_before_it_could_run_never_runs(reach: Reach) -> None:
+    async with reach() as reached:
+        message = request(1, 2)
+        message.parameters["timeout"].int64_param = 1
+        code, details = await refused(_stub(reached).ModelInfer(message))
+        assert (code, "the deadline passed" in details) == ("DEADLINE_EXCEEDED", True)
+        assert _requests_run(reached) == 0
+        message.parameters["timeout"].int64_param = 60_000_000
+        await _stub(reached).ModelInfer(message)
+        assert _requests_run(reached) == 1
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_a_server_that_waits_for_nobody_says_so_to_who_names_no_time(reach: Reach) -> None:
+    async with reach(timeout_s=1e-6) as reached:
+        code, _ = await refused(_stub(reached).ModelInfer(request(1, 2)))
+        assert code == "DEADLINE_EXCEEDED"
+        message = request(1, 2)
+        message.parameters["timeout"].int64_param = 60_000_000
+        assert (await _stub(reached).ModelInfer(message)).model_name == "churn"
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_callers_that_go_away_harm_no_others(reach: Reach) -> None:
+    async with reach() as reached:
+        calls = [_stub(reached).ModelInfer(request(number, 0, id=str(number))) for number in range(60)]
+        await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+        answers = await asyncio.gather(*calls[1::2])
+        assert [answer.id for answer in answers] == [str(number) for number in range(1, 60, 2)]
+        server = reached.running.server
+        await eventually(lambda: not server.waiting and not server.servings["churn"].tally.in_flight)
+
+
+def _health(reached: Any, service: str = "") -> Any:
+    check = reached.channel.unary_unary(
+        "/grpc.health.v1.Health/Check", response_deserializer=HealthCheckResponse.FromString
+    )
+    return check(HealthCheckRequest(service=service).SerializeToString())
+
+
+def _watch(reached: Any, service: str = "") -> Any:
+    watch = reached.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch", response_deserializer=HealthCheckResponse.FromString
+    )
+    return watch(HealthCheckRequest(service=service).SerializeToString())
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_health_follows_readiness_and_a_watch_ends_with_the_server(reach: Reach) -> None:
+    async with reach(authorize=lambda _: False) as reached:
+        for service in ("", _SERVICE):
+            assert (await _health(reached, service)).status == _SERVING
+        assert (await refused(_health(reached, "other")))[0] == "NOT_FOUND"
+        watch, strange = _watch(reached), _watch(reached, "other")
+        assert (await watch.read()).status == _SERVING
+        assert (await strange.read()).status == _SERVICE_UNKNOWN
+        reached.running.server.stop_soon()
+        assert (await _health(reached)).status == _NOT_SERVING
+        await reached.served.drain(within_s=5)
+        assert (await watch.read()).status == _NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+        assert await strange.read() is grpc.aio.EOF
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_a_drain_ends_open_streams_at_once_and_takes_no_more_calls(reach: Reach) -> None:
+    async with reach() as reached:
+        stream = _stub(reached).ModelStreamInfer()
+        await stream.write(request(1, 2, id="a"))
+        assert (await stream.read()).infer_response.id == "a"
+        async with asyncio.timeout(10):
+            await reached.served.drain(within_s=60)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert (caught.value.code(), "it is stopping" in str(caught.value.details())) == (
+            grpc.StatusCode.UNAVAILABLE,
+            True,
+        )
+        assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "UNAVAILABLE"
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_more_calls_at_once_than_allowed_are_told_to_come_later(reach: Reach) -> None:
+    async with reach(max_calls=3) as reached:
+        open_streams = [_stub(reached).ModelStreamInfer() for _ in range(3)]
+        for stream in open_streams:
+            await stream.write(request(1, 2))
+            await stream.read()
+        assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "RESOURCE_EXHAUSTED"
+        for stream in open_streams:
+            stream.cancel()
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_a_port_that_is_taken_is_refused(reach: Reach) -> None:
+    async with reach() as reached:
+        with pytest.raises(InvalidInputError, match="gRPC cannot listen on 127"):
+            async with reach(port=reached.served.port):
+                pass
+
+
+def _certificate(tls: TlsFiles, name: str) -> bytes:
+    """Write a new self-signed certificate for localhost, and its key; the certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    tls.certificate.write_bytes(pem)
+    tls.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return pem
+
+
+async def _ask_trusting(root: bytes, port: int) -> Any:
+    options = (("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+    credentials = grpc.ssl_channel_credentials(root)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        return await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request(1, 2))
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_tls_follows_its_files(reach: Reach, tmp_path: Path) -> None:
+    tls = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
+    first = _certificate(tls, "first")
+    async with reach(tls=tls) as reached:
+        assert (await _ask_trusting(first, reached.served.port)).model_name == "churn"
+        assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "UNAVAILABLE"
+        second = _certificate(tls, "second")
+        assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
+        tls.key.unlink()
+        assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_tls_files_that_are_none_are_refused(reach: Reach, tmp_path: Path) -> None:
+    tls = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        async with reach(tls=tls):
+            pass
