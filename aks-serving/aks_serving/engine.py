@@ -17,6 +17,7 @@ from typing import Any
 
 from aks_serving.batches import BatchKey, LoadedModel, Results, run_calls
 from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
+from aks_serving.spare import Spare
 from aks_serving.tensors import Feeds
 from shared.core.errors import SlipwayError
 
@@ -69,6 +70,7 @@ class Engine:
     def __init__(self, *, max_queue: int) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
         self._max_queue = max_queue
+        self.spare = Spare(lambda: self.waiting > 0)
         self.waiting = 0
         self.running_since_s = 0.0
         """When the run that now holds the event loop began (perf_counter); 0 where none does."""
@@ -90,6 +92,7 @@ class Engine:
 
     def close(self) -> None:
         """Let the thread go. What it runs now is not waited for."""
+        self.spare.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -123,6 +126,7 @@ class Lane:
     def __init__(self, loaded: LoadedModel, engine: Engine) -> None:
         self.loaded = loaded
         self.model = loaded.model
+        self.spare = engine.spare
         self.batchable = loaded.batchable
         self.layout = loaded.layout
         self.times = RunTimes()

@@ -42,7 +42,7 @@ class Ask(Call):
     for the version that runs it.
     """
 
-    __slots__ = ("kind", "lane", "read", "route", "serving")
+    __slots__ = ("kind", "lane", "read", "route", "serving", "subject")
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Ask(Call):
         """Have the request answered, now or later. Never raises."""
         # Held until a fallback is done too, so that the snapshot's window is not closed for good between the two runs.
         self.serving.tally.in_flight += 1
+        self.subject = subject
         try:
             route = self._assigned(subject) if version is None else self._named(version)
             self._run(route)
@@ -95,6 +96,9 @@ class Ask(Call):
             self.give(results, start, stop, now_s)
         except InvalidInputError as error:
             self.refuse(error)
+        else:
+            if serving.mirrors is not None:
+                serving.mirrors.copy(self, results, start, stop)
         serving.tally.in_flight -= 1
 
     def failed(self, error: SlipwayError) -> None:

@@ -128,6 +128,7 @@ class ModelServer:
         for deployment in self._deployments.values():
             deployment.close()
         self._poller.close()
+        self._engine.spare.close()
         self._windows.close_all()
         await asyncio.to_thread(self._uplink.close, within_s=_FLUSH_S)
         self._threads.shutdown(wait=False, cancel_futures=True)

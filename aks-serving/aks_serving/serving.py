@@ -15,6 +15,7 @@ from aks_serving.fast import FastReader, fast_reader
 from aks_serving.guard import TripGuard
 from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
+from aks_serving.shadow import Mirrors, mirrors_of
 from shared.core.ids import EndpointName
 from shared.routing.plan import Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
@@ -109,6 +110,8 @@ class Serving:
     """Reads requests of the usual form at once, where every version takes inputs of the same form."""
     gives_bytes: bool = field(init=False, compare=False)
     """Whether any version has an output of BYTES."""
+    mirrors: Mirrors | None = field(init=False, compare=False)
+    """What copies requests to the plan's shadows, where it has any."""
     guard: TripGuard | None = field(default=None, compare=False)
     """Watches the candidate, where there is one that can be tripped."""
     seen: list[int] = field(default_factory=lambda: [0, 0, 0, 0], compare=False)
@@ -126,6 +129,7 @@ class Serving:
         keep(self, "candidate", plan.candidate)
         keep(self, "candidate_weight_bp", plan.candidate.weight_bp if plan.candidate else 0)
         keep(self, "salt", plan.salt)
+        keep(self, "mirrors", mirrors_of(plan, self.lanes, self.tally))
         outputs = [spec for lane in self.lanes.values() for spec in lane.model.signature.outputs]
         keep(self, "gives_bytes", any(spec.datatype == "BYTES" for spec in outputs))
         signatures = [lane.model.signature for lane in self.lanes.values() if lane.layout is not None]

@@ -1,0 +1,220 @@
+"""Shadows: versions that get copies of answered requests, and whose outputs are compared with the answers, and dropped.
+
+A request is copied once it is answered, and what it held of the plan's counts is held until its copies are done with.
+A shadow gets the share `mirror_bp` of the requests that the plan assigned, drawn by a hash of the subject that knows
+nothing of the assignment's (the same subjects, whatever the rollout does), or at random where there is no subject.
+Requests whose caller named the version are not copied. Copies run in spare capacity alone (aks_serving.spare).
+
+Compared are the first output, where one value that differs in any row makes the request a disagreement, and the
+numbers of the first floating-point output. Numbers agree within RTOL of the answer's, or ATOL; all else must be equal.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from aks_serving.batches import BatchKey, Results, run_calls
+from aks_serving.counts import Kind, Tally
+from aks_serving.engine import Lane
+from aks_serving.model import Signature
+from aks_serving.spare import Copy, Spare, Target
+from aks_serving.tensors import Array, Feeds, is_real
+from shared.core.errors import InvalidInputError
+from shared.routing.assignment import bucket
+from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
+from shared.telemetry.window import ShadowCounts
+
+log = logging.getLogger(__name__)
+
+RTOL, ATOL = 1e-3, 1e-5
+_MAX_DIFFERENCE = 1e140
+"""A difference beyond it enters no sum: its square, summed, might be no finite number."""
+
+
+class Answered(Protocol):
+    """What is asked of a request that was answered: its inputs as aks_serving.batches.Inputs says."""
+
+    packed: bytes | None
+    feeds: Feeds | None
+    rows: int | None
+    key: BatchKey
+    read: Callable[[Signature], Feeds] | None
+    kind: Kind
+    subject: str | None
+    route: Route
+
+
+class Mirrors:
+    """The shadows of one snapshot. Used from the event loop alone."""
+
+    def __init__(self, mirrors: Sequence["Mirror"], lanes: Mapping[int, Lane]) -> None:
+        self._mirrors = mirrors
+        self._lanes = lanes
+
+    def copy(self, ask: Answered, results: Results, start: int, stop: int) -> None:
+        """Copy a request that was answered with its rows of the results. Never raises."""
+        if ask.kind is Kind.PINNED:
+            return
+        try:
+            given: Sequence[Array] | None = None
+            for mirror in self._mirrors:
+                if mirror.chooses(ask.subject):
+                    given = given or _kept(results, start, stop)
+                    mirror.offer(ask, self._lanes[ask.route.version], given)
+        except Exception:
+            log.exception("copying a request for the shadows went wrong")
+
+
+class Mirror(Target):
+    """One shadow of one snapshot."""
+
+    def __init__(self, route: Route, lane: Lane, tally: Tally, spare: Spare, *, salt: str) -> None:
+        self.loaded = lane.loaded
+        self._version = route.version
+        self._share_bp = route.mirror_bp
+        self._salt = f"shadow {route.version} of {salt}"
+        self._lane = lane
+        self._tally = tally
+        self._spare = spare
+        self._takes_same: dict[int, bool] = {}
+
+    def chooses(self, subject: str | None) -> bool:
+        """Whether a subject's requests are copied; without one, whether this request is."""
+        if self._share_bp == FULL_WEIGHT_BP:
+            return True
+        if subject is None:
+            return random.randrange(FULL_WEIGHT_BP) < self._share_bp  # noqa: S311 - a draw, no secret
+        return bucket(self._salt, subject) < self._share_bp
+
+    def offer(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> None:
+        """Have a copy run in spare capacity, or count that there is none."""
+        counts = self._tally.of(self._version).shadowed()
+        counts.mirrored += 1
+        if self._spare.offer(self, self._copy(ask, ran, given)):
+            self._tally.in_flight += 1
+        else:
+            counts.shed += 1
+
+    def run(self, copies: Sequence[Copy]) -> ShadowCounts:
+        for copy in copies:
+            if copy.reread is not None:
+                try:
+                    copy.feeds = copy.reread()
+                except InvalidInputError:
+                    return ShadowCounts(errors=1)  # such a copy runs alone
+        outcome = run_calls(self.loaded, copies)
+        if isinstance(outcome, Results):
+            return compared([copy.given for copy in copies], outcome.arrays)
+        total = ShadowCounts()
+        for copy, result in zip(copies, outcome, strict=True):
+            _add(
+                total, compared([copy.given], result.arrays) if isinstance(result, Results) else ShadowCounts(errors=1)
+            )
+        return total
+
+    def count(self, copies: int, counts: ShadowCounts) -> None:
+        _add(self._tally.of(self._version).shadowed(), counts)
+        self._tally.in_flight -= copies
+
+    def _copy(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> Copy:
+        lane = self._lane
+        same = self._takes_same.get(ran.model.version)
+        if same is None:
+            same = ran.model.signature.inputs == lane.model.signature.inputs and ran.layout == lane.layout
+            self._takes_same[ran.model.version] = same
+        if same or ask.read is None:
+            rows = ask.rows if lane.batchable else None
+            return Copy(given, packed=ask.packed, feeds=ask.feeds, rows=rows, key=ask.key)
+        read, signature = ask.read, lane.model.signature
+        return Copy(given, reread=lambda: read(signature))
+
+
+class _Compared(NamedTuple):
+    differs: Array
+    """Whether each row differs."""
+    differences: Array | None
+    """What is to be summed."""
+
+
+def mirrors_of(plan: RoutePlan, lanes: Mapping[int, Lane], tally: Tally) -> Mirrors | None:
+    """The shadows of a plan that are loaded and get copies, or None where there are none."""
+    mirrors = [
+        Mirror(route, lanes[route.version], tally, lanes[route.version].spare, salt=plan.salt)
+        for route in plan.shadows
+        if route.mirror_bp and route.version in lanes
+    ]
+    return Mirrors(mirrors, lanes) if mirrors else None
+
+
+def compared(given: Sequence[Sequence[Array]], shown: Sequence[Array]) -> ShadowCounts:
+    """Compare what was answered to each of several requests, whose first dimension is rows, with all that the shadow
+    gave, in the same order. Pure.
+    """
+    if len(given) > 1 and len({tuple((array.shape[1:], array.dtype) for array in part) for part in given}) == 1:
+        rows = [part[0].shape[0] for part in given]
+        joined = [np.concatenate(arrays) for arrays in zip(*given, strict=True)]
+        starts = np.cumsum([0, *rows[:-1]])
+        return _counted(joined, shown, lambda differs: int(np.logical_or.reduceat(differs, starts).sum()), len(given))
+    if len(given) > 1:
+        total, start = ShadowCounts(), 0
+        for part in given:
+            stop = start + part[0].shape[0]
+            _add(total, compared([part], [array[start:stop] for array in shown]))
+            start = stop
+        return total
+    return _counted(given[0], shown, lambda differs: int(differs.any()), 1)
+
+
+def _counted(
+    given: Sequence[Array], shown: Sequence[Array], disagreements: Callable[[Array], int], requests: int
+) -> ShadowCounts:
+    first = _differs(given[0], shown[0])
+    counts = ShadowCounts(compared=requests, disagreements=requests if first is None else disagreements(first))
+    number = next((place for place, array in enumerate(given) if is_real(array)), None)
+    if (
+        number is None
+        or number >= len(shown)
+        or not is_real(shown[number])
+        or shown[number].shape != given[number].shape
+    ):
+        return counts
+    differences = _differences(given[number], shown[number])
+    differences = differences[np.abs(differences) < _MAX_DIFFERENCE]  # which no NaN is
+    counts.numbers = differences.size
+    counts.difference = float(differences.sum())
+    counts.difference_squared = float(np.square(differences).sum())
+    return counts
+
+
+def _differs(given: Array, shown: Array) -> Array | None:
+    """Whether each row differs; None where nothing can be compared."""
+    if given.shape != shown.shape or (given.dtype.kind == "O") != (shown.dtype.kind == "O"):
+        return None
+    if is_real(given) or is_real(shown):
+        wanted, difference = given.astype(np.float64), _differences(given, shown)
+        alike = np.where(
+            np.isfinite(difference),
+            np.abs(difference) <= ATOL + RTOL * np.abs(wanted),
+            (given == shown) | (np.isnan(wanted) & np.isnan(shown.astype(np.float64))),
+        )
+    else:
+        alike = np.asarray(given == shown, dtype=bool)
+    return ~alike.all(axis=tuple(range(1, alike.ndim))) if alike.ndim else ~alike.reshape(1)
+
+
+def _differences(given: Array, shown: Array) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return shown.astype(np.float64) - given.astype(np.float64)
+
+
+def _kept(results: Results, start: int, stop: int) -> Sequence[Array]:
+    """A request's part of the results, without holding on to the whole batch's."""
+    return results.arrays if results.whole else [array[start:stop].copy() for array in results.arrays]
+
+
+def _add(mine: ShadowCounts, other: ShadowCounts) -> None:
+    for name in ShadowCounts.model_fields:
+        setattr(mine, name, getattr(mine, name) + getattr(other, name))

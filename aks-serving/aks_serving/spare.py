@@ -1,0 +1,263 @@
+"""Runs copies of requests in spare capacity: on a thread of its own at the lowest priority, and only while nothing else
+wants the model server.
+
+Copies are gathered for some milliseconds and run together, since nobody waits for them. A batch begins only when no
+request waits or runs and the event loop has time to spare; until then copies wait, in a queue bounded by number, bytes
+and age, and what does not fit is shed. What a copy does (fails, hangs, takes long) never reaches a request: a run that
+hangs is left to its thread, another thread goes on, and its version is run no more.
+
+The thread's priority holds against other threads and processes. Python's lock, which it needs before and after a run,
+it takes like any other thread, for some tens of microseconds a batch.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter, thread_time
+from typing import Any
+
+from aks_serving.batches import BatchKey, LoadedModel
+from aks_serving.tensors import Array, Feeds
+from shared.telemetry.window import ShadowCounts
+
+log = logging.getLogger(__name__)
+
+MAX_COPIES = 1024
+MAX_BYTES = 64 * 1024 * 1024
+"""What copies hold of inputs and answers, at most."""
+MAX_AGE_S = 1.0
+"""How long a copy waits for spare capacity."""
+GATHER_S = 0.02
+HANG_S = 20.0
+"""How long a run may take."""
+_MAX_ROWS = 128
+_MAX_SHARE = 0.75
+"""Of its time, what the event loop may have worked for capacity to be spare."""
+_LOWEST_PRIORITY = 19
+
+
+class Copy:
+    """A copy of a request, as aks_serving.batches.Inputs, and what was answered. `reread` makes the inputs anew, on the
+    thread that runs them, where the version takes others than those that the request was answered from.
+    """
+
+    __slots__ = ("feeds", "given", "key", "packed", "queued_s", "reread", "rows", "size_bytes")
+
+    def __init__(
+        self,
+        given: Sequence[Array],
+        *,
+        packed: bytes | None = None,
+        feeds: Feeds | None = None,
+        rows: int | None = None,
+        key: BatchKey = None,
+        reread: Callable[[], Feeds] | None = None,
+    ) -> None:
+        self.given = given
+        self.packed = packed
+        self.feeds = feeds
+        self.rows = rows
+        self.key = key
+        self.reread = reread
+        self.queued_s = perf_counter()
+        self.size_bytes = (
+            sum([array.nbytes for array in given])
+            + (0 if packed is None else len(packed))
+            + (0 if feeds is None else sum([array.nbytes for array in feeds.values()]))
+        )
+
+
+class Target(ABC):
+    """What runs copies. `loaded` is the model that runs them."""
+
+    loaded: LoadedModel
+
+    @abstractmethod
+    def run(self, copies: Sequence[Copy]) -> ShadowCounts:
+        """Run copies of one key, and say what came of it. On the thread of low priority."""
+
+    @abstractmethod
+    def count(self, copies: int, counts: ShadowCounts) -> None:
+        """Take note of what became of so many copies. On the event loop."""
+
+
+class Spare:
+    """The queue of copies and the thread that runs them. Used from the event loop alone."""
+
+    def __init__(
+        self,
+        busy: Callable[[], bool],
+        *,
+        max_copies: int = MAX_COPIES,
+        max_bytes: int = MAX_BYTES,
+        max_age_s: float = MAX_AGE_S,
+        hang_s: float = HANG_S,
+    ) -> None:
+        """`busy` tells whether a request waits or runs."""
+        self._busy = busy
+        self._max_copies = max_copies
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._hang_s = hang_s
+        self._queues: dict[tuple[Target, object], deque[Copy]] = {}
+        self.waiting = 0
+        self._bytes = 0
+        self._executor: ThreadPoolExecutor | None = None
+        self._running: tuple[Target, list[Copy]] | None = None
+        self._hung: list[LoadedModel] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._looked_s = self._worked_s = 0.0
+        self._closed = False
+
+    def offer(self, target: Target, copy: Copy) -> bool:
+        """Have a copy run when there is time to spare. False where it is shed."""
+        if (
+            self.waiting >= self._max_copies
+            or self._bytes + copy.size_bytes > self._max_bytes
+            or self._closed
+            or self._is_hung(target)
+        ):
+            return False
+        key = (target, copy.key if copy.rows else copy)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+        queue.append(copy)
+        self.waiting += 1
+        self._bytes += copy.size_bytes
+        if self._timer is None and self._running is None:
+            self._look()
+            self._arm()
+        return True
+
+    def close(self) -> None:
+        """Shed what waits or runs, and let the thread go. What it runs now is not waited for."""
+        self._closed = True
+        for timer in (self._timer, self._watchdog):
+            if timer is not None:
+                timer.cancel()
+        if self._running is not None:
+            (target, copies), self._running = self._running, None
+            target.count(len(copies), ShadowCounts(shed=len(copies)))
+        self._shed_older(float("inf"))
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._shed_older(perf_counter() - self._max_age_s)
+        if self._running is not None or not self._queues:
+            return
+        if self._has_time():
+            self._start()
+        else:
+            self._arm()
+
+    def _look(self) -> tuple[float, float]:
+        """The time since the last look, and how much of it the event loop worked."""
+        now_s, worked_s = perf_counter(), thread_time()
+        passed = now_s - self._looked_s, worked_s - self._worked_s
+        self._looked_s, self._worked_s = now_s, worked_s
+        return passed
+
+    def _has_time(self) -> bool:
+        passed_s, worked_s = self._look()
+        return not self._busy() and worked_s <= _MAX_SHARE * passed_s
+
+    def _start(self) -> None:
+        target, copies = self._next_batch()
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spare", initializer=_give_way)
+        loop = asyncio.get_running_loop()
+        batch = self._running = (target, copies)
+        self._watchdog = loop.call_later(self._hang_s, self._give_up)
+        running = self._executor.submit(target.run, copies)
+
+        def done(_: Future[Any]) -> None:
+            # From the thread; the loop may be gone by then, at a stop.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._done, batch, running)
+
+        running.add_done_callback(done)
+
+    def _done(self, batch: tuple[Target, list[Copy]], running: Future[ShadowCounts]) -> None:
+        if self._running is not batch:
+            return  # it was given up
+        self._running = None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        target, copies = batch
+        error = running.exception()
+        if error is not None:
+            log.error("copies for version %d were lost", target.loaded.model.version, exc_info=error)
+            target.count(len(copies), ShadowCounts(errors=len(copies)))
+        else:
+            target.count(len(copies), running.result())
+        if self.waiting >= _MAX_ROWS:
+            self._tick()
+        elif self._queues:
+            self._arm()
+
+    def _give_up(self) -> None:
+        """Leave the thread to what hangs on it."""
+        if self._running is None or self._executor is None:
+            return
+        (target, copies), self._running = self._running, None
+        log.error("version %d hangs on a copy for %.0f s: it gets no more", target.loaded.model.version, self._hang_s)
+        self._hung.append(target.loaded)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = None
+        target.count(len(copies), ShadowCounts(errors=len(copies)))
+        for key in [key for key in self._queues if self._is_hung(key[0])]:
+            self._shed(key[0], list(self._queues.pop(key)))
+        self._tick()
+
+    def _is_hung(self, target: Target) -> bool:
+        return any(loaded is target.loaded for loaded in self._hung)
+
+    def _next_batch(self) -> tuple[Target, list[Copy]]:
+        """Copies of the target and key that waited longest since its last turn, up to a batch's rows."""
+        key = next(iter(self._queues))
+        queue = self._queues.pop(key)
+        copies = [queue.popleft()]
+        rows = copies[0].rows or _MAX_ROWS
+        while queue and rows + (queue[0].rows or _MAX_ROWS) <= _MAX_ROWS:
+            copies.append(queue.popleft())
+            rows += copies[-1].rows or _MAX_ROWS
+        if queue:
+            self._queues[key] = queue
+        self._forget(copies)
+        return key[0], copies
+
+    def _shed_older(self, than_s: float) -> None:
+        for key, queue in list(self._queues.items()):
+            old: list[Copy] = []
+            while queue and queue[0].queued_s < than_s:
+                old.append(queue.popleft())
+            if not queue:
+                del self._queues[key]
+            self._shed(key[0], old)
+
+    def _shed(self, target: Target, copies: list[Copy]) -> None:
+        if copies:
+            self._forget(copies)
+            target.count(len(copies), ShadowCounts(shed=len(copies)))
+
+    def _forget(self, copies: list[Copy]) -> None:
+        self.waiting -= len(copies)
+        self._bytes -= sum([copy.size_bytes for copy in copies])
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
