@@ -79,7 +79,7 @@ def read(raw: bytes | msgspec.Raw, datatype: str, what: str) -> Array:
     try:
         values, shape = _values(text, datatype, rank)
         return _array(values, datatype).reshape(shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{what} is not {datatype} data: {error}{_hint(datatype)}") from error
     except struct.error as error:
         limits = np.iinfo(DTYPES[datatype])

@@ -216,7 +216,7 @@ def check_names(signature: Signature, given: dict[str, Any], *, total: int) -> N
 def _decoded(text: bytes | memoryview) -> Body:
     try:
         return _REQUEST.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"the body is not an inference request: {error}") from error
     except RecursionError as error:
         raise InvalidInputError("the body is not an inference request: it is nested too deep") from error

@@ -146,7 +146,7 @@ def _index_request(body: bytes) -> _IndexRequest:
         return _IndexRequest()
     try:
         return _INDEX_REQUEST.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"the body is not a request for the index: {error}") from error
 
 
