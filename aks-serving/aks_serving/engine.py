@@ -72,8 +72,9 @@ class Engine:
         self._max_queue = max_queue
         self.spare = Spare(lambda: self.waiting > 0)
         self.waiting = 0
-        self.running_since_s = 0.0
-        """When the run that now holds the event loop began (perf_counter); 0 where none does."""
+        self.closed = False
+        self.running_here: tuple[Lane, float] | None = None
+        """The version whose run now holds the event loop, and since when (perf_counter). Other threads may look."""
 
     def admit(self) -> None:
         """Count one more call. Raises OverloadedError where the queue is full."""
@@ -93,6 +94,7 @@ class Engine:
     def close(self) -> None:
         """Let the thread go. What it runs now is not waited for."""
         self.spare.close()
+        self.closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -137,7 +139,13 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._due = False
         self._running: list[Call] | None = None
-        self.running_since_s = 0.0
+        self.last_run_s = 0.0
+        """When its last run began (perf_counter); 0 before the first."""
+
+    @property
+    def running_beside(self) -> Sequence[Call]:
+        """The calls that run on the engine's thread, or wait there for another version's; empty where none do."""
+        return self._running or ()
 
     @property
     def idle(self) -> bool:
@@ -188,16 +196,17 @@ class Lane:
 
     def _run_here(self, batch: list[Call], rows: int) -> None:
         engine = self._engine
-        engine.running_since_s = perf_counter()
+        begun_s = self.last_run_s = perf_counter()
+        engine.running_here = self, begun_s
         outcome = run_calls(self.loaded, batch)
-        engine.running_since_s = 0.0
+        engine.running_here = None
         if isinstance(outcome, Results):
             self.times.add(rows, outcome.took_s)
         self._finish(batch, outcome, perf_counter())
 
     def _run_beside(self, batch: list[Call], rows: int) -> None:
         self._running = batch
-        self.running_since_s = perf_counter()
+        self.last_run_s = perf_counter()
         running = self._engine.submit(self.loaded, batch)
 
         def done(_: Future[Any]) -> None:
@@ -212,6 +221,9 @@ class Lane:
             return  # it was given up
         self._running = None
         now_s = perf_counter()
+        if running.cancelled() and not self._engine.closed:
+            self._run_beside(batch, rows)  # the thread was replaced before it came to these
+            return
         error = None if running.cancelled() else running.exception()
         if running.cancelled() or error is not None:
             log.error("a batch of version %d was lost", self.model.version, exc_info=error)
