@@ -12,6 +12,7 @@ from cli import (
     alerts,
     aliases,
     audits,
+    bench,
     deadletters,
     explain,
     machine,
@@ -63,6 +64,7 @@ def build_app() -> typer.Typer:
         explain,
         override,
         machine,
+        bench,
     ):
         module.register(app)
     return app

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PACKAGES = ("onnxruntime", "numpy", "msgspec", "httptools", "uvloop")
+PACKAGES = ("onnxruntime", "numpy", "msgspec", "httptools", "uvloop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def described() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
         "python": platform.python_version(),
-    } | {name: version(name) for name in _PACKAGES}
+    } | {name: version(name) for name in PACKAGES}
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -6,7 +6,7 @@ through the servers in another order, so that none always follows the same one.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +37,25 @@ class Length:
 
 
 def measure(
-    asked: Sequence[tuple[Subject, Sequence[Ask]]], *, length: Length, cores: Cores, folder: Path
+    asked: Sequence[tuple[Subject, Sequence[Ask]]],
+    *,
+    length: Length,
+    cores: Cores,
+    folder: Path,
+    beside: Callable[[int], Measurement] | None = None,
 ) -> list[Measurement]:
-    """Measure servers, all of one model, in interleaved rounds. Raises LoadError. All servers go on afterwards."""
+    """Measure servers, all of one model, in interleaved rounds; in each also what is measured without a server.
+
+    Raises LoadError. All servers go on afterwards.
+    """
     found: list[Measurement] = []
     subjects = [subject for subject, _ in asked]
     for subject in subjects:
         machine.freeze(subject.pid)
     try:
         for number in range(length.rounds):
+            if beside is not None:
+                found.append(beside(number))
             turn = number % len(asked)
             for subject, asks in [*asked[turn:], *asked[:turn]]:
                 machine.thaw(subject.pid)

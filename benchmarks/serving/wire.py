@@ -136,8 +136,10 @@ def _v2_json(workload: Workload, rows: Rows, path: str, subject: str | None) -> 
 def _v2_binary(workload: Workload, rows: Rows, path: str, subject: str | None) -> Message:
     data = rows.astype("<f4").tobytes()
     tensor = _tensor(workload, rows) | {"parameters": {"binary_data_size": len(data)}}
-    output = {"name": workload.output_name, "parameters": {"binary_data": True}}
-    head = _json(_v2(tensor, subject) | {"outputs": [output]})
+    asked = _v2(tensor, subject)
+    # As tritonclient asks that names no outputs: all of them as binary data.
+    asked["parameters"] = asked.get("parameters", {}) | {"binary_data_output": True}
+    head = _json(asked)
     return Message(
         path=path,
         content_type="application/octet-stream",
@@ -150,7 +152,7 @@ def _tensor(workload: Workload, rows: Rows) -> dict[str, object]:
     return {"name": workload.input_name, "shape": list(rows.shape), "datatype": "FP32"}
 
 
-def _v2(tensor: dict[str, object], subject: str | None) -> dict[str, object]:
+def _v2(tensor: dict[str, object], subject: str | None) -> dict[str, Any]:
     parameters = {} if subject is None else {"parameters": {"user_id": subject}}
     return {"inputs": [tensor], **parameters}
 
