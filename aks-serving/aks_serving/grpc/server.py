@@ -10,6 +10,7 @@ process that serves, never before a fork. For compatibility: HTTP is several tim
 
 import asyncio
 import math
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,10 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     try:
         stamp, first = _stamp(tls), _configuration(tls)
     except OSError as error:
-        raise InvalidInputError(f"the TLS certificate or key of gRPC cannot be read: {error}") from error
+        raise InvalidInputError(
+            f"the certificate {tls.certificate} and the key {tls.key} cannot be used: {error}: name a chain and its "
+            "private key in PEM, without a passphrase"
+        ) from error
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal stamp
@@ -137,6 +141,9 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
 
 
 def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    """What the files hold. Raises OSError (ssl.SSLError is one) where they cannot be read or do not fit together."""
+    # gRPC itself says nothing of files that do not fit, as they are for a moment when they are replaced one by one.
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())])
 
 

@@ -207,13 +207,23 @@ async def test_tls_follows_its_files(reach: Reach, tmp_path: Path) -> None:
         assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "UNAVAILABLE"
         second = _certificate(tls, "second")
         assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
-        tls.key.unlink()
+        key = tls.key.read_bytes()
+        _certificate(tls, "third")
+        tls.key.write_bytes(key)  # replaced by halves: the pair that fits goes on
         assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
 
 
 @pytest.mark.usefixtures("doubling")
-async def test_tls_files_that_are_none_are_refused(reach: Reach, tmp_path: Path) -> None:
+async def test_tls_files_that_cannot_be_used_are_refused(reach: Reach, tmp_path: Path) -> None:
     tls = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
-    with pytest.raises(InvalidInputError, match="cannot be read"):
-        async with reach(tls=tls):
-            pass
+    other = TlsFiles(certificate=tmp_path / "other.crt", key=tmp_path / "other.key")
+    _certificate(tls, "one")
+    _certificate(other, "other")
+    for wrong in (
+        TlsFiles(certificate=tmp_path / "none.crt", key=tls.key),
+        TlsFiles(certificate=tls.key, key=tls.key),
+        TlsFiles(certificate=tls.certificate, key=other.key),
+    ):
+        with pytest.raises(InvalidInputError, match="cannot be used"):
+            async with reach(tls=wrong):
+                pass

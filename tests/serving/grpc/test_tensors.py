@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from tritonclient import grpc as triton
 from tritonclient.grpc import InferResult, service_pb2, service_pb2_grpc
 
@@ -31,6 +32,19 @@ async def test_every_datatype_and_shape_comes_back_raw(reach: Reach, storage: Me
             assert found.shape == given.shape
             assert got.get_output("y").datatype == datatype
             assert len(got.get_response().raw_output_contents) == 1
+
+
+async def test_bfloat16_goes_in_and_out_raw(reach: Reach, storage: MemoryStorage) -> None:
+    kind = TensorProto.BFLOAT16
+    node = helper.make_node("Identity", ["x"], ["y"])
+    publish(storage, models.graph([node], [("x", kind, ["n", 2])], [("y", kind, ["n", 2])]))
+    given = np.array([[0.5, -2.0], [3e38, float("inf")]], ml_dtypes.bfloat16)
+    made = triton.InferInput("x", [2, 2], "BF16")
+    made.set_data_from_numpy(given)
+    async with reach() as reached:
+        got = await reached.client.infer("churn", [made])
+        assert got.get_output("y").datatype == "BF16"
+        assert got.get_response().raw_output_contents[0] == given.tobytes()
 
 
 @pytest.mark.parametrize("datatype", sorted(FIELDS))
