@@ -227,7 +227,8 @@ def _array(values: list[Any], datatype: str) -> Array:
     if datatype != "BF16":
         return np.frombuffer(packed, dtype)
     wide = np.frombuffer(packed, np.float64)
-    array = wide.astype(dtype)
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
     if np.isinf(array).sum() != np.isinf(wide).sum():
         raise OverflowError
     return array
