@@ -100,7 +100,7 @@ class InferRequest:
             raise InvalidInputError(f"{what} lies in shared memory, which this server does not read: send its contents")
         if not self.raw:
             array = read_typed(tensor.contents, datatype, tensor.shape[:], what)
-        elif tensor.HasField("contents") and tensor.contents.ListFields():
+        elif tensor.HasField("contents") and tensor.contents.ByteSize():
             raise InvalidInputError(f"{what} has typed contents beside raw_input_contents: send one of the two")
         else:
             array = from_bytes(memoryview(self.raw[place]), datatype, tensor.shape[:], what)

@@ -96,7 +96,7 @@ async def test_two_thousand_mutated_requests_get_an_answer_or_a_callers_error(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         found = await _fuzz(reach, storage, rounds=2_000, seed=4)
-    assert found["OK"] > 100
+    assert found["OK"] > 50
     assert found["INVALID_ARGUMENT"] > 500
     assert found["NOT_FOUND"] > 20
     assert not caplog.records

@@ -136,8 +136,11 @@ async def test_a_drain_ends_open_streams_at_once_and_takes_no_more_calls(reach: 
         stream = _stub(reached).ModelStreamInfer()
         await stream.write(request(1, 2, id="a"))
         assert (await stream.read()).infer_response.id == "a"
+        watch = _watch(reached)
+        assert (await watch.read()).status == _SERVING
         async with asyncio.timeout(10):
             await reached.served.drain(within_s=60)
+        assert (await watch.read()).status == _NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert (caught.value.code(), "it is stopping" in str(caught.value.details())) == (
