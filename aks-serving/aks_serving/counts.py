@@ -3,6 +3,9 @@
 Used from the event loop alone. The windows, the statistics since the start and the Prometheus text are all sums of
 these counts, so that a request is counted once and in one place. A latency is kept as it is until some thousands have
 come, and then counted into buckets at once: nothing is lost, and memory is bounded.
+
+Latencies of answers that the plan assigned are `latency_ms`; those of the rare other outcomes are kept apart by outcome
+(`error`, `fallback`, `pinned`), for the metrics alone.
 """
 
 import math
@@ -36,12 +39,79 @@ class Kind(IntEnum):
 _REASONS = (Reason.ASSIGNED, Reason.FALLBACK, Reason.PINNED)
 
 
-class VersionTally:
-    """Counts of one version, as shared.telemetry.window.VersionCounts defines them, and the sum of the latencies."""
+class Latencies:
+    """Milliseconds counted per bucket (shared.telemetry.histogram), and their sum."""
 
-    __slots__ = ("_fresh_ms", "_latency_ms", "errors", "fallbacks", "latency_ms_sum", "pinned", "requests", "shadow")
+    __slots__ = ("buckets", "sum_ms")
 
     def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.sum_ms = 0.0
+
+    def observe(self, latency_ms: float) -> None:
+        """Count one."""
+        index = bucket_index(max(0.0, latency_ms))
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.sum_ms += latency_ms
+
+    def add(self, other: "Latencies") -> None:
+        """Add others to these."""
+        _add_buckets(self.buckets, other.buckets)
+        self.sum_ms += other.sum_ms
+
+
+class Runs:
+    """Batches that ran without fault: how many rows they had, and how long they took the processor.
+
+    `sizes` counts batches by the rows' power of two, rounded up; `times` by that of their microseconds.
+    """
+
+    __slots__ = ("rows", "sizes", "times", "took_s")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.took_s = 0.0
+        self.sizes: dict[int, int] = {}
+        self.times: dict[int, int] = {}
+
+    def ran(self, rows: int, took_s: float) -> None:
+        """Count a batch."""
+        self.rows += rows
+        self.took_s += took_s
+        size, time = (rows - 1).bit_length(), int(took_s * 1e6).bit_length()
+        self.sizes[size] = self.sizes.get(size, 0) + 1
+        self.times[time] = self.times.get(time, 0) + 1
+
+    def add(self, other: "Runs") -> None:
+        """Add others to these."""
+        self.rows += other.rows
+        self.took_s += other.took_s
+        _add_buckets(self.sizes, other.sizes)
+        _add_buckets(self.times, other.times)
+
+
+class VersionTally:
+    """Counts of one version, as shared.telemetry.window.VersionCounts defines them, and the sum of the latencies.
+
+    `runs` are the batches that the version ran, for whatever reason.
+    """
+
+    __slots__ = (
+        "_fresh_ms",
+        "_latency_ms",
+        "errors",
+        "fallbacks",
+        "latency_ms_sum",
+        "others",
+        "pinned",
+        "requests",
+        "runs",
+        "shadow",
+    )
+
+    def __init__(self) -> None:
+        self.others: dict[str, Latencies] = {}
+        self.runs = Runs()
         self.requests = 0
         self.errors = 0
         self.fallbacks = 0
@@ -66,16 +136,20 @@ class VersionTally:
                 self._fold()
         elif kind is Kind.FALLBACK:
             self.fallbacks += 1
+            self._other("fallback", latency_ms)
         else:
             self.pinned += 1
+            self._other("pinned", latency_ms)
 
-    def failed(self, kind: Kind) -> None:
+    def failed(self, kind: Kind, latency_ms: float = 0.0) -> None:
         """A call that the version failed. A failed fallback counts nowhere: the first version's error stands for it."""
         if kind is Kind.ASSIGNED:
             self.requests += 1
             self.errors += 1
+            self._other("error", latency_ms)
         elif kind is Kind.PINNED:
             self.pinned += 1
+            self._other("pinned", latency_ms)
 
     def shadowed(self) -> ShadowCounts:
         """The counts of the version as a shadow, to be added to."""
@@ -91,6 +165,9 @@ class VersionTally:
         self.pinned += other.pinned
         _add_buckets(self._latency_ms, other.latency_ms)
         self.latency_ms_sum += other.latency_ms_sum
+        for outcome, latencies in other.others.items():
+            self.others.setdefault(outcome, Latencies()).add(latencies)
+        self.runs.add(other.runs)
         if other.shadow is not None:
             mine = self.shadowed()
             for name in ShadowCounts.model_fields:
@@ -106,6 +183,9 @@ class VersionTally:
             latency_ms=dict(self.latency_ms),
             shadow=None if self.shadow is None else self.shadow.model_copy(),
         )
+
+    def _other(self, outcome: str, latency_ms: float) -> None:
+        self.others.setdefault(outcome, Latencies()).observe(latency_ms)
 
     def _fold(self) -> None:
         fresh = self._fresh_ms

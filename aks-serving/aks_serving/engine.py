@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from aks_serving.batches import BatchKey, LoadedModel, Results, run_calls
+from aks_serving.counts import Runs
 from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
 from aks_serving.spare import Spare
 from aks_serving.tensors import Feeds
@@ -132,6 +133,8 @@ class Lane:
         self.batchable = loaded.batchable
         self.layout = loaded.layout
         self.times = RunTimes()
+        self.runs = Runs()
+        """What ran since it was last taken into the counts of a snapshot."""
         for rows, took_s in loaded.run_times_s:
             self.times.add(rows, took_s)
         self._engine = engine
@@ -245,6 +248,7 @@ class Lane:
                 stop = start + (call.rows or 0)
                 self._answer(call, outcome, start, stop, now_s)
                 start = stop
+            self.runs.ran(start or 1, outcome.took_s)
             return
         for call, result in zip(batch, outcome, strict=True):
             if isinstance(result, Results):

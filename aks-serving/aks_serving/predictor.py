@@ -12,6 +12,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from aks_serving.batches import Results
 from aks_serving.counts import Kind
@@ -104,7 +105,7 @@ class Ask(Call):
     def failed(self, error: SlipwayError) -> None:
         serving = self.serving
         if isinstance(error, ModelRunError):
-            serving.tally_of(self.route.version).failed(self.kind)
+            serving.tally_of(self.route.version).failed(self.kind, (perf_counter() - self.started_s) * 1e3)
             if self._may_fall_back():
                 try:
                     self._fall_back()
@@ -178,7 +179,8 @@ class Ask(Call):
         stable = self.serving.stable
         if stable is not None:
             self._read_for(self.serving.lanes[stable.version])
-        self.serving.tally_of(candidate).failed(Kind.ASSIGNED)
+        waited_ms = (perf_counter() - self.started_s) * 1e3
+        self.serving.tally_of(candidate).failed(Kind.ASSIGNED, waited_ms)
         self._fall_back()
 
     def _fall_back(self) -> None:

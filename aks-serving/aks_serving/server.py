@@ -71,6 +71,10 @@ class ModelServer:
         """Counts since the start, by endpoint and version."""
         return {endpoint: dict(tallies) for endpoint, tallies in self._windows.totals().items()}
 
+    def refused(self) -> dict[str, dict[str, int]]:
+        """Requests that no version ran since the start, by endpoint and why."""
+        return self._windows.refused()
+
     def not_ready(self) -> str:
         """Why the server is not ready; empty where it is.
 

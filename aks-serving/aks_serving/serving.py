@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from aks_serving.counts import Kind, Tally, VersionTally
+from aks_serving.counts import Kind, Runs, Tally, VersionTally
 from aks_serving.engine import Lane
 from aks_serving.exchange import Head
 from aks_serving.fast import FastReader, fast_reader
@@ -161,3 +161,10 @@ class Serving:
     def tally_of(self, version: int) -> VersionTally:
         """The counts of a version, to be added to."""
         return self.tally.of(version)
+
+    def count_runs(self) -> None:
+        """Take what the versions ran into the counts."""
+        for version, lane in self.lanes.items():
+            if lane.runs.sizes:
+                self.tally.of(version).runs.add(lane.runs)
+                lane.runs = Runs()

@@ -15,6 +15,7 @@ from time import monotonic
 from aks_serving.counts import VersionTally, added
 from aks_serving.serving import Serving
 from shared.core.clock import Clock
+from shared.telemetry.histogram import merged
 from shared.telemetry.window import Window, window_blob_name
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Windows:
         self._keep = keep
         self._open: dict[str, list[_Open]] = {}
         self._totals: dict[str, dict[int, VersionTally]] = {}
+        self._refused: dict[str, dict[str, int]] = {}
         self._sequence: dict[str, int] = {}
         self._changed = asyncio.Event()
 
@@ -73,8 +75,18 @@ class Windows:
 
     def totals(self) -> dict[str, Mapping[int, VersionTally]]:
         """What was counted since the start, by endpoint and version."""
+        for windows in self._open.values():
+            for window in windows:
+                window.serving.count_runs()
         return {
             endpoint: added([self._totals.get(endpoint, {}), *(w.serving.tally.versions for w in windows)])
+            for endpoint, windows in self._open.items()
+        }
+
+    def refused(self) -> dict[str, dict[str, int]]:
+        """Requests that no version ran since the start, by endpoint and why."""
+        return {
+            endpoint: merged([self._refused.get(endpoint, {}), *(w.serving.tally.refused for w in windows)])
             for endpoint, windows in self._open.items()
         }
 
@@ -120,6 +132,7 @@ class Windows:
 
     def _close_one(self, endpoint: str, window: _Open, *, replaced: bool) -> None:
         serving = window.serving
+        serving.count_runs()
         counted, refused = serving.tally.take()
         started_at, window.started_at = window.started_at, self._clock.now()
         beats = serving.plan.candidate is not None or self._is_behind(endpoint)
@@ -128,6 +141,7 @@ class Windows:
             return
         window.announced = True
         self._totals[endpoint] = added([self._totals.get(endpoint, {}), counted])
+        self._refused[endpoint] = merged([self._refused.get(endpoint, {}), refused])
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
         closed = Window(
             endpoint=endpoint,

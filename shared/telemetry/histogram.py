@@ -26,9 +26,9 @@ def bucket_value(index: int) -> float:
     return 2.0 * math.exp(index * _LOG_GAMMA) / (1.0 + GAMMA)
 
 
-def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """The sum of histograms, each a count per bucket index."""
-    total: dict[int, int] = {}
+def merged[Key](histograms: Iterable[Mapping[Key, int]]) -> dict[Key, int]:
+    """The sum of histograms, each a count per bucket index, or of other counts by a key."""
+    total: dict[Key, int] = {}
     for histogram in histograms:
         for index, count in histogram.items():
             total[index] = total.get(index, 0) + count
