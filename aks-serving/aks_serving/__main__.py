@@ -1,31 +1,29 @@
 """`python -m aks_serving`: the model server, until SIGTERM or SIGINT.
 
-Prints `ready http://<address>:<port>` when its port listens. On a signal it is not ready, goes on answering for
-`drain_s`, closes its port, finishes what is in flight, sends its last windows, and exits with 0.
+Prints `ready http://<address>:<port>` when its port listens, and where gRPC listens too, `grpc <address>:<port>`. On a
+signal it is not ready, goes on answering for `drain_s`, closes its port, finishes what is in flight, sends its last
+windows, and exits with 0. This process answers nothing: it is the parent of the workers that do
+(aks_serving.supervisor).
 """
 
-import asyncio
+import contextlib
+import ctypes
+import gc
 import logging
 import os
-import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
 
-import uvloop
+if TYPE_CHECKING:
+    from aks_serving.settings import Settings
+    from aks_serving.worker import Worker
 
-from aks_serving.api import Api
-from aks_serving.http.access import Tokens
-from aks_serving.http.limits import Limits
-from aks_serving.http.tls import ReloadingContext
-from aks_serving.http.transport import serve
-from aks_serving.ports import Storage
-from aks_serving.server import ModelServer
-from aks_serving.settings import Settings
-from aks_serving.storage import open_storage
-from shared.core.errors import InvalidInputError
-
-_FINISH_S = 20.0
 _BACKLOG = 2048
+_END_S = 15.0
+"""What a worker may take to end beside draining and finishing."""
+_M_ARENA_MAX = -8
+_ARENAS = 2
 
 
 def main() -> int:
@@ -34,68 +32,96 @@ def main() -> int:
         stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
     )
     logging.getLogger("aks_serving").setLevel(logging.INFO)
+    _prepare()
+    from aks_serving import worker  # noqa: PLC0415 - after the preparation
+    from aks_serving.settings import Settings  # noqa: PLC0415 - after the preparation
+    from aks_serving.supervisor import Supervisor  # noqa: PLC0415 - after the preparation
+    from shared.core.errors import InvalidInputError  # noqa: PLC0415 - after the preparation
+
     try:
         settings = Settings.from_env()
-        storage = open_storage(settings)
-        sock = _listening(settings)
-        tls = None
-        if settings.tls_certificate is not None and settings.tls_key is not None:
-            tls = ReloadingContext(settings.tls_certificate, settings.tls_key)
-        tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        shared = _shared(settings)
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return 2
-    uvloop.run(_serve(settings, storage, sock, tls, tokens))
-    return 0
+    # What the imports made is never collected: a collection would write to its pages, and so copy them.
+    gc.collect()
+    gc.freeze()
+    return Supervisor(
+        shared,
+        shared.board,
+        hang_s=settings.hang_s,
+        stop_s=settings.drain_s + worker.FINISH_S + _END_S,
+        all_listen=lambda: _ready(settings, shared),
+    ).run()
 
 
-async def _serve(
-    settings: Settings, storage: Storage, sock: socket.socket, tls: ReloadingContext | None, tokens: Tokens | None
-) -> None:
-    server = ModelServer(settings, storage)
-    api = Api(
-        server,
-        timeout_s=settings.timeout_s,
-        override_keys=settings.override_keys,
-        pinning=settings.pinning,
-        max_body_bytes=settings.max_body_bytes,
+def _prepare() -> None:
+    """What must be so before anything is imported or any thread starts."""
+    # numpy's linear algebra would start a thread a core; nothing here needs it, and a parent that forks may have one.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # glibc keeps a heap for each thread that allocates, up to eight a core: freed memory would lie about in all.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def _shared(settings: "Settings") -> "Worker":
+    """What all workers share. Raises InvalidInputError where a setting cannot be used."""
+    from aks_serving.board import Board  # noqa: PLC0415 - after the preparation
+    from aks_serving.http.access import Tokens  # noqa: PLC0415 - after the preparation
+    from aks_serving.http.tls import ReloadingContext  # noqa: PLC0415 - after the preparation
+    from aks_serving.storage import open_storage  # noqa: PLC0415 - after the preparation
+    from aks_serving.worker import Worker  # noqa: PLC0415 - after the preparation
+
+    open_storage(settings)
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = ReloadingContext(settings.tls_certificate, settings.tls_key)
+    sockets = [_bound(settings.bind, settings.port, "SLIPWAY_PORT", shared=settings.workers > 1)]
+    for _ in range(1, settings.workers):
+        sockets.append(_bound(settings.bind, sockets[0].getsockname()[1], "SLIPWAY_PORT", shared=True))
+    for sock in sockets:
+        sock.listen(_BACKLOG)
+    grpc = None
+    if settings.grpc_port is not None:
+        # Bound, and never listening: it keeps the port for the workers, which listen on it by themselves.
+        grpc = _bound(settings.bind, settings.grpc_port, "SLIPWAY_GRPC_PORT", shared=True)
+    return Worker(
+        settings=settings,
+        sockets=tuple(sockets),
+        grpc_socket=grpc,
+        tls=tls,
+        tokens=None if settings.tokens is None else Tokens(settings.tokens),
+        board=Board(places=settings.workers),
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await server.start()
-    port = sock.getsockname()[1]
-    limits = Limits(max_body_bytes=settings.max_body_bytes)
-    transport = await serve(api.handle, [sock], limits=limits, tls=tls, tokens=tokens)
-    address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
-    scheme = "http" if tls is None else "https"
-    print(f"ready {scheme}://{address}:{port}", flush=True)  # noqa: T201 - the starter waits for it
-    await stop.wait()
-    server.stop_soon()
-    await asyncio.sleep(settings.drain_s)
-    await transport.drain(_FINISH_S)
-    await server.stop()
 
 
-def _listening(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket:
+    from shared.core.errors import InvalidInputError  # noqa: PLC0415 - after the preparation
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        sock.bind((settings.bind, settings.port))
-        sock.listen(_BACKLOG)
+        sock.bind((address, port))
     except OSError as error:
         sock.close()
-        raise InvalidInputError(
-            f"SLIPWAY_BIND {settings.bind!r} and SLIPWAY_PORT {settings.port} cannot be listened on: {error}"
-        ) from error
+        raise InvalidInputError(f"SLIPWAY_BIND {address!r} and {name} {port} cannot be listened on: {error}") from error
     return sock
+
+
+def _ready(settings: "Settings", shared: "Worker") -> None:
+    address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
+    scheme = "http" if shared.tls is None else "https"
+    print(f"ready {scheme}://{address}:{shared.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 - waited for
+    if shared.grpc_socket is not None:
+        print(f"grpc {address}:{shared.grpc_socket.getsockname()[1]}", flush=True)  # noqa: T201 - waited for
 
 
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     logging.shutdown()
-    # A load or a model run that hangs must not keep the process: what had to be kept is kept by now.
     os._exit(code)

@@ -47,10 +47,12 @@ class Deployment:
         numbering: Numbering,
         guard: Callable[[RoutePlan], tuple[TripGuard | None, dict[int, str]]],
         applied: Callable[["Deployment", Serving], None],
+        laned: Callable[[Lane], None] = lambda _: None,
     ) -> None:
         """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
 
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
+        `laned` is called with each version's lane before it takes calls.
         """
         self.endpoint = endpoint
         self.serving: Serving | None = None
@@ -64,6 +66,7 @@ class Deployment:
         self._numbering = numbering
         self._guard = guard
         self._applied = applied
+        self._laned = laned
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
@@ -179,7 +182,8 @@ class Deployment:
             else:
                 self._failed.pop(key, None)
                 if self._wants(key):
-                    self._lanes[key] = Lane(loaded, self._engine)
+                    lane = self._lanes[key] = Lane(loaded, self._engine)
+                    self._laned(lane)
             break
         self._waiting.discard(key)
         del self._loading[key]

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from aks_serving.board import Report, Siblings, State, Totals, counts_of, joined
 from aks_serving.cache import DiskCache, digests
-from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
-from aks_serving.engine import Engine
+from aks_serving.engine import Engine, Lane
 from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader
 from aks_serving.numbering import Numbering
@@ -17,6 +18,7 @@ from aks_serving.ports import Storage
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.uplink import Uplink
+from aks_serving.watchdog import Watchdog, convicted
 from aks_serving.windows import Windows
 from shared.core.clock import Clock, SystemClock
 from shared.core.ids import EndpointName
@@ -32,8 +34,20 @@ _LOOK_EVERY_S = 0.1
 class ModelServer:
     """One process's endpoints. Made and used on a running event loop; see aks_serving.api.Server."""
 
-    def __init__(self, settings: Settings, storage: Storage, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        *,
+        clock: Clock | None = None,
+        siblings: Siblings | None = None,
+        replace: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`siblings` are the server's other processes, where there are any. `replace` is called when this process
+        lost a thread to a run that hangs: another should take its place.
+        """
         self._settings = settings
+        self._siblings = siblings
         self._cache = DiskCache(settings.cache_dir)
         self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load")
@@ -48,6 +62,9 @@ class ModelServer:
         self._deployments: dict[EndpointName, Deployment] = {}
         self._servings = Servings({})
         self._trips = Trips(settings.cache_dir)
+        self._watchdog = Watchdog(
+            self._engine, servings=lambda: self._servings, hang_s=settings.hang_s, trip=_trip, replace=replace
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
@@ -58,25 +75,61 @@ class ModelServer:
         return self._servings
 
     @property
+    def engine(self) -> Engine:
+        """What runs the models."""
+        return self._engine
+
+    @property
     def waiting(self) -> int:
-        """Requests that wait or run."""
-        return self._engine.waiting
+        """Requests that wait or run, in all processes."""
+        return self._engine.waiting + sum(report.waiting for report in self._others())
 
     @property
     def windows_lost(self) -> int:
-        """Telemetry windows that storage never got."""
-        return self._uplink.lost
+        """Telemetry windows that storage never got, of all processes."""
+        carried = self._siblings.carried.lost if self._siblings is not None else 0
+        return self._uplink.lost + carried + sum(report.lost for report in self._others())
 
-    def totals(self) -> dict[str, dict[int, VersionTally]]:
-        """Counts since the start, by endpoint and version."""
+    def totals(self) -> Totals:
+        """Counts since the start, by endpoint and version, of all processes. What it gives never falls."""
+        if self._siblings is None:
+            return self._counted()
+        # Told first: what was shown once is then in the sum for good, also where this process dies.
+        self.tell()
+        return joined([self._counted(), self._siblings.carried.totals(), *(r.totals() for r in self._others())])
+
+    def tell(self) -> None:
+        """Have the other processes know what was counted here, and whether this process is ready."""
+        if self._siblings is not None:
+            report = Report(
+                counts=counts_of(self._counted()),
+                lost=self._uplink.lost,
+                waiting=self._engine.waiting,
+                generations={name: serving.plan.generation for name, serving in self._servings.items()},
+            )
+            self._siblings.tell(report, State.NOT_READY if self.not_ready_here() else State.READY)
+
+    def found_hanging(self, lane: Lane, ran_s: float) -> None:
+        """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread."""
+        for serving, why in convicted(self._servings, lane, ran_s):
+            self._trips.keep(serving.plan.endpoint, serving.plan.generation, lane.model.version, why)
+
+    def _counted(self) -> Totals:
         return {endpoint: dict(tallies) for endpoint, tallies in self._windows.totals().items()}
+
+    def _others(self) -> list[Report]:
+        return [] if self._siblings is None else self._siblings.others()
 
     def refused(self) -> dict[str, dict[str, int]]:
         """Requests that no version ran since the start, by endpoint and why."""
         return self._windows.refused()
 
     def not_ready(self) -> str:
-        """Why the server is not ready; empty where it is.
+        """Why the server is not ready, this process or another; empty where all are."""
+        return self.not_ready_here() or ("" if self._siblings is None else self._siblings.not_ready())
+
+    def not_ready_here(self) -> str:
+        """Why this process is not ready; empty where it is.
 
         Ready means: every endpoint of the settings has a version that answers. Where the settings name none: the plans
         were found once, in storage or in the cache, and each was tried; endpoints that come later change nothing.
@@ -107,6 +160,7 @@ class ModelServer:
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
             asyncio.create_task(self._watch()),
         ]
+        self._watchdog.start()
 
     async def reload(self) -> None:
         """Poll the plans now, try failed loads again, and wait for what they load. Raises UnavailableError."""
@@ -134,6 +188,8 @@ class ModelServer:
         self._poller.close()
         self._engine.spare.close()
         self._windows.close_all()
+        self._watchdog.close()
+        self.tell()
         await asyncio.to_thread(self._uplink.close, within_s=_FLUSH_S)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._disk.shutdown(wait=True)
@@ -150,6 +206,7 @@ class ModelServer:
                 numbering=self._numbering,
                 guard=self._guard,
                 applied=self._applied,
+                laned=self._watchdog.watch,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):
@@ -211,3 +268,8 @@ class ModelServer:
         self._hear_of_trips()
         if self._first_round is None:
             self._first_round = [d for d in self._deployments.values() if d.wanted is not None]
+
+
+def _trip(serving: Serving, _version: int, reason: str) -> None:
+    if serving.guard is not None:
+        serving.guard.trip(reason)

@@ -20,6 +20,7 @@ from shared.signing.override import read_override_keys
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
 _MIB = 1024 * 1024
+_MAX_WORKERS = 256
 _LOCAL = "127.0.0.1"
 
 
@@ -55,6 +56,12 @@ class Settings:
     """A file of bearer tokens, one a line, of which a request must show one."""
     grpc_port: int | None = None
     """Where gRPC listens; None: nowhere."""
+    workers: int = 1
+    """Processes that answer, each on a core of its own where there are as many."""
+    hang_s: float = 30.0
+    """A run that takes longer hangs, and so does a process whose event loop does not turn for so long."""
+    memory_limit_bytes: int | None = None
+    """What all processes may take together; None: what the control group allows, where it limits anything."""
     override_keys: tuple[bytes, ...] = ()
     """Keys that sign override headers, any of them."""
     pinning: Pinning = Pinning.OPEN
@@ -95,6 +102,9 @@ class Settings:
             tls_key=tls[1],
             tokens=_file(env, "SLIPWAY_TOKENS"),
             grpc_port=None if (port := _whole(env, "SLIPWAY_GRPC_PORT", default=-1, low=0, high=65_535)) < 0 else port,
+            workers=_workers(env),
+            hang_s=_seconds(env, "SLIPWAY_HANG_S", default=30.0, low=0.5),
+            memory_limit_bytes=_whole(env, "SLIPWAY_MEMORY_LIMIT_BYTES", default=0, low=_MIB, high=2**39) or None,
             override_keys=_override_keys(env),
             pinning=_pinning(env.get("SLIPWAY_PINNING", "").strip()),
             trusted_keys=_trusted_keys(env.get("SLIPWAY_TRUSTED_KEYS", "").strip()),
@@ -117,6 +127,13 @@ def _pod(given: str) -> str:
             "the first a letter or digit"
         )
     return f"{name}-{secrets.token_hex(3)}"
+
+
+def _workers(env: Mapping[str, str]) -> int:
+    """0 stands for one on each core that this process may use."""
+    return _whole(env, "SLIPWAY_WORKERS", default=1, low=0, high=_MAX_WORKERS) or min(
+        len(os.sched_getaffinity(0)), _MAX_WORKERS
+    )
 
 
 def _trusted_keys(name: str) -> tuple[str, ...]:

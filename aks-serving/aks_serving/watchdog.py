@@ -1,0 +1,181 @@
+"""Sees model runs that hang, and deadlines that pass while a run takes long.
+
+A run on the engine's thread that hangs is left to its thread: its callers are answered by stable where it may stand in,
+another thread goes on, and the process asks to be replaced, since the thread and what it holds are lost. A run on the
+event loop that hangs stops everything: a thread of the watchdog's own sees it and ends the process, and its parent
+starts another. Either way the version, unless it is stable, is tripped first, and the trip outlives the process.
+
+Time is counted in the watchdog's own ticks, each for no more than a few times its length, so that a process or machine
+that stood still finds nothing hanging when it goes on.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from weakref import WeakSet
+
+from aks_serving.engine import Engine, Lane
+from aks_serving.errors import ModelRunError
+from aks_serving.serving import Serving
+from shared.routing.plan import Role
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 0.05
+_STOOD_STILL = 4
+"""A tick counts for at most so many times its length."""
+_IMPATIENT_S, _IMPATIENT_FACTOR = 1.0, 10.0
+"""A run of a version that stable can stand in for hangs also where half of a caller's time is gone, if it took at least
+so long, and so many times what such runs took before."""
+
+
+class Watchdog:
+    """Watches the lanes of one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        servings: Callable[[], Mapping[str, Serving]],
+        hang_s: float,
+        trip: Callable[[Serving, int, str], None],
+        replace: Callable[[], None],
+    ) -> None:
+        """`trip` takes a version out of traffic; `replace` is called when a run was left behind. Both on the loop."""
+        self._engine = engine
+        self._servings = servings
+        self._hang_s = hang_s
+        self._trip = trip
+        self._replace = replace
+        self._lanes: WeakSet[Lane] = WeakSet()
+        self._timer: asyncio.TimerHandle | None = None
+        self._swept_s = perf_counter()
+        self._head: tuple[Lane, float] | None = None
+        self._head_ran_s = 0.0
+
+    def watch(self, lane: Lane) -> None:
+        """Watch a lane for as long as it lives."""
+        self._lanes.add(lane)
+
+    def start(self) -> None:
+        """Begin to sweep, on the running event loop."""
+        self._swept_s = perf_counter()
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
+
+    def close(self) -> None:
+        """Stop sweeping."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def sweep(self, now_s: float) -> None:
+        """Fail what waits and is late, and leave behind what hangs. Called by itself, every `SWEEP_S`."""
+        passed_s = min(now_s - self._swept_s, SWEEP_S * _STOOD_STILL)
+        self._swept_s = now_s
+        if not self._engine.waiting:
+            self._head = None
+            return
+        busy: list[Lane] = []
+        for lane in tuple(self._lanes):
+            if not lane.idle:
+                lane.expire(now_s)
+                if lane.running_beside:
+                    busy.append(lane)
+        self._look_at_thread(busy, passed_s)
+
+    def _swept(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
+        try:
+            self.sweep(perf_counter())
+        except Exception:
+            log.exception("a sweep over what runs went wrong")
+
+    def _look_at_thread(self, busy: list[Lane], passed_s: float) -> None:
+        """The thread runs one batch at a time, in order: the one that was handed to it first."""
+        if not busy:
+            self._head = None
+            return
+        lane = min(busy, key=lambda one: one.last_run_s)
+        if self._head is None or self._head[0] is not lane or self._head[1] != lane.last_run_s:
+            self._head, self._head_ran_s = (lane, lane.last_run_s), 0.0
+            return
+        self._head_ran_s += passed_s
+        if self._head_ran_s >= self._limit_s(lane):
+            self._leave_behind(lane)
+
+    def _limit_s(self, lane: Lane) -> float:
+        found = _serving_of(self._servings(), lane)
+        stable = None if found is None else found.stable
+        if found is None or stable is None or found.lanes.get(stable.version) in {None, lane}:
+            return self._hang_s
+        calls = lane.running_beside
+        expected_s = lane.times.expected_s(sum(call.rows or 1 for call in calls))
+        allowed_s = min(call.deadline_s - call.started_s for call in calls) / 2
+        return min(self._hang_s, max(_IMPATIENT_S, _IMPATIENT_FACTOR * expected_s, allowed_s))
+
+    def _leave_behind(self, lane: Lane) -> None:
+        ran_s = self._head_ran_s
+        self._head = None
+        log.error("a run of version %d hangs, since %.1f s; it is left behind", lane.model.version, ran_s)
+        self._engine.replace_thread()
+        for serving, why in convicted(self._servings(), lane, ran_s):
+            self._trip(serving, lane.model.version, why)
+        lane.give_up(ModelRunError(lane.model.version, f"it did not end within {ran_s:.1f} s"))
+        self._replace()
+
+
+class LoopWatch:
+    """A thread that sees when a model's run holds the event loop for too long. Only in a process that may be ended."""
+
+    def __init__(
+        self, engine: Engine, *, hang_s: float, found: Callable[[Lane, float], None], end: Callable[[], None]
+    ) -> None:
+        """On the thread, `found` is called with what hangs and for how long, and then `end`, which ends the process."""
+        self._engine = engine
+        self._hang_s = hang_s
+        self._found = found
+        self._end = end
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        tick_s = min(self._hang_s / 10, 1.0)
+        seen: tuple[Lane, float] | None = None
+        looked_s, ran_s = perf_counter(), 0.0
+        while not self._stop.wait(tick_s):
+            running, now_s = self._engine.running_here, perf_counter()
+            passed_s, looked_s = now_s - looked_s, now_s
+            if running is None or running is not seen:
+                seen, ran_s = running, 0.0
+                continue
+            ran_s += min(passed_s, tick_s * _STOOD_STILL)
+            if ran_s >= self._hang_s:
+                log.error("a run of version %d holds the event loop since %.1f s", running[0].model.version, ran_s)
+                try:
+                    self._found(running[0], ran_s)
+                except Exception:
+                    log.exception("that a run hangs cannot be kept")
+                self._end()
+                return
+
+
+def convicted(servings: Mapping[str, Serving], lane: Lane, ran_s: float) -> list[tuple[Serving, str]]:
+    """The endpoints, at most one, of which a version that hung is to get no more traffic, and why: never a stable."""
+    serving, version = _serving_of(servings, lane), lane.model.version
+    if serving is None or serving.routes[version].role is Role.STABLE:
+        return []
+    return [(serving, f"a run of version {version} hung: it did not end within {ran_s:.1f} s")]
+
+
+def _serving_of(servings: Mapping[str, Serving], lane: Lane) -> Serving | None:
+    """What answers an endpoint with this lane, or None where it was replaced meanwhile."""
+    return next((s for s in servings.values() if s.lanes.get(lane.model.version) is lane), None)

@@ -1,0 +1,223 @@
+"""One worker: a process that loads, answers, counts, beats, and stops when it is told to.
+
+The parent (aks_serving.supervisor) forks it. Everything that starts threads, the model runtime and gRPC among them, is
+imported here and not before.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from aks_serving.api import Api
+from aks_serving.board import Board, Siblings
+from aks_serving.http.access import Tokens
+from aks_serving.http.limits import Limits
+from aks_serving.http.tls import ReloadingContext
+from aks_serving.http.transport import Transport, serve
+from aks_serving.server import ModelServer
+from aks_serving.settings import Settings
+from aks_serving.storage import open_storage
+from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, LEAVE, LISTENING, POLL, REPLACE, Post
+from aks_serving.watchdog import LoopWatch
+from shared.core.errors import InvalidInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from aks_serving.grpc.server import RunningGrpc
+
+log = logging.getLogger(__name__)
+
+FINISH_S = 20.0
+"""How long what is in flight may take once the port is closed."""
+_BEAT_S = 0.25
+_TELL_S = 1.0
+_FIRST_READY_S = 60.0
+"""How long a worker that follows another waits to be ready before it listens all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What is the same for all workers. `sockets` listen, one a place; `grpc_socket` keeps the port of gRPC."""
+
+    settings: Settings
+    sockets: tuple[socket.socket, ...]
+    grpc_socket: socket.socket | None
+    tls: ReloadingContext | None
+    tokens: Tokens | None
+    board: Board
+
+    def __call__(self, post: Post) -> int:
+        """Be a worker: its exit code."""
+        try:
+            return uvloop.run(_Running(self, post).until_stopped())
+        except InvalidInputError as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for whoever set it up, not a traceback
+            return EXIT_UNUSABLE
+
+
+class _Running:
+    def __init__(self, worker: Worker, post: Post) -> None:
+        self._worker = worker
+        self._post = post
+        self._settings = replace(worker.settings, pod=f"{worker.settings.pod}-{post.number}")
+        self._channel = post.channel
+        self._stop = asyncio.Event()
+        self._leave = False
+        self._hung = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def until_stopped(self) -> int:
+        """Serve until told to stop, or until another serves in this place: the exit code."""
+        with self._told():
+            server = ModelServer(
+                self._settings,
+                open_storage(self._settings),
+                siblings=Siblings(self._worker.board, place=self._post.place, number=self._post.number),
+                replace=self._replace,
+            )
+            self._server = server
+            watch = LoopWatch(
+                server.engine, hang_s=self._settings.hang_s, found=server.found_hanging, end=lambda: os._exit(EXIT_HUNG)
+            )
+            await server.start()
+            watch.start()
+            beating = asyncio.create_task(self._beat())
+            try:
+                async with self._transports(server):
+                    self._say(LISTENING)
+                    await self._stop.wait()
+                    if not self._leave:
+                        server.stop_soon()
+                        await asyncio.sleep(self._settings.drain_s)
+                await server.stop()
+            finally:
+                beating.cancel()
+                watch.close()
+        return EXIT_HUNG if self._hung else 0
+
+    @contextlib.asynccontextmanager
+    async def _transports(self, server: ModelServer) -> AsyncIterator[None]:
+        """HTTP, and gRPC where it is wanted, until the end of the block; what is in flight then is finished."""
+        if self._post.follows:
+            await self._until_ready(server)
+        api = Api(
+            server,
+            timeout_s=self._settings.timeout_s,
+            override_keys=self._settings.override_keys,
+            pinning=self._settings.pinning,
+            max_body_bytes=self._settings.max_body_bytes,
+        )
+        http: Transport | None = None
+        grpc = await self._grpc(server)
+        try:
+            for number, sock in enumerate(self._worker.sockets):
+                if number != self._post.place:
+                    sock.close()
+            http = await serve(
+                api.handle,
+                [self._worker.sockets[self._post.place]],
+                limits=Limits(max_body_bytes=self._settings.max_body_bytes),
+                tls=self._worker.tls,
+                tokens=self._worker.tokens,
+            )
+            yield
+        finally:
+            drains: list[Coroutine[Any, Any, Any]] = [] if http is None else [http.drain(FINISH_S)]
+            if grpc is not None:
+                drains.append(grpc.drain(within_s=FINISH_S))
+            await asyncio.gather(*drains)
+
+    async def _grpc(self, server: ModelServer) -> "RunningGrpc | None":
+        if self._worker.grpc_socket is None:
+            return None
+        from aks_serving.grpc.server import TlsFiles, serve_grpc  # noqa: PLC0415 - heavy, and starts threads
+
+        settings, tls = self._settings, None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            tls = TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key)
+        return await serve_grpc(
+            server,
+            address=settings.bind,
+            port=self._worker.grpc_socket.getsockname()[1],
+            max_message_bytes=settings.max_body_bytes,
+            timeout_s=settings.timeout_s,
+            authorize=None if self._worker.tokens is None else self._worker.tokens.allow,
+            pinning=settings.pinning,
+            override_keys=settings.override_keys,
+            tls=tls,
+            share_port=True,
+        )
+
+    async def _until_ready(self, server: ModelServer) -> None:
+        give_up_s = monotonic() + _FIRST_READY_S
+        # Looked at, not awaited: it is asked for once in a worker's life.
+        while server.not_ready_here() and monotonic() < give_up_s and not self._stop.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Hear signals and the parent, until the end of the block."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._stop.set)
+        # The parent blocked them for the fork.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*signals, signal.SIGCHLD))
+        self._channel.setblocking(False)
+        loop.add_reader(self._channel, self._heard)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._channel)
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _heard(self) -> None:
+        try:
+            said = self._channel.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if not said:
+            log.error("the parent is gone: this worker stops")
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._stop.set()
+        if LEAVE in said:
+            self._leave = True
+            self._stop.set()
+        if POLL in said:
+            task = asyncio.get_running_loop().create_task(self._poll())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _poll(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            await self._server.reload()
+
+    async def _beat(self) -> None:
+        tell_s, was = 0.0, ""
+        while True:
+            self._say(BEAT)
+            why = self._server.not_ready_here()
+            if why != was or monotonic() >= tell_s:
+                tell_s, was = monotonic() + _TELL_S, why
+                self._server.tell()
+            await asyncio.sleep(_BEAT_S)
+
+    def _replace(self) -> None:
+        self._hung = True
+        self._say(REPLACE)
+
+    def _say(self, what: bytes) -> None:
+        # A full channel means that the parent hears nothing; where it is gone, that is heard of too.
+        with contextlib.suppress(OSError):
+            self._channel.send(what)
