@@ -55,9 +55,9 @@ class TensorSpec:
     def check(self, array: Array) -> None:
         """Raises InvalidInputError where an array of the right dtype has a shape that this input does not take."""
         shape, wanted = array.shape, self.shape
-        if wanted and (
-            len(shape) != len(wanted) or any(size not in (-1, found) for size, found in zip(wanted, shape, strict=True))
-        ):
+        if not wanted or (shape and wanted[0] == -1 and shape[1:] == wanted[1:]):
+            return
+        if len(shape) != len(wanted) or any(size not in (-1, found) for size, found in zip(wanted, shape, strict=True)):
             hint = ": a single row stands in a list of its own, as in [[1, 2]]" if len(shape) == len(wanted) - 1 else ""
             raise InvalidInputError(
                 f"input {self.name!r} has the shape {list(shape)}, wanted {list(wanted)} (-1 varies){hint}"

@@ -117,17 +117,18 @@ def check_shape(shape: list[int], what: str) -> None:
 
 
 def from_bytes(data: memoryview, datatype: str, shape: list[int], what: str) -> Array:
-    """Read binary data of a datatype that DTYPES has. The array may share the data's memory, and not be writeable.
+    """Read binary data (a view of bytes) of a datatype that DTYPES has. Raises InvalidInputError.
 
-    Raises InvalidInputError.
+    The array may share the data's memory, and not be writeable.
     """
     if datatype == "BYTES":
         return _texts(data, shape, what)
     dtype = DTYPES[datatype]
-    check_shape(shape, what)
-    wanted = math.prod(shape) * dtype.itemsize
-    if data.nbytes != wanted:
-        raise InvalidInputError(f"{what} holds {data.nbytes} bytes, and its shape {shape} of {datatype} wants {wanted}")
+    if len(shape) > _MAX_RANK or (shape and min(shape) < 0):
+        check_shape(shape, what)
+    wanted = dtype.itemsize * math.prod(shape)
+    if len(data) != wanted:
+        raise InvalidInputError(f"{what} holds {len(data)} bytes, and its shape {shape} of {datatype} wants {wanted}")
     if not wanted:
         return _reshaped(np.empty(0, dtype), shape, what)
     if datatype == "BOOL" and np.frombuffer(data, np.uint8).max() > 1:

@@ -26,6 +26,7 @@ from aks_serving.engine import LOW, NORMAL
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import DTYPES, Array, Feeds, flat, from_bytes, read, shaped, to_bytes
 from aks_serving.v2_bodies import (
+    NO_DATA,
     BinarySize,
     Body,
     InferResponse,
@@ -116,9 +117,11 @@ class InferRequest:
         if self._raw is not None:
             return _raw_feeds(self._raw, signature)
         inputs, specs, binary = self._asked.inputs, signature.inputs, self._binary
+        if len(inputs) == len(specs) == 1 and inputs[0].name == specs[0].name:
+            spec = specs[0]
+            return {spec.name: _array(inputs[0], None if binary is None else binary[0], spec)}
         given = {tensor.name: place for place, tensor in enumerate(inputs)}
-        if len(inputs) != len(specs) or len(given) != len(specs) or any(spec.name not in given for spec in specs):
-            check_names(signature, given, total=len(inputs))
+        check_names(signature, given, total=len(inputs))
         feeds: Feeds = {}
         for spec in specs:
             place = given[spec.name]
@@ -248,7 +251,7 @@ def _array(tensor: InputTensor, binary: memoryview | None, spec: TensorSpec) -> 
         found = tensor.datatype[:_MAX_SHOWN]
         raise InvalidInputError(f"input {spec.name!r} is sent as {found}, and the model takes {spec.datatype}")
     what = f"input {spec.name!r}"
-    has_data = len(memoryview(tensor.data)) > 0
+    has_data = tensor.data is not NO_DATA
     if binary is not None and not has_data:
         array = from_bytes(binary, spec.datatype, tensor.shape, what)
     elif has_data and (tensor.parameters is None or tensor.parameters.binary_data_size is None):

@@ -7,6 +7,9 @@ import msgspec
 type _NotNegative = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 type _Size = Annotated[int, msgspec.Meta(le=2**63 - 1)]
 
+NO_DATA = msgspec.Raw(b"")
+"""The `data` of a tensor that has none, by identity."""
+
 
 class InputParameters(msgspec.Struct):
     """How a tensor of a request is carried."""
@@ -21,7 +24,7 @@ class InputTensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[_Size]
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = NO_DATA
     parameters: InputParameters | None = None
 
 
