@@ -13,8 +13,10 @@ is not done in time; after it nothing of the transport is left.
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from aks_serving.exchange import Exchange
@@ -27,6 +29,10 @@ from aks_serving.http.tls import ReloadingContext
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+_DESCRIPTORS_A_CONNECTION = 2
+"""One that is open, and one that lingers over its refusal."""
+_OTHER_DESCRIPTORS = 256
+"""Models, storage, gRPC and the rest."""
 _HANDSHAKE_S = 10.0
 _TLS_CLOSE_S = 2.0
 _LOOK_S = 0.02
@@ -122,6 +128,23 @@ class Transport:
             log.exception("a sweep over the connections went wrong")
 
 
+def within_descriptors(limits: Limits) -> Limits:
+    """`limits` with no more connections than the process may open files: beyond those, the event loop resets them without
+    an answer. Raises the soft limit as far as is needed and allowed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_A_CONNECTION * limits.max_connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    most = max((soft - _OTHER_DESCRIPTORS) // _DESCRIPTORS_A_CONNECTION, 1)
+    log.warning("%d open files leave room for %d connections and not %d", soft, most, limits.max_connections)
+    return replace(limits, max_connections=most)
+
+
 async def serve(
     handle: Callable[[Exchange], None],
     sockets: Sequence[socket.socket],
@@ -132,7 +155,11 @@ async def serve(
     clock: Callable[[], float] = perf_counter,
     sweep_s: float = 1.0,
 ) -> Transport:
-    """Listen on `sockets` until `Transport.drain`. `clock` counts seconds for the limits of time."""
-    transport = Transport(Shared(handle, limits or Limits(), tokens, clock), tls, sweep_s)
+    """Listen on `sockets` until `Transport.drain`. `clock` counts seconds for the limits of time.
+
+    Raises the process's soft limit of file descriptors to what the bound of connections needs, or lowers that bound.
+    """
+    limits = within_descriptors(limits or Limits())
+    transport = Transport(Shared(handle, limits, tokens, clock), tls, sweep_s)
     await transport._start(sockets)  # noqa: SLF001 - of this module
     return transport

@@ -51,6 +51,16 @@ def test_the_same_request_again_is_read_the_same() -> None:
     assert three["body"] == "abcd"
 
 
+def test_heads_that_are_all_different_do_not_pile_up() -> None:
+    driven = Driven()
+    for number in range(3000):
+        driven.send(request("/a", headers=(f"X-Request-Id: {number}",)))
+        driven.send(request("/a", headers=(f"X-Long: {'x' * 2048}",)))
+    assert len(driven.seen) == 6000
+    assert 0 < len(driven.shared.heads) <= 1024
+    assert max(map(len, driven.shared.heads)) <= 2048
+
+
 def test_a_body_cut_off_from_a_known_head_is_waited_for() -> None:
     driven = Driven()
     sent = request(body=b"abcdef")

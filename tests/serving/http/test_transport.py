@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import pytest
 from aks_serving.exchange import OK, Exchange, Response
 from aks_serving.http.limits import Limits
 from aks_serving.http.protocol import Connection
-from aks_serving.http.transport import Transport, serve
+from aks_serving.http.transport import Transport, serve, within_descriptors
 
 from tests.serving.http.conftest import Serve, until
 from tests.serving.http.driven import chunked, request, told
@@ -186,6 +187,24 @@ async def test_answers_given_at_the_end_of_the_turn_are_answered() -> None:
         answers = await asyncio.gather(*[client.get(f"/{number}") for number in range(60)])
     assert [answer.text for answer in answers] == [f"/{number}" for number in range(60)]
     assert await transport.drain(10) == 0
+
+
+def test_connections_are_bounded_by_the_files_that_may_be_open(caplog: pytest.LogCaptureFixture) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = before
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+        assert within_descriptors(Limits(max_connections=100)).max_connections == 100
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 600
+        assert within_descriptors(Limits(max_connections=500)).max_connections == 500
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1256
+        assert caplog.records == []
+        beyond = Limits(max_connections=hard if hard != resource.RLIM_INFINITY else 1)
+        bounded = within_descriptors(beyond)
+        assert 2 * bounded.max_connections + 256 <= hard or hard == resource.RLIM_INFINITY
+        assert bounded == beyond or "leave room" in caplog.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_the_sweep_runs_by_itself() -> None:
