@@ -14,9 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aks_serving import plain, prometheus, v2, v2_extensions
+from aks_serving import plain, prometheus, stats, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
-from aks_serving.counts import VersionTally
 from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
 from aks_serving.exchange import OK, Exchange, Head, Response
@@ -27,7 +26,6 @@ from aks_serving.subjects import issue_cookie, subject_of
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
 from shared.signing.override import HEADER as OVERRIDE_HEADER
-from shared.telemetry.histogram import quantile
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +35,7 @@ SERVER_VERSION = "0.1.0"
 _OVERRIDE = OVERRIDE_HEADER.encode()
 _HEADER_LENGTH = b"inference-header-content-length"
 _METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
+_OPENMETRICS = Head(200, content_type=prometheus.OPENMETRICS)
 _NOT_READY = Head(503)
 _WRONG = SlipwayError("the server made an error; its log says which")
 _encode = msgspec.json.Encoder().encode
@@ -68,6 +67,10 @@ class Server(Protocol):
         """Counts since the start, by endpoint and version."""
         ...
 
+    def refused(self) -> dict[str, dict[str, int]]:
+        """Requests that no version ran since the start, by endpoint and why."""
+        ...
+
     async def reload(self) -> None:
         """Poll the plans and try failed loads again. Raises UnavailableError."""
         ...
@@ -86,6 +89,8 @@ class Api:
         max_body_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         """`timeout_s` is how long a request may wait that names no time of its own."""
+        self.transport: prometheus.Transport | None = None
+        """What carries the API, for the metrics."""
         self._server = server
         self._timeout_s = timeout_s
         self._override_keys = override_keys
@@ -236,21 +241,29 @@ class Api:
 
     async def _reload(self) -> Response:
         await self._server.reload()
-        return _ok({"endpoints": {name: _served(serving) for name, serving in self._server.servings.items()}})
+        return _ok({"endpoints": {name: stats.served(serving) for name, serving in self._server.servings.items()}})
 
     def _stats(self, _: Exchange) -> Response:
         totals = self._server.totals()
         endpoints = {
-            name: _served(serving)
-            | {"versions": {str(v): _statistics(t) for v, t in sorted(totals.get(name, {}).items())}}
+            name: stats.served(serving)
+            | {"versions": {str(v): stats.statistics(t) for v, t in sorted(totals.get(name, {}).items())}}
             for name, serving in self._server.servings.items()
         }
         return _ok({"endpoints": endpoints})
 
-    def _metrics(self, _: Exchange) -> Response:
+    def _metrics(self, exchange: Exchange) -> Response:
         server = self._server
-        text = prometheus.text(server.totals(), server.servings, waiting=server.waiting, lost=server.windows_lost)
-        return Response(_METRICS, text.encode())
+        facts = prometheus.Facts(
+            totals=server.totals(),
+            servings=server.servings,
+            refused=server.refused(),
+            waiting=server.waiting,
+            windows_lost=server.windows_lost,
+            transport=self.transport,
+        )
+        openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
+        return Response(_OPENMETRICS if openmetrics else _METRICS, prometheus.text(facts, openmetrics=openmetrics))
 
     def _serving(self, model: str | None) -> Serving:
         servings = self._server.servings
@@ -306,25 +319,3 @@ def _header_length(exchange: Exchange) -> int | None:
     return int(text)
 
 
-def _served(serving: Serving) -> dict[str, Any]:
-    return {
-        "generation": serving.plan.generation,
-        "loaded": sorted(serving.lanes),
-        "failed": {str(version): reason for version, reason in serving.failed.items()},
-        "tripped": {str(version): reason for version, reason in serving.tripped.items()},
-        "routes": [{"version": r.version, "role": r.role, "weight_bp": r.weight_bp} for r in serving.plan.routes],
-    }
-
-
-def _statistics(tally: VersionTally) -> dict[str, Any]:
-    return {
-        "requests": tally.requests,
-        "errors": tally.errors,
-        "fallbacks": tally.fallbacks,
-        "pinned": tally.pinned,
-        **{f"p{p}_ms": _rounded(quantile(tally.latency_ms, p / 100)) for p in (50, 95, 99)},
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

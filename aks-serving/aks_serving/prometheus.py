@@ -1,70 +1,301 @@
-"""The server's counts as Prometheus text, format 0.0.4.
+"""The server's counts as Prometheus text: format 0.0.4, or OpenMetrics 1.0 where the client asks for it.
 
-The latency histogram is read from the windows' logarithmic buckets, so a value within 2 % of a boundary may be counted
-on its other side.
+Nothing is counted for it alone: a scrape reads what the windows are made of. Counters are of the time since the
+server's start. Which variant a version is (stable, candidate, shadow) changes while its counters go on, so it stands in
+a metric of its own, model_version_variant, to be joined by model and version.
+
+The latency histograms are read from the windows' logarithmic buckets, so a value within 2 % of a boundary may be
+counted on its other side.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from aks_serving.counts import VersionTally
+from aks_serving.counts import Latencies, VersionTally
 from aks_serving.serving import Serving
 from shared.telemetry.histogram import GAMMA
+from shared.telemetry.window import ShadowCounts
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUND_INDEX = tuple(math.floor(math.log(bound * 1e3) / math.log(GAMMA)) for bound in _BOUNDS_S)
+_SIZES = tuple(range(8))
+"""Batches of up to 1, 2, 4, ... 128 rows."""
+_TIMES = tuple(range(4, 25))
+"""Runs of less than 16, 32, ... microseconds, up to 17 seconds."""
+
+type Label = tuple[str, str]
+type Sample = tuple[str, tuple[Label, ...], float]
+"""What follows the family's name, the labels, and the value."""
 
 
-def text(
-    totals: Mapping[str, Mapping[int, VersionTally]], servings: Mapping[str, Serving], *, waiting: int, lost: int
-) -> str:
-    """All metrics. Names are endpoint names and numbers, so no label needs escaping."""
-    lines = ["# HELP model_prediction_requests_total Requests by what became of them at a version."]
-    lines.append("# TYPE model_prediction_requests_total counter")
-    each = [(f'model="{model}",version="{v}"', t) for model, tallies in totals.items() for v, t in tallies.items()]
-    for labels, tally in each:
-        outcomes = {
-            "success": tally.requests - tally.errors,
-            "error": tally.errors,
-            "fallback": tally.fallbacks,
-            "pinned": tally.pinned,
-        }
-        lines += [
-            f'model_prediction_requests_total{{{labels},outcome="{outcome}"}} {n}' for outcome, n in outcomes.items()
-        ]
-    lines.append("# HELP model_prediction_latency_seconds Time to answer assigned requests.")
-    lines.append("# TYPE model_prediction_latency_seconds histogram")
-    for labels, tally in each:
-        lines += _histogram(labels, tally)
-    lines.append("# HELP model_loaded Whether a version of the plan is loaded.")
-    lines.append("# TYPE model_loaded gauge")
-    for model, serving in servings.items():
-        states = dict.fromkeys(serving.failed, 0) | dict.fromkeys(serving.lanes, 1)
-        lines += [f'model_loaded{{model="{model}",version="{v}"}} {state}' for v, state in sorted(states.items())]
-    lines.append("# HELP model_plan_generation The generation of the route plan that is served.")
-    lines.append("# TYPE model_plan_generation gauge")
-    lines += [f'model_plan_generation{{model="{m}"}} {s.plan.generation}' for m, s in servings.items()]
-    lines.append("# HELP model_server_waiting_requests Requests that wait for a model or run.")
-    lines.append("# TYPE model_server_waiting_requests gauge")
-    lines.append(f"model_server_waiting_requests {waiting}")
-    lines.append("# HELP model_server_windows_lost_total Telemetry windows that storage never got.")
-    lines.append("# TYPE model_server_windows_lost_total counter")
-    lines.append(f"model_server_windows_lost_total {lost}")
-    return "\n".join(lines) + "\n"
+class Transport(Protocol):
+    """What is asked of the HTTP transport."""
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[int, int]:
+        """Requests that the transport answered itself, by status."""
+        ...
 
 
-def _histogram(labels: str, tally: VersionTally) -> list[str]:
-    name = "model_prediction_latency_seconds"
-    lines = [
-        f'{name}_bucket{{{labels},le="{bound:g}"}} {sum(n for index, n in tally.latency_ms.items() if index <= limit)}'
-        for bound, limit in zip(_BOUNDS_S, _BOUND_INDEX, strict=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a scrape tells of. `totals` are counts since the start by endpoint and version, `refused` those by endpoint
+    and why; `transport` is None where another server carries the API.
+    """
+
+    totals: Mapping[str, Mapping[int, VersionTally]]
+    servings: Mapping[str, Serving]
+    refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    waiting: int = 0
+    windows_lost: int = 0
+    memory_bytes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    transport: Transport | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Metrics of one name, which has no suffix `_total` here."""
+
+    name: str
+    kind: str
+    help: str
+    samples: list[Sample]
+
+
+def wants_openmetrics(accept: bytes) -> bool:
+    """Whether a value of the header Accept names OpenMetrics, as Prometheus' does."""
+    return b"application/openmetrics-text" in accept
+
+
+def text(facts: Facts, *, openmetrics: bool = False) -> bytes:
+    """All metrics, in one of the two formats."""
+    lines: list[str] = []
+    for family in families(facts):
+        total = "_total" if family.kind == "counter" else ""
+        title = family.name if openmetrics else family.name + total
+        lines += (f"# HELP {title} {family.help}", f"# TYPE {title} {family.kind}")
+        for suffix, labels, value in family.samples:
+            shown = ",".join([f'{label}="{_escaped(of)}"' for label, of in labels])
+            lines.append(f"{family.name}{total}{suffix}{f'{{{shown}}}' if shown else ''} {_number(value)}")
+    if openmetrics:
+        lines.append("# EOF")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def families(facts: Facts) -> Iterator[Family]:
+    """All metrics."""
+    each = [
+        ((("model", model), ("version", str(version))), tally)
+        for model, tallies in facts.totals.items()
+        for version, tally in sorted(tallies.items())
     ]
-    count = sum(tally.latency_ms.values())
-    return [
-        *lines,
-        f'{name}_bucket{{{labels},le="+Inf"}} {count}',
-        f"{name}_sum{{{labels}}} {tally.latency_ms_sum / 1e3:.9g}",
-        f"{name}_count{{{labels}}} {count}",
-    ]
+    yield _counter(
+        "model_prediction_requests",
+        "Requests by what became of them at a version.",
+        (((*labels, ("outcome", outcome)), n) for labels, tally in each for outcome, n in _outcomes(tally)),
+    )
+    yield _histogram(
+        "model_prediction_latency_seconds",
+        "Time from a request to its answer, or to the version's failure, by outcome.",
+        (
+            s
+            for labels, tally in each
+            for outcome, found in _latencies(tally)
+            for s in _latency((*labels, ("outcome", outcome)), found)
+        ),
+    )
+    yield from _runs(each)
+    yield from _shadows([(labels, tally.shadow) for labels, tally in each if tally.shadow is not None])
+    yield from _served(facts)
+    yield from _server(facts)
+
+
+def _outcomes(tally: VersionTally) -> tuple[tuple[str, int], ...]:
+    return (
+        ("success", tally.requests - tally.errors),
+        ("error", tally.errors),
+        ("fallback", tally.fallbacks),
+        ("pinned", tally.pinned),
+    )
+
+
+def _latencies(tally: VersionTally) -> Iterator[tuple[str, Latencies]]:
+    assigned = Latencies()
+    assigned.buckets, assigned.sum_ms = tally.latency_ms, tally.latency_ms_sum
+    yield "success", assigned
+    yield from sorted(tally.others.items())
+
+
+def _runs(each: Sequence[tuple[tuple[Label, ...], VersionTally]]) -> Iterator[Family]:
+    yield _histogram(
+        "model_batch_rows",
+        "Rows of the batches that a version ran.",
+        (s for labels, tally in each for s in _powers(labels, tally.runs.sizes, _SIZES, 1.0, tally.runs.rows)),
+    )
+    yield _histogram(
+        "model_run_seconds",
+        "Processor time of a version's runs.",
+        (s for labels, tally in each for s in _powers(labels, tally.runs.times, _TIMES, 1e-6, tally.runs.took_s)),
+    )
+
+
+def _shadows(each: Sequence[tuple[tuple[Label, ...], ShadowCounts]]) -> Iterator[Family]:
+    yield _counter(
+        "model_shadow_requests",
+        "Copies of requests that a shadow was to get, by what became of them.",
+        (((*labels, ("outcome", outcome)), n) for labels, counts in each for outcome, n in _compared(counts)),
+    )
+    yield _counter(
+        "model_shadow_mirrored",
+        "Requests of which a shadow was to get a copy.",
+        ((labels, counts.mirrored) for labels, counts in each),
+    )
+    yield _counter(
+        "model_shadow_numbers",
+        "Numbers of a shadow that were compared with those that were answered.",
+        ((labels, counts.numbers) for labels, counts in each),
+    )
+    # A sum that may fall is no counter.
+    yield _gauge(
+        "model_shadow_difference",
+        "Sum of the differences, a shadow's number less the answer's, since the start.",
+        ((labels, counts.difference) for labels, counts in each),
+    )
+    yield _counter(
+        "model_shadow_difference_squared",
+        "Sum of the squared differences.",
+        ((labels, counts.difference_squared) for labels, counts in each),
+    )
+
+
+def _compared(counts: ShadowCounts) -> tuple[tuple[str, int], ...]:
+    return (
+        ("agreed", counts.compared - counts.disagreements),
+        ("disagreed", counts.disagreements),
+        ("error", counts.errors),
+        ("shed", counts.shed),
+    )
+
+
+def _served(facts: Facts) -> Iterator[Family]:
+    servings = facts.servings
+    yield _gauge(
+        "model_loaded",
+        "Whether a version of the plan is loaded.",
+        (
+            ((("model", model), ("version", str(version))), state)
+            for model, serving in servings.items()
+            for version, state in sorted((dict.fromkeys(serving.failed, 0) | dict.fromkeys(serving.lanes, 1)).items())
+        ),
+    )
+    routes = [(model, serving, route) for model, serving in servings.items() for route in serving.plan.routes]
+    yield _gauge(
+        "model_version_variant",
+        "1 for what a version is to its endpoint now.",
+        (
+            ((("model", model), ("version", str(route.version)), ("variant", route.role)), 1)
+            for model, _, route in routes
+        ),
+    )
+    yield _gauge(
+        "model_version_weight_ratio",
+        "The share of requests that the plan assigns to a version.",
+        (((("model", m), ("version", str(route.version))), route.weight_bp / 10_000) for m, _, route in routes),
+    )
+    yield _gauge(
+        "model_version_tripped",
+        "Whether this pod's guard took a version out of traffic.",
+        (((("model", m), ("version", str(r.version))), int(r.version in serving.tripped)) for m, serving, r in routes),
+    )
+    yield _gauge(
+        "model_memory_bytes",
+        "Memory that loading a version took.",
+        (
+            ((("model", model), ("version", str(version))), size)
+            for model, sizes in facts.memory_bytes.items()
+            for version, size in sorted(sizes.items())
+        ),
+    )
+    yield _gauge(
+        "model_plan_generation",
+        "The generation of the route plan that is served.",
+        (((("model", model),), serving.plan.generation) for model, serving in servings.items()),
+    )
+    yield _gauge(
+        "model_in_flight_requests",
+        "Requests, and copies for shadows, whose outcome is not known yet.",
+        (((("model", model),), serving.tally.in_flight) for model, serving in servings.items()),
+    )
+
+
+def _server(facts: Facts) -> Iterator[Family]:
+    yield _counter(
+        "model_requests_refused",
+        "Requests that no version ran, by why.",
+        (
+            ((("model", model), ("reason", why)), n)
+            for model, whys in facts.refused.items()
+            for why, n in sorted(whys.items())
+        ),
+    )
+    yield _gauge("model_server_waiting_requests", "Requests that wait for a model or run.", [((), facts.waiting)])
+    yield _counter("model_server_windows_lost", "Telemetry windows that storage never got.", [((), facts.windows_lost)])
+    if facts.transport is not None:
+        yield _gauge("http_server_connections", "Connections that are open.", [((), facts.transport.connections)])
+        yield _counter(
+            "http_server_refused",
+            "Requests that were answered before they reached the API, by status.",
+            (((("status", str(status)),), n) for status, n in sorted(facts.transport.refused.items())),
+        )
+
+
+def _counter(name: str, what: str, samples: Iterable[tuple[tuple[Label, ...], float]]) -> Family:
+    return Family(name=name, kind="counter", help=what, samples=[("", labels, value) for labels, value in samples])
+
+
+def _gauge(name: str, what: str, samples: Iterable[tuple[tuple[Label, ...], float]]) -> Family:
+    return Family(name=name, kind="gauge", help=what, samples=[("", labels, value) for labels, value in samples])
+
+
+def _histogram(name: str, what: str, samples: Iterable[Sample]) -> Family:
+    return Family(name=name, kind="histogram", help=what, samples=list(samples))
+
+
+def _latency(labels: tuple[Label, ...], latencies: Latencies) -> Iterator[Sample]:
+    buckets = latencies.buckets
+    for bound, limit in zip(_BOUNDS_S, _BOUND_INDEX, strict=True):
+        yield "_bucket", (*labels, ("le", repr(bound))), sum(n for index, n in buckets.items() if index <= limit)
+    yield from _end(labels, sum(buckets.values()), latencies.sum_ms / 1e3)
+
+
+def _powers(
+    labels: tuple[Label, ...], counts: Mapping[int, int], powers: Iterable[int], unit: float, total: float
+) -> Iterator[Sample]:
+    for power in powers:
+        within = sum(n for index, n in counts.items() if index <= power)
+        yield "_bucket", (*labels, ("le", repr(float(f"{2.0**power * unit:.6g}")))), within
+    yield from _end(labels, sum(counts.values()), total)
+
+
+def _end(labels: tuple[Label, ...], count: int, total: float) -> Iterator[Sample]:
+    yield "_bucket", (*labels, ("le", "+Inf")), count
+    yield "_sum", labels, total
+    yield "_count", labels, count
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

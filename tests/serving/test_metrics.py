@@ -1,0 +1,252 @@
+"""What /metrics says: by the format's rules, and by what happened."""
+
+import asyncio
+import math
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+from aks_serving import prometheus
+from aks_serving.counts import Kind, Latencies, Runs, VersionTally
+from aks_serving.prometheus import Facts
+
+from shared.routing.plan import Role
+from tests.serving import models
+from tests.serving.conftest import Running, Start, eventually
+from tests.serving.fakes import MemoryStorage
+
+pytestmark = pytest.mark.anyio
+
+STABLE, PICKY = models.table(), models.picky(limit=4)
+_LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\\n]*",?)+)\})? (-?[0-9.e+-]+|\+Inf)')
+
+type Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def _parsed(text: str) -> tuple[Series, dict[str, str]]:
+    """Every sample by name and labels, and every family's type. Fails what the text format does not allow."""
+    series: Series = {}
+    kinds: dict[str, str] = {}
+    family = ""
+    for line in text.removesuffix("# EOF\n").splitlines():
+        if line.startswith("# HELP "):
+            family = line.split(" ")[2]
+            assert family not in kinds, f"{family} is described twice"
+            kinds[family] = ""
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name == family
+            kinds[name] = kind
+        else:
+            match = _LINE.fullmatch(line)
+            assert match, line
+            name = match[1]
+            assert name == family or name.removeprefix(family) in {"_total", "_bucket", "_sum", "_count"}, line
+            pairs = [pair.split("=", 1) for pair in (match[2] or "").split(",") if pair]
+            labels = frozenset((label, value.strip('"')) for label, value in pairs)
+            assert len(labels) == len(pairs)
+            assert (name, labels) not in series, f"{line} stands twice"
+            series[name, labels] = float(match[3].replace("Inf", "inf"))
+    _check_histograms(series, {name for name, kind in kinds.items() if kind == "histogram"})
+    return series, kinds
+
+
+def _check_histograms(series: Series, names: set[str]) -> None:
+    found: dict[tuple[str, frozenset[tuple[str, str]]], list[tuple[float, float]]] = {}
+    for (name, labels), value in series.items():
+        if name.endswith("_bucket") and name.removesuffix("_bucket") in names:
+            rest = frozenset(pair for pair in labels if pair[0] != "le")
+            (bound,) = (float(text.replace("Inf", "inf")) for label, text in labels if label == "le")
+            found.setdefault((name.removesuffix("_bucket"), rest), []).append((bound, value))
+    for (name, rest), buckets in found.items():
+        assert buckets == sorted(buckets), "bounds rise, and so do the counts"
+        assert [value for _, value in buckets] == sorted(value for _, value in buckets)
+        assert buckets[-1] == (math.inf, series[f"{name}_count", rest])
+        assert (f"{name}_sum", rest) in series
+
+
+def _of(series: Series, name: str, **labels: str) -> float:
+    return series[name, frozenset(labels.items())]
+
+
+def _version(version: int, **labels: str) -> dict[str, str]:
+    return {"model": "churn", "version": str(version), **labels}
+
+
+async def _scraped(running: Running, accept: str = "*/*") -> httpx.Response:
+    answer = await running.client.get("/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    return answer
+
+
+def _publish(storage: MemoryStorage) -> None:
+    storage.put(STABLE, PICKY)
+    shadow = models.route(3, PICKY, role=Role.SHADOW, weight=0).model_copy(update={"mirror_bp": 10_000})
+    storage.publish(models.plan(1, *models.canary((1, STABLE), (2, PICKY), 10_000), shadow))
+
+
+async def _busy(running: Running) -> None:
+    """Five answered by the candidate, three in its place, one for a caller who named it, two refused."""
+    await asyncio.gather(*(running.predict([[n]]) for n in range(8 - 3 - 1)), *(running.predict([[0]]) for _ in [0]))
+    for n in (7, 8, 9):
+        assert (await running.predict([[n]])).json()["fallback"] is True
+    assert (await running.predict([[1]], model_version=1)).status_code == 200
+    for _ in range(2):
+        assert (await running.predict([["no number"]])).status_code == 400
+
+    def compared() -> bool:
+        tally = running.server.totals()["churn"].get(3)
+        counts = tally.shadow if tally else None
+        return counts is not None and counts.mirrored == 8 == counts.shed + counts.errors + counts.compared
+
+    await eventually(compared)
+
+
+async def test_the_metrics_are_what_happened(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+        await _busy(running)
+        series, kinds = _parsed((await _scraped(running)).text)
+    requests, latency = "model_prediction_requests_total", "model_prediction_latency_seconds_count"
+    outcomes = {(v, o): _of(series, requests, **_version(v, outcome=o)) for v in (1, 2) for o in ("success", "error")}
+    assert outcomes == {(1, "success"): 0, (1, "error"): 0, (2, "success"): 5, (2, "error"): 3}
+    assert _of(series, requests, **_version(1, outcome="fallback")) == 3
+    assert _of(series, requests, **_version(1, outcome="pinned")) == 1
+    assert _of(series, latency, **_version(2, outcome="success")) == 5
+    assert _of(series, latency, **_version(2, outcome="error")) == 3
+    assert _of(series, latency, **_version(1, outcome="fallback")) == 3
+    assert _of(series, latency, **_version(1, outcome="pinned")) == 1
+    assert _of(series, "model_requests_refused_total", model="churn", reason="invalid") == 2
+    shadow = "model_shadow_requests_total"
+    assert _of(series, "model_shadow_mirrored_total", **_version(3)) == 8
+    ran = [_of(series, shadow, **_version(3, outcome=o)) for o in ("agreed", "disagreed", "error", "shed")]
+    assert sum(ran) == 8
+    assert ran[1] == 0
+    assert ran[0] <= 5
+    assert ran[2] <= 3
+    assert _of(series, "model_batch_rows_sum", **_version(2)) == 5
+    assert _of(series, "model_batch_rows_sum", **_version(1)) == 4
+    assert 1 <= _of(series, "model_run_seconds_count", **_version(2)) <= 5
+    assert _of(series, "model_run_seconds_sum", **_version(2)) > 0
+    for version, variant in ((1, "stable"), (2, "candidate"), (3, "shadow")):
+        assert _of(series, "model_version_variant", **_version(version, variant=variant)) == 1
+        assert _of(series, "model_loaded", **_version(version)) == 1
+    assert _of(series, "model_version_weight_ratio", **_version(2)) == 1
+    assert _of(series, "model_in_flight_requests", model="churn") == 0
+    assert _of(series, "model_plan_generation", model="churn") == 1
+    assert kinds[requests] == "counter"
+    assert kinds["model_prediction_latency_seconds"] == "histogram"
+
+
+async def test_counters_go_on_over_windows_and_plans(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+        await _busy(running)
+        before, kinds = _parsed((await _scraped(running)).text)
+        storage.publish(models.plan(2, models.route(1, STABLE)))
+        await running.reload()
+        await running.predict([[1]])
+        after, _ = _parsed((await _scraped(running)).text)
+    cumulative = [
+        key
+        for key in before
+        if kinds.get(key[0]) == "counter" or key[0].rsplit("_", 1)[-1] in {"bucket", "sum", "count", "total"}
+    ]
+    assert len(cumulative) > 100
+    assert all(after[key] >= before[key] for key in cumulative)
+    assert _of(after, "model_prediction_requests_total", **_version(1, outcome="success")) == 1
+    assert ("model_version_variant", frozenset(_version(2, variant="candidate").items())) not in after
+
+
+async def test_a_client_that_asks_for_openmetrics_gets_it(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+    async with start() as running:
+        await running.reload()
+        await _busy(running)
+        plain, asked = await _scraped(running), await _scraped(running, accept)
+    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert asked.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert asked.text.endswith("\n# EOF\n")
+    assert "# EOF" not in plain.text
+    old, new = _parsed(plain.text), _parsed(asked.text)
+    assert old[0] == new[0]
+    assert {name.removesuffix("_total") for name in old[1]} == set(new[1])
+    assert new[1]["model_prediction_requests"] == "counter"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+async def test_promtool_finds_nothing_wrong(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+        await _busy(running)
+        text = (await _scraped(running)).text
+    checked = await asyncio.to_thread(
+        subprocess.run, ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+class _Transport:
+    connections = 7
+    refused: dict[int, int] = {400: 2, 431: 1}  # noqa: RUF012 - read only
+
+
+def test_the_transport_is_told_of_where_there_is_one() -> None:
+    series, _ = _parsed(prometheus.text(Facts(totals={}, servings={}, transport=_Transport())).decode())
+    assert _of(series, "http_server_connections") == 7
+    assert _of(series, "http_server_refused_total", status="431") == 1
+    without, _ = _parsed(prometheus.text(Facts(totals={}, servings={})).decode())
+    assert not any(name.startswith("http_server") for name, _ in without)
+
+
+def test_tallies_add_up_with_all_that_the_metrics_read() -> None:
+    parts = [VersionTally() for _ in range(3)]
+    for number, part in enumerate(parts, start=1):
+        for kind in Kind:
+            part.answered(kind, 2.0**number)
+            part.failed(kind, 3.0)
+        part.runs.ran(number * 50, number * 1e-3)
+    whole = VersionTally()
+    for part in parts:
+        whole.add(part)
+    assert {name: sum(found.buckets.values()) for name, found in whole.others.items()} == {
+        "fallback": 3,
+        "pinned": 6,
+        "error": 3,
+    }
+    assert whole.others["error"].sum_ms == 9.0
+    assert whole.runs.rows == 300
+    assert whole.runs.took_s == pytest.approx(6e-3)
+    assert whole.runs.sizes == {6: 1, 7: 1, 8: 1}
+
+
+@pytest.mark.parametrize(("rows", "bound"), [(1, 1), (2, 2), (3, 4), (64, 64), (65, 128), (128, 128)])
+def test_a_batch_stands_in_the_first_bucket_that_holds_it(rows: int, bound: int) -> None:
+    tally = VersionTally()
+    tally.runs.ran(rows, 1e-3)
+    series, _ = _parsed(prometheus.text(Facts(totals={"churn": {1: tally}}, servings={})).decode())
+    buckets = {
+        le: _of(series, "model_batch_rows_bucket", **_version(1, le=f"{float(le)}")) for le in (1, 2, 4, 64, 128)
+    }
+    assert buckets == {le: float(le >= bound) for le in buckets}
+
+
+def _value(latencies: Any) -> list[int]:
+    return sorted(latencies.buckets.values())
+
+
+def test_latencies_and_runs_take_what_clocks_may_say() -> None:
+    latencies, runs = Latencies(), Runs()
+    latencies.observe(0.0)
+    latencies.observe(-1.0)
+    latencies.observe(1e9)
+    runs.ran(1, 0.0)
+    assert _value(latencies) == [1, 2]
+    assert (runs.sizes, runs.times) == ({0: 1}, {0: 1})
