@@ -15,6 +15,8 @@ from aks_serving.settings import Settings
 
 from shared.core.ids import endpoint_name
 from tests.serving.fakes import MemoryStorage
+from tests.serving.processes import account as account  # noqa: PLC0414 - a fixture, for all tests here
+from tests.serving.processes import launch as launch  # noqa: PLC0414 - likewise
 
 
 class Running:

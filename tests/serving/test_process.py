@@ -7,132 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from azure.storage.blob import BlobServiceClient
 
-from shared.routing.plan import RoutePlan, Signing, artifact_blob_name, plan_blob_name
-from shared.telemetry.window import Window, merge_counts
+from shared.routing.plan import Signing
+from shared.telemetry.window import merge_counts
 from tests.serving import models
+from tests.serving.processes import ROOT, Account, Launch, dead_connection
 from tests.support.waiting import eventually
 from tests.unit.signing import made
 
-_ROOT = Path(__file__).parents[2]
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
-
-
-class Account:
-    """A storage account as the control plane fills it."""
-
-    def __init__(self, connection: str) -> None:
-        self.connection = connection
-        self._client = BlobServiceClient.from_connection_string(connection)
-        for container in ("artifacts", "routes", "telemetry"):
-            self._client.create_container(container)
-
-    def put(self, *files: bytes) -> None:
-        for data in files:
-            self._client.get_blob_client("artifacts", artifact_blob_name(models.digest(data))).upload_blob(data)
-
-    def publish(self, plan: RoutePlan) -> None:
-        self.write_plan(plan.endpoint, plan.model_dump_json().encode())
-
-    def write_plan(self, endpoint: str, data: bytes) -> None:
-        self._client.get_blob_client("routes", plan_blob_name(endpoint)).upload_blob(data, overwrite=True)
-
-    def windows(self) -> list[Window]:
-        container = self._client.get_container_client("telemetry")
-        names = sorted(blob.name for blob in container.list_blobs())
-        return [Window.model_validate_json(container.download_blob(name).readall()) for name in names]
-
-    def close(self) -> None:
-        self._client.close()
-
-
-class Server:
-    """A server process. What it says on stdout after it is ready is kept for its end."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self._log = log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "aks_serving"], env=environment, cwd=_ROOT, stdout=subprocess.PIPE, stderr=self._log
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
-        assert line.startswith("ready http://127.0.0.1:"), log.read_text()
-        self.url = line.removeprefix("ready ").strip()
-        self.http = httpx.Client(base_url=self.url, timeout=20)
-
-    def predict(self, features: Any, **fields: Any) -> httpx.Response:
-        return self.http.post("/predict", json={"features": features, **fields})
-
-    def generation(self) -> int:
-        found: int = self.http.get("/ab-test/stats").json()["endpoints"].get("churn", {}).get("generation", 0)
-        return found
-
-    def ready(self) -> bool:
-        return self.http.get("/ready").status_code == 200
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def close(self) -> None:
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._log.close()
-
-
-type Launch = Callable[..., Server]
-
-
-@pytest.fixture
-def account(unused_accounts: Iterator[str]) -> Iterator[Account]:
-    made = Account(next(unused_accounts))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    servers: list[Server] = []
-
-    def launched(connection: str, **settings: str) -> Server:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "SLIPWAY_STORAGE_CONNECTION": connection,
-            "SLIPWAY_CACHE_DIR": str(tmp_path / "cache"),
-            "SLIPWAY_PORT": "0",
-            "SLIPWAY_POLL_S": "0.1",
-            "SLIPWAY_WINDOW_S": "0.2",
-            "SLIPWAY_DRAIN_S": "0.5",
-        }
-        servers.append(Server(environment | settings, tmp_path / "server.log"))
-        return servers[-1]
-
-    yield launched
-    for server in servers:
-        server.close()
-
-
-def _dead_connection() -> str:
-    """A connection string to a port where nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return (
-        "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=a2V5;"
-        f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
-    )
 
 
 def test_a_pod_follows_the_plans_in_storage_and_writes_its_windows_there(account: Account, launch: Launch) -> None:
@@ -169,7 +56,7 @@ def test_a_pod_starts_from_its_cache_while_storage_is_down(
     eventually((tmp_path / "cache" / "plans" / "churn.json").exists, what="the plan is kept on disk")
     first.process.send_signal(end)
     first.process.wait(30)
-    second = launch(_dead_connection())
+    second = launch(dead_connection())
     eventually(second.ready, what="the pod is ready from its cache")
     answer = second.predict([[1, 2]]).json()
     assert (answer["predictions"], answer["generation"]) == ([[2.0, 4.0]], 3)
@@ -269,7 +156,7 @@ def test_a_pod_with_keys_of_its_own_serves_a_signed_model_in_several_files_and_n
 
 def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    good = {"SLIPWAY_STORAGE_CONNECTION": _dead_connection(), "SLIPWAY_CACHE_DIR": str(tmp_path)}
+    good = {"SLIPWAY_STORAGE_CONNECTION": dead_connection(), "SLIPWAY_CACHE_DIR": str(tmp_path)}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -283,7 +170,7 @@ def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
             ended = subprocess.run(
                 [sys.executable, "-m", "aks_serving"],
                 env=environment | good | change,
-                cwd=_ROOT,
+                cwd=ROOT,
                 capture_output=True,
                 timeout=60,
                 check=False,

@@ -1,0 +1,191 @@
+"""Several workers behind one port, and what happens when one dies, hangs, or loses its parent."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from tritonclient import grpc as triton
+
+from tests.serving import models
+from tests.serving.processes import Account, Launch, Server
+from tests.support.waiting import eventually
+
+ONE, TWO = models.scaler(1.0), models.scaler(2.0)
+
+
+def _endless(width: int = 1) -> bytes:
+    """Counts to the number that it is given, so that a great number has it run for ever."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["goes_on"]),
+            helper.make_node("Add", ["count", "one"], ["counted"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("count", TensorProto.INT64, [width]),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("counted", TensorProto.INT64, [width]),
+        ],
+    )
+    return models.graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["times"], keepdims=0),
+            helper.make_node("Loop", ["times", "", "zero"], ["y"], body=body),
+        ],
+        [("x", TensorProto.INT64, [width])],
+        [("y", TensorProto.INT64, [width])],
+        {"zero": [0] * width, "one": [1] * width},
+    )
+
+
+def _counting(factor: int = 1) -> bytes:
+    """Gives as many as it is given: what `_endless` gives, at once."""
+    return models.graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [("x", TensorProto.INT64, [1])],
+        [("y", TensorProto.INT64, [1])],
+        {"factor": [factor]},
+    )
+
+
+def _served(server: Server, generation: int = 1) -> None:
+    eventually(lambda: server.generation() == generation, what=f"generation {generation} is served")
+    eventually(server.ready, what="the server is ready")
+
+
+def _total(server: Server) -> float:
+    """Requests of version 1 that were answered, as a scrape on a connection of its own tells."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        lines = client.get("/metrics").text.splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith("model_prediction_requests_total{") and 'outcome="success"' in line
+    )
+
+
+def _spread(server: Server, count: int) -> set[str]:
+    """Make so many requests, each on a connection of its own; the marks of the processes that answered."""
+    marks = set()
+    for number in range(count):
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            answer = client.post("/predict", json={"features": [[number, 1]]})
+        assert answer.json()["predictions"] == [[number, 1]]
+        marks.add(answer.json()["prediction_id"].rsplit(".", 2)[0].rsplit("-", 1)[-1])
+    return marks
+
+
+def test_two_workers_share_the_port_and_each_tells_of_both(account: Account, launch: Launch) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection, SLIPWAY_WORKERS="2")
+    _served(server)
+    assert len(server.workers()) == 2
+    assert len(_spread(server, 40)) == 2
+    # A scrape tells what the asked worker counted to the last request, and the other up to a second ago.
+    eventually(lambda: _total(server) == 40, what="all requests are counted")
+    assert all(_total(server) == 40 for _ in range(10))
+    assert server.stop() == 0
+    assert len({window.pod for window in account.windows()}) == 2
+    assert sum(w.versions[1].requests for w in account.windows() if 1 in w.versions) == 40
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
+def test_a_worker_that_is_killed_is_replaced_and_no_counter_falls(
+    account: Account, launch: Launch, workers: str
+) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection, SLIPWAY_WORKERS=workers)
+    _served(server)
+    _spread(server, 20)
+    eventually(lambda: _total(server) == 20, what="all requests are counted")
+    before = server.workers()
+    for victim in before:
+        os.kill(victim, signal.SIGKILL)
+        # A connection that comes while nobody serves its place waits for who is next there.
+        _spread(server, 5)
+        assert _total(server) >= 20
+    eventually(
+        lambda: len(server.workers()) == int(workers) and not set(server.workers()) & set(before), what="all are new"
+    )
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        eventually(lambda: client.get("/ready").status_code == 200, what="the server is ready again")
+    assert server.stop() == 0
+
+
+@pytest.mark.long
+def test_a_worker_that_stands_still_is_killed_and_replaced(account: Account, launch: Launch) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection, SLIPWAY_HANG_S="0.5")
+    _served(server)
+    (before,) = server.workers()
+    os.kill(before, signal.SIGSTOP)
+    _spread(server, 2)
+    assert server.workers() != [before]
+    assert server.stop() == 0
+
+
+@pytest.mark.long
+def test_workers_end_when_their_parent_is_gone(account: Account, launch: Launch) -> None:
+    server = launch(account.connection, SLIPWAY_WORKERS="2")
+    workers = server.workers()
+    assert len(workers) == 2
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: not any(_is_running(pid) for pid in workers), what="both workers are gone")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_run_that_holds_the_event_loop_costs_its_worker_and_the_version_its_traffic(
+    account: Account, launch: Launch, tmp_path: Path
+) -> None:
+    endless = _endless()
+    account.put(_counting(), endless)
+    account.publish(models.plan(1, *models.canary((1, _counting()), (2, endless), 9_999)))
+    server = launch(account.connection, SLIPWAY_HANG_S="0.6")
+    _served(server)
+    assert server.predict([3], model_version=2).json()["predictions"] == [3]
+    (before,) = server.workers()
+    with httpx.Client(base_url=server.url, timeout=30) as client, pytest.raises(httpx.HTTPError):
+        client.post("/predict", json={"features": [2**62]})
+    eventually(lambda: before not in server.workers() and server.workers(), what="another worker is there")
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        eventually(lambda: client.get("/ready").status_code == 200, what="it is ready")
+        tripped = client.get("/ab-test/stats").json()["endpoints"]["churn"]["tripped"]
+        assert "hung" in tripped["2"]
+        for number in range(20):
+            answer = client.post("/predict", json={"features": [2**61 + number]}).json()
+            assert (answer["model_version"], answer["predictions"]) == (1, [2**61 + number])
+    assert [path.name for path in (tmp_path / "cache" / "trips").iterdir()] == ["churn.1.2"]
+    assert server.stop() == 0
+
+
+@pytest.mark.long
+def test_grpc_is_served_beside_by_every_worker(account: Account, launch: Launch) -> None:
+    account.put(TWO)
+    account.publish(models.plan(1, models.route(1, TWO)))
+    server = launch(account.connection, SLIPWAY_WORKERS="2", SLIPWAY_GRPC_PORT="0")
+    address = server.grpc_address()
+    _served(server)
+    for _ in range(8):
+        with triton.InferenceServerClient(address) as client:
+            asked = triton.InferInput("x", [1, 2], "FP32")
+            asked.set_data_from_numpy(np.array([[1, 2]], np.float32))
+            assert client.infer("churn", [asked]).as_numpy("y").tolist() == [[2.0, 4.0]]
+    assert server.stop() == 0
