@@ -1,4 +1,4 @@
-"""Server processes over Azurite for tests: the account as the control plane fills it, and what starts and stops them."""
+"""Server processes over Azurite for tests: the account as the control plane fills it, and servers, started and stopped."""
 
 import os
 import signal
