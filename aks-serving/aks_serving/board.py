@@ -10,12 +10,13 @@ import logging
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 
 import msgspec
 
-from aks_serving.counts import VersionTally, added
+from aks_serving.counts import Latencies, VersionTally, added
+from shared.telemetry.histogram import merged
 from shared.telemetry.window import ShadowCounts
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,18 @@ class Counts(msgspec.Struct):
     latency_ms: dict[int, int]
     latency_ms_sum: float
     shadow: dict[str, float] | None = None
+    others: dict[str, tuple[dict[int, int], float]] = {}
+    """Latencies by outcome: the buckets and the sum."""
+    runs: tuple[int, float, dict[int, int], dict[int, int]] = (0, 0.0, {}, {})
+    """Rows, seconds, sizes and times: see aks_serving.counts.Runs."""
 
 
 class Report(msgspec.Struct):
     """A worker's counts since the start, those of its seat's earlier workers among them, and what is so now."""
 
     counts: dict[str, dict[int, Counts]] = {}
+    refused: dict[str, dict[str, int]] = {}
+    """Requests that no version ran since the start, by endpoint and why."""
     lost: int = 0
     """Telemetry windows that storage never got."""
     waiting: int = 0
@@ -157,7 +164,12 @@ class Siblings:
         parts = [report, self.carried]
         totals = [part.totals() for part in parts]
         self._seat.write(
-            msgspec.structs.replace(report, counts=counts_of(joined(totals)), lost=sum(part.lost for part in parts))
+            msgspec.structs.replace(
+                report,
+                counts=counts_of(joined(totals)),
+                refused=refused_of([part.refused for part in parts]),
+                lost=sum(part.lost for part in parts),
+            )
         )
         self._seat.state = state
 
@@ -170,7 +182,7 @@ class Siblings:
                     continue
                 report = seat.read()
                 if seat.state is State.GONE:
-                    report = Report(counts=report.counts, lost=report.lost)
+                    report = Report(counts=report.counts, refused=report.refused, lost=report.lost)
                 found.append(report)
         return found
 
@@ -188,6 +200,12 @@ def joined(parts: list[Totals]) -> Totals:
     return {name: added([part.get(name, {}) for part in parts]) for name in names}
 
 
+def refused_of(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """The sum of refusals by endpoint and why."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: merged([part.get(name, {}) for part in parts]) for name in names}
+
+
 def counts_of(totals: Mapping[str, Mapping[int, VersionTally]]) -> dict[str, dict[int, Counts]]:
     """Counts as a report carries them."""
     return {name: {v: _counts(tally) for v, tally in found.items()} for name, found in totals.items()}
@@ -203,6 +221,8 @@ def _counts(tally: VersionTally) -> Counts:
         latency_ms=latency_ms,
         latency_ms_sum=tally.latency_ms_sum,
         shadow=None if tally.shadow is None else tally.shadow.model_dump(),
+        others={outcome: (dict(found.buckets), found.sum_ms) for outcome, found in tally.others.items()},
+        runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
     )
 
 
@@ -212,6 +232,11 @@ def _tally(counts: Counts) -> VersionTally:
     tally.fallbacks, tally.pinned = counts.fallbacks, counts.pinned
     tally.latency_ms.update(counts.latency_ms)
     tally.latency_ms_sum = counts.latency_ms_sum
+    for outcome, (buckets, sum_ms) in counts.others.items():
+        found = tally.others[outcome] = Latencies()
+        found.buckets, found.sum_ms = buckets, sum_ms
+    runs = tally.runs
+    runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
     if counts.shadow is not None:
         tally.shadow = ShadowCounts.model_validate(counts.shadow)
     return tally

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from aks_serving.board import Report, Siblings, State, Totals, counts_of, joined
+from aks_serving.board import Report, Siblings, State, Totals, counts_of, joined, refused_of
 from aks_serving.cache import DiskCache, digests
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
@@ -103,6 +103,7 @@ class ModelServer:
         if self._siblings is not None:
             report = Report(
                 counts=counts_of(self._counted()),
+                refused=self._windows.refused(),
                 lost=self._uplink.lost,
                 waiting=self._engine.waiting,
                 generations={name: serving.plan.generation for name, serving in self._servings.items()},
@@ -121,8 +122,11 @@ class ModelServer:
         return [] if self._siblings is None else self._siblings.others()
 
     def refused(self) -> dict[str, dict[str, int]]:
-        """Requests that no version ran since the start, by endpoint and why."""
-        return self._windows.refused()
+        """Requests that no version ran since the start, by endpoint and why, of all processes."""
+        if self._siblings is None:
+            return self._windows.refused()
+        parts = [self._windows.refused(), self._siblings.carried.refused, *(r.refused for r in self._others())]
+        return refused_of(parts)
 
     def not_ready(self) -> str:
         """Why the server is not ready, this process or another; empty where all are."""

@@ -235,8 +235,8 @@ async def test_the_metrics_tell_of_versions_outcomes_and_latency(start: Start, s
     assert 'model_prediction_requests_total{model="churn",version="2",outcome="success"} 2' in lines
     assert 'model_prediction_requests_total{model="churn",version="2",outcome="error"} 1' in lines
     assert 'model_prediction_requests_total{model="churn",version="1",outcome="fallback"} 1' in lines
+    assert 'model_prediction_latency_seconds_bucket{model="churn",version="2",outcome="success",le="+Inf"} 2' in lines
     assert 'model_prediction_latency_seconds_count{model="churn",version="2",outcome="success"} 2' in lines
-    assert 'model_prediction_latency_seconds_count{model="churn",version="2"} 2' in lines
     assert {'model_loaded{model="churn",version="1"} 1', 'model_loaded{model="churn",version="2"} 1'} <= lines
     assert 'model_plan_generation{model="churn"} 1' in lines
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from aks_serving import prometheus
+from aks_serving.board import Board, Report, Siblings, State, counts_of
 from aks_serving.counts import Kind, Latencies, Runs, VersionTally
 from aks_serving.prometheus import Facts
 
@@ -250,3 +251,29 @@ def test_latencies_and_runs_take_what_clocks_may_say() -> None:
     runs.ran(1, 0.0)
     assert _value(latencies) == [1, 2]
     assert (runs.sizes, runs.times) == ({0: 1}, {0: 1})
+
+
+def test_what_other_workers_counted_is_told_whole() -> None:
+    board = Board(places=1)
+    tally = VersionTally()
+    for kind in Kind:
+        tally.answered(kind, 5.0)
+        tally.failed(kind, 7.0)
+    tally.runs.ran(20, 3e-3)
+    tally.shadowed().mirrored = 4
+    counts = counts_of({"churn": {1: tally}})
+    first = Siblings(board, place=0, number=0)
+    first.tell(Report(counts=counts, refused={"churn": {"invalid": 2}}), State.READY)
+    # Whoever takes the seat next carries on what was counted.
+    second = Siblings(board, place=0, number=2)
+    second.tell(Report(counts=counts, refused={"churn": {"invalid": 1, "expired": 1}}), State.READY)
+    (told,) = (seat.read() for seat in board.seats(0) if seat.read().counts)
+    assert told.refused == {"churn": {"invalid": 3, "expired": 1}}
+    twice = VersionTally()
+    twice.add(tally)
+    twice.add(tally)
+
+    def shown(tally: VersionTally) -> bytes:
+        return prometheus.text(Facts(totals={"churn": {1: tally}}, servings={}))
+
+    assert shown(told.totals()["churn"][1]) == shown(twice)
