@@ -29,6 +29,8 @@ _FORMATS = {
     "int64": "q",
     "uint64": "Q",
 }
+_NOT_USUAL = (msgspec.DecodeError, UnicodeDecodeError, struct.error, OverflowError)
+"""What the decoder and the packing raise for a body that is for the general readers, or for none."""
 
 
 class Read(msgspec.Struct, gc=False):
@@ -63,7 +65,7 @@ class FastReader:
         try:
             asked = self._plain.decode(body)
             packed = self._rows(asked.features)
-        except (msgspec.DecodeError, struct.error, OverflowError):
+        except _NOT_USUAL:
             return None
         if asked.model is not None and asked.model != endpoint:
             return None
@@ -78,7 +80,7 @@ class FastReader:
             return None
         try:
             asked = self._v2_binary.decode(memoryview(body)[:header_length])
-        except msgspec.DecodeError:
+        except _NOT_USUAL:
             return None
         packed = body[header_length:]
         tensor = self._tensor(asked)
@@ -102,7 +104,7 @@ class FastReader:
                 packed = self._pack(*data)
             else:
                 packed = self._rows([data[i : i + width] for i in range(0, len(data), width)])
-        except (msgspec.DecodeError, struct.error, OverflowError):
+        except _NOT_USUAL:
             return None
         return self._read(asked, packed, rows)
 
@@ -139,7 +141,7 @@ class FastReader:
             packed,
             rows,
             user=parameters.user_id,
-            timeout_s=timeout_us / 1e6 if timeout_us > 0 else None,
+            timeout_s=timeout_us / 1e6 if timeout_us else None,
             id=asked.id,
             binary=parameters.binary_data_output,
         )
@@ -162,7 +164,7 @@ class _BinaryInput(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
     user_id: str | int | None = None
-    timeout: int = 0
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     binary_data_output: bool = False
 
 

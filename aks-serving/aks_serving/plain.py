@@ -39,7 +39,7 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     def _by_name(self, signature: Signature) -> dict[str, msgspec.Raw]:
         if bytes(self.features[:1] if isinstance(self.features, bytes) else memoryview(self.features)[:1]) == b"{":
-            return _BY_NAME.decode(self.features)
+            return _decoded(_BY_NAME, self.features)
         if len(signature.inputs) != 1:
             names = ", ".join(spec.name for spec in signature.inputs)
             raise InvalidInputError(f"the model takes {len(signature.inputs)} inputs: give features by name: {names}")
@@ -52,10 +52,7 @@ _BY_NAME = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 def read_request(body: bytes) -> PredictRequest:
     """Read a request. Raises InvalidInputError."""
-    try:
-        return _REQUEST.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidInputError(f'the body is not a request like {{"features": [[1, 2]]}}: {error}') from error
+    return _decoded(_REQUEST, body)
 
 
 def response(face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> bytes:
@@ -77,6 +74,15 @@ def response(face: Face, number: bytes, results: Results, start: int, stop: int,
         first,
         b",".join(others),
     )
+
+
+def _decoded[T](decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f'the body is not a request like {{"features": [[1, 2]]}}: {error}') from error
+    except RecursionError as error:
+        raise InvalidInputError("the body is not a request: it is nested too deep") from error
 
 
 def _array(raw: msgspec.Raw, spec: TensorSpec) -> Array:
