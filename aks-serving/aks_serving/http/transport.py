@@ -129,8 +129,8 @@ class Transport:
 
 
 def within_descriptors(limits: Limits) -> Limits:
-    """`limits` with no more connections than the process may open files: beyond those, the event loop resets them without
-    an answer. Raises the soft limit as far as is needed and allowed.
+    """`limits` with no more connections than the process may open files: beyond those, the event loop resets them and
+    gives no answer. Raises the soft limit as far as is needed and allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS_A_CONNECTION * limits.max_connections + _OTHER_DESCRIPTORS
