@@ -44,6 +44,7 @@ def main() -> int:
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return 2
+    import onnxruntime  # noqa: F401, PLC0415 - here, so that it is in memory once
     # What the imports made is never collected: a collection would write to its pages, and so copy them.
     gc.collect()
     gc.freeze()
@@ -60,6 +61,9 @@ def _prepare() -> None:
     """What must be so before anything is imported or any thread starts."""
     # numpy's linear algebra would start a thread a core; nothing here needs it, and a parent that forks may have one.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # The model runtime sends what it knows of models (names, hashes, the machine) to its maker, from a thread that it
+    # starts when it is imported, unless it is told not to by then.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     # glibc keeps a heap for each thread that allocates, up to eight a core: freed memory would lie about in all.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

@@ -140,9 +140,12 @@ def _session(data: bytes, external: ExternalData) -> Any:  # noqa: ANN401 - onnx
         if external.contents:
             names, contents = list(external.contents), list(external.contents.values())
             options.add_external_initializers_from_files_in_memory(names, contents, [len(part) for part in contents])
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         raise LoadError(LoadCode.MODEL, f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+    # It keeps them to make itself anew with other providers, which is turned off.
+    session._model_bytes = None  # noqa: SLF001 - there is no other way
+    return session
 
 
 def _has_bfloat16(signature: Signature) -> bool:
