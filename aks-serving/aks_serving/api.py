@@ -145,7 +145,7 @@ class Api:
 
     def _v2_infer(self, exchange: Exchange, serving: Serving, version: int | None) -> None:
         body = self._body(exchange)
-        header_length = _header_length(exchange)
+        header_length = _header_length(exchange, body)
         if serving.fast is not None:
             read = serving.fast.v2(body, header_length)
             if read is not None and not (read.binary and serving.gives_bytes):
@@ -306,16 +306,14 @@ def _check_method(exchange: Exchange, allowed: str) -> None:
         raise MethodNotAllowedError(exchange.method, allowed)
 
 
-def _header_length(exchange: Exchange) -> int | None:
-    """How much of the body is JSON, where binary data follows."""
+def _header_length(exchange: Exchange, body: bytes) -> int | None:
+    """How much of the body, its content coding undone, is JSON, where binary data follows."""
     text = exchange.headers.get(_HEADER_LENGTH)
     if text is None:
         return None
-    if not (text.isdigit() and len(text) <= 12 and int(text) <= len(exchange.body)):
+    if not (text.isdigit() and len(text) <= 12 and int(text) <= len(body)):
         raise InvalidInputError(
             f"the header Inference-Header-Content-Length is {text[:40]!r}: use the length of the body's JSON part, "
-            f"at most the body's {len(exchange.body)} bytes"
+            f"at most the body's {len(body)} bytes"
         )
     return int(text)
-
-
