@@ -1,10 +1,9 @@
 """Predictions asked for over HTTP: each renders its answer and replies to its exchange."""
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from aks_serving import plain, v2
 from aks_serving.batches import Results
@@ -14,7 +13,6 @@ from aks_serving.exchange import Exchange, Head, Headers, Response
 from aks_serving.failures import failure
 from aks_serving.predictor import Ask, Read, prediction_of
 from aks_serving.serving import Face, Serving
-from aks_serving.tensors import Array
 from shared.core.errors import SlipwayError
 
 _PREDICTION_ID = b"x-slipway-prediction-id"
@@ -92,7 +90,7 @@ class V2Ask(HttpAsk):
         extra: Headers = ((_PREDICTION_ID, face.id_prefix + serving.numbering.next()), *self.extra)
         request_id = b"" if self.request_id is None else b'"id":%b,' % _encode(self.request_id)
         if self.binary:
-            body, header_length = _binary(face, request_id, results.of(start, stop))
+            body, header_length = _binary(face, request_id, results, start, stop)
             extra = ((b"inference-header-content-length", b"%d" % header_length), *extra)
             self.reply(face.binary_head, body, extra)
         else:
@@ -119,17 +117,32 @@ class GeneralV2Ask(HttpAsk):
 
 
 def _json(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> bytes:
-    parts = []
-    for begin, array, values in zip(face.v2_outputs, results.arrays, results.lists(), strict=True):
-        shape = array.shape if results.whole else (stop - start, *array.shape[1:])
-        if array.ndim > 1:
-            rows = values if results.whole else values[start:stop]
-            flat = _flattened(rows, array.ndim - 1)
-        else:
-            flat = values if results.whole or array.ndim == 0 else values[start:stop]
-            flat = [flat] if array.ndim == 0 else flat
-        parts.append(b'%b%b],"data":%b}' % (begin, ",".join(map(str, shape)).encode(), _encode(flat)))
+    parts = [
+        b"%b%b}" % (begin, _encode(_flat(results, values, array.ndim, start, stop)))
+        for begin, array, values in zip(
+            _begins(face, results, stop - start), results.arrays, results.lists(), strict=True
+        )
+    ]
     return b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, b",".join(parts))
+
+
+def _begins(face: Face, results: Results, rows: int) -> list[bytes]:
+    """What stands before the data of each output, for calls of so many rows. Made once for a batch's calls."""
+    found: list[bytes] | None = results.memo.get(rows)
+    if found is None:
+        shapes = [array.shape if results.whole else (rows, *array.shape[1:]) for array in results.arrays]
+        found = results.memo[rows] = [
+            b'%b%b],"data":' % (begin, ",".join(map(str, shape)).encode())
+            for begin, shape in zip(face.v2_outputs, shapes, strict=True)
+        ]
+    return found
+
+
+def _flat(results: Results, values: Any, rank: int, start: int, stop: int) -> Any:  # noqa: ANN401 - lists by rank
+    if rank == 0:
+        return [values]
+    rows = values if results.whole else values[start:stop]
+    return rows if rank == 1 else _flattened(rows, rank - 1)
 
 
 def _flattened(rows: list[object], depth: int) -> list[object]:
@@ -138,11 +151,15 @@ def _flattened(rows: list[object], depth: int) -> list[object]:
     return rows
 
 
-def _binary(face: Face, request_id: bytes, arrays: Sequence[Array]) -> tuple[bytes, int]:
-    data = [np.ascontiguousarray(array).tobytes() for array in arrays]
-    parts = [
-        b'%b%b],"parameters":{"binary_data_size":%d}}' % (begin, ",".join(map(str, array.shape)).encode(), len(raw))
-        for begin, array, raw in zip(face.v2_outputs, arrays, data, strict=True)
-    ]
-    header = b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, b",".join(parts))
+def _binary(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> tuple[bytes, int]:
+    data = [array.tobytes() for array in results.of(start, stop)]
+    key = "binary", stop - start
+    outputs: bytes | None = results.memo.get(key)
+    if outputs is None:
+        shapes = [array.shape if results.whole else (stop - start, *array.shape[1:]) for array in results.arrays]
+        outputs = results.memo[key] = b",".join(
+            b'%b%b],"parameters":{"binary_data_size":%d}}' % (begin, ",".join(map(str, shape)).encode(), len(raw))
+            for begin, shape, raw in zip(face.v2_outputs, shapes, data, strict=True)
+        )
+    header = b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, outputs)
     return b"".join((header, *data)), len(header)

@@ -62,7 +62,7 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "arrays", "took_s", "whole")
+    __slots__ = ("_lists", "arrays", "memo", "took_s", "whole")
 
     def __init__(self, arrays: Sequence[Array], *, whole: bool, took_s: float = 0.0) -> None:
         """`took_s` is the processor's time that the run took."""
@@ -70,6 +70,8 @@ class Results:
         self.whole = whole
         self.took_s = took_s
         self._lists: list[Any] | None = None
+        self.memo: dict[object, Any] = {}
+        """What those who render answers from a batch made once for all of them, under keys of theirs."""
 
     def lists(self) -> list[Any]:
         """The outputs as JSON can hold them, nested by their shapes. Made once for the batch."""
