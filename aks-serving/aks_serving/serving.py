@@ -163,7 +163,9 @@ class Serving:
         return self.tally.of(version)
 
     def count_runs(self) -> None:
-        """Take what the versions ran into the counts."""
+        """Take what the versions ran, and what was copied to shadows, into the counts."""
+        if self.mirrors is not None:
+            self.mirrors.count()
         for version, lane in self.lanes.items():
             if lane.runs.sizes:
                 self.tally.of(version).runs.add(lane.runs)

@@ -61,11 +61,16 @@ class Mirrors:
         try:
             given: Sequence[Array] | None = None
             for mirror in self._mirrors:
-                if mirror.chooses(ask.subject):
+                if mirror.chooses(ask.subject) and mirror.has_room():
                     given = given or _kept(results, start, stop)
                     mirror.offer(ask, self._lanes[ask.route.version], given)
         except Exception:
             log.exception("copying a request for the shadows went wrong")
+
+    def count(self) -> None:
+        """Take what was copied or shed since the last time into the counts."""
+        for mirror in self._mirrors:
+            mirror.count_fresh()
 
 
 class Mirror(Target):
@@ -80,6 +85,7 @@ class Mirror(Target):
         self._tally = tally
         self._spare = spare
         self._takes_same: dict[int, bool] = {}
+        self._mirrored = self._shed = 0
 
     def chooses(self, subject: str | None) -> bool:
         """Whether a subject's requests are copied; without one, whether this request is."""
@@ -89,14 +95,26 @@ class Mirror(Target):
             return random.randrange(FULL_WEIGHT_BP) < self._share_bp  # noqa: S311 - a draw, no secret
         return bucket(self._salt, subject) < self._share_bp
 
+    def has_room(self) -> bool:
+        """Whether a copy need be made at all; counts what is shed at once, which must cost next to nothing."""
+        self._mirrored += 1
+        if self._spare.is_full:
+            self._shed += 1
+            return False
+        return True
+
     def offer(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> None:
-        """Have a copy run in spare capacity, or count that there is none."""
-        counts = self._tally.of(self._version).shadowed()
-        counts.mirrored += 1
+        """Have a copy run in spare capacity."""
         if self._spare.offer(self, self._copy(ask, ran, given)):
             self._tally.in_flight += 1
         else:
-            counts.shed += 1
+            self._shed += 1
+
+    def count_fresh(self) -> None:
+        """Take what was copied or shed since the last time into the counts."""
+        if self._mirrored:
+            _add(self._tally.of(self._version).shadowed(), ShadowCounts(mirrored=self._mirrored, shed=self._shed))
+            self._mirrored = self._shed = 0
 
     def run(self, copies: Sequence[Copy]) -> ShadowCounts:
         for copy in copies:

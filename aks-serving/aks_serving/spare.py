@@ -116,6 +116,11 @@ class Spare:
         self._looked_s = self._worked_s = 0.0
         self._closed = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether any copy would be shed."""
+        return self.waiting >= self._max_copies or self._bytes >= self._max_bytes
+
     def offer(self, target: Target, copy: Copy) -> bool:
         """Have a copy run when there is time to spare. False where it is shed."""
         if (
