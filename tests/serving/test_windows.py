@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aks_serving.counts import Kind
-from aks_serving.deployment import Serving
+from aks_serving.serving import Serving
 from aks_serving.windows import Windows
 
 from shared.telemetry.window import Window
