@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +42,9 @@ class Plan:
     length: Length
     open_s: int
     peers: bool
-    source: Sequence[str] = workloads.NAMES
 
 
-SHORT = Plan(length=Length(rounds=2, measured_s=1), open_s=5, peers=False)
+SHORT = Plan(length=Length(rounds=3, measured_s=1), open_s=5, peers=False)
 FULL = Plan(length=Length(rounds=7, measured_s=3), open_s=20, peers=True)
 
 
@@ -74,7 +72,7 @@ class Experiment:
 
     def run(self) -> Results:
         """Measure everything. Raises LoadError, ProcessStartError or WrongAnswerError where it is not a peer's."""
-        for name in self._plan.source:
+        for name in workloads.NAMES:
             workload = workloads.workload(name, self._cache)
             chosen = self._chosen(workload)
             with ExitStack() as running:
@@ -132,8 +130,8 @@ class Experiment:
         bare = subjects.bare(workload, folder=folder, core=core)
         asked: _Asked = [
             (ours, [*singles, *_OTHER_FORMS, *(_MORE_ROWS if is_small else ())]),
-            (running.enter_context(off), [*singles]),
-            (running.enter_context(bare), [*singles]),
+            (running.enter_context(off), [Ask()]),
+            (running.enter_context(bare), [Ask(), Ask(connections=1)]),
         ]
         for form, why in ours.missing.items():
             self.results.not_run[f"Slipway, {form}, {workload.name}"] = why
