@@ -149,7 +149,7 @@ async def test_expired_work_never_runs(*, inline: bool) -> None:
     model = _Watched(models.scaler(2.0))
     lane, tally = _lane(model, inline=inline), VersionTally()
     feeds = {"x": np.ones((1, 2), np.float32)}
-    answers: list[Any] = await asyncio.gather(
+    answers: Any = await asyncio.gather(
         _ask(lane, feeds, tally, deadline_s=perf_counter()), _ask(lane, feeds, tally), return_exceptions=True
     )
     late, good = answers
