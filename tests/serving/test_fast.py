@@ -283,6 +283,8 @@ async def test_the_json_parts_length_is_of_the_body_without_its_coding() -> None
     server.close()
 
 
+type Part = tuple[Results, int, int]
+
 IDS = st.none() | st.text(max_size=5)
 VALUES = {
     "FP32": st.sampled_from([0.0, -0.0, 1.5, 3.4028234663852886e38, 1e-45, math.nan, math.inf, -math.inf]),
@@ -325,16 +327,17 @@ def _serving(found: list[tuple[str, Array]]) -> Serving:
     return Serving(plan=models.plan(1, models.route(1, b"")), lanes={1: lane}, failed={})
 
 
-def _given[A: HttpAsk](kind: Callable[..., A], serving: Serving, tell: Callable[[A], None], part: Any) -> Asked:
+def _given[A: HttpAsk](kind: Callable[..., A], serving: Serving, tell: Callable[[A], None], part: Part) -> Asked:
     asked = Asked("/")
     ask = kind(asked, serving)
     ask.route, ask.kind = serving.plan.routes[0], Kind.ASSIGNED
     tell(ask)
-    ask.give(*part, 0.0)
+    results, start, stop = part
+    ask.give(results, start, stop, 0.0)
     return asked
 
 
-async def _compare(found: list[tuple[str, Array]], part: Any, request_id: str | None, *, binary: bool) -> None:
+async def _compare(found: list[tuple[str, Array]], part: Part, request_id: str | None, *, binary: bool) -> None:
     serving = _serving(found)
     parameters = {"binary_data_output": binary}
     request = {"inputs": [], "parameters": parameters} | ({} if request_id is None else {"id": request_id})
