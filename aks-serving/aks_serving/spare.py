@@ -111,7 +111,7 @@ class Spare:
         self._executor: ThreadPoolExecutor | None = None
         self._running: tuple[Target, list[Copy]] | None = None
         self._hung: list[LoadedModel] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._looked_s = self._worked_s = 0.0
         self._closed = False
@@ -159,6 +159,10 @@ class Spare:
         self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._tick)
 
     def _tick(self) -> None:
+        # Timers come before the batches that the same turn of the event loop runs: those first, then look who waits.
+        self._timer = asyncio.get_running_loop().call_soon(self._decide)
+
+    def _decide(self) -> None:
         self._timer = None
         self._shed_older(perf_counter() - self._max_age_s)
         if self._running is not None or not self._queues:
