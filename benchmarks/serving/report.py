@@ -88,6 +88,7 @@ def _rates(found: Sequence[Measurement]) -> str:
                     figure(p50.median),
                     figure(p99.median),
                     figure(cpu.median),
+                    f"{rate.median * cpu.median / 1e4:.0f}" if cell.connections else "-",
                 )
             )
     titles = (
