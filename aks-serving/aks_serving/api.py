@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aks_serving import plain, prometheus, stats, v2, v2_extensions
+from aks_serving import openapi, plain, prometheus, stats, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
@@ -102,6 +102,7 @@ class Api:
             "/ready": ("GET", self._ready),
             "/ab-test/stats": ("GET", self._stats),
             "/metrics": ("GET", self._metrics),
+            "/openapi.json": ("GET", self._openapi),
             "/v2": ("GET", self._v2_server),
             "/v2/health/live": ("GET", self._v2_live),
             "/v2/health/ready": ("GET", self._ready),
@@ -264,6 +265,9 @@ class Api:
         )
         openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
         return Response(_OPENMETRICS if openmetrics else _METRICS, prometheus.text(facts, openmetrics=openmetrics))
+
+    def _openapi(self, _: Exchange) -> Response:
+        return Response(OK, openapi.document())
 
     def _serving(self, model: str | None) -> Serving:
         servings = self._server.servings

@@ -1,0 +1,372 @@
+"""The HTTP API as an OpenAPI 3.1 document: every path, what it takes, and every status that it answers.
+
+`document()` is what GET /openapi.json answers and docs/serving-openapi.json holds. Bodies that are read or written by
+types come from those types; a test asks for everything that is documented, and holds each answer to its schema.
+
+Not documented are Triton's paths that are always refused (see aks_serving.v2_extensions), and what the transport
+answers before a request reaches the API, which is said in the description.
+"""
+
+import sys
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from aks_serving.plain import PredictRequest
+from aks_serving.v2_bodies import Body, InferResponse, InputTensor
+
+type Json = dict[str, Any]
+
+SERVER_NAME = "slipway"
+SERVER_VERSION = "0.1.0"
+
+_DESCRIPTION = """\
+The model server. An endpoint has the name of its model; what it serves is said by its route plan, and which version
+answers a request by the plan and the request's subject.
+
+Every path answers HEAD as GET without a body, and 405 to other methods. Errors are `{"error": "..."}`, one sentence.
+Before a request reaches a path, the transport may answer 400, 408, 411, 413, 414, 417, 431, 501 or 505 for what is not
+proper HTTP or beyond its limits, and 401 where the server wants a bearer token. Bodies may be packed with gzip or
+deflate (Content-Encoding)."""
+
+_MEANINGS = {
+    "400": "The request is not one; `error` says where.",
+    "403": "A signed override is wanted, or the one that was sent does not hold.",
+    "404": "No such model, or no such version of it.",
+    "405": "Another method is wanted; `Allow` says which.",
+    "413": "The body is too large.",
+    "415": "The body's Content-Encoding or Content-Type is not one of those that are taken.",
+    "429": "Too many requests wait; try again after `Retry-After` seconds.",
+    "500": "The model failed on this request, and nothing could answer in its place.",
+    "503": "Nothing can answer now; try again after `Retry-After` seconds where it is given.",
+    "504": "The request's time was over before a model ran it. It never runs.",
+}
+_OF_PREDICTIONS = ("400", "403", "404", "405", "413", "415", "429", "500", "503", "504")
+_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_VERSION: Json = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+@cache
+def document() -> bytes:
+    """The document, as JSON."""
+    return msgspec.json.format(msgspec.json.encode(as_json()), indent=2) + b"\n"
+
+
+def as_json() -> Json:
+    """The document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Slipway model server", "version": SERVER_VERSION, "description": _DESCRIPTION},
+        "security": [{}, {"token": []}],
+        "paths": _plain_paths() | _v2_paths(),
+        "components": {
+            "schemas": _schemas(),
+            "headers": _headers(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _plain_paths() -> Json:
+    return {
+        "/predict": {
+            "post": _operation(
+                "predict",
+                "Predict: features in, predictions out.",
+                {"200": _answered("Prediction")},
+                errors=_OF_PREDICTIONS,
+                body=_json_of("PredictRequest"),
+            )
+        },
+        "/health": _get("health", "Whether the process lives.", {"200": _answer("Health")}),
+        "/ready": _get("ready", "Whether all that is to be served is.", _ready_answers()),
+        "/models/reload": {
+            "post": _operation(
+                "reload",
+                "Look for new plans now, try failed loads again, and wait for them.",
+                {"200": _answer("Reloaded")},
+                errors=("405", "503"),
+            )
+        },
+        "/ab-test/stats": _get("stats", "What each version did since the start.", {"200": _answer("Stats")}),
+        "/metrics": _get("metrics", "Prometheus metrics.", {"200": _metrics()}),
+        "/openapi.json": _get("openapi", "This document.", {"200": _answer("OpenApi")}),
+    }
+
+
+def _v2_paths() -> Json:
+    paths: Json = {
+        "/v2": _get("v2Server", "The server's metadata.", {"200": _answer("ServerMetadata")}),
+        "/v2/health/live": _get("v2Live", "Whether the process lives.", {"200": _answer("Live")}),
+        "/v2/health/ready": _get("v2Ready", "Whether all that is to be served is.", _ready_answers()),
+        "/v2/models/stats": _get("v2Statistics", "Statistics of all models.", {"200": _answer("ModelStatistics")}),
+        "/v2/repository/index": {
+            "post": _operation(
+                "v2Index",
+                "Every version of every plan.",
+                {"200": _answer("RepositoryIndex")},
+                errors=("400", "405"),
+                body=_json_of("IndexRequest", required=False),
+            )
+        },
+    }
+    for version in (False, True):
+        root = "/v2/models/{model}" + ("/versions/{version}" if version else "")
+        suffix = "Version" if version else ""
+        parameters = [_MODEL, _VERSION] if version else [_MODEL]
+        errors = ("400", "404", "405") if version else ("404", "405")
+
+        def of_model(
+            name: str,
+            what: str,
+            schema: str,
+            *,
+            more: Json | None = None,
+            errors: tuple[str, ...] = errors,
+            suffix: str = suffix,
+            parameters: list[Json] = parameters,
+        ) -> Json:
+            answers = {"200": _answer(schema)} | (more or {})
+            return _get(f"{name}{suffix}", what, answers, errors=errors, parameters=parameters)
+
+        paths[root] = of_model("v2Model", "The model's metadata.", "ModelMetadata")
+        paths[f"{root}/ready"] = of_model(
+            "v2ModelReady", "Whether it answers.", "ModelReady", more={"503": _answer("ModelReady", "It does not.")}
+        )
+        paths[f"{root}/config"] = of_model("v2ModelConfig", "The model's configuration.", "ModelConfig")
+        paths[f"{root}/stats"] = of_model("v2ModelStatistics", "The model's statistics.", "ModelStatistics")
+        paths[f"{root}/infer"] = {
+            "parameters": parameters,
+            "post": _operation(
+                f"v2Infer{suffix}",
+                "Infer. With the header Inference-Header-Content-Length, binary tensors follow the JSON.",
+                {"200": _answered("InferResponse", binary=True)},
+                errors=tuple(s for s in _OF_PREDICTIONS if not (version and s == "503")),
+                body=_json_of("InferRequest", binary=True),
+            ),
+        }
+    return paths
+
+
+def _get(
+    name: str, what: str, answers: Json, *, errors: tuple[str, ...] = ("405",), parameters: list[Json] | None = None
+) -> Json:
+    path: Json = {"get": _operation(name, what, answers, errors=errors)}
+    return path if parameters is None else {"parameters": parameters} | path
+
+
+def _operation(name: str, what: str, answers: Json, *, errors: tuple[str, ...], body: Json | None = None) -> Json:
+    responses = answers | {status: _answer("Error", _MEANINGS[status]) for status in errors if status not in answers}
+    operation: Json = {"operationId": name, "summary": what, "responses": dict(sorted(responses.items()))}
+    return operation if body is None else operation | {"requestBody": body}
+
+
+def _answer(schema: str, what: str = "The answer.") -> Json:
+    return {"description": what, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _answered(schema: str, *, binary: bool = False) -> Json:
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _headers()}
+    answer = _answer(schema, "The answer, and in its headers who gave it.") | {"headers": headers}
+    if binary:
+        answer["content"]["application/octet-stream"] = {"schema": {"description": "JSON, then the tensors' data."}}
+    else:
+        del headers["inference-header-content-length"]
+    return answer
+
+
+def _ready_answers() -> Json:
+    return {"200": _answer("Ready"), "503": _answer("Ready", "Not yet, or not any more.")}
+
+
+def _metrics() -> Json:
+    text: Json = {"schema": {"type": "string"}}
+    return {"description": "The metrics.", "content": {"text/plain": text, "application/openmetrics-text": text}}
+
+
+def _json_of(schema: str, *, binary: bool = False, required: bool = True) -> Json:
+    content: Json = {"application/json": {"schema": _ref(schema)}}
+    if binary:
+        content["application/octet-stream"] = {"schema": {"description": "JSON, then the tensors' data."}}
+    return {"required": required, "content": content}
+
+
+def _ref(schema: str) -> Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _headers() -> Json:
+    integer: Json = {"type": "integer", "minimum": 1}
+    described = {
+        "x-slipway-version": ("The version that answered.", integer),
+        "x-slipway-role": ("What it is to its endpoint.", {"enum": ["stable", "candidate", "shadow"]}),
+        "x-slipway-generation": ("The generation of the route plan.", integer),
+        "x-slipway-fallback": ("There where stable answered in place of a candidate that failed.", {"const": "true"}),
+        "x-slipway-prediction-id": ("Names what answered; the admin API resolves it.", {"type": "string"}),
+        "inference-header-content-length": ("The length of the JSON, where data follows.", integer),
+    }
+    optional = ("x-slipway-fallback", "inference-header-content-length")
+    return {
+        name: {"description": what, "required": name not in optional, "schema": schema}
+        for name, (what, schema) in described.items()
+    }
+
+
+def _schemas() -> Json:
+    tensor = _copied(InputTensor, data=list[Any])
+    request = _copied(Body, name="InferRequest", inputs=list[tensor])  # type: ignore[valid-type]
+    _, found = msgspec.json.schema_components(
+        (PredictRequest, request, InferResponse), ref_template="#/components/schemas/{name}"
+    )
+    found["PredictRequest"]["properties"]["features"] = {
+        "description": "The data of the only input, or an object of data by input name. Nesting gives the shape.",
+        "examples": [[[1.0, 2.0]], {"age": [31, 52], "income": [1500.0, 2200.0]}],
+    }
+    return dict(sorted((found | _plain_schemas() | _v2_schemas()).items()))
+
+
+def _copied(kind: type[msgspec.Struct], *, name: str = "", **types: Any) -> type[msgspec.Struct]:  # noqa: ANN401
+    """A type like another, some of its fields of another type, and optional where they were."""
+    fields: list[Any] = []
+    for of in msgspec.structs.fields(kind):
+        wanted = types.get(of.name)
+        if of.required:
+            fields.append((of.name, wanted or of.type))
+        else:
+            fields.append((of.name, wanted or of.type, msgspec.UNSET if wanted else of.default))
+    copied = msgspec.defstruct(name or kind.__name__, fields)
+    copied.__doc__ = kind.__doc__
+    return copied
+
+
+def _plain_schemas() -> Json:
+    served: Json = {
+        "generation": _INTEGER,
+        "loaded": _list(_INTEGER),
+        "failed": _map(_TEXT),
+        "tripped": _map(_TEXT),
+        "routes": _list(
+            _object(
+                {"version": _INTEGER, "role": {"enum": ["stable", "candidate", "shadow"]}, "weight_bp": _INTEGER},
+                optional={"mirror_bp": _INTEGER},
+            )
+        ),
+    }
+    estimate = {
+        "anyOf": [
+            _object({"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _INTEGER}),
+            {"type": "null"},
+        ],
+        "description": "An estimate with its 95 % interval, from `n` requests.",
+    }
+    counts = dict.fromkeys(("requests", "errors", "fallbacks", "pinned"), _INTEGER)
+    times = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), _NUMBER_OR_NULL)
+    shadow = _object(
+        dict.fromkeys(("mirrored", "shed", "errors", "compared", "disagreements"), _INTEGER)
+        | {"disagreement_rate": estimate, "mean_difference": estimate, "root_mean_square_difference": _NUMBER_OR_NULL}
+    )
+    return {
+        "Error": _object({"error": _TEXT}),
+        "Health": _object({"status": {"const": "ok"}}),
+        "Ready": _object({"ready": _BOOLEAN}, optional={"reason": _TEXT}),
+        "Reloaded": _object({"endpoints": _map(_object(served))}),
+        "Stats": _object(
+            {
+                "endpoints": _map(
+                    _object(served | {"versions": _map(_object(counts | times, optional={"shadow": shadow}))})
+                )
+            }
+        ),
+        "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
+        "Prediction": _object(
+            {
+                "predictions": {"description": "The first output: a row for each row of the features."},
+                "model": _TEXT,
+                "model_version": _INTEGER,
+                "role": {"enum": ["stable", "candidate", "shadow"]},
+                "generation": _INTEGER,
+                "fallback": _BOOLEAN,
+                "prediction_id": _TEXT,
+                "latency_ms": _NUMBER,
+            },
+            optional={"outputs": {"type": "object", "description": "All outputs by name, where there are several."}},
+        ),
+    }
+
+
+def _v2_schemas() -> Json:
+    tensors = _list(_object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}))
+    configured = _list(_object({"name": _TEXT, "data_type": _TEXT, "dims": _list({"type": "integer"})}))
+    counted = _object({"count": _INTEGER, "ns": _INTEGER})
+    return {
+        "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
+        "Live": _object({"live": _BOOLEAN}),
+        "ModelReady": _object({"name": _TEXT, "ready": _BOOLEAN}),
+        "ModelMetadata": _object(
+            {"name": _TEXT, "versions": _list(_TEXT), "platform": _TEXT, "inputs": tensors, "outputs": tensors}
+        ),
+        "ModelConfig": _object(
+            {
+                "name": _TEXT,
+                "platform": _TEXT,
+                "backend": _TEXT,
+                "max_batch_size": _INTEGER,
+                "input": configured,
+                "output": configured,
+            }
+        ),
+        "ModelStatistics": _object(
+            {
+                "model_stats": _list(
+                    _object(
+                        {
+                            "name": _TEXT,
+                            "version": _TEXT,
+                            "inference_count": _INTEGER,
+                            "inference_stats": _object({"success": counted, "fail": counted}),
+                            "batch_stats": {"type": "array"},
+                        }
+                    )
+                )
+            }
+        ),
+        "IndexRequest": {"type": "object", "properties": {"ready": _BOOLEAN}},
+        "RepositoryIndex": _list(
+            _object({"name": _TEXT, "version": _TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": _TEXT})
+        ),
+    }
+
+
+_TEXT: Json = {"type": "string"}
+_BOOLEAN: Json = {"type": "boolean"}
+_NUMBER: Json = {"type": "number"}
+_NUMBER_OR_NULL: Json = {"type": ["number", "null"]}
+_INTEGER: Json = {"type": "integer", "minimum": 0}
+
+
+def _object(required: Json, *, optional: Json | None = None) -> Json:
+    return {
+        "type": "object",
+        "properties": required | (optional or {}),
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _map(values: Json) -> Json:
+    return {"type": "object", "additionalProperties": values}
+
+
+if __name__ == "__main__":
+    # python -m aks_serving.openapi > docs/serving-openapi.json
+    sys.stdout.buffer.write(document())
