@@ -6,6 +6,7 @@ and goes on with the fastest one of each. A peer that cannot be run is told of w
 """
 
 import json
+import operator
 import subprocess
 import sys
 import tempfile
@@ -95,9 +96,9 @@ class Experiment:
             return [(fastapi, fastapi.variants[0])]
         chosen = []
         for peer in catalogue.PEERS:
-            rates = {variant: rate for variant in peer.variants if (rate := self._screened(peer, variant, workload))}
-            if rates:
-                best = max(rates, key=lambda variant: rates[variant])
+            tried = [(rate, one) for one in peer.variants if (rate := self._screened(peer, one, workload))]
+            if tried:
+                _, best = max(tried, key=operator.itemgetter(0))
                 chosen.append((peer, best))
                 self.results.variants.setdefault(workload.name, {})[peer.name] = best.name
         return chosen

@@ -102,6 +102,7 @@ def _rates(found: Sequence[Measurement]) -> str:
         "p50 ms",
         "p99 ms",
         "CPU us",
+        "% of core",
     )
     return _table(titles, rows)
 
