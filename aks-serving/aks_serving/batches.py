@@ -38,6 +38,7 @@ class LoadedModel:
 
     `batchable`: requests may be run together. `allow_nan`: outputs may hold what is no finite number; otherwise such an
     output is the model's failure. `run_times_s`: seconds that runs of so many rows took while it was warmed.
+    `memory_bytes`: what the process grew by when it was loaded.
     """
 
     model: Model
@@ -45,6 +46,7 @@ class LoadedModel:
     layout: Layout | None = None
     allow_nan: bool = True
     run_times_s: tuple[tuple[int, float], ...] = ()
+    memory_bytes: int = 0
 
 
 class Inputs(Protocol):

@@ -22,7 +22,7 @@ from aks_serving.numbering import Numbering
 from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
-from shared.routing.plan import ArtifactFile, Route, RoutePlan, Signing
+from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Deployment:
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
         self._waiting: set[_Key] = set()
+        self._evicted: set[_Key] = set()
         self._loading: dict[_Key, asyncio.Task[None]] = {}
 
     @property
@@ -95,13 +96,44 @@ class Deployment:
                 )
             return
         self._wanted, self.plan_data = plan, data
+        for key in {_key(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
+            self._evicted.discard(key)
+            self._failed.pop(key, None)
         self._step()
 
     def retry_failed(self) -> None:
         """Try again to load what failed."""
         for key in set(self._failed) - set(self._loading):
             del self._failed[key]
+        self._evicted.clear()
         self._step()
+
+    def evictable(self) -> list[Lane]:
+        """The loaded versions that no plan, the wanted one or the one that answers, sends traffic to."""
+        plans = [self._wanted, None if self.serving is None else self.serving.plan]
+        routes = [route for plan in plans if plan is not None for route in plan.routes]
+        needed = {route.version for route in routes if route.weight_bp or route.role is Role.STABLE}
+        return [lane for key, lane in self._lanes.items() if key[0] not in needed and lane.idle]
+
+    def evict(self, lane: Lane) -> None:
+        """Take a version out of service, for its memory. It is loaded again when a plan gives it traffic."""
+        key = next(key for key, found in self._lanes.items() if found is lane)
+        del self._lanes[key]
+        reason = "it made room in memory for another version, since it has no traffic"
+        log.warning("endpoint %s: version %d is unloaded: %s", self.endpoint, key[0], reason)
+        self._evicted.add(key)
+        self._failed[key] = reason
+        serving = self.serving
+        if serving is not None and serving.lanes.get(key[0]) is lane:
+            self._swap(
+                replace(
+                    serving,
+                    lanes={version: found for version, found in serving.lanes.items() if found is not lane},
+                    failed={**serving.failed, key[0]: reason},
+                    waiting=serving.waiting | {key[0]},
+                    tally=Tally(),
+                )
+            )
 
     def close(self) -> None:
         """Stop loading."""
@@ -114,6 +146,7 @@ class Deployment:
             return
         keys = {_key(route): route for route in plan.routes}
         self._failed = {key: reason for key, reason in self._failed.items() if key in keys}
+        self._evicted &= keys.keys()
         for key, route in keys.items():
             if key not in self._lanes and key not in self._loading and key not in self._failed:
                 self._loading[key] = asyncio.create_task(self._load(key, route))
@@ -121,7 +154,7 @@ class Deployment:
             self.settled.clear()
             return
         failed = {key[0]: reason for key, reason in self._failed.items() if key not in self._lanes}
-        waiting = frozenset(key[0] for key in self._waiting if key[0] in failed)
+        waiting = frozenset(key[0] for key in self._waiting | self._evicted if key[0] in failed)
         lanes = {key[0]: self._lanes[key] for key in keys if key in self._lanes}
         if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
             self._swap(replace(self.serving, failed=failed, waiting=waiting, tally=Tally()))

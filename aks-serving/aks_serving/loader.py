@@ -5,14 +5,15 @@ signature before any of it is fetched (aks_serving.signatures). Blocking; runs o
 serving ones.
 """
 
-import ctypes
 import logging
+import threading
 from collections.abc import Sequence
 
 from aks_serving.artifacts import Artifacts
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.cache import DiskCache
 from aks_serving.golden import replay
+from aks_serving.memory import Room, give_back, usage
 from aks_serving.model import Model
 from aks_serving.ports import Storage
 from aks_serving.probe import rows_are_independent, sample_rows
@@ -29,10 +30,17 @@ _MAX_GOLDEN_BYTES = 64 * 1024 * 1024
 class Loader:
     """Loads routes."""
 
-    def __init__(self, storage: Storage, cache: DiskCache, *, pinned_keys: tuple[str, ...] = ()) -> None:
-        """`pinned_keys` are public keys in PEM: where there are any, they alone are trusted, and all must be signed."""
+    def __init__(
+        self, storage: Storage, cache: DiskCache, *, pinned_keys: tuple[str, ...] = (), room: Room | None = None
+    ) -> None:
+        """`pinned_keys` are public keys in PEM: where there are any, they alone are trusted, and all must be signed.
+        `room` says what may be loaded; None: everything.
+        """
         self._artifacts = Artifacts(storage, cache)
         self._pinned_keys = pinned_keys
+        self._room = room or Room(None)
+        self._making = threading.Lock()
+        """Held while a model is made, so that what the process grows by is that model's."""
 
     def load(self, route: Route) -> LoadedModel:
         """Raises LoadError, which trying again would not cure, or UnavailableError, which it may."""
@@ -40,39 +48,44 @@ class Loader:
         golden_data = None
         if route.golden_digest is not None:
             golden_data = self._artifacts.read(route.golden_digest, max_bytes=_MAX_GOLDEN_BYTES, what="golden rows")
-        model = self._model(route)
-        golden: Sequence[Feeds] = replay(model, golden_data) if golden_data is not None else ()
-        batchable = rows_are_independent(model, golden)
-        times = run_times(model, sample_rows(model.signature, golden), batchable=batchable)
-        _give_back_memory()
+        with self._making:
+            loaded = self._made(route, golden_data)
         log.info(
-            "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s)",
+            "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s, %d bytes of memory)",
             route.version,
             route.size_bytes,
             len(route.external),
             signed_by or "nobody",
-            batchable,
+            loaded.batchable,
+            loaded.memory_bytes,
         )
+        return loaded
+
+    def _made(self, route: Route, golden_data: bytes | None) -> LoadedModel:
+        what = f"version {route.version}"
+        # The file's bytes, and the tensors that the runtime makes of them; of external data what is mapped.
+        self._room.make(2 * route.size_bytes + sum(file.size_bytes for file in route.external), what)
+        before = usage()
+        model = self._model(route)
+        golden: Sequence[Feeds] = replay(model, golden_data) if golden_data is not None else ()
+        batchable = rows_are_independent(model, golden)
+        times = run_times(model, sample_rows(model.signature, golden), batchable=batchable)
+        give_back()
+        after = usage()
+        self._room.make(0, what)
         return LoadedModel(
             model=model,
             batchable=batchable,
             layout=layout_of(model.signature) if batchable else None,
             allow_nan=route.allow_nan,
             run_times_s=times,
+            memory_bytes=max(0, after.private_bytes - before.private_bytes),
         )
 
     def _model(self, route: Route) -> Model:
-        # The runtime keeps the bytes as long as the session: they are counted where memory is predicted.
         data = self._artifacts.read(route.artifact_digest, max_bytes=route.size_bytes, what="model")
         with self._artifacts.external_data(route.external) as external:
             return Model(version=route.version, digest=route.artifact_digest, data=data, external=external)
 
     def _signature(self, digest: str) -> bytes:
         return self._artifacts.read(digest, max_bytes=MAX_SIGNATURE_BYTES, what="signature")
-
-
-def _give_back_memory() -> None:
-    """Return what building a session took and let go of: for tree ensembles twice what the session itself keeps."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from aks_serving.board import Report, Siblings, State, Totals, counts_of, joined, refused_of
 from aks_serving.cache import DiskCache, digests
@@ -12,6 +15,7 @@ from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
 from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader
+from aks_serving.memory import Room, group_limit
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
 _FLUSH_S = 3.0
+_EVICT_WAIT_S = 5.0
+_LOWEST_PRIORITY = 19
 _LOOK_EVERY_S = 0.1
 
 
@@ -49,8 +55,11 @@ class ModelServer:
         self._settings = settings
         self._siblings = siblings
         self._cache = DiskCache(settings.cache_dir)
-        self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load")
+        self._loop = asyncio.get_running_loop()
+        limit_bytes = settings.memory_limit_bytes or group_limit()
+        room = Room(limit_bytes, workers=settings.workers, evict=self._evict)
+        self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys, room=room)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=_yield_to_others)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue)
@@ -98,6 +107,22 @@ class ModelServer:
         self.tell()
         return joined([self._counted(), self._siblings.carried.totals(), *(r.totals() for r in self._others())])
 
+    def memory_bytes(self) -> dict[str, dict[int, int]]:
+        """What each loaded version takes of memory, by endpoint and version, in all processes together."""
+        found: dict[str, dict[int, int]] = {}
+        for part in (self._memory_here(), *(report.memory_bytes for report in self._others())):
+            for endpoint, sizes in part.items():
+                mine = found.setdefault(endpoint, {})
+                for version, size in sizes.items():
+                    mine[version] = mine.get(version, 0) + size
+        return found
+
+    def _memory_here(self) -> dict[str, dict[int, int]]:
+        return {
+            endpoint: {version: lane.loaded.memory_bytes for version, lane in serving.lanes.items()}
+            for endpoint, serving in self._servings.items()
+        }
+
     def tell(self) -> None:
         """Have the other processes know what was counted here, and whether this process is ready."""
         if self._siblings is not None:
@@ -106,6 +131,7 @@ class ModelServer:
                 refused=self._windows.refused(),
                 lost=self._uplink.lost,
                 waiting=self._engine.waiting,
+                memory_bytes=self._memory_here(),
                 generations={name: serving.plan.generation for name, serving in self._servings.items()},
             )
             self._siblings.tell(report, State.NOT_READY if self.not_ready_here() else State.READY)
@@ -259,6 +285,21 @@ class ModelServer:
                     if serving.candidate is not None and version == serving.candidate.version:
                         serving.guard.trip(reason)
 
+    def _evict(self) -> "weakref.ref[object] | None":
+        """Take the least recently used of what may go out of service. On a loader's thread."""
+        try:
+            return asyncio.run_coroutine_threadsafe(self._evict_one(), self._loop).result(_EVICT_WAIT_S)
+        except (RuntimeError, TimeoutError, CancelledError):
+            return None  # the loop is gone, at a stop, or stands
+
+    async def _evict_one(self) -> "weakref.ref[object] | None":
+        evictable = [(lane, deployment) for deployment in self._deployments.values() for lane in deployment.evictable()]
+        if not evictable:
+            return None
+        lane, deployment = min(evictable, key=lambda one: one[0].last_run_s)
+        deployment.evict(lane)
+        return weakref.ref(lane)
+
     def _needed(self) -> frozenset[str]:
         plans = [serving.plan for serving in self._servings.values()]
         plans += [d.wanted for d in list(self._deployments.values()) if d.wanted is not None]
@@ -272,6 +313,12 @@ class ModelServer:
         self._hear_of_trips()
         if self._first_round is None:
             self._first_round = [d for d in self._deployments.values() if d.wanted is not None]
+
+
+def _yield_to_others() -> None:
+    """Have this thread run only where nothing else would: loading waits, requests do not."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
 
 def _trip(serving: Serving, _version: int, reason: str) -> None:

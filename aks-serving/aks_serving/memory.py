@@ -1,0 +1,139 @@
+"""What this process takes of memory, what it may take, and room for one version more.
+
+The limit is for all workers together. Each keeps to an equal part of it, beside the pages that they share, and so needs
+to ask no other. Where a version does not fit, versions that no plan sends traffic to make room, the least recently used
+first; what then still does not fit is not loaded. A version that has traffic never makes room.
+"""
+
+import ctypes
+import logging
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_serving.errors import LoadCode, LoadError
+
+log = logging.getLogger(__name__)
+
+_MIB = 1024 * 1024
+_USABLE = 0.95
+"""The part of a limit that is planned with: at the limit itself the kernel ends processes."""
+_GONE_WAIT_S, _LOOK_S = 5.0, 0.02
+_ROLLUP = Path("/proc/self/smaps_rollup")
+_UNLIMITED = 1 << 50
+"""From here on a control group's limit says that there is none."""
+
+type Evict = Callable[[], "weakref.ref[object] | None"]
+"""Takes out of service what is least needed: gives a reference to it, which dies when its memory is free, or None where
+nothing may go. Called on any thread.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Bytes of this process in memory: those that it has for itself, and those that it shares with other processes."""
+
+    private_bytes: int
+    shared_bytes: int
+
+
+def usage() -> Usage:
+    """What this process takes now."""
+    kilobytes = {}
+    for line in _ROLLUP.read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        kilobytes[name] = int(rest.split()[0])
+    private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return Usage(private_bytes=private * 1024, shared_bytes=(kilobytes["Rss"] - private) * 1024)
+
+
+def group_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """What the control group of this process, or one above it, allows of memory; None where none limits it."""
+    limits = []
+    for folder, name in _groups(root, own):
+        try:
+            text = (folder / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text) < _UNLIMITED:
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
+def give_back() -> None:
+    """Return what was let go of: building a session of tree ensembles takes twice what the session keeps."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
+class Room:
+    """Keeps this process within its part of a limit. Methods block; one thread at a time."""
+
+    def __init__(
+        self,
+        limit_bytes: int | None,
+        *,
+        workers: int = 1,
+        evict: Evict = lambda: None,
+        used: Callable[[], Usage] = usage,
+    ) -> None:
+        """None: there is no limit."""
+        self._limit_bytes = limit_bytes
+        self._workers = workers
+        self._evict = evict
+        self._used = used
+
+    def make(self, needed_bytes: int, what: str) -> None:
+        """See that so much more fits. Raises LoadError where it does not, though all that may go is gone."""
+        while (left := self._left_bytes()) is not None and left < needed_bytes:
+            gone = self._evict()
+            if gone is None:
+                raise LoadError(LoadCode.MEMORY, self._sentence(left, needed_bytes, what))
+            _wait_until(gone)
+            give_back()
+
+    def _left_bytes(self) -> int | None:
+        if self._limit_bytes is None:
+            return None
+        used = self._used()
+        return int((self._limit_bytes * _USABLE - used.shared_bytes) / self._workers) - used.private_bytes
+
+    def _sentence(self, left: int, needed: int, what: str) -> str:
+        limit = self._limit_bytes or 0
+        of = f"all {self._workers} workers" if self._workers > 1 else "the server"
+        wanted = f"{what} takes up to {needed / _MIB:.0f} MiB" if needed else f"with {what} the limit is exceeded"
+        return (
+            f"{wanted}, and of the {limit / _MIB:.0f} MiB that {of} may take a worker has "
+            f"{left / _MIB:.0f} left: raise the container's limit or SLIPWAY_MEMORY_LIMIT_BYTES, serve fewer versions "
+            "at once, or make the model smaller"
+        )
+
+
+def _wait_until(gone: "weakref.ref[object]") -> None:
+    """Until nothing holds what was taken out of service: the requests that began with it, and its last window."""
+    give_up_s = time.monotonic() + _GONE_WAIT_S
+    while gone() is not None and time.monotonic() < give_up_s:
+        time.sleep(_LOOK_S)
+
+
+def _groups(root: Path, own: Path) -> list[tuple[Path, str]]:
+    """Where limits may stand, of both versions of control groups: of this process's group and of all above it."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = base / path.strip("/")
+        found += [(place, name) for place in (folder, *folder.parents) if place.is_relative_to(base)]
+    return found
