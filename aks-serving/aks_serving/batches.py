@@ -12,7 +12,7 @@ import numpy as np
 
 from aks_serving.errors import ModelRunError
 from aks_serving.model import Model, Signature
-from aks_serving.tensors import DTYPES, Array, Feeds, nested
+from aks_serving.tensors import DTYPES, Array, Feeds, is_real, nested
 
 type BatchKey = tuple[tuple[int, ...], ...] | None
 """Calls of one key can stand in one batch: the shapes of a row of each input, or None for packed rows."""
@@ -135,7 +135,7 @@ def _run(loaded: LoadedModel, feeds: Feeds) -> Sequence[Array]:
     outputs = loaded.model.run(feeds)
     if not loaded.allow_nan:
         for array in outputs:
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if is_real(array.dtype) and not np.isfinite(array).all():
                 raise _failure(loaded, "it gave a value that is not a finite number")
     return outputs
 
