@@ -135,7 +135,7 @@ def _run(loaded: LoadedModel, feeds: Feeds) -> Sequence[Array]:
     outputs = loaded.model.run(feeds)
     if not loaded.allow_nan:
         for array in outputs:
-            if is_real(array.dtype) and not np.isfinite(array).all():
+            if is_real(array) and not np.isfinite(array).all():
                 raise _failure(loaded, "it gave a value that is not a finite number")
     return outputs
 
