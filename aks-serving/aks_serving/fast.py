@@ -49,10 +49,12 @@ class Read(msgspec.Struct, gc=False):
 class FastReader:
     """Reads requests for one layout. Its `layout` is that of every version of a snapshot."""
 
-    __slots__ = ("_datatype", "_pack", "_plain", "_v2", "_v2_binary", "layout")
+    __slots__ = ("_datatype", "_outputs", "_pack", "_plain", "_v2", "_v2_binary", "layout")
 
-    def __init__(self, layout: Layout, datatype: str) -> None:
+    def __init__(self, layout: Layout, datatype: str, outputs: Sequence[str]) -> None:
+        """`outputs` are the names of what every version gives, in order; empty where they do not give the same."""
         self.layout = layout
+        self._outputs = list(outputs)
         self._datatype = datatype
         element: Any = float if layout.dtype.kind == "f" else int
         self._pack = struct.Struct(f"<{layout.width}{_FORMATS[layout.dtype.name]}").pack
@@ -131,11 +133,17 @@ class FastReader:
             return None
         return tensor
 
-    @staticmethod
-    def _read(asked: Any, packed: bytes, rows: int) -> Read:  # noqa: ANN401 - as above
+    def _read(self, asked: Any, packed: bytes, rows: int) -> Read | None:  # noqa: ANN401 - as above
         parameters = asked.parameters
+        binary = parameters is not None and parameters.binary_data_output
+        if asked.outputs:
+            # All outputs, in their order, all in one form: as tritonclient asks for them where it names them.
+            forms = {binary if o.parameters is None else o.parameters.binary_data for o in asked.outputs}
+            if len(forms) != 1 or [output.name for output in asked.outputs] != self._outputs:
+                return None
+            binary = forms.pop()
         if parameters is None:
-            return Read(packed, rows, id=asked.id)
+            return Read(packed, rows, id=asked.id, binary=binary)
         timeout_us = parameters.timeout
         return Read(
             packed,
@@ -143,7 +151,7 @@ class FastReader:
             user=parameters.user_id,
             timeout_s=timeout_us / 1e6 if timeout_us else None,
             id=asked.id,
-            binary=parameters.binary_data_output,
+            binary=binary,
         )
 
 
@@ -155,11 +163,21 @@ def fast_reader(signatures: Sequence[Signature]) -> FastReader | None:
     layout, datatype = layouts.pop()
     if layout is None or layout.dtype.name not in _FORMATS:
         return None
-    return FastReader(layout, datatype)
+    outputs = {tuple(spec.name for spec in signature.outputs) for signature in signatures}
+    return FastReader(layout, datatype, outputs.pop() if len(outputs) == 1 else ())
 
 
 class _BinaryInput(msgspec.Struct, forbid_unknown_fields=True):
     binary_data_size: int
+
+
+class _OutputForm(msgspec.Struct, forbid_unknown_fields=True):
+    binary_data: bool
+
+
+class _Output(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    parameters: _OutputForm | None = None
 
 
 class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -191,6 +209,11 @@ def _v2_type(element: Any) -> Any:  # noqa: ANN401 - as above
     tensor = msgspec.defstruct("InputTensor", fields, forbid_unknown_fields=True)
     return msgspec.defstruct(
         "InferRequest",
-        [("inputs", list[tensor]), ("id", str | None, None), ("parameters", _Parameters | None, None)],  # type: ignore[valid-type]
+        [
+            ("inputs", list[tensor]),  # type: ignore[valid-type]
+            ("id", str | None, None),
+            ("parameters", _Parameters | None, None),
+            ("outputs", list[_Output] | None, None),
+        ],
         forbid_unknown_fields=True,
     )
