@@ -1,7 +1,7 @@
 """Everything at once: ten thousand mixed requests each way get what an unbatched run gives, each its own caller.
 
-Plain and V2, JSON and binary, of several shapes, versions and endpoints, pinned and assigned; among them callers
-that go away, bodies that no version takes, rows on which the candidate fails, a model of a fixed shape and one whose rows
+Plain and V2, JSON and binary, of several shapes, versions and endpoints, pinned and assigned; among them callers that
+go away, bodies that no version takes, rows on which the candidate fails, a model of a fixed shape and one whose rows
 influence each other. What is right is told by the models themselves, run by the test one request at a time.
 """
 
