@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aks_serving import openapi, plain, prometheus, stats, v2, v2_extensions
+from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
@@ -34,6 +34,7 @@ SERVER_VERSION = "0.1.0"
 
 _OVERRIDE = OVERRIDE_HEADER.encode()
 _HEADER_LENGTH = b"inference-header-content-length"
+_JSON = b"application/json"
 _METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
 _OPENMETRICS = Head(200, content_type=prometheus.OPENMETRICS)
 _NOT_READY = Head(503)
@@ -132,6 +133,12 @@ class Api:
     def _predict(self, exchange: Exchange) -> None:
         _check_method(exchange, "POST")
         body = self._body(exchange)
+        content_type = exchange.headers.get(b"content-type", _JSON)
+        if content_type != _JSON:
+            form = tables.form_of(content_type)
+            if form is not None:
+                self._begin_plain(exchange, tables.read_request(form, body, exchange.query))
+                return
         serving = self._server.servings.only
         if serving is not None and serving.fast is not None:
             read = serving.fast.plain(body, serving.plan.endpoint)
@@ -139,7 +146,9 @@ class Api:
                 ask = PlainAsk(exchange, serving, packed=read.packed, rows=read.rows)
                 self._begin(ask, version=read.version, user=read.user, timeout_s=read.timeout_s)
                 return
-        asked = plain.read_request(body)
+        self._begin_plain(exchange, plain.read_request(body, exchange.query))
+
+    def _begin_plain(self, exchange: Exchange, asked: plain.PredictRequest | tables.Asked) -> None:
         ask = PlainAsk(exchange, self._serving(asked.model), read=asked.feeds)
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
         self._begin(ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)

@@ -11,6 +11,7 @@ from aks_serving.errors import (
     OverloadedError,
 )
 from aks_serving.exchange import Head, Response
+from aks_serving.tables import UnsupportedTypeError
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError, UnavailableError
 from shared.signing.override import OverrideRefusedError
 
@@ -19,6 +20,7 @@ _encode = msgspec.json.Encoder().encode
 _STATUS: tuple[tuple[type[SlipwayError], int], ...] = (
     (BodyTooLargeError, 413),
     (UnsupportedCodingError, 415),
+    (UnsupportedTypeError, 415),
     (OverrideRefusedError, 403),
     (InvalidInputError, 400),
     (NotFoundError, 404),

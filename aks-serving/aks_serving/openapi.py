@@ -43,6 +43,12 @@ _MEANINGS = {
     "504": "The request's time was over before a model ran it. It never runs.",
 }
 _OF_PREDICTIONS = ("400", "403", "404", "405", "413", "415", "429", "500", "503", "504")
+_QUERY: Json = {
+    "model": {"type": "string"},
+    "model_version": {"type": "integer", "minimum": 1},
+    "user_id": {"type": "string"},
+    "timeout_ms": {"type": "number", "exclusiveMinimum": 0},
+}
 _MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _VERSION: Json = {
     "name": "version",
@@ -81,7 +87,11 @@ def _plain_paths() -> Json:
                 "Predict: features in, predictions out.",
                 {"200": _answered("Prediction")},
                 errors=_OF_PREDICTIONS,
-                body=_json_of("PredictRequest"),
+                body=_tables(),
+                parameters=[
+                    {"name": name, "in": "query", "schema": schema, "description": "For tables and rows."}
+                    for name, schema in _QUERY.items()
+                ],
             )
         },
         "/health": _get("health", "Whether the process lives.", {"200": _answer("Health")}),
@@ -161,9 +171,19 @@ def _get(
     return path if parameters is None else {"parameters": parameters} | path
 
 
-def _operation(name: str, what: str, answers: Json, *, errors: tuple[str, ...], body: Json | None = None) -> Json:
+def _operation(
+    name: str,
+    what: str,
+    answers: Json,
+    *,
+    errors: tuple[str, ...],
+    body: Json | None = None,
+    parameters: list[Json] | None = None,
+) -> Json:
     responses = answers | {status: _answer("Error", _MEANINGS[status]) for status in errors if status not in answers}
     operation: Json = {"operationId": name, "summary": what, "responses": dict(sorted(responses.items()))}
+    if parameters is not None:
+        operation["parameters"] = parameters
     return operation if body is None else operation | {"requestBody": body}
 
 
@@ -195,6 +215,19 @@ def _json_of(schema: str, *, binary: bool = False, required: bool = True) -> Jso
     if binary:
         content["application/octet-stream"] = {"schema": {"description": "JSON, then the tensors' data."}}
     return {"required": required, "content": content}
+
+
+def _tables() -> Json:
+    rows = _list({"type": "object", "description": "The values of a row by input name."})
+    csv = "The inputs' columns by name, or without a header in their order."
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"anyOf": [_ref("PredictRequest"), rows]}},
+            "text/csv": {"schema": {"type": "string", "description": csv}},
+            "application/vnd.apache.arrow.stream": {"schema": {"description": "An Arrow IPC stream of columns."}},
+        },
+    }
 
 
 def _ref(schema: str) -> Json:

@@ -1,10 +1,11 @@
 """The plain API's bodies: features in, predictions out. No transport, no model runs here.
 
-`features` is the data of the only input, or an object of data by input name; nesting gives the shape. A column of
-single values ([1, 2]) serves for an input of shape [-1, 1]. `predictions` is the model's first output (a classifier's
-labels); a model with several outputs also gives all of them by name in `outputs`.
+`features` is the data of the only input, an object of data by input name, or rows that are such objects; nesting gives
+the shape. A column of single values ([1, 2]) serves for an input of shape [-1, 1]. `predictions` is the model's first
+output (a classifier's labels); a model with several outputs also gives all of them by name in `outputs`.
 """
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from aks_serving.batches import Results
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.serving import Face
+from aks_serving.tables import by_column, read_query
 from aks_serving.tensors import Array, Feeds, read
 from aks_serving.v2 import check_names
 from shared.core.errors import InvalidInputError
@@ -40,18 +42,23 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
     def _by_name(self, signature: Signature) -> dict[str, msgspec.Raw]:
         if bytes(self.features[:1] if isinstance(self.features, bytes) else memoryview(self.features)[:1]) == b"{":
             return _decoded(_BY_NAME, self.features)
+        if _OBJECTS.match(self.features):
+            return by_column(self.features)
         if len(signature.inputs) != 1:
             names = ", ".join(spec.name for spec in signature.inputs)
             raise InvalidInputError(f"the model takes {len(signature.inputs)} inputs: give features by name: {names}")
         return {signature.inputs[0].name: self.features}
 
 
+_OBJECTS = re.compile(rb"\s*\[\s*\{")
 _REQUEST = msgspec.json.Decoder(PredictRequest)
 _BY_NAME = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def read_request(body: bytes) -> PredictRequest:
-    """Read a request. Raises InvalidInputError."""
+def read_request(body: bytes, query: bytes = b"") -> PredictRequest:
+    """Read a request. A body that is rows of objects has the rest in its query. Raises InvalidInputError."""
+    if _OBJECTS.match(body):
+        return PredictRequest(msgspec.Raw(body), **read_query(query))
     return _decoded(_REQUEST, body)
 
 

@@ -1,0 +1,267 @@
+"""Tables as bodies: CSV, Arrow streams and rows of JSON objects give what the same JSON does, or say what is wrong."""
+
+import io
+import json
+import random
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+from aks_serving.arrow import read_stream
+from aks_serving.exchange import JSON
+from aks_serving.tables import Form, UnsupportedTypeError, form_of
+from onnx import TensorProto, helper
+
+from shared.core.errors import InvalidInputError
+from tests.serving import models
+from tests.serving.conftest import Running, Start
+from tests.serving.fakes import MemoryStorage
+
+pytestmark = pytest.mark.anyio
+
+CSV, ARROW = "text/csv", "application/vnd.apache.arrow.stream"
+TABLE = models.scaler(2.0)
+
+
+def _columns() -> bytes:
+    """Two columns of numbers and one of text: total = age + income, and the text as it is."""
+    return models.graph(
+        [
+            helper.make_node("Cast", ["age"], ["age_real"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["age_real", "income"], ["total"]),
+            helper.make_node("Identity", ["city"], ["where"]),
+        ],
+        [
+            ("age", TensorProto.INT64, ["n", 1]),
+            ("income", TensorProto.FLOAT, ["n", 1]),
+            ("city", TensorProto.STRING, ["n", 1]),
+        ],
+        [("total", TensorProto.FLOAT, ["n", 1]), ("where", TensorProto.STRING, ["n", 1])],
+    )
+
+
+COLUMNS = _columns()
+GOOD = {"age": [31, 52], "income": [1.5, 2.5], "city": ["Ulm", "Köln, am Rhein"]}
+ANSWER = {"total": [[32.5], [54.5]], "where": [["Ulm"], ["Köln, am Rhein"]]}
+
+
+def _arrow(columns: dict[str, Any], *, batches: int = 1, **options: Any) -> bytes:
+    table = pa.table(columns)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, **options) as writer:
+        writer.write_table(table, max_chunksize=max(1, -(-table.num_rows // batches)))
+    return sink.getvalue()
+
+
+async def _served(start: Start, storage: MemoryStorage, model: bytes) -> Any:
+    storage.put(model)
+    storage.publish(models.plan(1, models.route(1, model)))
+    return start()
+
+
+async def _post(running: Running, body: bytes | str, kind: str, query: str = "") -> httpx.Response:
+    return await running.client.post(f"/predict{query}", content=body, headers={"content-type": kind})
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ('age,income,city\r\n31,1.5,Ulm\r\n52,2.5,"Köln, am Rhein"\r\n', CSV),
+        ('\ufeffcity,age,income\nUlm,31,1.5\n"Köln, am Rhein",+52,25e-1', f"{CSV}; charset=UTF-8"),
+        ('31,1.5,Ulm\n52,2.5,"Köln, am Rhein"\n\n', CSV),
+        ('31,1.5,Ulm\n52,2.5,"Köln, am Rhein"\n', f"{CSV};header=absent"),
+        ('city,age,income\nUlm,31,1.5\n"Köln, am Rhein",52,2.5\n', f"{CSV}; header=present"),
+        (_arrow(GOOD), ARROW),
+        (_arrow(GOOD, batches=2), ARROW),
+        (_arrow({"city": GOOD["city"], "age": pa.array([31, 52], pa.int8()), "income": GOOD["income"]}), ARROW),
+        (
+            json.dumps([dict(zip(GOOD, row, strict=True)) for row in zip(*GOOD.values(), strict=True)]),
+            "application/json",
+        ),
+        (json.dumps({"features": GOOD}), "application/json; charset=utf-8"),
+        (
+            json.dumps({"features": [dict(zip(GOOD, row, strict=True)) for row in zip(*GOOD.values(), strict=True)]}),
+            "application/json",
+        ),
+    ],
+)
+async def test_columns_are_the_models_inputs(
+    start: Start, storage: MemoryStorage, body: bytes | str, kind: str
+) -> None:
+    async with await _served(start, storage, COLUMNS) as running:
+        await running.reload()
+        answer = await _post(running, body, kind)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["outputs"] == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("1,2\n3,4\n", CSV),
+        (_arrow({"any": [1.0, 3.0], "name": [2, 4]}), ARROW),
+        ('[{"x": [1, 2]}, {"x": [3, 4]}]', "application/json"),
+    ],
+)
+async def test_a_model_with_one_table_takes_its_columns_in_order(
+    start: Start, storage: MemoryStorage, body: bytes | str, kind: str
+) -> None:
+    async with await _served(start, storage, TABLE) as running:
+        await running.reload()
+        answer = await _post(running, body, kind)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["predictions"] == [[2.0, 4.0], [6.0, 8.0]]
+
+
+async def test_the_query_says_what_a_json_body_would(start: Start, storage: MemoryStorage) -> None:
+    other = models.scaler(3.0)
+    storage.put(TABLE, other)
+    storage.publish(models.plan(1, *models.canary((1, TABLE), (2, other), 10_000)))
+    async with start() as running:
+        await running.reload()
+        named = await _post(running, "1,1", CSV, "?model=churn&model_version=1&user_id=ada&timeout_ms=5000")
+        assert (named.json()["model_version"], named.json()["predictions"]) == (1, [[2.0, 2.0]])
+        assert (await _post(running, "1,1", CSV)).json()["model_version"] == 2
+        for query, words in (
+            ("?user=ada", "'user' is no parameter of"),
+            ("?model=a&model=b", "'model' is twice in"),
+            ("?timeout_ms=0", "timeout_ms is '0'"),
+            ("?timeout_ms=soon", "timeout_ms is 'soon'"),
+            ("?model", "the query is not one"),
+        ):
+            bad = await _post(running, "1,1", CSV, query)
+            assert (bad.status_code, words in bad.json()["error"]) == (400, True), bad.text
+        assert (await _post(running, "1,1", CSV, "?model=none")).status_code == 404
+        assert (await _post(running, "1,1", CSV, "?timeout_ms=1e-9")).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "words"),
+    [
+        (COLUMNS, "age,income,city\n31,1.5,Ulm\n5x,2,Bonn", "row 2, column 1 (age): found '5x', wanted INT64"),
+        (COLUMNS, "31,1.5,Ulm\n52,,Bonn", "row 2, column 2 (income): found nothing, wanted FP32"),
+        (COLUMNS, "31,1e39,Ulm", "row 1, column 2 (income): found 1e+39, wanted FP32"),
+        (COLUMNS, "31,1e999,Ulm", "row 1, column 2 (income): found '1e999', wanted FP32"),
+        (COLUMNS, "31,1_0,Ulm", "row 1, column 2 (income): found '1_0', wanted FP32"),
+        (COLUMNS, f"{2**63},1,Ulm", f"row 1, column 1 (age): found '{2**63}', wanted INT64"),
+        (COLUMNS, "31,1\n52,2", "row 1 has 2 columns, and the model takes 3"),
+        (COLUMNS, "31,1,Ulm\n52,2", "line 2 of the CSV has 2 cells, wanted 3"),
+        (COLUMNS, "age,income\n31,1", "column 'city' is missing"),
+        (COLUMNS, "age,age,city\n31,1,Ulm", "column 'age' is there twice"),
+        (COLUMNS, "Age,income,city\n31,1,Ulm", "row 1, column 1 (age): found 'Age'"),
+        (COLUMNS, 'age,income,city\n31,1,"Ulm', "line 2 of the CSV cannot be read"),
+        (COLUMNS, b"\xff,1,2", "the CSV is not UTF-8: byte 0"),
+        (TABLE, "1,2,3", "the table has 3 columns, and input 'x' 2"),
+        (TABLE, "a,b\n1,2", "row 1, column 1: found 'a', wanted FP32"),
+        (TABLE, "", "the table has 0 columns"),
+    ],
+)
+async def test_a_bad_csv_is_refused_by_row_and_column(
+    start: Start, storage: MemoryStorage, model: bytes, body: bytes | str, words: str
+) -> None:
+    async with await _served(start, storage, model) as running:
+        await running.reload()
+        answer = await _post(running, body, CSV)
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('[{"age": 1}, {"income": 2}]', "row 2: 'age' is missing"),
+        ('[{"age": 1}, {"age": 1, "b": 2}]', "row 2: 'b' stands in it, and not in row 1"),
+        ('[{"age": 1}, 5]', "the rows are not objects"),
+        ('[{"age": "x", "income": 1, "city": "Ulm"}]', "input 'age'"),
+    ],
+)
+async def test_bad_rows_are_refused(start: Start, storage: MemoryStorage, body: str, words: str) -> None:
+    async with await _served(start, storage, COLUMNS) as running:
+        await running.reload()
+        answer = await _post(running, body, "application/json")
+        assert answer.status_code == 400
+        assert words in answer.json()["error"]
+
+
+def test_media_types() -> None:
+    assert form_of(JSON) is None
+    assert form_of(b"Application/JSON; charset=utf-8") is None
+    assert form_of(b"text/CSV") is Form.CSV
+    assert form_of(b'text/csv; header="absent"') is Form.CSV_BARE
+    assert form_of(ARROW.encode()) is Form.ARROW
+    for other in (
+        b"text/plain",
+        b"application/xml",
+        b"text/csv; charset=latin-1",
+        b"application/vnd.apache.arrow.file",
+    ):
+        with pytest.raises(UnsupportedTypeError):
+            form_of(other)
+
+
+async def test_an_unknown_media_type_is_a_415(start: Start, storage: MemoryStorage) -> None:
+    async with await _served(start, storage, TABLE) as running:
+        await running.reload()
+        answer = await _post(running, "<x/>", "application/xml")
+        assert (answer.status_code, "application/xml" in answer.json()["error"]) == (415, True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(pa.array([0, 1, 100], kind()) for kind in (pa.int8, pa.uint8, pa.int16, pa.uint16, pa.int32, pa.uint32)),
+        *(pa.array([0, 2**62], kind()) for kind in (pa.int64, pa.uint64)),
+        *(pa.array([0.5, -2.0, 65504.0], kind()) for kind in (pa.float16, pa.float32, pa.float64)),
+        pa.array([True, False, True] * 7),
+        pa.array(["", "a", "Köln"] * 5),
+        pa.array(["", "a", "Köln"], pa.large_string()),
+        pa.array([], pa.int32()),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_arrow_columns_are_read_as_pyarrow_wrote_them(values: Any) -> None:
+    for batches in (1, 3):
+        (found,) = read_stream(_arrow({"c": values}, batches=batches)).values()
+        assert found.tolist() == values.to_pylist()
+        if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
+            assert found.dtype == values.type.to_pandas_dtype()
+
+
+def _dictionary() -> bytes:
+    return _arrow({"c": pa.array(["a", "b"]).dictionary_encode()})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (_arrow({"c": pa.array([1, None, 3])}), "row 2, column 'c' is null"),
+        (_dictionary(), "column 'c' is dictionary-encoded"),
+        (_arrow({"c": pa.array([[1]])}), "column 'c' is of type list"),
+        (_arrow({"c": pa.array([b"x"])}), "column 'c' is of type binary"),
+        (_arrow({"c": [1] * 1000}, options=pa.ipc.IpcWriteOptions(compression="lz4")), "its buffers are compressed"),
+        (b"", "it has no schema"),
+        (b"not an arrow stream", "torn or malformed"),
+    ],
+)
+def test_what_is_not_plain_in_arrow_is_refused(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be read as an Arrow stream") as caught:
+        read_stream(body)
+    assert words in str(caught.value)
+
+
+def test_a_damaged_arrow_stream_is_read_or_refused_and_nothing_else() -> None:
+    draw = random.Random(20261121)
+    whole = _arrow({"a": np.arange(20), "b": ["x", "yz"] * 10, "c": [True, False] * 10, "d": np.arange(20) / 7})
+    refused = 0
+    for _ in range(3000):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            data[draw.randrange(len(data))] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
+        cut = bytes(data[: draw.randrange(len(data))] if draw.random() < 0.3 else data)
+        try:
+            read_stream(cut)
+        except InvalidInputError:
+            refused += 1
+    assert 500 < refused < 3000
