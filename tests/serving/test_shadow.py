@@ -260,6 +260,20 @@ async def test_a_run_that_hangs_is_left_alone_and_others_go_on() -> None:
         hanging.go.set()
 
 
+async def test_what_runs_at_the_end_is_accounted_for_as_shed() -> None:
+    target = _Model()
+    target.go.clear()
+    try:
+        async with _spare() as spare:
+            assert spare.offer(target, _copy())
+            await eventually(target.began.is_set)
+            assert spare.offer(target, _copy())
+        assert (target.counted.shed, target.copies) == (2, 2)
+        assert not spare.offer(target, _copy())
+    finally:
+        target.go.set()
+
+
 async def test_a_target_that_raises_loses_its_batch_and_no_more() -> None:
     class Raising(_Model):
         def run(self, copies: Sequence[Copy]) -> ShadowCounts:
