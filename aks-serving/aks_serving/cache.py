@@ -155,7 +155,7 @@ class DiskCache:
             with writer.failing():
                 folder = stack.enter_context(self.private_folder())
                 path.parent.mkdir(parents=True, exist_ok=True)
-                writer.file = stack.enter_context((folder / path.name).open("xb"))
+                writer.file = stack.enter_context(_unfailing((folder / path.name).open("xb")))
             yield writer
 
     @contextlib.contextmanager
@@ -221,6 +221,16 @@ class _Writer:
         except OSError as error:
             log.warning("%s is not kept for the next start: %s", self._path, error)
             self.file = None
+
+
+@contextlib.contextmanager
+def _unfailing(file: BinaryIO) -> Iterator[BinaryIO]:
+    """A file whose closing raises nothing: it writes what is buffered, which a full disk refuses once more."""
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _locked(folder: Path) -> int | None:
