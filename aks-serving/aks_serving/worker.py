@@ -128,6 +128,8 @@ class _Running:
                 tls=self._worker.tls,
                 tokens=self._worker.tokens,
             )
+            if len(self._worker.sockets) == 1:
+                api.transport = http  # of several workers' transports, a scrape would show now one, now another
             yield
         finally:
             drains: list[Coroutine[Any, Any, Any]] = [] if http is None else [http.drain(FINISH_S)]
