@@ -72,6 +72,10 @@ class Server(Protocol):
         """Requests that no version ran since the start, by endpoint and why."""
         ...
 
+    def memory_bytes(self) -> dict[str, dict[int, int]]:
+        """What each loaded version takes of memory, by endpoint and version."""
+        ...
+
     async def reload(self) -> None:
         """Poll the plans and try failed loads again. Raises UnavailableError."""
         ...
@@ -270,6 +274,7 @@ class Api:
             refused=server.refused(),
             waiting=server.waiting,
             windows_lost=server.windows_lost,
+            memory_bytes=server.memory_bytes(),
             transport=self.transport,
         )
         openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
