@@ -3,12 +3,13 @@
 The server's hash is not asked: what counts is which versions a user met, and which the plan allowed. Under one
 generation of the plan a user belongs to one version; from one generation to the next of a rollout it may move to the
 candidate, as the candidate's weight rises, and never back; a promotion or a rollback takes everybody to the version
-that is stable then.
+that is stable then. A rollback may reach a user before its plan does: where the pod's own guard takes the candidate out of
+traffic, its users meet stable under the same generation, and the candidate no more.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +28,8 @@ class PlanFacts:
     candidate: int | None = None
     weight_bp: int = 0
     rollout_id: str | None = None
+    taken_back: bool = False
+    """Whether the candidate was taken back under this generation."""
 
     def allows(self, version: int) -> bool:
         """Whether a user may belong to the version."""
@@ -61,6 +64,7 @@ def plans_of(events: Iterable[Mapping[str, Any]]) -> dict[int, PlanFacts]:
             stable = data["version"]
             facts = PlanFacts(generation=generation, stable=stable)
         elif kind in _ENDS:
+            plans[generation - 1] = replace(plans[generation - 1], taken_back=True)
             facts = PlanFacts(generation=generation, stable=stable)
         else:
             continue
@@ -91,14 +95,16 @@ def unsticky(answers: Iterable[Answer], plans: Mapping[int, PlanFacts]) -> dict[
 
 def _wrong(history: Sequence[Answer], plans: Mapping[int, PlanFacts]) -> str | None:
     belonged: dict[int, int] = {}
-    for answer in history:
+    for answer in sorted(history, key=lambda answer: answer.sent_s):
         plan, version = plans.get(answer.generation), assigned(answer, plans)
         if plan is None:
             return f"an answer of generation {answer.generation}, which the audit trail does not know"
         if version is None or not plan.allows(version):
             return f"version {version} under generation {answer.generation}, which did not allow it"
         before = belonged.setdefault(answer.generation, version)
-        if before != version:
+        if before == plan.candidate and version == plan.stable and plan.taken_back:
+            belonged[answer.generation] = version
+        elif before != version:
             return f"versions {before} and {version} under generation {answer.generation}"
     return _wrong_move(belonged, plans) or _wrong_return(history, plans)
 

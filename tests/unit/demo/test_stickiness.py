@@ -106,6 +106,13 @@ def test_a_fallback_belongs_to_the_candidate_that_failed() -> None:
     assert unsticky(answers, PLANS) == {}
 
 
+def test_a_guard_may_take_a_candidates_users_to_stable_before_the_rollback_does_and_never_back() -> None:
+    assert unsticky(history("user", [(8, 3), (8, 2), (8, 2), (9, 2)]), PLANS) == {}
+    found = unsticky(history("user", [(8, 3), (8, 2), (8, 3), (9, 2)]), PLANS)
+    assert "versions 2 and 3 under generation 8" in found["user"]
+    assert "versions 2 and 1 under generation 5" in unsticky(history("user", [(5, 2), (5, 1)]), PLANS)["user"]
+
+
 def test_a_fallback_under_a_plan_without_a_candidate_is_found() -> None:
     assert "version None" in unsticky(history("user", [(6, 2)], fallbacks=[(6, 2)]), PLANS)["user"]
 
