@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -40,6 +41,7 @@ _MAX_ROWS = 128
 _MAX_SHARE = 0.75
 """Of its time, what the event loop may have worked for capacity to be spare."""
 _LOWEST_PRIORITY = 19
+_WAITED = Path("/proc/thread-self/schedstat")
 
 
 class Copy:
@@ -173,8 +175,8 @@ class Spare:
             self._arm()
 
     def _look(self) -> tuple[float, float]:
-        """The time since the last look, and how much of it the event loop worked."""
-        now_s, worked_s = perf_counter(), thread_time()
+        """The time since the last look, and how much of it the event loop worked, or waited for a processor to work."""
+        now_s, worked_s = perf_counter(), thread_time() + _waited_s()
         passed = now_s - self._looked_s, worked_s - self._worked_s
         self._looked_s, self._worked_s = now_s, worked_s
         return passed
@@ -265,6 +267,14 @@ class Spare:
     def _forget(self, copies: list[Copy]) -> None:
         self.waiting -= len(copies)
         self._bytes -= sum([copy.size_bytes for copy in copies])
+
+
+def _waited_s() -> float:
+    """How long this thread waited for a processor so far, where the system tells."""
+    try:
+        return int(_WAITED.read_bytes().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _give_way() -> None:
