@@ -201,7 +201,11 @@ class Lane:
         engine = self._engine
         begun_s = self.last_run_s = perf_counter()
         engine.running_here = self, begun_s
-        outcome = run_calls(self.loaded, batch)
+        try:
+            outcome: Results | list[Results | ModelRunError] = run_calls(self.loaded, batch)
+        except Exception:
+            log.exception("a batch of version %d was lost", self.model.version)
+            outcome = self._lost(batch)
         engine.running_here = None
         if isinstance(outcome, Results):
             self.times.add(rows, outcome.took_s)
@@ -210,7 +214,14 @@ class Lane:
     def _run_beside(self, batch: list[Call], rows: int) -> None:
         self._running = batch
         self.last_run_s = perf_counter()
-        running = self._engine.submit(self.loaded, batch)
+        try:
+            running = self._engine.submit(self.loaded, batch)
+        except RuntimeError:  # no thread can be started
+            log.exception("a batch of version %d was lost", self.model.version)
+            self._running = None
+            self._finish(batch, self._lost(batch), perf_counter())
+            self._again()
+            return
 
         def done(_: Future[Any]) -> None:
             # From the engine's thread; the loop may be gone by then, at a stop.
@@ -230,15 +241,17 @@ class Lane:
         error = None if running.cancelled() else running.exception()
         if running.cancelled() or error is not None:
             log.error("a batch of version %d was lost", self.model.version, exc_info=error)
-            outcome: Results | list[Results | ModelRunError] = [
-                ModelRunError(self.model.version, "the server could not run it")
-            ] * len(batch)
+            outcome: Results | list[Results | ModelRunError] = self._lost(batch)
         else:
             outcome = running.result()
             if isinstance(outcome, Results):
                 self.times.add(rows, outcome.took_s)
         self._finish(batch, outcome, now_s)
         self._again()
+
+    def _lost(self, batch: Sequence[Call]) -> list[Results | ModelRunError]:
+        """What a batch gets that the server, not the model, failed."""
+        return [ModelRunError(self.model.version, "the server could not run it")] * len(batch)
 
     def _finish(self, batch: list[Call], outcome: Results | list[Results | ModelRunError], now_s: float) -> None:
         self._engine.waiting -= len(batch)

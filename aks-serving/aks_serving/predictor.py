@@ -7,6 +7,7 @@ the candidate. A version that the caller named answers or fails by itself.
 """
 
 import asyncio
+import logging
 import math
 import random
 from abc import abstractmethod
@@ -25,6 +26,8 @@ from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
+
+log = logging.getLogger(__name__)
 
 type Read = Callable[[Signature], Feeds]
 """Reads a request's inputs as a signature wants them, in its order. Raises InvalidInputError."""
@@ -85,6 +88,9 @@ class Ask(Call):
             self._run(route)
         except SlipwayError as error:
             self._end(error)
+        except Exception:
+            log.exception("a request could not be begun")
+            self._end(SlipwayError("the server made an error; its log says which"))
 
     def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
         serving, kind = self.serving, self.kind

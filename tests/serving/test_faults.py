@@ -13,6 +13,7 @@
 | an artifact is altered, in storage, on disk | test_altered, test_external |
 | the disk is full | here; test_external (data larger than memory), test_guard (notes of trips) |
 | a model raises, or gives NaN | test_fallback, test_batching (the guilty call alone) |
+| the server has a defect | here |
 | a candidate hangs | here (beside the event loop); test_workers (on it: the process is replaced) |
 | a candidate fails too late | test_deadlines |
 | overload, expired work | test_deadlines |
@@ -39,10 +40,13 @@ from typing import Any
 
 import httpx
 import pytest
+from aks_serving.asks import PlainAsk
 from aks_serving.cache import DiskCache
 from aks_serving.counts import Kind
+from aks_serving.model import Signature
 from aks_serving.ports import StoredPlan
 from aks_serving.serving import Serving
+from aks_serving.tensors import Feeds
 from aks_serving.windows import Windows
 
 from shared.core.ids import EndpointName
@@ -50,7 +54,7 @@ from shared.telemetry.window import Window, merge_counts
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
-from tests.serving.handled import Watched
+from tests.serving.handled import Asked, HandServer, Watched, plain
 from tests.serving.processes import Account, Launch, Server, dead_connection
 from tests.support.waiting import eventually as soon
 
@@ -318,6 +322,62 @@ async def test_a_candidate_that_hangs_costs_its_callers_time_and_nobody_else_any
     counts = {v: merge_counts([w.versions[v] for w in storage.windows() if v in w.versions]) for v in (1, 2)}
     assert (counts[2].requests, counts[2].errors, counts[1].fallbacks) == (5, 5, 5)
     assert storage.windows()[-1].tripped == serving.tripped
+
+
+class _Defect(Watched):
+    """Raises what no model does, while it is told to."""
+
+    broken = True
+
+    def run(self, feeds: Feeds) -> Any:
+        if self.broken:
+            raise LookupError("the server has a defect, says the test")
+        return super().run(feeds)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("inline", [True, False], ids=["on the loop", "beside it"])
+async def test_a_defect_around_a_run_costs_its_callers_an_error_and_nobody_else_anything(*, inline: bool) -> None:
+    routes = models.canary((1, TABLE), (2, PICKY), 10_000)
+    defect = _Defect(PICKY, version=2)
+    server = HandServer(models.plan(1, *routes), {1: Watched(TABLE), 2: defect}, inline=inline)
+    for version, statuses in ((None, [200, 200]), (2, [500, 500])):
+        asked = [plain([[n]], model_version=version) for n in (1, 2)]
+        server.ask(*asked)
+        await server.idle()
+        assert [one.status for one in asked] == statuses
+    defect.broken = False
+    good = plain([[3]])
+    server.ask(good)
+    await server.idle()
+    assert (good.json()["predictions"], good.json()["fallback"]) == ([[30.0]], False)
+    assert server.engine.running_here is None
+    server.close()
+
+
+@pytest.mark.anyio
+async def test_where_no_thread_can_be_had_its_callers_are_told_so() -> None:
+    server = HandServer(models.plan(1, models.route(1, ONE)), {1: Watched(ONE)})
+    server.close()
+    asked = [plain([[1, 1]]), plain([[2, 2]])]
+    server.ask(*asked)
+    await server.idle()
+    assert [one.status for one in asked] == [500, 500]
+    assert server.serving.lanes[1].idle
+
+
+@pytest.mark.anyio
+async def test_a_defect_before_a_run_leaves_nothing_in_flight() -> None:
+    server = HandServer(models.plan(1, models.route(1, ONE)), {1: Watched(ONE)})
+
+    def read(_: Signature) -> Feeds:
+        raise LookupError("the server has a defect, says the test")
+
+    asked = Asked("/predict")
+    PlainAsk(asked, server.serving, read=read).begin(version=None, subject=None)
+    assert asked.status == 500
+    assert (server.waiting, server.serving.tally.in_flight) == (0, 0)
+    server.close()
 
 
 class _Clock:
