@@ -3,8 +3,8 @@
 The server's hash is not asked: what counts is which versions a user met, and which the plan allowed. Under one
 generation of the plan a user belongs to one version; from one generation to the next of a rollout it may move to the
 candidate, as the candidate's weight rises, and never back; a promotion or a rollback takes everybody to the version
-that is stable then. A rollback may reach a user before its plan does: where the pod's own guard takes the candidate out of
-traffic, its users meet stable under the same generation, and the candidate no more.
+that is stable then. A rollback may reach a user before its plan does: where the pod's own guard takes the candidate out
+of traffic, its users meet stable under the same generation, and the candidate no more.
 """
 
 from collections import defaultdict
