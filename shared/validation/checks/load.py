@@ -17,14 +17,13 @@ _MAX_DIFFERENCES = 100
 _MAX_DIFFERENCE_LENGTH = 300
 
 
-def predicted_server_bytes(*, grown_bytes: int, model_file_bytes: int, external_bytes: int) -> int:
-    """What a version adds to a model server: what it added to this process, and the file's bytes.
+def predicted_server_bytes(*, grown_bytes: int, external_bytes: int) -> int:
+    """What a version adds to each worker of a model server: what it added to this process.
 
-    The server makes its session from bytes that it has hashed, and the runtime keeps them as long as the session; this
-    process makes it from a file. External data is mapped, and in memory as far as it was used: sooner or later, all.
-    benchmarks/memory_prediction.py measures both.
+    External data is mapped, and in memory as far as it was used: sooner or later, all. The bytes that the server makes
+    its session from are there only while it loads. benchmarks/memory_prediction.py measures both.
     """
-    return max(grown_bytes, external_bytes) + model_file_bytes
+    return max(grown_bytes, external_bytes)
 
 
 def loads(signature: Signature, figures: LoadFigures) -> Verdict:
