@@ -31,6 +31,7 @@ class Poller:
         self._endpoints = endpoints
         self._changed = changed
         self._etags: dict[EndpointName, str] = {}
+        self._troubled: set[EndpointName] = set()
         self._lock = asyncio.Lock()
         self._out = False
         # A thread of its own, so that a rollback's plan arrives while large artifacts are fetched.
@@ -74,7 +75,10 @@ class Poller:
             due = list(self._endpoints)
         else:
             due = [name for name, etag in self._storage.plan_etags().items() if etag != self._etags.get(name)]
-        for endpoint in due:
+        # What failed comes last, so that one plan that cannot be had does not keep the others away.
+        for endpoint in sorted(due, key=self._troubled.__contains__):
+            self._troubled.add(endpoint)
             plan = self._storage.plan(endpoint, unless_etag=self._etags.get(endpoint))
+            self._troubled.discard(endpoint)
             if plan is not None:
                 fetched.append((endpoint, plan))

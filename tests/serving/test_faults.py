@@ -9,6 +9,7 @@
 | a plan names what is not in storage | test_deployment, test_altered (each file of a version) |
 | storage is slow | here |
 | storage fails as nobody foresaw | here |
+| storage has a plan, and does not give it | here |
 | storage is gone, at the start and later | test_deployment, test_process, test_external; test_fallback (windows wait) |
 | an artifact is altered, in storage, on disk | test_altered, test_external |
 | the disk is full | here; test_external (data larger than memory), test_guard (notes of trips) |
@@ -49,6 +50,7 @@ from aks_serving.serving import Serving
 from aks_serving.tensors import Feeds
 from aks_serving.windows import Windows
 
+from shared.core.errors import UnavailableError
 from shared.core.ids import EndpointName
 from shared.telemetry.window import Window, merge_counts
 from tests.serving import models
@@ -208,6 +210,29 @@ async def test_a_failure_of_storage_that_nobody_foresaw_stops_nothing(
         storage.publish(models.plan(2, models.route(2, TWO)))
         await eventually(lambda: running.server.servings["churn"].plan.generation == 2)
         assert await _version(running) == 2
+
+
+class PatchyStorage(MemoryStorage):
+    """Has one plan that cannot be had."""
+
+    def plan(self, endpoint: EndpointName, *, unless_etag: str | None) -> StoredPlan | None:
+        if endpoint == "aaa":
+            raise UnavailableError("blob storage", "this blob is archived, says the test")
+        return super().plan(endpoint, unless_etag=unless_etag)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("storage", [PatchyStorage()])
+@pytest.mark.parametrize("endpoints", [(), ("aaa", "churn")])
+async def test_a_plan_that_cannot_be_had_keeps_no_other_away(
+    start: Start, storage: PatchyStorage, endpoints: tuple[str, ...]
+) -> None:
+    storage.put(ONE)
+    storage.publish(models.plan(1, models.route(1, ONE), endpoint="aaa"))
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(endpoints=endpoints, poll_s=0.05) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        assert await _version(running) == 1
 
 
 def _full(folder: Path) -> AbstractContextManager[None]:
