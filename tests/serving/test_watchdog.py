@@ -173,7 +173,8 @@ async def test_what_waits_behind_a_run_that_hangs_runs_on_the_next_thread() -> N
         await asyncio.sleep(0)
         assert world.stable.running_beside
         world.pass_s(HANG_S + 1)
-        assert (await behind).outputs[0].tolist() == [[2.0, 2.0]]
+        async with asyncio.timeout(10):
+            assert (await behind).outputs[0].tolist() == [[2.0, 2.0]]
         assert (await first).version == 1
 
 
