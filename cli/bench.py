@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def serving(
     *,
-    full: Annotated[bool, typer.Option("--full", help="All peers, and longer: most of an hour.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All peers, and longer: some 20 minutes.")] = False,
     write: Annotated[Path | None, typer.Option("--write", help="Put the tables into this document.")] = None,
     json_output: JsonOption = False,
 ) -> int:

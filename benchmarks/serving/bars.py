@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from benchmarks.serving.catalogue import FASTAPI, PYTRITON
 from benchmarks.serving.experiment import Results, ort_cell, single
 from benchmarks.serving.ratios import Cell, Measurement, Spread, figure, of_cell, ratio
-from benchmarks.serving.subjects import BARE, SLIPWAY, SLIPWAY_OFF
+from benchmarks.serving.subjects import BARE, SLIPWAY, SLIPWAY_OFF, SLIPWAY_ONE, SLIPWAY_TWO
 from benchmarks.serving.wire import Form
 from benchmarks.serving.workloads import MID, SMALL
 
+_MID_FORMS = (Form.PLAIN, Form.V2_BINARY)
 BEATEN = ("mlserver", "kserve", "bentoml", "litserve")
 
 
@@ -58,13 +59,19 @@ def _rates(found: Sequence[Measurement]) -> list[Bar]:
         )
         for connections, limit in ((1, 5), (16, 10), (64, 10))
     ]
-    ort = ratio(found, single(SLIPWAY, MID), ort_cell(MID))
     return [
         *small,
         Bar(what=f"small, 64: rate over the best of {', '.join(BEATEN)}", limit=25, found=best_ratio(found, SMALL)),
         Bar(what="mid, 64: rate over FastAPI's", limit=12, found=_to(found, MID, FASTAPI)),
         Bar(what="mid, 64: rate over PyTriton's", limit=2.5, found=_to(found, MID, PYTRITON)),
-        Bar(what="mid, 64: rate over ONNX Runtime's own in batches of 64", limit=0.8, found=ort),
+        *(
+            Bar(
+                what=f"mid, 64, one version, {form}: rate over ONNX Runtime's own in batches of 64",
+                limit=0.8,
+                found=ratio(found, single(SLIPWAY_ONE, MID, form=form), ort_cell(MID)),
+            )
+            for form in _MID_FORMS
+        ),
     ]
 
 
@@ -76,7 +83,15 @@ def _latencies(results: Results) -> list[Bar]:
     opened = results.open_loops.get(SLIPWAY)
     held = results.memory.get(f"{SLIPWAY} {SMALL}")
     return [
-        Bar(what="mid, 64: p99 over p50", limit=2, found=_tail(found, single(SLIPWAY, MID)), at_least=False),
+        *(
+            Bar(
+                what=f"mid, 64, one version, {form}: p99 over p50",
+                limit=2,
+                found=_tail(found, single(SLIPWAY_ONE, MID, form=form)),
+                at_least=False,
+            )
+            for form in _MID_FORMS
+        ),
         Bar(what="small, 1: p50 over the bare loop's", limit=1.3, found=ratio(found, *lone, "p50_ms"), at_least=False),
         Bar(what="small, 64: share of the rate that everything on costs", limit=0.15, found=cost, at_least=False),
         Bar(
@@ -86,10 +101,21 @@ def _latencies(results: Results) -> list[Bar]:
             at_least=False,
         ),
         Bar(
-            what="small, idle: RSS in MB",
+            what="small, idle: PSS of the whole process tree in MB",
             limit=90,
-            found=Spread.of([held.rss_mb]) if held else None,
+            found=Spread.of([held.pss_mb]) if held else None,
             at_least=False,
+        ),
+        *(
+            Bar(
+                what=f"small: CPU time a request, two workers with {connections} connections over one with 64",
+                limit=1.15,
+                found=ratio(
+                    found, single(SLIPWAY_TWO, SMALL, connections=connections), single(SLIPWAY, SMALL), "cpu_us"
+                ),
+                at_least=False,
+            )
+            for connections in (64, 128)
         ),
     ]
 

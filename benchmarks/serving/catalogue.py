@@ -83,7 +83,6 @@ PEERS: tuple[Peer, ...] = (
         variants=(
             Variant(name="one by one"),
             Variant(name="batching", settings=_BATCHING),
-            Variant(name="batching, 2 ms", settings=_BATCHING | {"PEER_WAIT_S": "0.002"}),
             Variant(name="batching, fast queue", settings=_BATCHING | {"PEER_FAST_QUEUE": "1"}),
         ),
     ),

@@ -1,8 +1,8 @@
 """The whole benchmark: which servers are asked what, and everything that was found.
 
 For each model all servers are started and checked, their idle memory is read, and the rounds are run; on the small one
-an open loop follows at half of the peak that the rounds found. The full form first tries every variant of every peer,
-and goes on with the fastest one of each. A peer that cannot be run is told of with the reason.
+an open loop follows at half of the peak that the rounds found. Of a peer with several variants each is tried first, and
+the fastest one goes on. What cannot be run, or fails in a round, is told of with the reason, and the rest goes on.
 """
 
 import json
@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.serving import catalogue, machine, rounds, subjects, workloads
 from benchmarks.serving.catalogue import FASTAPI, Peer, Variant
@@ -21,7 +21,15 @@ from benchmarks.serving.environments import EnvironmentMissingError
 from benchmarks.serving.machine import Cores
 from benchmarks.serving.ratios import Cell, Measurement, Spread, spread
 from benchmarks.serving.rounds import Ask, Length
-from benchmarks.serving.subjects import Subject, WrongAnswerError
+from benchmarks.serving.subjects import (
+    SLIPWAY,
+    SLIPWAY_GRPC,
+    SLIPWAY_OFF,
+    SLIPWAY_ONE,
+    SLIPWAY_TWO,
+    Subject,
+    WrongAnswerError,
+)
 from benchmarks.serving.wire import Form
 from benchmarks.serving.workloads import SMALL, Workload
 from benchmarks.serving.wrk import LoadError
@@ -30,7 +38,7 @@ from local.system import REPOSITORY
 
 CONNECTIONS = (1, 16, 64)
 ORT, TIGHT_LOOP, ORT_ROWS = "onnxruntime", "tight loop", 64
-_SCREENED_S = 2
+_SCREENED_S = 1
 _OPEN_CONNECTIONS = 64
 
 type _Asked = list[tuple[Subject, list[Ask]]]
@@ -38,15 +46,20 @@ type _Asked = list[tuple[Subject, list[Ask]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured. With `peers` every peer, else FastAPI alone; `open_s` is the open loop's length."""
+    """How much is measured, and which peers by name; `open_s` is the open loop's length."""
 
     length: Length
     open_s: int
-    peers: bool
+    peers: tuple[str, ...]
+
+    def with_length(self, *, rounds: int | None, seconds: int | None) -> Self:
+        """Another number of rounds, another length of each measurement."""
+        length = self.length
+        return replace(self, length=Length(rounds=rounds or length.rounds, measured_s=seconds or length.measured_s))
 
 
-SHORT = Plan(length=Length(rounds=3, measured_s=1), open_s=5, peers=False)
-FULL = Plan(length=Length(rounds=7, measured_s=3), open_s=20, peers=True)
+SHORT = Plan(length=Length(rounds=3, measured_s=1), open_s=5, peers=(FASTAPI,))
+FULL = Plan(length=Length(rounds=3, measured_s=2), open_s=15, peers=tuple(one.name for one in catalogue.PEERS))
 
 
 @dataclass(kw_only=True)
@@ -72,7 +85,10 @@ class Experiment:
         self.results = Results()
 
     def run(self) -> Results:
-        """Measure everything. Raises LoadError, ProcessStartError or WrongAnswerError where it is not a peer's."""
+        """Measure everything.
+
+        Raises LoadError, ProcessStartError or WrongAnswerError where Slipway's own servers do not start and answer.
+        """
         for name in workloads.NAMES:
             workload = workloads.workload(name, self._cache)
             chosen = self._chosen(workload)
@@ -82,20 +98,22 @@ class Experiment:
                 for subject, _ in asked:
                     self.results.memory[f"{subject.name} {workload.name}"] = machine.memory(subject.pid)
                 beside = None if workload.name == SMALL else lambda number: self._ort(workload, number)  # noqa: B023 - called below
-                self.results.measurements += rounds.measure(
+                found = rounds.measure(
                     asked, length=self._plan.length, cores=self._cores, folder=self._folder, beside=beside
                 )
+                self.results.measurements += found.measurements
+                self.results.not_run |= found.failed
                 if workload.name == SMALL:
                     self._open_loops([subject for subject, _ in asked])
         return self.results
 
     def _chosen(self, workload: Workload) -> list[tuple[Peer, Variant]]:
         """Each peer that runs, in the variant that does most at 64 connections."""
-        if not self._plan.peers:
-            fastapi = catalogue.peer(FASTAPI)
-            return [(fastapi, fastapi.variants[0])]
         chosen = []
-        for peer in catalogue.PEERS:
+        for peer in (one for one in catalogue.PEERS if one.name in self._plan.peers):
+            if len(peer.variants) == 1:
+                chosen.append((peer, peer.variants[0]))
+                continue
             tried = [(rate, one) for one in peer.variants if (rate := self._screened(peer, one, workload))]
             if tried:
                 _, best = max(tried, key=operator.itemgetter(0))
@@ -112,11 +130,13 @@ class Experiment:
                 length = Length(rounds=1, measured_s=_SCREENED_S)
                 asked = [(subject, [Ask(form=variant.form)])]
                 found = rounds.measure(asked, length=length, cores=self._cores, folder=self._scratch())
-        except (EnvironmentMissingError, ProcessStartError, WrongAnswerError, LoadError) as error:
-            self.results.not_run[where] = str(error)
-            print(f"not run: {where}: {error}", file=sys.stderr, flush=True)
+        except _PEER_ERRORS as error:
+            self._not_run(where, error)
             return None
-        rate = found[0].rate
+        if not found.measurements:
+            self.results.not_run |= found.failed
+            return None
+        rate = found.measurements[0].rate
         screened = {"peer": peer.name, "variant": variant.name, "workload": workload.name, "rate": rate}
         self.results.screened.append(screened)
         return rate
@@ -126,26 +146,37 @@ class Experiment:
         connection = running.enter_context(subjects.storage(folder))
         is_small = workload.name == SMALL
         singles = [Ask(connections=number) for number in reversed(CONNECTIONS)]
-        ours = running.enter_context(subjects.slipway(workload, connection=connection, folder=folder, core=core))
-        off = subjects.slipway(workload, connection=connection, folder=folder, core=core, off=True)
+        ours: dict[str, list[Ask]] = {SLIPWAY: [*singles, *_OTHER_FORMS, *(_MORE_ROWS if is_small else ())]}
+        ours |= _SMALL_SETUPS if is_small else _MID_SETUPS
+        asked: _Asked = []
+        for name, asks in ours.items():
+            where = self._cores.both if name == SLIPWAY_TWO else core
+            started = subjects.slipway(workload, connection=connection, folder=folder, core=where, name=name)
+            asked.append((running.enter_context(started), asks))
+        for subject, _ in asked:
+            for form, why in subject.missing.items():
+                self.results.not_run[f"{subject.name}, {form}, {workload.name}"] = why
         bare = subjects.bare(workload, folder=folder, core=core)
-        asked: _Asked = [
-            (ours, [*singles, *_OTHER_FORMS, *(_MORE_ROWS if is_small else ())]),
-            (running.enter_context(off), [Ask()]),
-            (running.enter_context(bare), [Ask(), Ask(connections=1)]),
-        ]
-        for form, why in ours.missing.items():
-            self.results.not_run[f"Slipway, {form}, {workload.name}"] = why
+        asked.append((running.enter_context(bare), [Ask(), Ask(connections=1)]))
         if is_small:
             constant = subjects.bare(workload, folder=folder, core=core, constant=True)
             asked.append((running.enter_context(constant), [Ask()]))
         for peer, variant in chosen:
-            started = subjects.peer(peer, variant, workload, cache=self._cache, folder=folder, core=core)
-            connections = CONNECTIONS if peer.name == FASTAPI else (1, 64)
+            peers = subjects.peer(peer, variant, workload, cache=self._cache, folder=folder, core=core)
+            connections = CONNECTIONS if peer.name == FASTAPI else (64,)
             asks = [Ask(form=variant.form, connections=number) for number in reversed(connections)]
+            try:
+                subject = running.enter_context(peers)
+            except _PEER_ERRORS as error:
+                self._not_run(f"{peer.title}, {variant.name}, {workload.name}", error)
+                continue
             # Next to Slipway, so that the two that every ratio is taken of are measured one after the other.
-            asked.insert(1 if peer.name == FASTAPI else len(asked), (running.enter_context(started), asks))
+            asked.insert(1 if peer.name == FASTAPI else len(asked), (subject, asks))
         return asked
+
+    def _not_run(self, what: str, error: Exception) -> None:
+        self.results.not_run[what] = str(error)
+        print(f"not run: {what}: {error}", file=sys.stderr, flush=True)
 
     def _ort(self, workload: Workload, number: int) -> Measurement:
         seconds = str(self._plan.length.measured_s)
@@ -166,8 +197,8 @@ class Experiment:
 
     def _open_loops(self, running: list[Subject]) -> None:
         """Half of Slipway's peak, asked of Slipway and of the constant answer, which shows what is the generator's."""
-        peak = spread(self.results.measurements, single(subjects.SLIPWAY, SMALL))
-        asked = [one for one in running if one.name in {subjects.SLIPWAY, subjects.CONSTANT}]
+        peak = spread(self.results.measurements, single(SLIPWAY, SMALL))
+        asked = [one for one in running if one.name in {SLIPWAY, subjects.CONSTANT}]
         for one in running:
             machine.freeze(one.pid)
         try:
@@ -209,7 +240,14 @@ def ort_cell(workload: str) -> Cell:
     return Cell(subject=ORT, workload=workload, form=TIGHT_LOOP, rows=ORT_ROWS, connections=0)
 
 
+_PEER_ERRORS = (EnvironmentMissingError, ProcessStartError, WrongAnswerError, LoadError, OSError)
 _OTHER_FORMS = (Ask(form=Form.V2_JSON), Ask(form=Form.V2_BINARY))
 _MORE_ROWS = tuple(
     Ask(form=form, rows=rows, connections=16) for rows in (16, 256) for form in (Form.PLAIN, Form.V2_BINARY)
 )
+_SMALL_SETUPS: dict[str, list[Ask]] = {
+    SLIPWAY_OFF: [Ask()],
+    SLIPWAY_TWO: [Ask(), Ask(connections=128)],
+    SLIPWAY_GRPC: [Ask(form=Form.GRPC)],
+}
+_MID_SETUPS: dict[str, list[Ask]] = {SLIPWAY_ONE: [Ask(), Ask(form=Form.V2_BINARY)], SLIPWAY_OFF: [Ask()]}

@@ -7,6 +7,7 @@ measured are stopped (SIGSTOP), so that what they do in the background is not ch
 import os
 import platform
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,7 +41,11 @@ class Cores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a process tree holds: RSS counts shared pages in every process, PSS each page once."""
+    """What a process tree holds. RSS counts a page in every process that has it; PSS shares it out among them.
+
+    `pss_mb` is as if nothing else ran on the machine: of programs and libraries that other processes have open too,
+    the tree is charged the whole.
+    """
 
     rss_mb: float
     pss_mb: float
@@ -70,15 +75,19 @@ def cpu_s(pid: int) -> float:
 
 def memory(pid: int) -> Memory:
     """What a process tree holds now."""
-    rss = pss = processes = 0
+    rss = anonymous = processes = 0
+    files: dict[str, int] = {}
     for one in tree(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
             held = {line.split(":")[0]: int(line.split()[1]) for line in lines}
             rss += held["Rss"]
-            pss += held["Pss"]
+            anonymous += held["Pss_Anon"] + held["Pss_Shmem"]
+            for part, size in _file_parts(Path(f"/proc/{one}/smaps").read_text(encoding="utf-8")):
+                # What one of them has of a part of a file, the others have next to nothing else of.
+                files[part] = max(size, files.get(part, 0))
             processes += 1
-    return Memory(rss_mb=rss / 1024, pss_mb=pss / 1024, processes=processes)
+    return Memory(rss_mb=rss / 1024, pss_mb=(anonymous + sum(files.values())) / 1024, processes=processes)
 
 
 def freeze(pid: int) -> None:
@@ -103,6 +112,20 @@ def described() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     } | {name: version(name) for name in PACKAGES}
+
+
+def _file_parts(smaps: str) -> Iterator[tuple[str, int]]:
+    """Each mapped part of a file (offset, device, inode), and the KB of it that are in memory as they are on disk."""
+    part, rss = "", 0
+    for line in smaps.splitlines():
+        name, *fields = line.split()
+        if not name.endswith(":"):
+            _, offset, device, inode = fields[:4]
+            part = "" if inode == "0" else f"{offset} {device} {inode}"
+        elif name == "Rss:":
+            rss = int(fields[0])
+        elif name == "Anonymous:" and part:
+            yield part, rss - int(fields[0])
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -9,13 +9,24 @@ from benchmarks.serving import bars, machine
 from benchmarks.serving.catalogue import FASTAPI, PEERS
 from benchmarks.serving.experiment import ORT, Results
 from benchmarks.serving.ratios import Cell, Measurement, figure, ratio, spread
-from benchmarks.serving.subjects import BARE, CONSTANT, SLIPWAY, SLIPWAY_OFF
+from benchmarks.serving.subjects import (
+    BARE,
+    CONSTANT,
+    SLIPWAY,
+    SLIPWAY_GRPC,
+    SLIPWAY_OFF,
+    SLIPWAY_ONE,
+    SLIPWAY_TWO,
+)
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 _TITLES = {
     SLIPWAY: "**Slipway**, everything on",
     SLIPWAY_OFF: "Slipway, what can be turned off turned off",
+    SLIPWAY_ONE: "**Slipway**, everything on, one version",
+    SLIPWAY_TWO: "Slipway, everything on, two workers on both cores",
+    SLIPWAY_GRPC: "Slipway, everything on, gRPC beside HTTP",
     BARE: "the bare loop",
     CONSTANT: "a constant answer",
     ORT: "ONNX Runtime alone",

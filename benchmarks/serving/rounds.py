@@ -7,14 +7,15 @@ through the servers in another order, so that none always follows the same one.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.serving import machine, wire, wrk
+from benchmarks.serving import grpcload, machine, wire, wrk
 from benchmarks.serving.machine import Cores
 from benchmarks.serving.ratios import Cell, Measurement
 from benchmarks.serving.subjects import Subject
 from benchmarks.serving.wire import Form
+from benchmarks.serving.wrk import Load, LoadError
 
 _WARM_S = 1
 
@@ -36,6 +37,14 @@ class Length:
     measured_s: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the rounds found. `failed` says of what could not be measured in a round why, by what and round."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
 def measure(
     asked: Sequence[tuple[Subject, Sequence[Ask]]],
     *,
@@ -43,27 +52,24 @@ def measure(
     cores: Cores,
     folder: Path,
     beside: Callable[[int], Measurement] | None = None,
-) -> list[Measurement]:
+) -> Found:
     """Measure servers, all of one model, in interleaved rounds; in each also what is measured without a server.
 
-    Raises LoadError. All servers go on afterwards.
+    What fails is told of, and the rest goes on. All servers go on afterwards.
     """
-    found: list[Measurement] = []
+    found = Found()
     subjects = [subject for subject, _ in asked]
     for subject in subjects:
         machine.freeze(subject.pid)
     try:
         for number in range(length.rounds):
             if beside is not None:
-                found.append(beside(number))
+                found.measurements.append(beside(number))
             turn = number % len(asked)
             for subject, asks in [*asked[turn:], *asked[:turn]]:
                 machine.thaw(subject.pid)
-                found += [
-                    _measured(subject, ask, number, length=length, cores=cores, folder=folder, is_first=ask is asks[0])
-                    for ask in asks
-                    if ask.form in subject.paths
-                ]
+                asks = [ask for ask in asks if ask.form in subject.paths]  # noqa: PLW2901 - the same, fewer
+                _measure_one(found, subject, asks, number, length=length, cores=cores, folder=folder)
                 machine.freeze(subject.pid)
     finally:
         for subject in subjects:
@@ -75,8 +81,37 @@ def requests_file(subject: Subject, ask: Ask, folder: Path) -> Path:
     """The file of a server's requests, written where it is not there yet."""
     path = folder / f"{subject.name}-{subject.workload.name}-{subject.port}-{ask.form}-{ask.rows}.http"
     if not path.exists():
-        wire.save(subject.messages(ask.form, ask.rows), subject.port, path)
+        messages = subject.messages(ask.form, ask.rows)
+        is_grpc = ask.form is Form.GRPC
+        wire.save((one.body if is_grpc else one.http1(subject.port) for one in messages), path)
     return path
+
+
+def _measure_one(
+    found: Found,
+    subject: Subject,
+    asks: Sequence[Ask],
+    number: int,
+    *,
+    length: Length,
+    cores: Cores,
+    folder: Path,
+) -> None:
+    for ask in asks:
+        try:
+            found.measurements.append(
+                _measured(subject, ask, number, length=length, cores=cores, folder=folder, is_first=ask is asks[0])
+            )
+        except LoadError as error:
+            what = f"{subject.name}, {ask.form}, {ask.rows} rows, {ask.connections} connections"
+            found.failed[f"{what}, {subject.workload.name}, round {number + 1}"] = str(error)
+            print(f"failed: {what}: {error}", file=sys.stderr, flush=True)
+
+
+def _load(subject: Subject, ask: Ask, path: Path, *, duration_s: int, core: str) -> Load:
+    if ask.form is Form.GRPC:
+        return grpcload.run(subject.grpc_port, path, connections=ask.connections, duration_s=duration_s, core=core)
+    return wrk.run(subject.url, path, connections=ask.connections, duration_s=duration_s, core=core)
 
 
 def _measured(
@@ -84,9 +119,9 @@ def _measured(
 ) -> Measurement:
     path = requests_file(subject, ask, folder)
     if is_first:
-        wrk.run(subject.url, path, connections=ask.connections, duration_s=_WARM_S, core=cores.load)
+        _load(subject, ask, path, duration_s=_WARM_S, core=cores.load)
     used_s = machine.cpu_s(subject.pid)
-    load = wrk.run(subject.url, path, connections=ask.connections, duration_s=length.measured_s, core=cores.load)
+    load = _load(subject, ask, path, duration_s=length.measured_s, core=cores.load)
     used_s = machine.cpu_s(subject.pid) - used_s
     cell = Cell(
         subject=subject.name,

@@ -1,7 +1,7 @@
 """The servers under test: started as their users start them, on the serving core, checked for right answers, stopped.
 
 Slipway runs as `python -m aks_serving` against Azurite, with a stable version and a candidate at 20 %, windows and
-metrics on: everything on. Beside it stand the same server with what can be turned off turned off, the bare loop
+metrics on: everything on. Beside it stand the same server set up in other ways (SETUPS), the bare loop
 (benchmarks.serving.bare), the constant answer, and the peers.
 """
 
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving import machine, wire
+from benchmarks.serving import grpcload, machine, wire
 from benchmarks.serving.catalogue import Peer, Variant
 from benchmarks.serving.environments import PEER_FOLDER, python_of
+from benchmarks.serving.http2 import Http2Error
 from benchmarks.serving.wire import Form, Message
 from benchmarks.serving.workloads import Workload
 from local import processes
@@ -30,12 +31,35 @@ from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer
 
 SLIPWAY, SLIPWAY_OFF, BARE, CONSTANT = "slipway", "slipway-off", "bare", "constant"
+SLIPWAY_ONE, SLIPWAY_TWO, SLIPWAY_GRPC = "slipway-one-version", "slipway-two-workers", "slipway-grpc"
 CANDIDATE_BP = 2_000
 _START_S = 60.0
 _CHECKED = 4
 _NOT_YET = (0, 404, 503)
 """What is answered while a model is loaded; 0 stands for no answer at all."""
 _FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A way to run Slipway's server. `settings` come on top of those that it cannot do without."""
+
+    candidate_bp: int = CANDIDATE_BP
+    names_users: bool = True
+    grpc: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+SETUPS: Mapping[str, Setup] = {
+    SLIPWAY: Setup(),
+    SLIPWAY_OFF: Setup(
+        candidate_bp=0, names_users=False, settings={"SLIPWAY_WINDOW_S": "86400", "SLIPWAY_POLL_S": "3600"}
+    ),
+    # A batch of one version is one run; with a candidate it is two.
+    SLIPWAY_ONE: Setup(candidate_bp=0),
+    SLIPWAY_TWO: Setup(settings={"SLIPWAY_WORKERS": "2"}),
+    SLIPWAY_GRPC: Setup(grpc=True),
+}
 
 
 class WrongAnswerError(Exception):
@@ -60,6 +84,7 @@ class Subject:
     missing: Mapping[Form, str] = field(default_factory=dict)
     """The forms that it turned out not to take, and what it said."""
     names_users: bool = False
+    grpc_port: int = 0
 
     @property
     def url(self) -> str:
@@ -105,13 +130,11 @@ def publish(connection: str, endpoint: str, workload: Workload, *, candidate_bp:
 
 
 @contextmanager
-def slipway(
-    workload: Workload, *, connection: str, folder: Path, core: str, off: bool = False, extra: Mapping[str, str] = {}
-) -> Iterator[Subject]:
-    """Slipway's model server with everything on, or with what can be turned off turned off."""
-    name = SLIPWAY_OFF if off else SLIPWAY
-    endpoint = f"{workload.name}{'-off' if off else ''}"
-    publish(connection, endpoint, workload, candidate_bp=0 if off else CANDIDATE_BP)
+def slipway(workload: Workload, *, connection: str, folder: Path, core: str, name: str = SLIPWAY) -> Iterator[Subject]:
+    """Slipway's model server, in the setup of that name. `core` may be more than one."""
+    setup = SETUPS[name]
+    endpoint = workload.name + name.removeprefix(SLIPWAY)
+    publish(connection, endpoint, workload, candidate_bp=setup.candidate_bp)
     port = processes.free_port()
     settings = {
         "SLIPWAY_STORAGE_CONNECTION": connection,
@@ -119,15 +142,27 @@ def slipway(
         "SLIPWAY_ENDPOINTS": endpoint,
         "SLIPWAY_PORT": str(port),
         "SLIPWAY_POD": name,
-    }
-    if off:
-        settings |= {"SLIPWAY_WINDOW_S": "86400", "SLIPWAY_POLL_S": "3600"}
+    } | dict(setup.settings)
     infer = f"/v2/models/{endpoint}/infer"
     paths = {Form.PLAIN: "/predict", Form.V2_JSON: infer, Form.V2_BINARY: infer}
+    grpc_port = 0
+    if setup.grpc:
+        grpc_port = processes.free_port()
+        settings["SLIPWAY_GRPC_PORT"] = str(grpc_port)
+        paths[Form.GRPC] = endpoint
     command = [sys.executable, "-m", "aks_serving"]
-    with _started(name, command, settings | dict(extra), folder=folder, core=core, port=port, log=endpoint) as child:
-        subject = Subject(name=name, workload=workload, child=child, port=port, paths=paths, names_users=not off)
-        yield _checked(subject)
+    with _started(name, command, settings, folder=folder, core=core, port=port, log=endpoint) as child:
+        yield _checked(
+            Subject(
+                name=name,
+                workload=workload,
+                child=child,
+                port=port,
+                paths=paths,
+                names_users=setup.names_users,
+                grpc_port=grpc_port,
+            )
+        )
 
 
 @contextmanager
@@ -209,7 +244,7 @@ def _checked(subject: Subject, within_s: float = _START_S) -> Subject:
     """
     first, *others = subject.paths
     deadline_s = time.monotonic() + within_s
-    while _ask(subject.port, subject.messages(first, 1)[0])[0] in _NOT_YET and time.monotonic() < deadline_s:
+    while _ask(subject, first, subject.messages(first, 1)[0])[0] in _NOT_YET and time.monotonic() < deadline_s:
         time.sleep(0.1)
     _check(subject, first)
     missing = {}
@@ -225,7 +260,7 @@ def _checked(subject: Subject, within_s: float = _START_S) -> Subject:
 def _check(subject: Subject, form: Form) -> None:
     for rows in (1, 16):
         for number, request in enumerate(subject.messages(form, rows)[:_CHECKED]):
-            status, kind, body = _ask(subject.port, request)
+            status, kind, body = _ask(subject, form, request)
             if status != http.client.OK:
                 tail = processes.log_tail(subject.child.log_path)
                 raise RefusedError(
@@ -244,8 +279,15 @@ def _compare(subject: Subject, form: Form, rows: int, number: int, body: bytes, 
         raise WrongAnswerError(f"{subject.name} answers {form} with {found[:4]}, and the model says {wanted[:4]}")
 
 
-def _ask(port: int, request: Message) -> tuple[int, str, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+def _ask(subject: Subject, form: Form, request: Message) -> tuple[int, str, bytes]:
+    """Status, content type and body; of gRPC 200 where there is a message, and 500 where there is none."""
+    if form is Form.GRPC:
+        try:
+            body = grpcload.call(subject.grpc_port, request.body)
+        except (OSError, Http2Error) as error:
+            return 0, "", repr(error).encode()
+        return (http.client.OK if body else http.client.INTERNAL_SERVER_ERROR), request.content_type, body
+    connection = http.client.HTTPConnection("127.0.0.1", subject.port, timeout=30)
     headers = {"Content-Type": request.content_type} | dict(request.headers)
     try:
         connection.request("POST", request.path, body=request.body, headers=headers)

@@ -1,7 +1,8 @@
 """Requests in the form that each server takes, and the numbers in its answers.
 
 A form is a way to write rows down: the plain body, Open Inference Protocol V2 as JSON or with binary tensors, KServe's
-V1. Every request stands whole before the clock runs, HTTP/1.1 head and all, so that a load generator only writes bytes.
+V1, a message of gRPC. Every request stands whole before the clock runs, HTTP/1.1 head and all, so that a load
+generator only writes bytes.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aks_serving.grpc.messages import ModelInferRequest, ModelInferResponse
 from numpy.typing import NDArray
 
 from benchmarks.serving.workloads import Rows, Workload
@@ -28,11 +30,12 @@ class Form(StrEnum):
     V2_JSON = "v2-json"
     V2_BINARY = "v2-binary"
     V1_JSON = "v1-json"
+    GRPC = "grpc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One request, without its connection."""
+    """One request, without its connection. For gRPC `path` is the model's name, and `body` the message."""
 
     path: str
     content_type: str
@@ -71,6 +74,8 @@ def answer(form: Form, body: bytes, content_type: str, output: str) -> NDArray[n
     """The numbers of an answer. Raises ValueError, KeyError or IndexError where it has another form."""
     if form is Form.V2_BINARY:
         return _binary_answer(body, output)
+    if form is Form.GRPC:
+        return _grpc_answer(body, output)
     if "json" not in content_type:
         raise ValueError(f"the answer is {content_type!r}, not JSON: {body[:200]!r}")
     read: Any = json.loads(body)
@@ -81,12 +86,10 @@ def answer(form: Form, body: bytes, content_type: str, output: str) -> NDArray[n
     return np.asarray(read, dtype=np.float32).ravel()
 
 
-def save(requests: Iterable[Message], port: int, path: Path) -> None:
+def save(requests: Iterable[bytes], path: Path) -> None:
     """Write requests for the load generators: of each its length in decimal, a line break, and its bytes."""
     with path.open("wb") as file:
-        for request in requests:
-            raw = request.http1(port)
-            file.write(b"%d\n%b" % (len(raw), raw))
+        file.writelines(b"%d\n%b" % (len(raw), raw) for raw in requests)
 
 
 def load(path: Path) -> list[bytes]:
@@ -148,6 +151,14 @@ def _v2_binary(workload: Workload, rows: Rows, path: str, subject: str | None) -
     )
 
 
+def _grpc(workload: Workload, rows: Rows, path: str, subject: str | None) -> Message:
+    message = ModelInferRequest(model_name=path, raw_input_contents=[rows.astype("<f4").tobytes()])
+    message.inputs.add(name=workload.input_name, datatype="FP32", shape=rows.shape)
+    if subject is not None:
+        message.parameters["user_id"].string_param = subject
+    return Message(path=path, content_type="application/grpc", body=message.SerializeToString())
+
+
 def _tensor(workload: Workload, rows: Rows) -> dict[str, object]:
     return {"name": workload.input_name, "shape": list(rows.shape), "datatype": "FP32"}
 
@@ -162,6 +173,7 @@ _WRITERS: dict[Form, Callable[[Workload, Rows, str, str | None], Message]] = {
     Form.V2_JSON: _v2_json,
     Form.V2_BINARY: _v2_binary,
     Form.V1_JSON: _v1_json,
+    Form.GRPC: _grpc,
 }
 
 
@@ -177,3 +189,11 @@ def _binary_answer(body: bytes, output: str) -> NDArray[np.float32]:
     head, _ = json.JSONDecoder().raw_decode(body.decode("latin-1"))
     size = _output(head, output)["parameters"]["binary_data_size"]
     return np.frombuffer(body[len(body) - size :], dtype="<f4")
+
+
+def _grpc_answer(body: bytes, output: str) -> NDArray[np.float32]:
+    read = ModelInferResponse.FromString(body)
+    names = [one.name for one in read.outputs]
+    if names.count(output) != 1:
+        raise ValueError(f"the answer has {names}, not one {output!r}")
+    return np.frombuffer(read.raw_output_contents[names.index(output)], dtype="<f4")

@@ -50,7 +50,10 @@ def run(url: str, requests: Path, *, connections: int, duration_s: int, core: st
     """Ask as fast as answers come, over kept-alive connections. Raises LoadError where anything failed."""
     command = ["taskset", "-c", core, find_wrk(), "-t", "1", "-c", str(connections), "-d", f"{duration_s}s"]
     command += ["--timeout", "10s", "-s", str(_SCRIPT), url, "--", str(requests)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=duration_s + _GRACE_S, check=False)
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=duration_s + _GRACE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"wrk did not end within {error.timeout} s of asking {url}") from error
     load = parse(ended.stdout, ended.stderr)
     if load.failed or not load.requests:
         raise LoadError(f"{load.failed} of {load.requests} answers of {url} were no answers: see the server's log")

@@ -40,6 +40,28 @@ def test_memory_is_of_all_processes_of_the_tree(parent: subprocess.Popen[str]) -
     assert held.rss_mb >= held.pss_mb > 61  # the child's bytearray, written to when it was made
 
 
+def test_a_page_that_forked_processes_share_counts_once_and_a_librarys_in_full() -> None:
+    script = "import os; x = bytearray(64_000_000); print('up', flush=True); os.wait() if os.fork() else input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as forking:
+        assert forking.stdout is not None
+        assert forking.stdout.readline() == b"up\n"
+        deadline_s = time.monotonic() + 10
+        while len(machine.tree(forking.pid)) < 2:
+            assert time.monotonic() < deadline_s
+        held = machine.memory(forking.pid)
+        kernels = sum(_kernels_pss_mb(pid) for pid in machine.tree(forking.pid))
+        forking.communicate(b"\n")
+    assert held.rss_mb > 122  # bytearray(n) is zeros written by the allocator: 61 MB, seen in both
+    assert 61 < held.pss_mb < 100
+    # Python's own library is this process's too, and the kernel charges the tree only a part of it.
+    assert held.pss_mb >= kernels
+
+
+def _kernels_pss_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
 def test_a_tree_is_stopped_and_goes_on_as_one(parent: subprocess.Popen[str]) -> None:
     pids = machine.tree(parent.pid)
     machine.freeze(parent.pid)

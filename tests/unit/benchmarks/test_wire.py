@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aks_serving.grpc.messages import ModelInferRequest, ModelInferResponse
 
 from benchmarks.models import mlp
 from benchmarks.serving import wire
@@ -24,6 +25,7 @@ def test_every_form_asks_for_the_same_rows(workload: Workload) -> None:
     asked = {
         form: wire.messages(workload, form, rows=2, path="/p", subjects=True)[3]
         for form in Form  # request 3 of two rows each: rows 6 and 7
+        if form is not Form.GRPC
     }
     wanted = workload.rows[6:8]
     plain = json.loads(asked[Form.PLAIN].body)
@@ -37,6 +39,20 @@ def test_every_form_asks_for_the_same_rows(workload: Workload) -> None:
     assert head["inputs"][0]["parameters"]["binary_data_size"] == len(data)
     assert np.array_equal(np.array(json.loads(asked[Form.V1_JSON].body)["instances"], dtype=np.float32), wanted)
     assert plain["user_id"] == v2["parameters"]["user_id"] == head["parameters"]["user_id"] == "user-3"
+
+
+def test_a_grpc_message_asks_for_the_same_rows_and_its_answer_is_read(workload: Workload) -> None:
+    asked = ModelInferRequest.FromString(wire.messages(workload, Form.GRPC, rows=2, path="m", subjects=True)[3].body)
+    assert (asked.model_name, asked.parameters["user_id"].string_param) == ("m", "user-3")
+    (tensor,), (raw,) = asked.inputs, asked.raw_input_contents
+    assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("x", "FP32", [2, 3])
+    assert np.array_equal(np.frombuffer(raw, dtype="<f4").reshape(2, 3), workload.rows[6:8])
+    answer = ModelInferResponse(raw_output_contents=[b"no", np.array([0.5, 1.5], dtype="<f4").tobytes()])
+    for name in ("label", "y"):
+        answer.outputs.add(name=name)
+    assert wire.answer(Form.GRPC, answer.SerializeToString(), "application/grpc", "y").tolist() == [0.5, 1.5]
+    with pytest.raises(ValueError, match="not one 'z'"):
+        wire.answer(Form.GRPC, answer.SerializeToString(), "application/grpc", "z")
 
 
 def test_what_is_expected_is_the_models_own_answer(workload: Workload) -> None:
@@ -74,7 +90,7 @@ def test_an_answer_without_the_output_is_refused() -> None:
 def test_a_file_of_requests_holds_them_whole_and_a_torn_one_is_refused(workload: Workload, tmp_path: Path) -> None:
     asked = wire.messages(workload, Form.V2_BINARY, rows=1, path="/p", subjects=False)
     path = tmp_path / "requests"
-    wire.save(asked, 80, path)
+    wire.save([request.http1(80) for request in asked], path)
     assert wire.load(path) == [request.http1(80) for request in asked]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="ends within a request"):
