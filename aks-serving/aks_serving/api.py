@@ -92,8 +92,13 @@ class Api:
         override_keys: tuple[bytes, ...] = (),
         pinning: Pinning = Pinning.OPEN,
         max_body_bytes: int = 16 * 1024 * 1024,
+        secure_cookies: bool = False,
     ) -> None:
-        """`timeout_s` is how long a request may wait that names no time of its own."""
+        """`timeout_s` is how long a request may wait that names no time of its own.
+
+        With `secure_cookies` browsers send the cookies that are issued over TLS alone.
+        """
+        self._secure_cookies = secure_cookies
         self.transport: prometheus.Transport | None = None
         """What carries the API, for the metrics."""
         self._server = server
@@ -186,7 +191,7 @@ class Api:
                 now_s=time.time(),
             )
         elif subject is None and source.cookie is not None:
-            subject, cookie = issue_cookie(source.cookie, secure=False)
+            subject, cookie = issue_cookie(source.cookie, secure=self._secure_cookies)
             ask.extra = (cookie,)
         ask.deadline_s = ask.started_s + (self._timeout_s if timeout_s is None else timeout_s)
         ask.begin(version=version, subject=subject)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from aks_serving.errors import BodyTooLargeError
-from aks_serving.exchange import Exchange, Response
+from aks_serving.exchange import Exchange, Response, joined
 from aks_serving.failures import failure
 
 type Scope = MutableMapping[str, Any]
@@ -76,7 +76,7 @@ class _AsgiExchange(Exchange):
         self.query = scope.get("query_string", b"")
         self.headers = {}
         for name, value in scope["headers"]:
-            self.headers[name] = self.headers[name] + b", " + value if name in self.headers else value
+            self.headers[name] = joined(name, self.headers[name], value) if name in self.headers else value
         self.gone = False
         self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 

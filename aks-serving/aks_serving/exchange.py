@@ -63,9 +63,9 @@ class Response:
 class Exchange(ABC):
     """A request, its body read, and the way to answer it.
 
-    `path` is percent-decoded and without the query, `query` raw. `headers` have lower-case names; values of a name that
-    came twice are joined by ", ". `received_s` is when its last byte came (perf_counter). `gone` becomes true when the
-    client does not wait for the answer any more: work for it that has not begun may be dropped.
+    `path` is percent-decoded and without the query, `query` raw. `headers` have lower-case names, are never changed, and
+    hold a name that came twice once (`joined`). `received_s` is when its last byte came (perf_counter). `gone` becomes
+    true when the client does not wait for the answer any more: work for it that has not begun may be dropped.
     """
 
     __slots__ = ("body", "gone", "headers", "method", "path", "query", "received_s")
@@ -81,6 +81,11 @@ class Exchange(ABC):
     @abstractmethod
     def reply(self, response: Response) -> None:
         """Answer, exactly once. Where the client is gone, the answer is dropped."""
+
+
+def joined(name: bytes, earlier: bytes, later: bytes) -> bytes:
+    """The value of a header that came twice (RFC 9110, 5.3; of cookies, RFC 9113, 8.2.3)."""
+    return b"%b%b%b" % (earlier, b"; " if name == b"cookie" else b", ", later)
 
 
 OK = Head(200)

@@ -18,7 +18,7 @@ _ENOUGH_S = 0.5
 
 
 def run_times(model: Model, rows: Sequence[Feeds], *, batchable: bool) -> tuple[tuple[int, float], ...]:
-    """Seconds of processor time that a run of so many rows takes: the least of a few, for sizes that requests will have.
+    """Seconds of processor time that a run of so many rows takes: the least of a few, of the sizes requests have.
 
     Empty where the model takes none of the rows. A slow model is run less often.
     """

@@ -114,6 +114,7 @@ class _Running:
             override_keys=self._settings.override_keys,
             pinning=self._settings.pinning,
             max_body_bytes=self._settings.max_body_bytes,
+            secure_cookies=self._worker.tls is not None,
         )
         http: Transport | None = None
         grpc = await self._grpc(server)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.routing.assignment import bucket
+from shared.routing.plan import SubjectSource
 from shared.telemetry.window import VersionCounts, Window, merge_counts
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
@@ -303,3 +304,26 @@ async def test_a_value_that_is_no_number_is_the_candidates_failure_where_the_pla
         answers = await asyncio.gather(*(running.predict([[1, n]]) for n in range(5)))
         assert all((a.json()["fallback"], a.json()["predictions"][0][0]) == (True, 2.0) for a in answers)
     assert _merged(storage.windows())[2].errors == 5
+
+
+async def test_who_comes_without_a_subject_is_given_a_cookie_and_sticks(start: Start, storage: MemoryStorage) -> None:
+    stable, other = models.scaler(1.0), models.scaler(2.0)
+    storage.put(stable, other)
+    plan = models.plan(1, *models.canary((1, stable), (2, other), HALF))
+    source = SubjectSource(header=None, body=False, cookie="visitor")
+    storage.publish(plan.model_copy(update={"subject": source}))
+    async with start() as running:
+        await running.reload()
+        versions = set()
+        for _ in range(40):
+            running.client.cookies.clear()
+            first = await running.predict([[1, 2]])
+            assert first.headers["set-cookie"].startswith("visitor=")
+            versions.add(first.json()["model_version"])
+            cookie = first.headers["set-cookie"].split(";")[0]
+            headers = [("cookie", "other=1"), ("cookie", cookie)]
+            running.client.cookies.clear()
+            again = await running.client.post("/predict", json={"features": [[1, 2]]}, headers=headers)
+            assert again.json()["model_version"] == first.json()["model_version"]
+            assert "set-cookie" not in again.headers
+        assert versions == {1, 2}

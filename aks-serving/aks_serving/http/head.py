@@ -9,6 +9,7 @@ import re
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+from aks_serving.exchange import joined
 from aks_serving.http.limits import Limits
 
 CHUNKED = -1
@@ -123,7 +124,7 @@ def _bad_line(line: bytes) -> RefusedError:
 
 
 def _headers(lines: list[bytes], limits: Limits) -> dict[bytes, bytes]:
-    """Names in lower case, values of one name joined by a comma."""
+    """Names in lower case, values of one name joined."""
     if len(lines) > limits.max_headers:
         raise RefusedError(431, f"the request has {len(lines)} headers: at most {limits.max_headers} are taken")
     headers: dict[bytes, bytes] = {}
@@ -132,7 +133,7 @@ def _headers(lines: list[bytes], limits: Limits) -> dict[bytes, bytes]:
         if name in headers:
             if name in _SINGLE:
                 raise RefusedError(400, f"the header {name.decode()} came twice: send it once")
-            value = headers[name] + b", " + value
+            value = joined(name, headers[name], value)
         headers[name] = value
     return headers
 

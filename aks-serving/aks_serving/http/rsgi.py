@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Protocol
 
-from aks_serving.exchange import Exchange, Response
+from aks_serving.exchange import Exchange, Response, joined
 from aks_serving.http.access import Tokens, is_open
 from aks_serving.http.answers import INTERNAL_ERROR, refusal
 from aks_serving.http.body import too_large
@@ -119,7 +119,7 @@ class _RsgiExchange(Exchange):
         for name, value in scope.headers.items():
             key, sent = name.encode(), value.encode()
             earlier = self.headers.get(key)
-            self.headers[key] = sent if earlier is None else earlier + b", " + sent
+            self.headers[key] = sent if earlier is None else joined(key, earlier, sent)
         self.body = b""
         self.received_s = 0.0
         self.gone = False
