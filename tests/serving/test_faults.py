@@ -65,6 +65,13 @@ TABLE, PICKY = models.table(), models.picky(limit=4)
 CHURN = EndpointName("churn")
 
 
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> MemoryStorage:
+    """Storage in memory, of the kind that a test asks for."""
+    kind: type[MemoryStorage] = getattr(request, "param", MemoryStorage)
+    return kind()
+
+
 async def _version(running: Running) -> int:
     answer = await running.predict([[1, 1]])
     assert answer.status_code == 200, answer.text
@@ -171,7 +178,7 @@ class OddStorage(MemoryStorage):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("storage", [SlowStorage()])
+@pytest.mark.parametrize("storage", [SlowStorage], indirect=True)
 async def test_while_storage_takes_its_time_requests_do_not(start: Start, storage: SlowStorage) -> None:
     storage.put(ONE, TWO)
     storage.publish(models.plan(1, models.route(1, ONE)))
@@ -194,7 +201,7 @@ async def test_while_storage_takes_its_time_requests_do_not(start: Start, storag
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("storage", [OddStorage()])
+@pytest.mark.parametrize("storage", [OddStorage], indirect=True)
 async def test_a_failure_of_storage_that_nobody_foresaw_stops_nothing(
     start: Start, storage: OddStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,7 +229,7 @@ class PatchyStorage(MemoryStorage):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("storage", [PatchyStorage()])
+@pytest.mark.parametrize("storage", [PatchyStorage], indirect=True)
 @pytest.mark.parametrize("endpoints", [(), ("aaa", "churn")])
 async def test_a_plan_that_cannot_be_had_keeps_no_other_away(
     start: Start, storage: PatchyStorage, endpoints: tuple[str, ...]
