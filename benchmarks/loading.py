@@ -2,8 +2,8 @@
 
 Run `.venv/bin/python -m benchmarks.loading`. One model server over Azurite, closed-loop clients on kept-alive
 connections to a small boosted-trees model; in every other round a model of 100 MB is published at another endpoint,
-over and over, so that one is being loaded nearly all the time. Each pair of rounds gives a ratio; what is printed is their
-median and spread, beside the bar. The first request after the server is ready is held against the median, too.
+over and over, so that one is being loaded nearly all the time. Each pair of rounds gives a ratio; what is printed is
+their median and spread, beside the bar. The first request after the server is ready is held against the median, too.
 """
 
 import asyncio

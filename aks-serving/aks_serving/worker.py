@@ -1,7 +1,7 @@
 """One worker: a process that loads, answers, counts, beats, and stops when it is told to.
 
-The parent (aks_serving.supervisor) forks it. What starts threads when it is imported, as gRPC does, is imported here and
-not before.
+The parent (aks_serving.supervisor) forks it. What starts threads when it is imported, as gRPC does, is imported here
+and not before.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Server processes over Azurite for tests: the account as the control plane fills it, and servers, started and stopped."""
+"""Server processes over Azurite for tests, started and stopped, and the account as the control plane fills it."""
 
 import os
 import signal
