@@ -36,7 +36,7 @@ SIGNATURES = {
     )
     for datatype, width in WIDTHS.items()
 }
-USUAL = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+USUAL = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 NUMBERS = st.sampled_from(
     "0 -0 -0.0 1 -1 7 255 256 1.5 1e0 1E2 1e-50 5e-324 1e38 3.4028234663852886e38 3.4028235677973366e38 3.5e38 -3.5e38 "
