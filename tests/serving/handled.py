@@ -122,6 +122,9 @@ class HandServer:
     def refused(self) -> dict[str, dict[str, int]]:
         return {self.serving.plan.endpoint: dict(self.serving.tally.refused)}
 
+    def memory_bytes(self) -> dict[str, dict[int, int]]:
+        return {self.serving.plan.endpoint: dict.fromkeys(self.serving.lanes, 0)}
+
     async def reload(self) -> None:
         """Nothing to load."""
 
