@@ -45,6 +45,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return 2
     import onnxruntime  # noqa: F401, PLC0415 - here, so that it is in memory once
+
     # What the imports made is never collected: a collection would write to its pages, and so copy them.
     gc.collect()
     gc.freeze()
