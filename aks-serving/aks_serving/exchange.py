@@ -63,7 +63,7 @@ class Response:
 class Exchange(ABC):
     """A request, its body read, and the way to answer it.
 
-    `path` is percent-decoded, without the query; `query` is raw. `headers` have lower-case names, are never changed, and
+    `path` is percent-decoded, without the query; `query` is raw. `headers` have lower-case names, are not changed, and
     hold a name that came twice once (`joined`). `received_s` is when its last byte came (perf_counter). `gone` becomes
     true when the client does not wait for the answer any more: work for it that has not begun may be dropped.
     """
