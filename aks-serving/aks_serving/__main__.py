@@ -13,17 +13,47 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aks_serving.board import Board
+from aks_serving.settings import Settings
+from aks_serving.supervisor import FINISH_S, Post, Supervisor
+from shared.core.errors import InvalidInputError
+
 if TYPE_CHECKING:
-    from aks_serving.settings import Settings
-    from aks_serving.worker import Worker
+    from aks_serving.http.access import Tokens
+    from aks_serving.http.tls import ReloadingContext
 
 _BACKLOG = 2048
 _END_S = 15.0
 """What a worker may take to end beside draining and finishing."""
 _M_ARENA_MAX = -8
 _ARENAS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What is made before a worker is forked; a worker when it is called, in the process that was forked."""
+
+    settings: Settings
+    sockets: tuple[socket.socket, ...]
+    grpc_socket: socket.socket | None
+    tls: "ReloadingContext | None"
+    tokens: "Tokens | None"
+    board: Board
+
+    def __call__(self, post: Post) -> int:
+        from aks_serving.worker import Worker  # noqa: PLC0415 - not in the parent of a single worker
+
+        return Worker(
+            settings=self.settings,
+            sockets=self.sockets,
+            grpc_socket=self.grpc_socket,
+            tls=self.tls,
+            tokens=self.tokens,
+            board=self.board,
+        )(post)
 
 
 def main() -> int:
@@ -33,29 +63,35 @@ def main() -> int:
     )
     logging.getLogger("aks_serving").setLevel(logging.INFO)
     _prepare()
-    from aks_serving import worker  # noqa: PLC0415 - after the preparation
-    from aks_serving.settings import Settings  # noqa: PLC0415 - after the preparation
-    from aks_serving.supervisor import Supervisor  # noqa: PLC0415 - after the preparation
-    from shared.core.errors import InvalidInputError  # noqa: PLC0415 - after the preparation
-
     try:
         settings = Settings.from_env()
         shared = _shared(settings)
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return 2
-    import onnxruntime  # noqa: F401, PLC0415 - here, so that it is in memory once
-
-    # What the imports made is never collected: a collection would write to its pages, and so copy them.
-    gc.collect()
-    gc.freeze()
+    if settings.workers > 1:
+        _import_for_all()
     return Supervisor(
         shared,
         shared.board,
         hang_s=settings.hang_s,
-        stop_s=settings.drain_s + worker.FINISH_S + _END_S,
+        stop_s=settings.drain_s + FINISH_S + _END_S,
         all_listen=lambda: _ready(settings, shared),
     ).run()
+
+
+def _import_for_all() -> None:
+    """Import what workers need before they are forked, so that it is in memory once.
+
+    One worker alone imports it itself: a parent that held it too would double what the two of them write to.
+    """
+    import onnxruntime  # noqa: F401, PLC0415 - as said
+
+    import aks_serving.worker  # noqa: F401, PLC0415 - as said
+
+    # What the imports made is never collected: a collection would write to its pages, and so copy them.
+    gc.collect()
+    gc.freeze()
 
 
 def _prepare() -> None:
@@ -70,18 +106,17 @@ def _prepare() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def _shared(settings: "Settings") -> "Worker":
+def _shared(settings: Settings) -> _Shared:
     """What all workers share. Raises InvalidInputError where a setting cannot be used."""
-    from aks_serving.board import Board  # noqa: PLC0415 - after the preparation
-    from aks_serving.http.access import Tokens  # noqa: PLC0415 - after the preparation
-    from aks_serving.http.tls import ReloadingContext  # noqa: PLC0415 - after the preparation
-    from aks_serving.storage import open_storage  # noqa: PLC0415 - after the preparation
-    from aks_serving.worker import Worker  # noqa: PLC0415 - after the preparation
-
-    open_storage(settings)
-    tls = None
+    tls, tokens = None, None
     if settings.tls_certificate is not None and settings.tls_key is not None:
+        from aks_serving.http.tls import ReloadingContext  # noqa: PLC0415 - only where it is wanted
+
         tls = ReloadingContext(settings.tls_certificate, settings.tls_key)
+    if settings.tokens is not None:
+        from aks_serving.http.access import Tokens  # noqa: PLC0415 - only where it is wanted
+
+        tokens = Tokens(settings.tokens)
     sockets = [_bound(settings.bind, settings.port, "SLIPWAY_PORT", shared=settings.workers > 1)]
     for _ in range(1, settings.workers):
         sockets.append(_bound(settings.bind, sockets[0].getsockname()[1], "SLIPWAY_PORT", shared=True))
@@ -91,19 +126,17 @@ def _shared(settings: "Settings") -> "Worker":
     if settings.grpc_port is not None:
         # Bound, and never listening: it keeps the port for the workers, which listen on it by themselves.
         grpc = _bound(settings.bind, settings.grpc_port, "SLIPWAY_GRPC_PORT", shared=True)
-    return Worker(
+    return _Shared(
         settings=settings,
         sockets=tuple(sockets),
         grpc_socket=grpc,
         tls=tls,
-        tokens=None if settings.tokens is None else Tokens(settings.tokens),
+        tokens=tokens,
         board=Board(places=settings.workers),
     )
 
 
 def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket:
-    from shared.core.errors import InvalidInputError  # noqa: PLC0415 - after the preparation
-
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,7 +150,7 @@ def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket
     return sock
 
 
-def _ready(settings: "Settings", shared: "Worker") -> None:
+def _ready(settings: Settings, shared: _Shared) -> None:
     address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
     scheme = "http" if shared.tls is None else "https"
     print(f"ready {scheme}://{address}:{shared.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 - waited for

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
-from aks_serving.board import Report, Siblings, State, Totals, counts_of, joined, refused_of
+from aks_serving.board import State
 from aks_serving.cache import DiskCache, digests
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
@@ -19,6 +19,7 @@ from aks_serving.memory import Room, group_limit
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
+from aks_serving.reports import Report, Siblings, Totals, counts_of, joined, refused_of
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.uplink import Uplink

@@ -30,6 +30,9 @@ be polled. To a worker: the plans are to be polled; its successor listens, it ma
 EXIT_UNUSABLE, EXIT_HUNG = 2, 75
 """How a worker ends: for settings that cannot be used; for a run that hangs. 0: as it was told."""
 
+FINISH_S = 20.0
+"""How long what is in flight may take once the port is closed."""
+
 _TICK_S = 0.25
 _STEADY_S = 20.0
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0

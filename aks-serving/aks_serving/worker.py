@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -18,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from aks_serving.api import Api
-from aks_serving.board import Board, Siblings
+from aks_serving.board import Board
 from aks_serving.http.access import Tokens
 from aks_serving.http.limits import Limits
 from aks_serving.http.tls import ReloadingContext
 from aks_serving.http.transport import Transport, serve
+from aks_serving.reports import Siblings
 from aks_serving.server import ModelServer
 from aks_serving.settings import Settings
 from aks_serving.storage import open_storage
-from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, LEAVE, LISTENING, POLL, REPLACE, Post
+from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, FINISH_S, LEAVE, LISTENING, POLL, REPLACE, Post
 from aks_serving.watchdog import LoopWatch
 from shared.core.errors import InvalidInputError, UnavailableError
 
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FINISH_S = 20.0
-"""How long what is in flight may take once the port is closed."""
 _BEAT_S = 0.25
 _TELL_S = 1.0
 _FIRST_READY_S = 60.0
@@ -59,7 +59,7 @@ class Worker:
         try:
             return uvloop.run(_Running(self, post).until_stopped())
         except InvalidInputError as error:
-            log.error("%s", error)  # noqa: TRY400 - a sentence for whoever set it up, not a traceback
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
             return EXIT_UNUSABLE
 
 

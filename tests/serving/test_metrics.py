@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from aks_serving import prometheus
-from aks_serving.board import Board, Report, Siblings, State, counts_of
+from aks_serving.board import Board, State
 from aks_serving.counts import Kind, Latencies, Runs, VersionTally
 from aks_serving.prometheus import Facts
+from aks_serving.reports import Report, Siblings, counts_of, read_report
 
 from shared.routing.plan import Role
 from tests.serving import models
@@ -267,7 +268,7 @@ def test_what_other_workers_counted_is_told_whole() -> None:
     # Whoever takes the seat next carries on what was counted.
     second = Siblings(board, place=0, number=2)
     second.tell(Report(counts=counts, refused={"churn": {"invalid": 1, "expired": 1}}), State.READY)
-    (told,) = (seat.read() for seat in board.seats(0) if seat.read().counts)
+    (told,) = (report for report in map(read_report, board.seats(0)) if report.counts)
     assert told.refused == {"churn": {"invalid": 3, "expired": 1}}
     twice = VersionTally()
     twice.add(tally)

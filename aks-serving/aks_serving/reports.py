@@ -1,0 +1,158 @@
+"""What the workers of one server tell each other: their counts since the start, and what is so now.
+
+What a dead worker counted stays in its seat (aks_serving.board), and who takes the seat next carries it on, so that the
+sum over all seats never falls.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from aks_serving.board import SEATS_A_PLACE, Board, Seat, State
+from aks_serving.counts import Latencies, VersionTally, added
+from shared.telemetry.histogram import merged
+from shared.telemetry.window import ShadowCounts
+
+type Totals = dict[str, dict[int, VersionTally]]
+"""Counts since the start, by endpoint and version."""
+
+
+class Counts(msgspec.Struct):
+    """A version's counts as a report carries them: see aks_serving.counts.VersionTally."""
+
+    requests: int
+    errors: int
+    fallbacks: int
+    pinned: int
+    latency_ms: dict[int, int]
+    latency_ms_sum: float
+    shadow: dict[str, float] | None = None
+    others: dict[str, tuple[dict[int, int], float]] = {}
+    """Latencies by outcome: the buckets and the sum."""
+    runs: tuple[int, float, dict[int, int], dict[int, int]] = (0, 0.0, {}, {})
+    """Rows, seconds, sizes and times: see aks_serving.counts.Runs."""
+
+
+class Report(msgspec.Struct):
+    """A worker's counts since the start, those of its seat's earlier workers among them, and what is so now."""
+
+    counts: dict[str, dict[int, Counts]] = {}
+    refused: dict[str, dict[str, int]] = {}
+    """Requests that no version ran since the start, by endpoint and why."""
+    lost: int = 0
+    """Telemetry windows that storage never got."""
+    waiting: int = 0
+    """Requests that wait or run."""
+    generations: dict[str, int] = {}
+    """By endpoint, the generation of the plan that answers."""
+    memory_bytes: dict[str, dict[int, int]] = {}
+    """By endpoint and version, what the version takes of this worker's memory."""
+
+    def totals(self) -> Totals:
+        """The counts, to be added to others."""
+        return {name: {v: _tally(counts) for v, counts in found.items()} for name, found in self.counts.items()}
+
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_DECODE = msgspec.msgpack.Decoder(Report).decode
+
+
+class Siblings:
+    """What a worker knows of the others, and they of it."""
+
+    def __init__(self, board: Board, *, place: int, number: int) -> None:
+        self._board = board
+        self._place = place
+        self._mine = number % SEATS_A_PLACE
+        self._seat = board.seat(place, number)
+        self.carried = read_report(self._seat)
+        """What earlier workers in this seat counted."""
+        self.carried.waiting = 0
+        self._seat.state = State.STARTING
+
+    def tell(self, report: Report, state: State) -> None:
+        """Have the others know. `report` is without what is carried, which is added here."""
+        parts = [report, self.carried]
+        totals = [part.totals() for part in parts]
+        whole = msgspec.structs.replace(
+            report,
+            counts=counts_of(joined(totals)),
+            refused=refused_of([part.refused for part in parts]),
+            lost=sum(part.lost for part in parts),
+        )
+        self._seat.write(_ENCODE(whole))
+        self._seat.state = state
+
+    def others(self) -> list[Report]:
+        """The reports of all other seats: of workers that are gone, their counts alone."""
+        found = []
+        for place in range(self._board.places):
+            for number, seat in enumerate(self._board.seats(place)):
+                if (place, number) == (self._place, self._mine):
+                    continue
+                report = read_report(seat)
+                if seat.state is State.GONE:
+                    report = Report(counts=report.counts, refused=report.refused, lost=report.lost)
+                found.append(report)
+        return found
+
+    def not_ready(self) -> str:
+        """Why some other place has no worker that is ready; empty where all have one."""
+        for place in range(self._board.places):
+            if place != self._place and all(seat.state is not State.READY for seat in self._board.seats(place)):
+                return f"worker {place + 1} of {self._board.places} is not ready"
+        return ""
+
+
+def read_report(seat: Seat) -> Report:
+    """The last report of a seat that is whole; an empty one where there never was any."""
+    data = seat.read()
+    return _DECODE(data) if data else Report()
+
+
+def joined(parts: list[Totals]) -> Totals:
+    """The sum of counts by endpoint and version."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: added([part.get(name, {}) for part in parts]) for name in names}
+
+
+def refused_of(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """The sum of refusals by endpoint and why."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: merged([part.get(name, {}) for part in parts]) for name in names}
+
+
+def counts_of(totals: Mapping[str, Mapping[int, VersionTally]]) -> dict[str, dict[int, Counts]]:
+    """Counts as a report carries them."""
+    return {name: {v: _counts(tally) for v, tally in found.items()} for name, found in totals.items()}
+
+
+def _counts(tally: VersionTally) -> Counts:
+    latency_ms = dict(tally.latency_ms)
+    return Counts(
+        requests=tally.requests,
+        errors=tally.errors,
+        fallbacks=tally.fallbacks,
+        pinned=tally.pinned,
+        latency_ms=latency_ms,
+        latency_ms_sum=tally.latency_ms_sum,
+        shadow=None if tally.shadow is None else tally.shadow.model_dump(),
+        others={outcome: (dict(found.buckets), found.sum_ms) for outcome, found in tally.others.items()},
+        runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
+    )
+
+
+def _tally(counts: Counts) -> VersionTally:
+    tally = VersionTally()
+    tally.requests, tally.errors = counts.requests, counts.errors
+    tally.fallbacks, tally.pinned = counts.fallbacks, counts.pinned
+    tally.latency_ms.update(counts.latency_ms)
+    tally.latency_ms_sum = counts.latency_ms_sum
+    for outcome, (buckets, sum_ms) in counts.others.items():
+        found = tally.others[outcome] = Latencies()
+        found.buckets, found.sum_ms = buckets, sum_ms
+    runs = tally.runs
+    runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
+    if counts.shadow is not None:
+        tally.shadow = ShadowCounts.model_validate(counts.shadow)
+    return tally
