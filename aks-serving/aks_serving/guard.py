@@ -1,7 +1,7 @@
 """The pod's own guard: takes a candidate out of traffic that fails more requests than stable does at the same time.
 
-It needs no control plane. The two error rates are compared by the test that the control plane's gates use
-(shared.sequential.excess), so that it may look after every batch: a candidate that is no worse than stable trips, under
+It needs no control plane. The two error rates are compared by a test that may be looked at as often as one likes
+(shared.sequential.excess, made for the control plane's gates as well): a candidate that is no worse than stable trips, under
 one generation and at any time, with at most the level's probability. An outage of both arms is no proof. What trips
 stays tripped for the generation; a new generation has a new guard.
 

@@ -72,7 +72,7 @@ class SubjectSource(BaseModel):
 class Guard(BaseModel):
     """What a pod does by itself about a candidate that fails more requests than stable does at the same time.
 
-    The pod tests the two error rates after every batch, by a test that may be looked at as often as one likes
+    The pod tests the two error rates ten times a second, by a test that may be looked at as often as one likes
     (shared.sequential); at the level's evidence it sends the candidate no more traffic under this generation.
     """
 
