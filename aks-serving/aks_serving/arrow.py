@@ -1,229 +1,142 @@
 """Reads the Apache Arrow IPC stream format: flat columns of numbers, booleans and text, without nulls.
 
-No library: bytes from outside are read by bounds-checked Python, and numeric columns share the body's memory. What has
-no plain form (dictionaries, compressed buffers, nested and temporal types, nulls) is refused by name. Format: Arrow
-columnar specification, "Encapsulated message format"; metadata are FlatBuffers (Schema.fbs, Message.fbs).
+By pyarrow (the extra `slipway-serving[arrow]`), which is loaded when the first stream comes. What a stream holds is
+checked in full before a value is used, and its batches together are no larger than its bytes: buffers that many columns
+name at once are refused, and compressed ones are never expanded. What has no plain form (dictionaries, nested and
+temporal types, nulls) is refused by name. Starts no threads. Format: Arrow columnar specification, "Encapsulated
+message format".
 """
 
-import itertools
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from aks_serving.tensors import Array
 from shared.core.errors import InvalidInputError
 
-_CONTINUATION = 0xFFFFFFFF
-_SCHEMA, _RECORD_BATCH = 1, 3
-_INT, _FLOAT, _UTF8, _BOOL, _LARGE_UTF8 = 2, 3, 5, 6, 20
-_TYPE_NAMES = (
-    "none", "null", "int", "float", "binary", "utf8", "bool", "decimal", "date", "time", "timestamp", "interval",
-    "list", "struct", "union", "fixed-size binary", "fixed-size list", "map", "duration", "large binary", "large utf8",
-    "large list", "run-end encoded", "binary view", "utf8 view", "list view", "large list view",
-)  # fmt: skip
-_FLOATS = ("<f2", "<f4", "<f8")
 _MAX_COLUMNS = 10_000
+_SHOWN = 80
+_HEADER, _COMPRESSION = 2, 3
+"""Fields of the metadata's tables (Message.fbs): a message's header, and a record batch's compression."""
 
 
-class _Field(NamedTuple):
-    name: str
-    kind: int
-    dtype: np.dtype[Any]
-    """Of the values; of text, of the offsets."""
-
-
-class _Table:
-    """A FlatBuffers table: reads fields by their number."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: memoryview, at: int) -> None:
-        self._data = data
-        self._at = at
-
-    def number(self, field: int, form: str, default: int = 0) -> int:
-        at = self._field(field)
-        return default if at is None else _number(self._data, at, form)
-
-    def table(self, field: int) -> "_Table | None":
-        at = self._field(field)
-        return None if at is None else _Table(self._data, at + _number(self._data, at, "<I"))
-
-    def text(self, field: int) -> str:
-        at = self._field(field)
-        if at is None:
-            return ""
-        at += _number(self._data, at, "<I")
-        size = _number(self._data, at, "<I")
-        return bytes(self._data[at + 4 : at + 4 + size]).decode()
-
-    def items(self, field: int, size: int) -> list[int]:
-        """Where the items of a vector are, each of so many bytes."""
-        at = self._field(field)
-        if at is None:
-            return []
-        at += _number(self._data, at, "<I")
-        count = _number(self._data, at, "<I")
-        if at + 4 + count * size > len(self._data):
-            raise ValueError("a vector is longer than the message")
-        return [at + 4 + number * size for number in range(count)]
-
-    def tables(self, field: int) -> "list[_Table]":
-        return [_Table(self._data, at + _number(self._data, at, "<I")) for at in self.items(field, 4)]
-
-    def pair(self, at: int) -> tuple[int, int]:
-        """A struct of two numbers of 64 bits."""
-        return _number(self._data, at, "<q"), _number(self._data, at + 8, "<q")
-
-    def _field(self, field: int) -> int | None:
-        vtable = self._at - _number(self._data, self._at, "<i")
-        place = 4 + 2 * field
-        if place + 2 > _number(self._data, vtable, "<H"):
-            return None
-        offset = _number(self._data, vtable + place, "<H")
-        return self._at + offset if offset else None
+def is_installed() -> bool:
+    """Whether streams can be read here. The first call loads the library."""
+    try:
+        _pyarrow()
+    except ImportError:
+        return False
+    return True
 
 
 def read_stream(body: bytes) -> dict[str, Array]:
     """The columns of a stream by name, in its order; text as objects of `str`. Raises InvalidInputError."""
+    pa = _pyarrow()
     try:
-        fields: list[_Field] = []
-        parts: list[list[Array]] = []
-        for kind, header, data in _messages(memoryview(body)):
-            if kind == _SCHEMA and not fields:
-                fields = _fields(header)
-                parts = [[] for _ in fields]
-            elif kind == _RECORD_BATCH and fields:
-                for part, array in zip(parts, _columns(header, fields, data), strict=True):
-                    part.append(array)
-            else:
-                raise _refused(
-                    "it holds a message that is neither its one schema nor a batch (dictionaries are not read)"
-                )
-        if not fields:
-            raise _refused("it has no schema")
-    except (struct.error, ValueError, OverflowError) as error:
-        raise _refused(f"it is torn or malformed ({error})") from error
-    return {
-        field.name: np.concatenate(part) if part else np.empty(0, _of_values(field))
-        for field, part in zip(fields, parts, strict=True)
-    }
+        messages = iter(pa.ipc.MessageReader.open_stream(pa.py_buffer(body)))
+        schema = _schema(pa, messages)
+        batches = list(_batches(pa, messages, schema, len(body)))
+        return {
+            field.name: _joined([batch.column(place) for batch in batches], field.type)
+            for place, field in enumerate(schema)
+        }
+    except (pa.ArrowException, OSError, EOFError, ValueError, struct.error) as error:
+        why = str(error).partition("\n")[0][: 2 * _SHOWN]
+        raise _refused(f"it is torn or malformed ({why})") from error
 
 
-def _messages(body: memoryview) -> Iterator[tuple[int, _Table, memoryview]]:
-    at = 0
-    while at < len(body):
-        size = _number(body, at, "<I")
-        at += 4
-        if size == _CONTINUATION:
-            size = _number(body, at, "<I")
-            at += 4
-        if size == 0:
-            return
-        if at + size > len(body):
-            raise ValueError("a message is cut off")
-        metadata = body[at : at + size]
-        message = _Table(metadata, _number(metadata, 0, "<I"))
-        at += size
-        length = message.number(3, "<q")
-        if not 0 <= length <= len(body) - at:
-            raise ValueError("a message's data are cut off")
-        header = message.table(2)
-        if header is None:
-            raise ValueError("a message has no header")
-        yield message.number(1, "<B"), header, body[at : at + length]
-        at += length
+@cache
+def _pyarrow() -> Any:  # noqa: ANN401 - a module without annotations
+    import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra, and slow to load
+
+    pa.set_cpu_count(1)
+    # The process's own allocator, so that what the server gives back to the system is all that is free.
+    pa.set_memory_pool(pa.system_memory_pool())
+    return pa
 
 
-def _fields(schema: _Table) -> list[_Field]:
-    if schema.number(0, "<h"):
+def _schema(pa: Any, messages: Iterator[Any]) -> Any:  # noqa: ANN401 - of a module without annotations
+    first = next(messages, None)
+    if first is None or first.type != "schema":
+        raise _refused("it has no schema")
+    schema = pa.ipc.read_schema(first)
+    if len(schema) > _MAX_COLUMNS:
+        raise _refused(f"it has {len(schema)} columns: at most {_MAX_COLUMNS} are read")
+    for field in schema:
+        if not _is_plain(pa.types, field.type):
+            what = "dictionary-encoded" if pa.types.is_dictionary(field.type) else f"of type {field.type}"[:_SHOWN]
+            raise _refused(
+                f"column {field.name[:_SHOWN]!r} is {what}: columns of integers, floats, booleans and utf8 are read"
+            )
+    # The byte order is no attribute of a schema in Python, and part of its equality.
+    if schema != pa.schema(list(schema)):
         raise _refused("it is big-endian: write it little-endian")
-    tables = schema.tables(1)
-    if len(tables) > _MAX_COLUMNS:
-        raise _refused(f"it has {len(tables)} columns: at most {_MAX_COLUMNS} are read")
-    fields = [_field(table) for table in tables]
-    names = [field.name for field in fields]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    twice = next((name for name, count in Counter(schema.names).items() if count > 1), None)
     if twice is not None:
-        raise _refused(f"column {twice[:80]!r} is there twice")
-    return fields
+        raise _refused(f"column {twice[:_SHOWN]!r} is there twice")
+    return schema
 
 
-def _field(table: _Table) -> _Field:
-    name, kind, detail = table.text(0), table.number(2, "<B"), table.table(3)
-    if table.table(4) is None and detail is not None:
-        if kind == _INT:
-            width, sign = detail.number(0, "<i"), "i" if detail.number(1, "<B") else "u"
-            if width in (8, 16, 32, 64):
-                return _Field(name, kind, np.dtype(f"<{sign}{width // 8}"))
-        elif kind == _FLOAT and 0 <= (precision := detail.number(0, "<h")) < len(_FLOATS):
-            return _Field(name, kind, np.dtype(_FLOATS[precision]))
-        elif kind == _BOOL:
-            return _Field(name, kind, np.dtype(np.bool_))
-        elif kind in (_UTF8, _LARGE_UTF8):
-            return _Field(name, kind, np.dtype("<i4" if kind == _UTF8 else "<i8"))
-    what = _TYPE_NAMES[kind] if kind < len(_TYPE_NAMES) else f"type {kind}"
-    what = "dictionary-encoded" if table.table(4) is not None else f"of type {what}"
-    raise _refused(f"column {name[:80]!r} is {what}: columns of integers, floats, booleans and utf8 are read")
+def _is_plain(types: Any, kind: Any) -> bool:  # noqa: ANN401 - of a module without annotations
+    checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+    return any(check(kind) for check in checks)
 
 
-def _of_values(field: _Field) -> np.dtype[Any]:
-    return np.dtype(np.object_) if field.kind in (_UTF8, _LARGE_UTF8) else field.dtype
+def _batches(pa: Any, messages: Iterator[Any], schema: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401 - likewise
+    rows = 0
+    for message in messages:
+        if message.type != "record batch":
+            raise _refused("it holds a message that is neither its one schema nor a batch (dictionaries are not read)")
+        if _is_compressed(message.metadata):
+            raise _refused("its buffers are compressed: write it without compression")
+        batch = pa.ipc.read_record_batch(message, schema)
+        batch.validate(full=True)
+        most_bytes -= batch.nbytes
+        if most_bytes < 0:
+            raise _refused("its columns share buffers: write each column's own")
+        for field, column in zip(schema, batch.columns, strict=True):
+            if column.null_count:
+                row = rows + 1 + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+                raise _refused(
+                    f"row {row}, column {field.name[:_SHOWN]!r} is null: send NaN, or what stands for nothing"
+                )
+        rows += batch.num_rows
+        yield batch
 
 
-def _columns(batch: _Table, fields: list[_Field], data: memoryview) -> Iterator[Array]:
-    if batch.table(3) is not None:
-        raise _refused("its buffers are compressed: write it without compression")
-    nodes = [batch.pair(at) for at in batch.items(1, 16)]
-    buffers = iter([_cut(data, *batch.pair(at)) for at in batch.items(2, 16)])
-    if len(nodes) != len(fields):
-        raise ValueError("a batch has other columns than the schema")
-    for field, (length, nulls) in zip(fields, nodes, strict=True):
-        if length < 0 or length > 8 * len(data):
-            raise ValueError("a column is longer than its data")
-        validity = next(buffers, b"")
-        if nulls:
-            row = _first_null(validity, length)
-            raise _refused(f"row {row}, column {field.name[:80]!r} is null: send NaN, or what stands for nothing")
-        values = next(buffers, b"")
-        if field.kind == _BOOL:
-            bits = np.frombuffer(values, np.uint8, (length + 7) // 8)
-            yield np.unpackbits(bits, count=length, bitorder="little").astype(np.bool_)
-        elif field.kind in (_UTF8, _LARGE_UTF8):
-            yield _texts(np.frombuffer(values, field.dtype, length + 1 if length else 0), bytes(next(buffers, b"")))
-        else:
-            yield np.frombuffer(values, field.dtype, length)
+def _is_compressed(metadata: Any) -> bool:  # noqa: ANN401 - of a module without annotations
+    """Whether a record batch's metadata, a FlatBuffer that pyarrow has verified, name a compression.
+
+    Reading such a batch expands it, a thousandfold where its sender wants, and pyarrow has no limit to set.
+    """
+    data = memoryview(metadata)
+    (root,) = struct.unpack_from("<I", data)
+    header = _slot(data, root, _HEADER)
+    if header is None:
+        return False
+    (offset,) = struct.unpack_from("<I", data, header)
+    return _slot(data, header + offset, _COMPRESSION) is not None
 
 
-def _texts(offsets: Array, data: bytes) -> Array:
-    found = np.empty(max(0, len(offsets) - 1), np.object_)
-    ends = offsets.tolist()
-    for row, (start, end) in enumerate(itertools.pairwise(ends)):
-        if not 0 <= start <= end <= len(data):
-            raise ValueError("a text lies outside its data")
-        found[row] = data[start:end].decode()
-    return found
+def _slot(data: memoryview, table: int, field: int) -> int | None:
+    """Where a FlatBuffers table has a field, by its number; None where it leaves it out."""
+    (back,) = struct.unpack_from("<i", data, table)
+    (size,) = struct.unpack_from("<H", data, table - back)
+    place = 4 + 2 * field
+    if place + 2 > size:
+        return None
+    (offset,) = struct.unpack_from("<H", data, table - back + place)
+    return table + offset if offset else None
 
 
-def _first_null(validity: memoryview | bytes, length: int) -> int:
-    """The number of the first row that is null, from 1."""
-    bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")[:length]
-    return int(np.argmin(bits)) + 1 if len(bits) else 1
-
-
-def _cut(data: memoryview, offset: int, length: int) -> memoryview:
-    if offset < 0 or length < 0 or offset + length > len(data):
-        raise ValueError("a buffer lies outside the message")
-    return data[offset : offset + length]
-
-
-def _number(data: memoryview, at: int, form: str) -> int:
-    if at < 0:
-        raise ValueError("an offset leads out of the message")
-    found: int = struct.unpack_from(form, data, at)[0]
-    return found
+def _joined(parts: list[Any], kind: Any) -> Array:  # noqa: ANN401 - of a module without annotations
+    """A copy, always: a stream's buffers may lie anywhere, and the runtime takes memory to be aligned."""
+    arrays: list[Array] = [part.to_numpy(zero_copy_only=False) for part in parts]
+    return np.concatenate(arrays) if arrays else np.empty(0, kind.to_pandas_dtype())
 
 
 def _refused(why: str) -> InvalidInputError:

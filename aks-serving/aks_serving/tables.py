@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import numpy as np
 
-from aks_serving.arrow import read_stream
+from aks_serving import arrow
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import DTYPES, Array, Feeds
 from shared.core.errors import InvalidInputError
@@ -36,16 +36,24 @@ _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "True": True, "F
 _PARAMETERS = ("model", "model_version", "user_id", "timeout_ms")
 _AS_JSON = (b"application/json", b"application/x-www-form-urlencoded", b"")
 """Read as JSON: also what some clients say of any body, and no type at all."""
+_WANTED = "send application/json, text/csv or application/vnd.apache.arrow.stream"
 
 
 class UnsupportedTypeError(InvalidInputError):
     """The body has a media type that this server does not read."""
 
-    def __init__(self, found: bytes) -> None:
+    def __init__(self, found: bytes, wanted: str = _WANTED) -> None:
         shown = found[:_SHOWN].decode("latin-1")
+        super().__init__(f"the body's Content-Type is {shown!r}: {wanted}")
+
+
+class ArrowMissingError(UnsupportedTypeError):
+    """The body is an Arrow stream, and the server was installed without what reads it."""
+
+    def __init__(self, found: bytes) -> None:
         super().__init__(
-            f"the body's Content-Type is {shown!r}: send application/json, text/csv or "
-            "application/vnd.apache.arrow.stream"
+            found,
+            "this server was installed without the extra slipway-serving[arrow]; send application/json or text/csv",
         )
 
 
@@ -66,6 +74,8 @@ def form_of(content_type: bytes) -> Form | None:
     if kind in _AS_JSON:
         return None
     if kind == Form.ARROW.encode():
+        if not arrow.is_installed():
+            raise ArrowMissingError(content_type)
         return Form.ARROW
     if kind != Form.CSV.encode():
         raise UnsupportedTypeError(content_type)
@@ -153,7 +163,7 @@ def read_request(form: Form, body: bytes, query: bytes) -> Asked:
     """Read a request. Raises InvalidInputError."""
     said = read_query(query)
     if form is Form.ARROW:
-        return Asked(**said, form=form, columns=read_stream(body))
+        return Asked(**said, form=form, columns=arrow.read_stream(body))
     return Asked(**said, form=form, rows=_rows(body))
 
 

@@ -1,8 +1,9 @@
 """Tables as bodies: CSV, Arrow streams and rows of JSON objects give what the same JSON does, or say what is wrong."""
 
-import io
 import json
-import random
+import struct
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -17,7 +18,9 @@ from onnx import TensorProto, helper
 from shared.core.errors import InvalidInputError
 from tests.serving import models
 from tests.serving.conftest import Running, Start
+from tests.serving.damaged import stream
 from tests.serving.fakes import MemoryStorage
+from tests.serving.processes import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -47,14 +50,6 @@ GOOD = {"age": [31, 52], "income": [1.5, 2.5], "city": ["Ulm", "Köln, am Rhein"
 ANSWER = {"total": [[32.5], [54.5]], "where": [["Ulm"], ["Köln, am Rhein"]]}
 
 
-def _arrow(columns: dict[str, Any], *, batches: int = 1, **options: Any) -> bytes:
-    table = pa.table(columns)
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema, **options) as writer:
-        writer.write_table(table, max_chunksize=max(1, -(-table.num_rows // batches)))
-    return sink.getvalue()
-
-
 async def _served(start: Start, storage: MemoryStorage, model: bytes) -> Any:
     storage.put(model)
     storage.publish(models.plan(1, models.route(1, model)))
@@ -73,9 +68,9 @@ async def _post(running: Running, body: bytes | str, kind: str, query: str = "")
         ('31,1.5,Ulm\n52,2.5,"Köln, am Rhein"\n\n', CSV),
         ('31,1.5,Ulm\n52,2.5,"Köln, am Rhein"\n', f"{CSV};header=absent"),
         ('city,age,income\nUlm,31,1.5\n"Köln, am Rhein",52,2.5\n', f"{CSV}; header=present"),
-        (_arrow(GOOD), ARROW),
-        (_arrow(GOOD, batches=2), ARROW),
-        (_arrow({"city": GOOD["city"], "age": pa.array([31, 52], pa.int8()), "income": GOOD["income"]}), ARROW),
+        (stream(GOOD), ARROW),
+        (stream(GOOD, batches=2), ARROW),
+        (stream({"city": GOOD["city"], "age": pa.array([31, 52], pa.int8()), "income": GOOD["income"]}), ARROW),
         (
             json.dumps([dict(zip(GOOD, row, strict=True)) for row in zip(*GOOD.values(), strict=True)]),
             "application/json",
@@ -101,7 +96,7 @@ async def test_columns_are_the_models_inputs(
     ("body", "kind"),
     [
         ("1,2\n3,4\n", CSV),
-        (_arrow({"any": [1.0, 3.0], "name": [2, 4]}), ARROW),
+        (stream({"any": [1.0, 3.0], "name": [2, 4]}), ARROW),
         ('[{"x": [1, 2]}, {"x": [3, 4]}]', "application/json"),
     ],
 )
@@ -223,24 +218,26 @@ async def test_an_unknown_media_type_is_a_415(start: Start, storage: MemoryStora
 )
 def test_arrow_columns_are_read_as_pyarrow_wrote_them(values: Any) -> None:
     for batches in (1, 3):
-        (found,) = read_stream(_arrow({"c": values}, batches=batches)).values()
+        (found,) = read_stream(stream({"c": values}, batches=batches)).values()
         assert found.tolist() == values.to_pylist()
+        assert found.flags.owndata
+        assert found.flags.aligned
         if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
             assert found.dtype == values.type.to_pandas_dtype()
 
 
 def _dictionary() -> bytes:
-    return _arrow({"c": pa.array(["a", "b"]).dictionary_encode()})
+    return stream({"c": pa.array(["a", "b"]).dictionary_encode()})
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (_arrow({"c": pa.array([1, None, 3])}), "row 2, column 'c' is null"),
+        (stream({"c": pa.array([1, None, 3])}), "row 2, column 'c' is null"),
         (_dictionary(), "column 'c' is dictionary-encoded"),
-        (_arrow({"c": pa.array([[1]])}), "column 'c' is of type list"),
-        (_arrow({"c": pa.array([b"x"])}), "column 'c' is of type binary"),
-        (_arrow({"c": [1] * 1000}, options=pa.ipc.IpcWriteOptions(compression="lz4")), "its buffers are compressed"),
+        (stream({"c": pa.array([[1]])}), "column 'c' is of type list"),
+        (stream({"c": pa.array([b"x"])}), "column 'c' is of type binary"),
+        (stream({"c": [1] * 1000}, options=pa.ipc.IpcWriteOptions(compression="lz4")), "its buffers are compressed"),
         (b"", "it has no schema"),
         (b"not an arrow stream", "torn or malformed"),
     ],
@@ -251,17 +248,79 @@ def test_what_is_not_plain_in_arrow_is_refused(body: bytes, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_a_damaged_arrow_stream_is_read_or_refused_and_nothing_else() -> None:
-    draw = random.Random(20261121)
-    whole = _arrow({"a": np.arange(20), "b": ["x", "yz"] * 10, "c": [True, False] * 10, "d": np.arange(20) / 7})
-    refused = 0
-    for _ in range(3000):
-        data = bytearray(whole)
-        for _ in range(draw.randint(1, 4)):
-            data[draw.randrange(len(data))] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
-        cut = bytes(data[: draw.randrange(len(data))] if draw.random() < 0.3 else data)
-        try:
-            read_stream(cut)
-        except InvalidInputError:
-            refused += 1
-    assert 500 < refused < 3000
+def _narrowed(whole: bytes) -> bytes:
+    """A stream of eight columns of 1024 bytes whose buffers are all the first one, with the others' bytes left out."""
+    data = whole
+    for column in range(1, 8):
+        place = 1024 * column
+        own, first = struct.pack("<qqqq", place, 0, place, 1024), struct.pack("<qqqq", 0, 0, 0, 1024)
+        assert data.count(own) == 1
+        data = data.replace(own, first)
+    length = struct.pack("<q", 8 * 1024)
+    end = len(data) - 8
+    return data.replace(length, struct.pack("<q", 1024), 1)[: end - 7 * 1024] + data[end:]
+
+
+def test_columns_that_share_their_buffers_are_no_more_than_the_body() -> None:
+    columns = {str(number): np.arange(128) + 1024 * number for number in range(8)}
+    whole = stream(columns)
+    assert [values.tolist() for values in read_stream(whole).values()] == [v.tolist() for v in columns.values()]
+    with pytest.raises(InvalidInputError, match="its columns share buffers: write each column's own"):
+        read_stream(_narrowed(whole))
+
+
+def test_a_big_endian_stream_is_refused() -> None:
+    data = bytearray(stream({"c": [1, 2, 3]}))
+    (root,) = struct.unpack_from("<I", data, 8)
+    message = 8 + root
+    (vtable,) = struct.unpack_from("<i", data, message)
+    (header,) = struct.unpack_from("<H", data, message - vtable + 8)
+    schema = message + header + struct.unpack_from("<I", data, message + header)[0]
+    (vtable,) = struct.unpack_from("<i", data, schema)
+    # The byte order, which pyarrow leaves out where it is little, is read from any two bytes that hold a 1.
+    one = next(at for at in range(schema, len(data), 2) if data[at : at + 2] == b"\1\0")
+    struct.pack_into("<H", data, schema - vtable + 4, one - schema)
+    with pytest.raises(InvalidInputError, match="it is big-endian: write it little-endian"):
+        read_stream(bytes(data))
+
+
+@pytest.mark.parametrize("count", [3_000, pytest.param(300_000, marks=pytest.mark.long)])
+def test_a_damaged_arrow_stream_is_read_or_refused_and_nothing_else(count: int) -> None:
+    command = [sys.executable, "-m", "tests.serving.damaged", "20261121", str(count)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = json.loads(ended.stdout)
+    assert found["read"] + found["refused"] == count
+    assert min(found.values()) > count / 50
+
+
+_WITHOUT_PYARROW = """
+import sys
+
+sys.modules["pyarrow"] = None  # as Python treats a package that is not there
+from aks_serving.failures import failure
+from aks_serving.tables import Form, UnsupportedTypeError, form_of
+
+assert form_of(b"text/csv") is Form.CSV
+try:
+    form_of(b"application/vnd.apache.arrow.stream")
+except UnsupportedTypeError as error:
+    response = failure(error)
+    print(response.head.status, response.body.decode())
+"""
+
+
+def test_without_the_extra_an_arrow_stream_is_a_415_that_names_it() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_PYARROW], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    status, body = ended.stdout.split(maxsplit=1)
+    assert status == "415"
+    assert "slipway-serving[arrow]" in json.loads(body)["error"]
+
+
+def test_a_server_loads_pyarrow_only_when_a_stream_comes() -> None:
+    look = "import sys, aks_serving.server, aks_serving.api; print('pyarrow' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
