@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from aks_serving.grpc.caller import Caller
+from aks_serving.grpc.health import MAX_WATCHES
 from aks_serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
 from aks_serving.grpc.server import TlsFiles
 from cryptography import x509
@@ -128,6 +129,32 @@ async def test_health_follows_readiness_and_a_watch_ends_with_the_server(reach: 
         assert (await watch.read()).status == _NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
         assert await strange.read() is grpc.aio.EOF
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_watches_take_no_calls_places_and_all_of_them_hear_of_a_change(reach: Reach) -> None:
+    async with reach(authorize=lambda _: False, max_calls=MAX_WATCHES + 1) as reached:
+        watches = [_watch(reached, service) for service in ("", _SERVICE) * (MAX_WATCHES // 2)]
+        for watch in watches:
+            assert (await watch.read()).status == _SERVING
+        code, details = await refused(_watch(reached).read())
+        assert (code, f"{MAX_WATCHES} watches" in details) == ("RESOURCE_EXHAUSTED", True)
+        assert (await _health(reached)).status == _SERVING
+        watches.pop().cancel()
+
+        async def there_is_room() -> bool:
+            watch = _watch(reached)
+            try:
+                return bool((await watch.read()).status == _SERVING)
+            except grpc.aio.AioRpcError:
+                return False
+            finally:
+                watch.cancel()
+
+        await eventually(there_is_room)
+        reached.running.server.stop_soon()
+        for watch in watches:
+            assert (await watch.read()).status == _NOT_SERVING
 
 
 @pytest.mark.usefixtures("doubling")
