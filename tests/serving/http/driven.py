@@ -61,7 +61,7 @@ class FakeTransport(asyncio.Transport):
 
     def __init__(self, *, half_closes: bool = True) -> None:
         super().__init__()
-        self.written = b""
+        self._written = bytearray()
         self.writes = 0
         self.taken: int | None = None
         self.ended = self.closed = self.aborted = self.paused = False
@@ -71,7 +71,12 @@ class FakeTransport(asyncio.Transport):
         assert not self.ended, "written after the end"
         assert not self.closed, "written after the close"
         self.writes += 1
-        self.written += bytes(data)
+        self._written += data
+
+    @property
+    def written(self) -> bytes:
+        """All that was written."""
+        return bytes(self._written)
 
     def can_write_eof(self) -> bool:
         return self._half_closes
@@ -95,7 +100,7 @@ class FakeTransport(asyncio.Transport):
         self.paused = False
 
     def get_write_buffer_size(self) -> int:
-        return 0 if self.taken is None else len(self.written) - self.taken
+        return 0 if self.taken is None else len(self._written) - self.taken
 
 
 def told(exchange: Exchange) -> Response:
