@@ -10,6 +10,7 @@ runtime takes nothing else: bytes that are not UTF-8 are refused.
 """
 
 import math
+import re
 import struct
 from functools import cache
 from itertools import chain
@@ -47,6 +48,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _DATATYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_RANK = 32
 _LENGTH_BYTES = 4
+_OPENING = re.compile(rb"[ \t\r\n\[]*")
 
 _ELEMENT: dict[str, Any] = {
     name: {"b": bool, "u": int, "i": int, "f": float, "V": float, "O": str}[dtype.kind]
@@ -175,13 +177,8 @@ def _listed(array: Array) -> Any:  # noqa: ANN401 - as `nested`
 
 
 def _rank(text: memoryview) -> int:
-    rank = 0
-    for byte in text:
-        if byte == 0x5B:  # [
-            rank += 1
-        elif byte not in b" \t\r\n":
-            break
-    return rank
+    opening = _OPENING.match(text)
+    return 0 if opening is None else opening[0].count(b"[")
 
 
 def _values(text: memoryview, datatype: str, rank: int) -> tuple[list[Any], list[int]]:

@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,25 @@ def test_what_is_not_that_data_is_refused_and_named(datatype: str, text: bytes) 
 )
 def test_nesting_gives_the_shape(text: bytes, shape: tuple[int, ...]) -> None:
     assert read(text, "INT64", "x").shape == shape
+
+
+def test_white_space_costs_no_line_of_python_a_byte() -> None:
+    lines = 0
+
+    def count(_: FrameType, event: str, __: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    blank = b" \t\r\n" * 10_000
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        array = read(blank + b"[" + blank + b"[1" + blank + b", 2]]", "FP32", "x")
+    finally:
+        sys.settrace(before)
+    assert array.tolist() == [[1.0, 2.0]]
+    assert 0 < lines < 1_000
 
 
 def test_strings_keep_nul_and_every_script() -> None:
