@@ -97,7 +97,7 @@ def _latencies(results: Results) -> list[Bar]:
         Bar(
             what="small, open loop at half of the peak: p99 in ms",
             limit=3,
-            found=Spread.of([opened["p99_ms"]]) if opened else None,
+            found=Spread.of(one["p99_ms"] for one in opened) if opened else None,
             at_least=False,
         ),
         Bar(

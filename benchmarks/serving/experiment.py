@@ -46,7 +46,7 @@ type _Asked = list[tuple[Subject, list[Ask]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured, and which peers by name; `open_s` is the open loop's length."""
+    """How much is measured, and which peers by name; `open_s` is an open loop's length, one a round."""
 
     length: Length
     open_s: int
@@ -58,20 +58,20 @@ class Plan:
         return replace(self, length=Length(rounds=rounds or length.rounds, measured_s=seconds or length.measured_s))
 
 
-SHORT = Plan(length=Length(rounds=3, measured_s=1), open_s=5, peers=(FASTAPI,))
-FULL = Plan(length=Length(rounds=3, measured_s=2), open_s=15, peers=tuple(one.name for one in catalogue.PEERS))
+SHORT = Plan(length=Length(rounds=3, measured_s=1), open_s=3, peers=(FASTAPI,))
+FULL = Plan(length=Length(rounds=3, measured_s=2), open_s=5, peers=tuple(one.name for one in catalogue.PEERS))
 
 
 @dataclass(kw_only=True)
 class Results:
-    """All that was found. `not_run` says of what was not measured why; `open_loops` are by server."""
+    """All that was found. `not_run` says of what was not measured why; `open_loops` are by server, one a round."""
 
     measurements: list[Measurement] = field(default_factory=list)
     memory: dict[str, machine.Memory] = field(default_factory=dict)
     variants: dict[str, dict[str, str]] = field(default_factory=dict)
     screened: list[dict[str, Any]] = field(default_factory=list)
     not_run: dict[str, str] = field(default_factory=dict)
-    open_loops: dict[str, dict[str, float]] = field(default_factory=dict)
+    open_loops: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
 
 class Experiment:
@@ -202,9 +202,9 @@ class Experiment:
         for one in running:
             machine.freeze(one.pid)
         try:
-            for subject in asked:
+            for subject in asked * self._plan.length.rounds:
                 machine.thaw(subject.pid)
-                self.results.open_loops[subject.name] = self._open_loop(subject, peak)
+                self.results.open_loops.setdefault(subject.name, []).append(self._open_loop(subject, peak))
                 machine.freeze(subject.pid)
         finally:
             for one in running:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.serving import bars, machine
 from benchmarks.serving.catalogue import FASTAPI, PEERS
 from benchmarks.serving.experiment import ORT, Results
-from benchmarks.serving.ratios import Cell, Measurement, figure, ratio, spread
+from benchmarks.serving.ratios import Cell, Measurement, Spread, figure, ratio, spread
 from benchmarks.serving.subjects import (
     BARE,
     CONSTANT,
@@ -135,10 +135,11 @@ def _memory(results: Results) -> str:
 
 def _open_loops(results: Results) -> str:
     names = ("p50_ms", "p90_ms", "p99_ms", "max_ms", "lag_p99_ms")
-    rows = [
-        (_TITLES[name], figure(one["rate"]), *(figure(one[key]) for key in names), f"{one['failed'] + one['late']:.0f}")
-        for name, one in results.open_loops.items()
-    ]
+    rows = []
+    for name, rounds in results.open_loops.items():
+        spreads = (str(Spread.of(one[key] for one in rounds)) for key in names)
+        failed = sum(one["failed"] + one["late"] for one in rounds)
+        rows.append((_TITLES[name], figure(rounds[0]["rate"]), *spreads, f"{failed:.0f}"))
     titles = (
         "open loop",
         "a second",
