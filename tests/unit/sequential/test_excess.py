@@ -41,19 +41,25 @@ def candidate_requests_until_proof(blocks: Iterator[Block], test: ExcessTest, le
     raise AssertionError("never proven")
 
 
-def stake_and_chance(
-    claim: Claim, margin: float, sizes: list[tuple[int, int]], rates: list[tuple[float, float]]
-) -> Iterator[tuple[float, float]]:
-    """For each way in which the blocks can turn out: what the stake has become, and how likely that is."""
+def stakes(claim: Claim, margin: float, sizes: list[tuple[int, int]]) -> Iterator[tuple[list[tuple[int, int]], float]]:
+    """For each way in which the blocks can turn out: the arms' failures in each, and what the stake has become."""
     ways = [itertools.product(range(candidate + 1), range(stable + 1)) for candidate, stable in sizes]
     for failures in itertools.product(*map(list, ways)):
-        test, likely = ExcessTest(claim=claim, margin=margin), 1.0
-        for (candidate, stable), (failed, stable_failed), (rate, stable_rate) in zip(
-            sizes, failures, rates, strict=True
-        ):
+        test = ExcessTest(claim=claim, margin=margin)
+        for (candidate, stable), (failed, stable_failed) in zip(sizes, failures, strict=True):
             test.add(Block(candidate=candidate, candidate_failed=failed, stable=stable, stable_failed=stable_failed))
-            likely *= chance(failed, candidate, rate) * chance(stable_failed, stable, stable_rate)
-        yield math.exp(test.log_evidence), likely
+        yield list(failures), math.exp(test.log_evidence)
+
+
+def likelihood(
+    failures: list[tuple[int, int]], sizes: list[tuple[int, int]], rates: list[tuple[float, float]]
+) -> float:
+    """How likely it is that the blocks turn out so."""
+    return math.prod(
+        chance(failed, requests, rate)
+        for block in zip(failures, sizes, rates, strict=True)
+        for failed, requests, rate in zip(*block, strict=True)
+    )
 
 
 @pytest.mark.parametrize("sizes", [[(1, 1), (2, 1)], [(1, 5), (1, 3)], [(1, 1), (1, 2), (1, 1)]])
@@ -62,11 +68,12 @@ def test_the_stakes_mean_after_any_blocks_is_at_most_one_under_the_null(
     sizes: list[tuple[int, int]], margin: float
 ) -> None:
     for claim in Claim:
+        outcomes = list(stakes(claim, margin, sizes))
         # At the null's edge in each block; then drifting from block to block, both arms alike.
         steady = [[place * (1 - margin)] * len(sizes) for place in (0.0, 0.02, 0.5, 1.0)]
         for stable_rates in (*steady, [0.1, 0.8, 0.4][: len(sizes)]):
             rates = [(rate + margin, rate) for rate in stable_rates]
-            mean = math.fsum(stake * likely for stake, likely in stake_and_chance(claim, margin, sizes, rates))
+            mean = math.fsum(stake * likelihood(failures, sizes, rates) for failures, stake in outcomes)
             assert mean <= 1 + 1e-9, (claim, rates)
 
 
