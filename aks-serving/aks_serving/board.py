@@ -1,9 +1,10 @@
 """A piece of shared memory that the parent makes before it forks its workers, and in which they tell each other.
 
-Each place has two seats, since a worker and its successor may both be there for a while. A worker writes to its own
-seat alone, and reads the others'. A seat holds what was last written twice, the older one while the newer is being
-written: whoever dies in the midst of writing leaves the older one whole. There is no file and nothing to tidy. What is
-written is aks_serving.reports'; this knows bytes, and imports nothing that the parent does not need.
+Each place has three seats, since one worker may leave, one serve and one start there at a time. The parent gives each
+worker a seat that no living one has. A worker writes to its own seat alone, and reads the others'. A seat holds what
+was last written twice, the older one while the newer is being written: whoever dies in the midst of writing leaves the
+older one whole. There is no file and nothing to tidy. What is written is aks_serving.reports'; this knows bytes, and
+imports nothing that the parent does not need.
 """
 
 import logging
@@ -15,7 +16,7 @@ from enum import IntEnum
 
 log = logging.getLogger(__name__)
 
-SEATS_A_PLACE = 2
+SEATS_A_PLACE = 3
 _CAPACITY_BYTES = 4 * 1024 * 1024
 _HEAD = struct.Struct("<BBxxII II")
 """The state, which half holds what was written last, and the length and checksum of either half."""
@@ -40,16 +41,16 @@ class Board:
         self._seat_bytes = _HEAD_BYTES + 2 * _CAPACITY_BYTES
         self._memory = mmap.mmap(-1, places * SEATS_A_PLACE * self._seat_bytes)
 
-    def seat(self, place: int, number: int) -> "Seat":
-        """A seat of a place. Which of its two is by the `number` of the worker there: its successor has the other."""
-        index = place * SEATS_A_PLACE + number % SEATS_A_PLACE
+    def seat(self, place: int, seat: int) -> "Seat":
+        """One of the seats of a place."""
+        index = place * SEATS_A_PLACE + seat
         start = index * self._seat_bytes
         return Seat(memoryview(self._memory)[start : start + self._seat_bytes])
 
     def seats(self, place: int) -> Iterator["Seat"]:
-        """Both seats of a place."""
-        for number in range(SEATS_A_PLACE):
-            yield self.seat(place, number)
+        """All seats of a place."""
+        for seat in range(SEATS_A_PLACE):
+            yield self.seat(place, seat)
 
 
 class Seat:

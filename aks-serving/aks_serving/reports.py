@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from aks_serving.board import SEATS_A_PLACE, Board, Seat, State
+from aks_serving.board import Board, Seat, State
 from aks_serving.counts import Latencies, VersionTally, added
 from shared.telemetry.histogram import merged
 from shared.telemetry.window import ShadowCounts
@@ -60,11 +60,11 @@ _DECODE = msgspec.msgpack.Decoder(Report).decode
 class Siblings:
     """What a worker knows of the others, and they of it."""
 
-    def __init__(self, board: Board, *, place: int, number: int) -> None:
+    def __init__(self, board: Board, *, place: int, seat: int) -> None:
         self._board = board
         self._place = place
-        self._mine = number % SEATS_A_PLACE
-        self._seat = board.seat(place, number)
+        self._mine = seat
+        self._seat = board.seat(place, seat)
         self.carried = read_report(self._seat)
         """What earlier workers in this seat counted."""
         self.carried.waiting = 0

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import NoReturn, Protocol
 
-from aks_serving.board import Board, State
+from aks_serving.board import SEATS_A_PLACE, Board, State
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,13 @@ _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 class Post:
     """What a worker is told when it is forked: its place, its number in the order of all starts, and its channel.
 
+    `seat` is where it writes on the board: no living worker of its place has it.
     `follows`: the server was serving before, so this worker listens once it is ready and not before.
     """
 
     place: int
     number: int
+    seat: int
     channel: socket.socket
     follows: bool
 
@@ -61,14 +63,15 @@ class Run(Protocol):
 class _Worker:
     place: int
     number: int
+    seat: int
     pid: int
     channel: socket.socket
     started_s: float
     missed: int = 0
     """Ticks since its last beat."""
     listening: bool = False
-    leaving: bool = False
-    """It has a successor, and is about to end."""
+    leaves_since_s: float | None = None
+    """When it was told to go, since its successor serves."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +80,16 @@ class _Place:
     """The one that serves, and its successor where one is starting; those that leave."""
     failures: int = 0
     due_s: float | None = 0.0
-    """When the next worker is to be started; None: none is."""
+    """When the next worker is to be started, once a seat is free; None: none is."""
+
+    def free_seat(self) -> int | None:
+        """A seat that no living worker has."""
+        taken = {worker.seat for worker in self.workers}
+        return next((seat for seat in range(SEATS_A_PLACE) if seat not in taken), None)
+
+    def pause_s(self) -> float:
+        """How long to wait after so many failures."""
+        return min(_BACKOFF_S * 2 ** min(self.failures - 1, 10), _MAX_BACKOFF_S) if self.failures else 0.0
 
 
 class Supervisor:
@@ -161,29 +173,54 @@ class Supervisor:
         if self._stopping_since_s is not None:
             return
         for number, place in enumerate(self._places):
-            if place.due_s is not None and monotonic() >= place.due_s:
+            seat = place.free_seat()
+            if place.due_s is None or monotonic() < place.due_s or seat is None:
+                continue
+            try:
+                self._start(number, seat)
+            except OSError as error:  # of files, processes or memory there are too few
+                place.failures += 1
+                pause_s = place.pause_s()
+                place.due_s = monotonic() + pause_s
+                log.warning("no worker can be started: %s; it is tried again in %.2f s", error, pause_s)
+            else:
                 place.due_s = None
-                self._start(number)
 
-    def _start(self, place: int) -> None:
+    def _start(self, place: int, seat: int) -> None:
+        """Raises OSError, and has started nothing then."""
         ours, theirs = socket.socketpair()
-        number = self._number
+        with theirs:
+            ours.setblocking(False)
+            worker = _Worker(place=place, number=self._number, seat=seat, pid=0, channel=ours, started_s=monotonic())
+            try:
+                self._selector.register(ours, selectors.EVENT_READ, worker)
+                worker.pid = self._forked(worker, theirs)
+            except OSError:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(ours)
+                ours.close()
+                raise
         self._number += 1
-        follows = self._all_listen is None
+        self._places[place].workers.append(worker)
+
+    def _forked(self, worker: _Worker, theirs: socket.socket) -> int:
+        post = Post(
+            place=worker.place,
+            number=worker.number,
+            seat=worker.seat,
+            channel=theirs,
+            follows=self._all_listen is None,
+        )
         # What is told between the fork and the worker's own handlers waits: no signal is lost, and none is ours there.
         signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         try:
             pid = os.fork()
             if pid == 0:
-                self._become(Post(place=place, number=number, channel=theirs, follows=follows), ours)
+                self._become(post, worker.channel)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        theirs.close()
-        ours.setblocking(False)
-        worker = _Worker(place=place, number=number, pid=pid, channel=ours, started_s=monotonic())
-        self._places[place].workers.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return pid
 
     def _become(self, post: Post, other_end: socket.socket) -> NoReturn:
         """Be the worker. What is the parent's alone is closed: the others' channels above all."""
@@ -219,32 +256,37 @@ class Supervisor:
         worker.missed = 0
         if LISTENING in said:
             self._listens(worker)
-        if REPLACE in said and not worker.leaving and len(self._places[worker.place].workers) == 1:
-            log.warning("worker %d asks for another in its place", worker.pid)
-            self._places[worker.place].due_s = 0.0
+        if REPLACE in said:
+            self._asks_for_another(worker)
         if POLL in said:
             for other in self._all():
                 if other is not worker:
                     _tell(other, POLL)
 
+    def _asks_for_another(self, worker: _Worker) -> None:
+        place = self._places[worker.place]
+        if place.due_s is None and worker is place.workers[-1]:
+            log.warning("worker %d asks for another in its place", worker.pid)
+            place.due_s = 0.0
+
     def _listens(self, worker: _Worker) -> None:
         worker.listening = True
         for other in self._places[worker.place].workers:
-            if other.number < worker.number and not other.leaving:
-                other.leaving = True
+            if other.number < worker.number and other.leaves_since_s is None:
+                other.leaves_since_s = monotonic()
                 _tell(other, LEAVE)
         if self._all_listen is not None and all(any(w.listening for w in p.workers) for p in self._places):
             tell, self._all_listen = self._all_listen, None
             tell()
 
     def _tick(self) -> None:
-        stopping_s = None if self._stopping_since_s is None else monotonic() - self._stopping_since_s
         for worker in self._all():
+            told_s = [since for since in (self._stopping_since_s, worker.leaves_since_s) if since is not None]
             worker.missed += 1
             if worker.missed > self._max_missed:
                 log.error("worker %d hangs and is killed", worker.pid)
                 _kill(worker, signal.SIGKILL)
-            elif stopping_s is not None and stopping_s > self._stop_s:
+            elif told_s and monotonic() - min(told_s) > self._stop_s:
                 log.error("worker %d did not end in %.0f s and is killed", worker.pid, self._stop_s)
                 _kill(worker, signal.SIGKILL)
 
@@ -260,7 +302,7 @@ class Supervisor:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(worker.channel)
         worker.channel.close()
-        self._board.seat(worker.place, worker.number).state = State.GONE
+        self._board.seat(worker.place, worker.seat).state = State.GONE
         if self._stopping_since_s is not None:
             if code:
                 self._code = 1
@@ -269,7 +311,7 @@ class Supervisor:
             self._code = code  # it said why; to start it again would not help
             self._stop()
             return
-        if worker.leaving:
+        if worker.leaves_since_s is not None:
             log.info("worker %d is gone, another serves in its place (it ended with %d)", worker.pid, code)
             return
         if any(other.number > worker.number for other in place.workers):
@@ -279,7 +321,7 @@ class Supervisor:
     def _again(self, place: _Place, worker: _Worker, code: int) -> None:
         soon = monotonic() - worker.started_s < _STEADY_S and code != EXIT_HUNG
         place.failures = place.failures + 1 if soon else 0
-        pause_s = min(_BACKOFF_S * 2 ** (place.failures - 1), _MAX_BACKOFF_S) if place.failures else 0.0
+        pause_s = place.pause_s()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         log.error("worker %d %s; another is started in its place in %.2f s", worker.pid, how, pause_s)
         place.due_s = monotonic() + pause_s

@@ -80,7 +80,7 @@ class _Running:
             server = ModelServer(
                 self._settings,
                 open_storage(self._settings),
-                siblings=Siblings(self._worker.board, place=self._post.place, number=self._post.number),
+                siblings=Siblings(self._worker.board, place=self._post.place, seat=self._post.seat),
                 replace=self._replace,
             )
             self._server = server

@@ -263,10 +263,10 @@ def test_what_other_workers_counted_is_told_whole() -> None:
     tally.runs.ran(20, 3e-3)
     tally.shadowed().mirrored = 4
     counts = counts_of({"churn": {1: tally}})
-    first = Siblings(board, place=0, number=0)
+    first = Siblings(board, place=0, seat=0)
     first.tell(Report(counts=counts, refused={"churn": {"invalid": 2}}), State.READY)
     # Whoever takes the seat next carries on what was counted.
-    second = Siblings(board, place=0, number=2)
+    second = Siblings(board, place=0, seat=0)
     second.tell(Report(counts=counts, refused={"churn": {"invalid": 1, "expired": 1}}), State.READY)
     (told,) = (report for report in map(read_report, board.seats(0)) if report.counts)
     assert told.refused == {"churn": {"invalid": 3, "expired": 1}}
