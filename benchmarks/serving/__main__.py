@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.serving import bars, report
+from benchmarks.serving import bars, machine, report
 from benchmarks.serving.catalogue import PEERS
 from benchmarks.serving.environments import EnvironmentMissingError, cache_folder
 from benchmarks.serving.experiment import FULL, SHORT, Experiment, Plan
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         cores = Cores.of_this_machine()
         # What is started from here on inherits it: all but the servers share the loading core.
         os.sched_setaffinity(0, {int(cores.load)})
+        machine.prefer(os.getpid())
         with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
             experiment = Experiment(plan, cores=cores, cache=cache_folder(os.environ), folder=Path(folder))
             try:

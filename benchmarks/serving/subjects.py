@@ -227,6 +227,7 @@ def _started(
         environment=environment | dict(settings),
         working_directory=REPOSITORY,
     )
+    machine.prefer(child.pid)
     try:
         yield child
     finally:

@@ -62,6 +62,16 @@ def _kernels_pss_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
+def test_a_tree_goes_before_others_where_it_may() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as asleep:
+        autogroup = Path(f"/proc/{asleep.pid}/autogroup")
+        machine.prefer(asleep.pid)
+        is_kept = autogroup.exists() and os.geteuid() == 0
+        found = autogroup.read_text("utf-8") if is_kept else "nice -20"
+        asleep.kill()
+    assert found.strip().endswith("nice -20")
+
+
 def test_a_tree_is_stopped_and_goes_on_as_one(parent: subprocess.Popen[str]) -> None:
     pids = machine.tree(parent.pid)
     machine.freeze(parent.pid)
