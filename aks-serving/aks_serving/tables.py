@@ -7,6 +7,9 @@ body says beside its features stands in the query: model, model_version, user_id
 A CSV is UTF-8, by RFC 4180. Its first row is a header where all its cells are names of inputs, or the media type says
 `header=present`; `header=absent` says that it is none. Reading is exact: nothing is missing, and a value that its input
 does not take is an InvalidInputError that names row and column, both counted from 1, the header not among the rows.
+
+CSV and rows are read cell by cell, on the event loop: such a table has at most 65,536 cells, its header's among them,
+and one with more is refused before memory is spent on it (aks_serving.cells). Of Arrow, the body's size is the bound.
 """
 
 import csv
@@ -23,7 +26,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import numpy as np
 
-from aks_serving import arrow
+from aks_serving import arrow, cells
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import DTYPES, Array, Feeds
 from shared.core.errors import InvalidInputError
@@ -105,10 +108,8 @@ class Asked:
         if all(_is_column(spec) for spec in signature.inputs):
             named = self._by_name(names)
             return {
-                spec.name: _column(named[spec.name], names.index(spec.name) + 1, spec).reshape(
-                    (-1, 1) if len(spec.shape) == 2 else (-1,)
-                )
-                for spec in signature.inputs
+                spec.name: _column(named[spec.name], place, spec).reshape((-1, 1) if len(spec.shape) == 2 else (-1,))
+                for place, spec in enumerate(signature.inputs, start=1)
             }
         spec = signature.inputs[0]
         if len(names) != 1 or len(spec.shape) != 2 or spec.shape[0] != -1:
@@ -131,7 +132,8 @@ class Asked:
         missing = [name for name in names if name not in given]
         if missing:
             raise InvalidInputError(f"column {missing[0]!r} is missing: the model takes {', '.join(names)}")
-        unknown = next((name for name in given if name not in names), None)
+        known = set(names)
+        unknown = next((name for name in given if name not in known), None)
         if unknown is not None:
             raise InvalidInputError(f"the model has no input {unknown[:_SHOWN]!r}: it takes {', '.join(names)}")
         return given
@@ -141,9 +143,11 @@ class Asked:
         first = self.rows[0] if self.rows else ()
         is_header = self.form is Form.CSV_HEADER or (self.form is Form.CSV and set(first) <= set(names))
         if is_header and first:
-            twice = next((name for name in first if list(first).count(name) > 1), None)
-            if twice is not None:
-                raise InvalidInputError(f"column {twice[:_SHOWN]!r} is there twice")
+            seen: set[str] = set()
+            for name in first:
+                if name in seen:
+                    raise InvalidInputError(f"column {name[:_SHOWN]!r} is there twice")
+                seen.add(name)
             return first, self.rows[1:]
         if first and len(first) != len(names):
             raise InvalidInputError(
@@ -192,10 +196,13 @@ _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 def by_column(rows: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """JSON rows, [{"a": 1, "b": 2}, ...], as JSON data by column. Raises InvalidInputError."""
+    text = bytes(rows)
+    cells.check_rows(text)
     try:
-        objects = _OBJECTS.decode(rows)
+        objects = _OBJECTS.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f'the rows are not objects like [{{"age": 31}}]: {error}') from error
+    cells.check(objects)
     names = list(objects[0]) if objects else []
     for number, row in enumerate(objects, start=1):
         if row.keys() != objects[0].keys():
@@ -214,6 +221,7 @@ def _rows(body: bytes) -> list[list[str]]:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"the CSV is not UTF-8: byte {error.start} is not") from error
+    cells.check_csv(text)
     rows: list[list[str]] = []
     try:
         for row in csv.reader(io.StringIO(text, newline=""), strict=True):
@@ -225,6 +233,7 @@ def _rows(body: bytes) -> list[list[str]]:
             rows.append(row)
     except csv.Error as error:
         raise InvalidInputError(f"line {len(rows) + 1} of the CSV cannot be read: {error}") from error
+    cells.check(rows)
     return rows
 
 
@@ -258,7 +267,7 @@ def _cast(array: Array, dtype: np.dtype[Any], place: int, spec: TensorSpec) -> A
         bad = np.isinf(cast.astype(np.float64)) & np.isfinite(array)
     else:
         limits = np.iinfo(dtype)
-        bad = np.array([not limits.min <= value <= limits.max for value in array.tolist()], bool)
+        bad = (array < int(limits.min)) | (array > int(limits.max))
     if bad.any():
         row = int(np.argmax(bad))
         raise _wrong(row + 1, place, spec, str(array[row]))

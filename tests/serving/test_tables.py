@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from aks_serving.arrow import read_stream
+from aks_serving.cells import MAX_CELLS, TooManyCellsError
 from aks_serving.exchange import JSON
-from aks_serving.tables import Form, UnsupportedTypeError, form_of
+from aks_serving.model import Signature, TensorSpec
+from aks_serving.tables import Asked, Form, UnsupportedTypeError, by_column, form_of, read_request
 from onnx import TensorProto, helper
 
 from shared.core.errors import InvalidInputError
@@ -180,6 +183,66 @@ async def test_bad_rows_are_refused(start: Start, storage: MemoryStorage, body: 
         assert words in answer.json()["error"]
 
 
+class _Counted(str):
+    """A name that counts with how many others it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_header_of_many_names_is_not_compared_each_with_each() -> None:
+    names = [_Counted(number) for number in range(5_000)]
+    inputs = tuple(TensorSpec(name=str(name), datatype="FP32", shape=(-1,)) for name in names)
+    asked = Asked(
+        model=None, model_version=None, user_id=None, timeout_ms=None, form=Form.CSV, rows=[names, ["1"] * len(names)]
+    )
+    _Counted.compared = 0
+    assert len(asked.feeds(Signature(inputs=inputs, outputs=()))) == len(names)
+    assert _Counted.compared < 20 * len(names)
+
+
+def _csv(cells: int) -> bytes:
+    """Cells that hold what else parts cells, in rows of four."""
+    return b'"a,\r\n",b""c,,"d"\r\n\r\n' * (cells // 4)
+
+
+def _objects(cells: int) -> bytes:
+    """The same as rows of two."""
+    return b"[" + b",".join([rb'{"a:{": ":{\":", "b": "::"}'] * (cells // 2)) + b"]"
+
+
+def test_a_table_has_so_many_cells_and_no_more() -> None:
+    rows = read_request(Form.CSV, _csv(MAX_CELLS), b"").rows
+    assert (len(rows), rows[-1]) == (MAX_CELLS // 4, ["a,\r\n", 'b""c', "", "d"])
+    assert by_column(_objects(MAX_CELLS)).keys() == {"a:{", "b"}
+    with pytest.raises(TooManyCellsError, match="more than 65536 cells: send fewer rows at a time, or an Arrow stream"):
+        read_request(Form.CSV, _csv(MAX_CELLS + 4), b"")
+    with pytest.raises(TooManyCellsError):
+        by_column(_objects(MAX_CELLS + 2))
+
+
+@pytest.mark.parametrize(
+    "part", [b",", b"ab,", b"ab\n", b'"ab",', b'a"b,', b'"a""\r\nb"\n', b"{},", b'{"a":1},', b'{"a":"\\"","b":[2]},']
+)
+def test_no_memory_is_spent_on_a_table_of_too_many_cells(part: bytes) -> None:
+    body = part * (3_000_000 // len(part))
+    rows = b"[" + body[:-1] + b"]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooManyCellsError):
+            _ = by_column(rows) if part.startswith(b"{") else read_request(Form.CSV, body, b"")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(body)
+
+
 def test_media_types() -> None:
     assert form_of(JSON) is None
     assert form_of(b"Application/JSON; charset=utf-8") is None
@@ -299,6 +362,7 @@ import sys
 
 sys.modules["pyarrow"] = None  # as Python treats a package that is not there
 from aks_serving.failures import failure
+from aks_serving.model import Signature, TensorSpec
 from aks_serving.tables import Form, UnsupportedTypeError, form_of
 
 assert form_of(b"text/csv") is Form.CSV
