@@ -1,9 +1,9 @@
 """The pod's own guard: takes a candidate out of traffic that fails more requests than stable does at the same time.
 
 It needs no control plane. The two error rates are compared by a test that may be looked at as often as one likes
-(shared.sequential.excess, made for the control plane's gates as well): a candidate that is no worse than stable trips, under
-one generation and at any time, with at most the level's probability. An outage of both arms is no proof. What trips
-stays tripped for the generation; a new generation has a new guard.
+(shared.sequential.excess, made for the control plane's gates as well): a candidate that is no worse than stable trips,
+under one generation and at any time, with at most the level's probability. An outage of both arms is no proof. What
+trips stays tripped for the generation; a new generation has a new guard.
 
 Counting costs a batch a few additions. The test runs where a batch ends a slice of time that holds requests of both
 arms; slices are cut by the clock and never by what failed, since a test that chose its moments by the outcomes would
@@ -13,6 +13,7 @@ pod's other processes. A full or broken disk is logged and stops nothing.
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _SLICE_S = 0.1
 _MAX_REASON_LENGTH = 1_000
+
+type _Trip = tuple[str, int, int]
+"""An endpoint, a generation of its plan, and a version."""
 
 
 def _nothing(_: str) -> None:
@@ -57,18 +61,20 @@ class TripGuard:
         settings: Guard,
         *,
         version: int,
+        processes: int = 1,
         tripped: str | None = None,
         on_trip: Callable[[str], None] = _nothing,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`version` is the candidate's; `tripped` says why it tripped before, where it did.
+        """`version` is the candidate's; `tripped` says why it tripped before, where it did. Of the pod's `processes`,
+        each of which has a guard of its own and trips for all, this one gets an equal part of the level.
 
         `on_trip` is called once, with the reason, in the call that trips; it must not block.
         """
         self.tripped: str | None = tripped
         """Why the candidate gets no more traffic, in a sentence, or None."""
         self._version = version
-        self._level = settings.level
+        self._level = settings.level / processes
         self._test = ExcessTest(claim=Claim.WORSE, margin=settings.margin)
         self._on_trip = on_trip
         self._now_s = now_s
@@ -125,7 +131,7 @@ class TripGuard:
 
 
 class Trips:
-    """What tripped on this pod, kept in its cache directory, which several processes may share. Methods block.
+    """What tripped on this pod, kept in its cache directory, which several processes may share. On any thread.
 
     A note is a file of its own, `trips/<endpoint>.<generation>.<version>`, written whole or not at all; that it is
     there is what counts, its text is the reason. Losing one costs the candidate's next failures, and no more.
@@ -134,14 +140,21 @@ class Trips:
     def __init__(self, directory: Path) -> None:
         self._cache = DiskCache(directory)
         self._folder = directory / "trips"
-        self._held: dict[tuple[str, int, int], str] = {}
+        self._lock = threading.Lock()
+        self._own: dict[_Trip, str] = {}
         """Those of this process, which a disk that refuses them cannot take."""
+        self._noted: dict[_Trip, str] = {}
+        """Those on disk, as they were read last."""
+        self._latest: dict[str, int] = {}
+        """By endpoint, the highest generation that was asked for."""
+        self._passed_over: set[str] = set()
 
     def keep(self, endpoint: str, generation: int, version: int, reason: str) -> None:
-        """Keep a trip. The first reason stays. Raises InvalidInputError where `endpoint` is no endpoint's name."""
+        """Keep a trip; the first reason stays. Blocks. Raises InvalidInputError where `endpoint` is no endpoint's."""
         name = f"{endpoint_name(endpoint)}.{generation}.{version}"
         reason = reason[:_MAX_REASON_LENGTH]
-        self._held.setdefault((endpoint, generation, version), reason)
+        with self._lock:
+            self._own.setdefault((endpoint, generation, version), reason)
         if (self._folder / name).exists():
             return
         try:
@@ -156,43 +169,60 @@ class Trips:
             log.warning("endpoint %s: that version %d tripped is not kept on disk: %s", endpoint, version, error)
 
     def of(self, endpoint: str, generation: int) -> dict[int, str]:
-        """The versions that tripped under a generation, and why. Forgets those of older generations.
+        """The versions that tripped under a generation, and why: here, and elsewhere as of the last `read`. Does not
+        block. Those of older generations are forgotten.
 
         Raises InvalidInputError where `endpoint` is no endpoint's name.
         """
         endpoint_name(endpoint)
-        self._held = {key: why for key, why in self._held.items() if key[0] != endpoint or key[1] >= generation}
-        found: dict[int, str] = {}
-        for path in self._notes(endpoint):
-            try:
-                kept_generation, version = _numbers(path)
-                if kept_generation < generation:
-                    path.unlink(missing_ok=True)
-                elif kept_generation == generation:
-                    found[version] = _reason(path)
-            except (InvalidInputError, OSError) as error:
-                log.warning("the note %s is passed over: %s", path, error)
-        held = {
-            version: why
-            for (name, number, version), why in self._held.items()
-            if (name, number) == (endpoint, generation)
-        }
-        return held | found
+        with self._lock:
+            self._latest[endpoint] = max(generation, self._latest.get(endpoint, 0))
+            self._own = {trip: why for trip, why in self._own.items() if not self._is_old(trip)}
+            return {
+                version: why
+                for trips in (self._own, self._noted)
+                for (name, number, version), why in trips.items()
+                if (name, number) == (endpoint, generation)
+            }
 
-    def _notes(self, endpoint: str) -> list[Path]:
+    def read(self) -> None:
+        """Read what is on disk, and remove the notes of older generations. Blocks."""
+        with self._lock:
+            before = self._noted
+        noted: dict[_Trip, str] = {}
+        for path in self._notes():
+            try:
+                trip = _trip(path)
+                with self._lock:
+                    is_old = self._is_old(trip)
+                if is_old:
+                    path.unlink(missing_ok=True)
+                else:
+                    noted[trip] = before.get(trip) or _reason(path)
+            except (InvalidInputError, OSError) as error:
+                if path.name not in self._passed_over:
+                    log.warning("the note %s is passed over: %s", path, error)
+                self._passed_over.add(path.name)
+        with self._lock:
+            self._noted = noted
+
+    def _is_old(self, trip: "_Trip") -> bool:
+        return trip[1] < self._latest.get(trip[0], 0)
+
+    def _notes(self) -> list[Path]:
         try:
-            return sorted(self._folder.glob(f"{endpoint}.*"))
+            return sorted(self._folder.glob("*"))
         except OSError as error:
-            log.warning("endpoint %s: what tripped cannot be read from disk: %s", endpoint, error)
+            log.warning("what tripped cannot be read from disk: %s", error)
             return []
 
 
-def _numbers(path: Path) -> tuple[int, int]:
-    """The generation and the version that a note's name says. Raises InvalidInputError."""
-    parts = path.name.split(".")[1:]
+def _trip(path: Path) -> _Trip:
+    """The endpoint, generation and version that a note's name says. Raises InvalidInputError."""
+    endpoint, *parts = path.name.split(".")
     if len(parts) != 2 or not all(part.isascii() and part.isdecimal() and len(part) <= 12 for part in parts):
         raise InvalidInputError(f"{path.name!r} is not `<endpoint>.<generation>.<version>`: it may be removed")
-    return int(parts[0]), int(parts[1])
+    return endpoint_name(endpoint), int(parts[0]), int(parts[1])
 
 
 def _reason(path: Path) -> str:

@@ -31,14 +31,13 @@ class Poller:
         self._endpoints = endpoints
         self._changed = changed
         self._etags: dict[EndpointName, str] = {}
-        self._troubled: set[EndpointName] = set()
         self._lock = asyncio.Lock()
         self._out = False
         # A thread of its own, so that a rollback's plan arrives while large artifacts are fetched.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="poll")
 
     async def poll(self) -> None:
-        """Look once. Raises UnavailableError, after handing on what was fetched before storage failed."""
+        """Look once. Raises UnavailableError, after handing on what could be fetched."""
         async with self._lock:
             fetched: list[tuple[EndpointName, StoredPlan]] = []
             try:
@@ -63,7 +62,7 @@ class Poller:
                 if self._out:
                     log.warning("plans can be polled again")
                 self._out = False
-                polled()
+                _call(polled)
             await asyncio.sleep(every_s)
 
     def close(self) -> None:
@@ -75,10 +74,21 @@ class Poller:
             due = list(self._endpoints)
         else:
             due = [name for name, etag in self._storage.plan_etags().items() if etag != self._etags.get(name)]
-        # What failed comes last, so that one plan that cannot be had does not keep the others away.
-        for endpoint in sorted(due, key=self._troubled.__contains__):
-            self._troubled.add(endpoint)
-            plan = self._storage.plan(endpoint, unless_etag=self._etags.get(endpoint))
-            self._troubled.discard(endpoint)
+        failed: Exception | None = None
+        for endpoint in due:
+            try:
+                plan = self._storage.plan(endpoint, unless_etag=self._etags.get(endpoint))
+            except Exception as error:  # noqa: BLE001 - raised below: one plan must not keep the others away
+                failed = failed or error
+                continue
             if plan is not None:
                 fetched.append((endpoint, plan))
+        if failed is not None:
+            raise failed
+
+
+def _call(polled: Callable[[], None]) -> None:
+    try:
+        polled()
+    except Exception:
+        log.exception("what follows a poll went wrong; polling goes on")

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from aks_serving.board import State
@@ -36,6 +36,7 @@ _FLUSH_S = 3.0
 _EVICT_WAIT_S = 5.0
 _LOWEST_PRIORITY = 19
 _LOOK_EVERY_S = 0.1
+_HEAR_EVERY_S = 0.5
 
 
 class ModelServer:
@@ -180,7 +181,7 @@ class ModelServer:
 
     async def start(self) -> None:
         """Take the cached plans, and begin polling and reporting."""
-        cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._cache.plans)
+        cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._read_disk)
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
                 self._offer(endpoint, data)
@@ -189,7 +190,8 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
-            asyncio.create_task(self._watch()),
+            asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
+            asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
         ]
         self._watchdog.start()
 
@@ -266,20 +268,30 @@ class ModelServer:
             self._disk.submit(self._trips.keep, plan.endpoint, plan.generation, candidate.version, reason)
             self._windows.announce(plan.endpoint)
 
-        return (
-            TripGuard(plan.guard, version=candidate.version, tripped=tripped.get(candidate.version), on_trip=on_trip),
-            tripped,
+        guard = TripGuard(
+            plan.guard,
+            version=candidate.version,
+            processes=self._settings.workers,
+            tripped=tripped.get(candidate.version),
+            on_trip=on_trip,
         )
+        return guard, tripped
 
-    async def _watch(self) -> None:
-        """Have the guards look, for ever."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            for serving in self._servings.values():
-                serving.look()
+    def _read_disk(self) -> dict[EndpointName, bytes]:
+        """The cached plans, and with them what tripped before. Blocks."""
+        self._trips.read()
+        return self._cache.plans()
 
-    def _hear_of_trips(self) -> None:
-        """Take over what tripped in the pod's other processes."""
+    async def _look(self) -> None:
+        """Have the guards look."""
+        for serving in self._servings.values():
+            serving.look()
+
+    async def _hear_of_trips(self) -> None:
+        """Take over what tripped in the pod's other processes, also while storage does not answer."""
+        if all(serving.guard is None for serving in self._servings.values()):
+            return
+        await self._loop.run_in_executor(self._disk, self._trips.read)
         for endpoint, serving in self._servings.items():
             if serving.guard is not None and serving.guard.tripped is None:
                 for version, reason in self._trips.of(endpoint, serving.plan.generation).items():
@@ -311,9 +323,18 @@ class ModelServer:
         self._cache.prune_artifacts(self._needed)
 
     def _polled(self) -> None:
-        self._hear_of_trips()
         if self._first_round is None:
             self._first_round = [d for d in self._deployments.values() if d.wanted is not None]
+
+
+async def _again_and_again(do: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+    """Do it every so often for ever; what goes wrong is logged."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await do()
+        except Exception:
+            log.exception("what is done every %g s went wrong; it is done again", every_s)
 
 
 def _yield_to_others() -> None:

@@ -98,11 +98,13 @@ class Windows:
                 await asyncio.wait_for(self._changed.wait(), max(0.0, due_s - monotonic()))
             self._changed.clear()
             await self._replaced_are_done()
-            if monotonic() < due_s:
-                self.close_changed()
-            else:
-                due_s = monotonic() + every_s
-                self.close_all()
+            close = self.close_changed
+            if monotonic() >= due_s:
+                close, due_s = self.close_all, monotonic() + every_s
+            try:
+                close()
+            except Exception:
+                log.exception("closing windows went wrong; the next ones follow")
 
     def close_changed(self) -> None:
         """Close the windows of replaced snapshots and of those not announced yet."""

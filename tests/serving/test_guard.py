@@ -93,6 +93,18 @@ def test_a_stricter_level_needs_more_failures() -> None:
     assert failures(0.05) < failures(0.001) < failures(1e-9)
 
 
+def test_the_processes_of_a_pod_have_its_level_together() -> None:
+    def failures(settings: Guard, processes: int) -> int:
+        clock, number = Clock(), 0
+        guard = TripGuard(settings, version=2, processes=processes, now_s=clock)
+        while guard.tripped is None:
+            clock.now, number = clock.now + 1.0, number + 1
+            guard.observe(0, 1, 1, 0)
+        return number
+
+    assert failures(Guard(level=0.01), 100) == failures(Guard(level=0.0001), 1) > failures(Guard(level=0.01), 1)
+
+
 def test_failures_without_requests_to_stable_prove_nothing() -> None:
     watched = Watched()
     for _ in range(1_000):
@@ -143,6 +155,7 @@ def test_a_trip_outlives_its_process_and_is_seen_by_others(tmp_path: Path) -> No
     trips.keep("churn", 7, 2, "another reason")
     trips.keep("churn-eu", 7, 3, "hangs")
     for reader in (trips, other, Trips(tmp_path)):
+        reader.read()
         assert reader.of("churn", 7) == {2: "fails everything"}
         assert reader.of("churn-eu", 7) == {3: "hangs"}
         assert reader.of("fraud", 7) == {}
@@ -155,8 +168,10 @@ def test_a_new_generation_begins_anew_and_forgets_the_older_ones(tmp_path: Path)
     trips.keep("churn", 9, 4, "hangs")
     trips.keep("fraud", 1, 1, "hangs")
     assert trips.of("churn", 8) == {}
+    trips.read()
     assert sorted(path.name for path in (tmp_path / "trips").iterdir()) == ["churn.9.4", "fraud.1.1"]
     assert trips.of("churn", 7) == {}
+    trips.read()
     assert trips.of("churn", 9) == {4: "hangs"}
 
 
@@ -169,7 +184,9 @@ def test_a_disk_that_refuses_keeps_nothing_and_stops_nothing(
     trips.keep("churn", 7, 2, "fails everything")
     assert "is not kept on disk" in caplog.text
     assert trips.of("churn", 7) == {2: "fails everything"}
-    assert Trips(tmp_path).of("churn", 7) == {}
+    other = Trips(tmp_path)
+    other.read()
+    assert other.of("churn", 7) == {}
     assert trips.of("churn", 8) == {}
 
 
@@ -186,7 +203,7 @@ def test_a_full_disk_leaves_no_half_written_note(tmp_path: Path, caplog: pytest.
     assert trips.of("churn", 7) == {2: "fails everything"}
 
 
-def test_notes_that_are_none_are_passed_over(tmp_path: Path) -> None:
+def test_notes_that_are_none_are_passed_over_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trips = Trips(tmp_path)
     trips.keep("churn", 7, 2, "hangs")
     for name in ("churn.7", "churn.x.2", "churn.7.2.bak", "churn.7.-1"):
@@ -194,6 +211,10 @@ def test_notes_that_are_none_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "trips" / "churn.7.9").mkdir()
     (tmp_path / "trips" / "churn.7.5").write_bytes(b"\xff\xfe" * 10_000)
     (tmp_path / "trips" / "churn.7.6").write_bytes(b"")
+    with caplog.at_level("WARNING"):
+        trips.read()
+        trips.read()
+    assert len([record for record in caplog.records if "is passed over" in record.message]) == 5
     found = trips.of("churn", 7)
     assert found.keys() == {2, 5, 6}
     assert found[2] == "hangs"

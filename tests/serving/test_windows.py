@@ -1,5 +1,6 @@
 """Windows around a change of plan, with the clock in the test's hand."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from aks_serving.windows import Windows
 
 from shared.telemetry.window import Window
 from tests.serving import models
+from tests.serving.conftest import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -77,3 +79,25 @@ async def test_a_clock_that_is_set_back_makes_no_window_that_ends_before_it_star
     kept.windows.close_all()
     (window,) = kept.all()
     assert window.started_at == window.ended_at
+
+
+async def test_windows_are_closed_on_where_keeping_one_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    kept = list[str]()
+
+    def keep(name: str, _: bytes) -> None:
+        kept.append(name)
+        if len(kept) < 3:
+            raise LookupError("says the test")
+
+    windows = Windows(pod="pod", clock=_Clock(), keep=keep)
+    windows.applied(_serving(1))
+    running = asyncio.create_task(windows.run(every_s=0.001))
+
+    def count_more() -> bool:
+        windows.announce("churn")
+        return len(kept) > 3
+
+    await eventually(count_more)
+    assert not running.done()
+    assert "the next ones follow" in caplog.text
+    running.cancel()
