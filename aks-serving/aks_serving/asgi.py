@@ -4,13 +4,19 @@ The server's own transport is aks_serving.http, which is faster and says more of
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from aks_serving.errors import BodyTooLargeError
 from aks_serving.exchange import Exchange, Response, joined
-from aks_serving.failures import failure
+from aks_serving.http.access import Tokens
+from aks_serving.http.answers import INTERNAL_ERROR, refusal
+from aks_serving.http.body import too_large
+from aks_serving.http.carried import admit
+from aks_serving.http.head import RefusedError
+
+log = logging.getLogger(__name__)
 
 type Scope = MutableMapping[str, Any]
 type Message = MutableMapping[str, Any]
@@ -21,9 +27,12 @@ type Send = Callable[[Message], Awaitable[None]]
 class AsgiApp:
     """An ASGI application of HTTP alone."""
 
-    def __init__(self, handle: Callable[[Exchange], None], *, max_body_bytes: int) -> None:
+    def __init__(
+        self, handle: Callable[[Exchange], None], *, max_body_bytes: int, tokens: Tokens | None = None
+    ) -> None:
         self._handle = handle
         self._max_body_bytes = max_body_bytes
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. A client that goes away before it sent its body gets no answer."""
@@ -31,27 +40,33 @@ class AsgiApp:
             return
         exchange = _AsgiExchange(scope)
         try:
-            body = await self._body(receive, exchange.headers.get(b"content-length", b""))
-        except BodyTooLargeError as error:
-            response = failure(error)
+            admit(exchange, max_body_bytes=self._max_body_bytes, tokens=self._tokens)
+            body = await self._body(receive)
+        except RefusedError as error:
+            response = refusal(error)
             response.extra = ((b"connection", b"close"),)
         else:
             if body is None:
                 return
             exchange.body = body
             exchange.received_s = perf_counter()
-            self._handle(exchange)
+            self._run(exchange)
             try:
                 response = await exchange.answer
             finally:
                 exchange.gone = True
         await _write(response, send, head=exchange.method == "HEAD")
 
-    async def _body(self, receive: Receive, length: bytes) -> bytes | None:
-        """The body, or None where the client went away. Raises BodyTooLargeError as soon as that is known."""
+    def _run(self, exchange: "_AsgiExchange") -> None:
+        try:
+            self._handle(exchange)
+        except Exception:
+            log.exception("%s %s went wrong", exchange.method, exchange.path[:200])
+            exchange.reply(INTERNAL_ERROR)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The body, or None where the client went away. Raises RefusedError as soon as it is known to be too large."""
         limit = self._max_body_bytes
-        if length.isdigit() and int(length) > limit:
-            raise BodyTooLargeError(limit)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -61,7 +76,7 @@ class AsgiApp:
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
-                raise BodyTooLargeError(limit)
+                raise too_large(limit)
             if not message.get("more_body"):
                 return b"".join((*parts, part)) if parts else part
             parts.append(part)

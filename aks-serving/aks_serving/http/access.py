@@ -8,6 +8,7 @@ import logging
 from hashlib import sha256
 from pathlib import Path
 
+from aks_serving.http.head import RefusedError
 from shared.core.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,12 @@ class Tokens:
 def is_open(path: str) -> bool:
     """Whether a path needs no token."""
     return path in _OPEN or path.startswith(_OPEN_UNDER)
+
+
+def check_access(tokens: Tokens | None, path: str, authorization: bytes | None) -> None:
+    """Raises RefusedError unless the tokens, where there are any, let a request go on."""
+    if tokens is not None and not is_open(path) and not tokens.allow(authorization):
+        raise RefusedError(401, "a bearer token known here is wanted: send the header Authorization: Bearer <token>")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

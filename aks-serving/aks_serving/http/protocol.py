@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import cast
 
 from aks_serving.exchange import Exchange, Response
-from aks_serving.http.access import is_open
+from aks_serving.http.access import check_access
 from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, http1, refusal
 from aks_serving.http.body import too_large
 from aks_serving.http.head import END, RefusedError, RequestHead
@@ -56,7 +56,7 @@ class HttpExchange(Exchange):
         try:
             data = http1(response, self.head, last=self.last)
         except ValueError:
-            log.exception("the answer to %s %s cannot be sent", self.method, self.path[:200])
+            log.exception("the answer to %s %r cannot be sent", self.method, self.path[:200])
             data = http1(INTERNAL_ERROR, self.head, last=self.last)
         connection.answer(self, data)
 
@@ -243,11 +243,7 @@ class Connection(asyncio.Protocol):
     def _admit(self, raw: bytes, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read."""
         shared = self._shared
-        tokens = shared.tokens
-        if tokens is not None and not is_open(head.path) and not tokens.allow(head.headers.get(b"authorization")):
-            raise RefusedError(
-                401, "a bearer token known here is wanted: send the header Authorization: Bearer <token>"
-            )
+        check_access(shared.tokens, head.path, head.headers.get(b"authorization"))
         if head.length > shared.limits.max_body_bytes:
             raise too_large(shared.limits.max_body_bytes)
         shared.keep(raw, head)
@@ -273,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._failed(exchange, error)
 
     def _failed(self, exchange: HttpExchange, error: Exception) -> None:
-        log.error("%s %s went wrong", exchange.method, exchange.path[:200], exc_info=error)
+        log.error("%s %r went wrong", exchange.method, exchange.path[:200], exc_info=error)
         if exchange.connection is not None:
             exchange.reply(INTERNAL_ERROR)
 

@@ -11,15 +11,13 @@ from time import perf_counter
 from typing import Protocol
 
 from aks_serving.exchange import Exchange, Response, joined
-from aks_serving.http.access import Tokens, is_open
+from aks_serving.http.access import Tokens
 from aks_serving.http.answers import INTERNAL_ERROR, refusal
 from aks_serving.http.body import too_large
+from aks_serving.http.carried import admit
 from aks_serving.http.head import RefusedError
 
 log = logging.getLogger(__name__)
-
-_REPLACED = "\ufffd"
-_SPACE = " "
 
 
 class Headers(Protocol):
@@ -68,7 +66,7 @@ class RsgiApp:
             return
         exchange = _RsgiExchange(scope, protocol)
         try:
-            self._admit(exchange)
+            admit(exchange, max_body_bytes=self._max_body_bytes, tokens=self._tokens)
             exchange.body = await self._body(protocol)
         except RefusedError as error:
             exchange.reply(refusal(error))
@@ -82,20 +80,6 @@ class RsgiApp:
                 exchange.reply(INTERNAL_ERROR)
         if not exchange.answered.is_set():
             await _answered_or_gone(exchange, protocol)
-
-    def _admit(self, exchange: Exchange) -> None:
-        """Refuse what can be refused before the body is read."""
-        path = exchange.path
-        if _REPLACED in path or any(character < _SPACE or character == "\x7f" for character in path):
-            raise RefusedError(400, "the path is not UTF-8, or holds a control character")
-        tokens = self._tokens
-        if tokens is not None and not is_open(path) and not tokens.allow(exchange.headers.get(b"authorization")):
-            raise RefusedError(
-                401, "a bearer token known here is wanted: send the header Authorization: Bearer <token>"
-            )
-        length = exchange.headers.get(b"content-length", b"")
-        if length.isdigit() and (len(length) > 18 or int(length) > self._max_body_bytes):
-            raise too_large(self._max_body_bytes)
 
     async def _body(self, protocol: HttpProtocol) -> bytes:
         parts: list[bytes] = []
