@@ -136,7 +136,7 @@ class Api:
         except SlipwayError as error:
             exchange.reply(failure(error))
         except Exception:
-            log.exception("%s %s went wrong", exchange.method, exchange.path)
+            log.exception("%s %r went wrong", exchange.method, exchange.path[:200])
             exchange.reply(failure(_WRONG))
 
     def _predict(self, exchange: Exchange) -> None:
@@ -146,7 +146,7 @@ class Api:
         if content_type != _JSON:
             form = tables.form_of(content_type)
             if form is not None:
-                self._begin_plain(exchange, tables.read_request(form, body, exchange.query))
+                self._begin_plain(exchange, tables.read_request(form, body, exchange.query), held_bytes=len(body))
                 return
         serving = self._server.servings.only
         if serving is not None and serving.fast is not None:
@@ -155,10 +155,10 @@ class Api:
                 ask = PlainAsk(exchange, serving, packed=read.packed, rows=read.rows)
                 self._begin(ask, version=read.version, user=read.user, timeout_s=read.timeout_s)
                 return
-        self._begin_plain(exchange, plain.read_request(body, exchange.query))
+        self._begin_plain(exchange, plain.read_request(body, exchange.query), held_bytes=len(body))
 
-    def _begin_plain(self, exchange: Exchange, asked: plain.PredictRequest | tables.Asked) -> None:
-        ask = PlainAsk(exchange, self._serving(asked.model), read=asked.feeds)
+    def _begin_plain(self, exchange: Exchange, asked: plain.PredictRequest | tables.Asked, *, held_bytes: int) -> None:
+        ask = PlainAsk(exchange, self._serving(asked.model), read=asked.feeds, held_bytes=held_bytes)
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
         self._begin(ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)
 
@@ -173,7 +173,7 @@ class Api:
                 self._begin(ask, version=version, user=read.user, timeout_s=read.timeout_s)
                 return
         asked = v2.read_request(body, header_length)
-        general = GeneralV2Ask(exchange, serving, read=asked.feeds, priority=asked.priority())
+        general = GeneralV2Ask(exchange, serving, read=asked.feeds, held_bytes=len(body), priority=asked.priority())
         general.request = asked
         self._begin(general, version=version, user=asked.user(), timeout_s=asked.timeout_s())
 
@@ -193,6 +193,7 @@ class Api:
         elif subject is None and source.cookie is not None:
             subject, cookie = issue_cookie(source.cookie, secure=self._secure_cookies)
             ask.extra = (cookie,)
+        exchange.body = b""  # what is needed of it was read; it may be large, and the request may wait
         ask.deadline_s = ask.started_s + (self._timeout_s if timeout_s is None else timeout_s)
         ask.begin(version=version, subject=subject)
 
@@ -228,7 +229,8 @@ class Api:
 
     def _v2_extension(self, exchange: Exchange, parts: list[str]) -> Response | None:
         server = self._server
-        found = v2_extensions.answer(exchange.method, parts, self._body(exchange), server.servings, server.totals)
+        body = self._body(exchange) if parts == ["repository", "index"] else b""
+        found = v2_extensions.answer(exchange.method, parts, body, server.servings, server.totals)
         return None if found is None else Response(OK, _encode(found))
 
     def _v2_live(self, _: Exchange) -> Response:
@@ -312,7 +314,7 @@ class Api:
             except SlipwayError as error:
                 exchange.reply(failure(error))
             except Exception:
-                log.exception("%s %s went wrong", exchange.method, exchange.path)
+                log.exception("%s %r went wrong", exchange.method, exchange.path[:200])
                 exchange.reply(failure(_WRONG))
 
         task = asyncio.get_running_loop().create_task(wait())

@@ -32,6 +32,7 @@ class HttpAsk(Ask):
         packed: bytes | None = None,
         rows: int | None = None,
         read: Read | None = None,
+        held_bytes: int = 0,
         deadline_s: float = math.inf,
         priority: int = NORMAL,
         extra: Headers = (),
@@ -42,6 +43,7 @@ class HttpAsk(Ask):
             packed=packed,
             rows=rows,
             read=read,
+            held_bytes=held_bytes,
             deadline_s=deadline_s,
             priority=priority,
         )

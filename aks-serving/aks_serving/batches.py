@@ -1,10 +1,12 @@
 """A batch: the inputs of several calls put together, one run of the model, and what each call gets of its outputs.
 
-Blocking; safe on any thread. A batch that fails is run again one call at a time: only the guilty call fails.
+Blocking; safe on any thread. A batch that fails is run again in halves: only the guilty call fails. Where the outputs
+of some rows are no finite numbers and must be, the calls of those rows fail, and nothing runs again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from time import thread_time
 from typing import Any, Protocol
 
@@ -13,6 +15,9 @@ import numpy as np
 from aks_serving.errors import ModelRunError
 from aks_serving.model import Model, Signature
 from aks_serving.tensors import DTYPES, Array, Feeds, is_real, nested
+from shared.core.errors import SlipwayError
+
+_OBJECT_BYTES = 48
 
 type BatchKey = tuple[tuple[int, ...], ...] | None
 """Calls of one key can stand in one batch: the shapes of a row of each input, or None for packed rows."""
@@ -37,7 +42,7 @@ class LoadedModel:
     """A model that passed every check, and how it may be run.
 
     `batchable`: requests may be run together. `allow_nan`: outputs may hold what is no finite number; otherwise such an
-    output is the model's failure. `run_times_s`: seconds that runs of so many rows took while it was warmed.
+    output is the model's failure. `run_times_s`: seconds that runs of so many bytes of inputs took while it was warmed.
     `memory_bytes`: what the process grew by when it was loaded.
     """
 
@@ -86,6 +91,10 @@ class Results:
         return self.arrays if self.whole else [array[start:stop] for array in self.arrays]
 
 
+type Outcome = Results | Sequence[Results | SlipwayError]
+"""What calls that ran together got: rows of the same results, or where any failed, each its own."""
+
+
 def layout_of(signature: Signature) -> Layout | None:
     """The layout of a model whose rows may be packed, or None where its signature is another."""
     if len(signature.inputs) != 1:
@@ -97,18 +106,56 @@ def layout_of(signature: Signature) -> Layout | None:
     return Layout(name=spec.name, dtype=dtype, width=spec.shape[1])
 
 
-def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Results | list[Results | ModelRunError]:
-    """Run calls of one key together: what they get of it, in order; where that failed, a result for each."""
+def bytes_of(feeds: Feeds) -> int:
+    """What inputs take of memory, nearly: of texts, which are objects, their lengths and what an object takes."""
+    size_bytes = 0
+    for array in feeds.values():
+        size_bytes += array.nbytes
+        if array.dtype.kind == "O":
+            size_bytes += array.size * _OBJECT_BYTES + sum(map(len, array.ravel().tolist()))
+    return size_bytes
+
+
+def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Outcome:
+    """Run calls of one key together: what they get of it, in order; where any failed, a result for each."""
     # Not the wall's time: what else the machine did meanwhile is not the model's.
     begun_s = thread_time()
     try:
-        arrays = _run(loaded, _feeds(calls[0], loaded.layout)) if len(calls) == 1 else _run_joined(loaded, calls)
-        return Results(arrays, whole=len(calls) == 1, took_s=thread_time() - begun_s)
+        arrays = _run_joined(loaded, calls) if len(calls) > 1 else loaded.model.run(_feeds(calls[0], loaded.layout))
     except (ModelRunError, MemoryError, ValueError) as error:
-        if len(calls) == 1:
-            failure = error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])
-            return [failure]
-    return [_run_alone(loaded, call) for call in calls]
+        if len(calls) > 1:
+            middle = len(calls) // 2
+            return [*_each(loaded, calls[:middle]), *_each(loaded, calls[middle:])]
+        return [error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])]
+    results = Results(arrays, whole=len(calls) == 1, took_s=thread_time() - begun_s)
+    if loaded.allow_nan or all(np.isfinite(array).all() for array in arrays if is_real(array)):
+        return results
+    return _finite(loaded, calls, results)
+
+
+def _each(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Results | SlipwayError]:
+    """As `run_calls`, a result for each."""
+    outcome = run_calls(loaded, calls)
+    if not isinstance(outcome, Results):
+        return outcome
+    return [Results(outcome.of(start, stop), whole=True) for start, stop in _spans(calls)]
+
+
+def _finite(loaded: LoadedModel, calls: Sequence[Inputs], results: Results) -> Sequence[Results | SlipwayError]:
+    """A result for each call: failures for those whose own rows hold what is no finite number."""
+    found: list[Results | SlipwayError] = []
+    for start, stop in _spans(calls):
+        arrays = results.of(start, stop)
+        if all(np.isfinite(array).all() for array in arrays if is_real(array)):
+            found.append(Results(arrays, whole=True))
+        else:
+            found.append(_failure(loaded, "it gave a value that is not a finite number"))
+    return found
+
+
+def _spans(calls: Sequence[Inputs]) -> list[tuple[int, int]]:
+    """Which of the joined rows are each call's."""
+    return list(pairwise(accumulate((call.rows or 0 for call in calls), initial=0)))
 
 
 def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Array]:
@@ -120,23 +167,9 @@ def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Array]
         parts = [call.feeds for call in calls if call.feeds is not None]
         feeds = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     rows = sum([call.rows or 0 for call in calls])
-    outputs = _run(loaded, feeds)
+    outputs = loaded.model.run(feeds)
     if any(output.ndim == 0 or output.shape[0] != rows for output in outputs):
         raise _failure(loaded, "its outputs do not have a row for each row of the inputs")
-    return outputs
-
-
-def _run_alone(loaded: LoadedModel, call: Inputs) -> Results | ModelRunError:
-    outcome = run_calls(loaded, [call])
-    return outcome if isinstance(outcome, Results) else outcome[0]
-
-
-def _run(loaded: LoadedModel, feeds: Feeds) -> Sequence[Array]:
-    outputs = loaded.model.run(feeds)
-    if not loaded.allow_nan:
-        for array in outputs:
-            if is_real(array) and not np.isfinite(array).all():
-                raise _failure(loaded, "it gave a value that is not a finite number")
     return outputs
 
 

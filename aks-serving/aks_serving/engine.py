@@ -3,7 +3,9 @@
 Each caller gets its own rows. A batch that fails is run again one call at a time, so that only the guilty call fails;
 a call whose caller went away, or whose deadline passed, does not run. A batch that will be short, by the measured times
 of the version's last runs, runs on the event loop, where handing it to a thread would cost more than it; a longer one
-runs on the one thread for runs, and calls that come meanwhile make the next batch. What waits or runs is bounded.
+runs on the one thread for runs. While that is taken, calls wait with their versions, and the batch is made when it is
+free: of the version that has the most urgent call, and the oldest of those. What waits or runs is bounded, in number
+and in bytes.
 """
 
 import asyncio
@@ -13,9 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import Any
 
-from aks_serving.batches import BatchKey, LoadedModel, Results, run_calls
+from aks_serving.batches import BatchKey, LoadedModel, Outcome, Results, run_calls
 from aks_serving.counts import Runs
 from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
 from aks_serving.spare import Spare
@@ -25,24 +26,40 @@ from shared.core.errors import SlipwayError
 log = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 128
+MAX_QUEUE_BYTES = 256 * 1024 * 1024
 _INLINE_S = 0.4e-3
 """A batch that takes less runs on the event loop: handing it to a thread and back costs some 0.1 ms of its own."""
 _FORGET = 0.1
+_SIZES = 40
+_WRONG = "the server made an error; its log says which"
 URGENT, NORMAL, LOW = range(3)
 
 
 class Call(ABC):
     """A request's wish to be run by a version; its inputs as aks_serving.batches.Inputs says, its `key` likewise.
 
-    `deadline_s` is a time of perf_counter, or infinity; `priority` 0 runs before 1, and 1 before 2.
+    `input_bytes` is the size of the inputs, `held_bytes` what the call holds beside them; neither changes while it
+    waits or runs. `deadline_s` is a time of perf_counter, or infinity; `priority` 0 runs before 1, and 1 before 2.
     """
 
-    __slots__ = ("deadline_s", "feeds", "key", "packed", "priority", "rows", "started_s")
+    __slots__ = (
+        "deadline_s",
+        "feeds",
+        "held_bytes",
+        "input_bytes",
+        "key",
+        "packed",
+        "priority",
+        "rows",
+        "started_s",
+    )
 
     packed: bytes | None
     feeds: Feeds | None
     rows: int | None
     key: BatchKey
+    input_bytes: int
+    held_bytes: int
     deadline_s: float
     priority: int
     started_s: float
@@ -68,29 +85,59 @@ class Call(ABC):
 class Engine:
     """The thread on which long runs go, and the bound on what waits or runs. Used from the event loop alone."""
 
-    def __init__(self, *, max_queue: int) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
+    def __init__(self, *, max_queue: int, max_queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self._executor = _executor()
         self._max_queue = max_queue
+        self._max_queue_bytes = max_queue_bytes
+        self._wanting: dict[Lane, None] = {}
         self.spare = Spare(lambda: self.waiting > 0)
         self.waiting = 0
+        self.waiting_bytes = 0
         self.closed = False
+        self.beside: Lane | None = None
+        """The version that has the thread."""
         self.running_here: tuple[Lane, float] | None = None
         """The version whose run now holds the event loop, and since when (perf_counter). Other threads may look."""
 
-    def admit(self) -> None:
-        """Count one more call. Raises OverloadedError where the queue is full."""
-        if self.waiting >= self._max_queue:
+    def admit(self, size_bytes: int) -> None:
+        """Count one more call. Raises OverloadedError where the queue is full. One call alone always fits."""
+        total_bytes = self.waiting_bytes + size_bytes
+        if self.waiting >= self._max_queue or (total_bytes > self._max_queue_bytes and self.waiting):
             raise OverloadedError(self.waiting)
         self.waiting += 1
+        self.waiting_bytes = total_bytes
 
-    def submit(self, loaded: LoadedModel, calls: Sequence[Call]) -> Future[Any]:
-        """Run a batch on the engine's thread."""
-        return self._executor.submit(run_calls, loaded, calls)
+    def leave(self, calls: Sequence[Call]) -> None:
+        """Count no more what neither waits nor runs."""
+        self.waiting -= len(calls)
+        self.waiting_bytes -= sum([call.input_bytes + call.held_bytes for call in calls])
+
+    def submit(self, lane: "Lane", calls: Sequence[Call]) -> Future[Outcome]:
+        """Run a batch on the engine's thread, which is free. Raises RuntimeError where no thread can be started."""
+        running = self._executor.submit(run_calls, lane.loaded, calls)
+        self.beside = lane
+        return running
+
+    def want(self, lane: "Lane") -> None:
+        """Have a version that has calls take its turn once the thread is free."""
+        self._wanting[lane] = None
+
+    def release(self) -> None:
+        """The thread has nothing to run. Who has it next is settled at the end of this turn of the event loop."""
+        asyncio.get_running_loop().call_soon(self._free)
+
+    def _free(self) -> None:
+        """The most urgent of those that want the thread take their turns, until one takes it."""
+        self.beside = None
+        while self._wanting and self.beside is None:
+            lane = min(self._wanting, key=Lane.urgency)
+            del self._wanting[lane]
+            lane.turn()
 
     def replace_thread(self) -> None:
-        """Leave the thread to what hangs on it, and go on with another."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
+        """Leave the thread to what runs or hangs on it, and go on with another."""
+        self._executor.shutdown(wait=False)
+        self._executor = _executor()
 
     def close(self) -> None:
         """Let the thread go. What it runs now is not waited for."""
@@ -99,26 +146,30 @@ class Engine:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="run")
+
+
 class RunTimes:
-    """How long a version's runs take, by the batch's rows to the next power of two: a mean that forgets."""
+    """How long a version's runs take, by the bytes of their inputs to the next power of two: a mean that forgets."""
 
     __slots__ = ("_means_s",)
 
     def __init__(self) -> None:
-        self._means_s: list[float] = [0.0] * 32
+        self._means_s: list[float] = [0.0] * _SIZES
 
-    def add(self, rows: int, took_s: float) -> None:
+    def add(self, input_bytes: int, took_s: float) -> None:
         """Learn from a run."""
-        place = rows.bit_length()
+        place = min(input_bytes.bit_length(), _SIZES - 1)
         mean_s = self._means_s[place]
         self._means_s[place] = took_s if not mean_s else mean_s + _FORGET * (took_s - mean_s)
 
-    def expected_s(self, rows: int) -> float:
+    def expected_s(self, input_bytes: int) -> float:
         """How long a run will take; infinity where nothing like it was measured. From the nearest size that was."""
-        place = rows.bit_length()
-        for distance in range(32):
+        place = min(input_bytes.bit_length(), _SIZES - 1)
+        for distance in range(_SIZES):
             for near in (place + distance, place - distance):
-                if 0 <= near < 32 and self._means_s[near]:
+                if 0 <= near < _SIZES and self._means_s[near]:
                     return self._means_s[near] * max(1.0, 2.0 ** (place - near))
         return float("inf")
 
@@ -135,19 +186,21 @@ class Lane:
         self.times = RunTimes()
         self.runs = Runs()
         """What ran since it was last taken into the counts of a snapshot."""
-        for rows, took_s in loaded.run_times_s:
-            self.times.add(rows, took_s)
+        for input_bytes, took_s in loaded.run_times_s:
+            self.times.add(input_bytes, took_s)
         self._engine = engine
         self._queues: tuple[deque[Call], ...] = (deque(), deque(), deque())
         self._loop = asyncio.get_running_loop()
         self._due = False
+        """Its turn will come, or it wants the thread."""
         self._running: list[Call] | None = None
+        self._run: Future[Outcome] | None = None
         self.last_run_s = 0.0
         """When its last run began (perf_counter); 0 before the first."""
 
     @property
     def running_beside(self) -> Sequence[Call]:
-        """The calls that run on the engine's thread, or wait there for another version's; empty where none do."""
+        """The calls that run on the engine's thread; empty where none do."""
         return self._running or ()
 
     @property
@@ -155,13 +208,18 @@ class Lane:
         """Whether nothing waits or runs."""
         return self._running is None and not any(self._queues)
 
+    def urgency(self) -> tuple[int, float]:
+        """The less, the sooner its calls are to run."""
+        heads = ((place, queue[0].started_s) for place, queue in enumerate(self._queues) if queue)
+        return next(heads, (len(self._queues), 0.0))
+
     def submit(self, call: Call) -> None:
         """Have a call run in the batch that this turn of the event loop makes. Raises OverloadedError."""
-        self._engine.admit()
+        self._engine.admit(call.input_bytes + call.held_bytes)
         self._queues[call.priority].append(call)
         if not self._due and self._running is None:
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self.turn)
 
     def expire(self, now_s: float) -> None:
         """Fail what waits and whose deadline passed: for when a run takes long."""
@@ -171,90 +229,102 @@ class Lane:
                 queue.remove(call)
                 self._refuse(call, now_s)
 
-    def give_up(self, error: ModelRunError) -> None:
-        """Fail what runs now, which hangs; what waits goes on."""
-        batch, self._running = self._running, None
-        for call in batch or ():
-            self._engine.waiting -= 1
+    def give_up(self, error: ModelRunError) -> Future[Outcome]:
+        """Fail what runs beside, and leave it to its thread, which was replaced; what waits goes on. The run that goes
+        on there.
+        """
+        batch, run = self._running, self._run
+        assert batch is not None and run is not None  # noqa: S101, PT018 - for the type checker
+        self._running = self._run = None
+        self._engine.leave(batch)
+        for call in batch:
             _tell(call, error)
-        self._again()
+        self._freed()
+        return run
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Run what waits, or the first of it, here or on the thread; where that is taken, want it."""
         self._due = False
         if self._running is not None:
             return
-        batch, rows = self._next_batch()
+        batch = self._next_batch()
         if not batch:
             return
-        if self.times.expected_s(rows) <= _INLINE_S:
-            self._run_here(batch, rows)
+        input_bytes = sum([call.input_bytes for call in batch])
+        if self.times.expected_s(input_bytes) <= _INLINE_S:
+            self._run_here(batch, input_bytes)
             self._again()
+        elif self._engine.beside is None:
+            self._run_beside(batch, input_bytes)
         else:
-            self._run_beside(batch, rows)
+            for call in reversed(batch):
+                self._queues[call.priority].appendleft(call)
+            self._due = True
+            self._engine.want(self)
 
     def _again(self) -> None:
         if not self._due and any(self._queues):
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self.turn)
 
-    def _run_here(self, batch: list[Call], rows: int) -> None:
+    def _freed(self) -> None:
+        """The thread is wanted again, where more waits, and is for the most urgent."""
+        if not self._due and any(self._queues):
+            self._due = True
+            self._engine.want(self)
+        self._engine.release()
+
+    def _run_here(self, batch: list[Call], input_bytes: int) -> None:
         engine = self._engine
         begun_s = self.last_run_s = perf_counter()
         engine.running_here = self, begun_s
         try:
-            outcome: Results | list[Results | ModelRunError] = run_calls(self.loaded, batch)
+            outcome = run_calls(self.loaded, batch)
         except Exception:
             log.exception("a batch of version %d was lost", self.model.version)
-            outcome = self._lost(batch)
+            outcome = _lost(batch)
         engine.running_here = None
         if isinstance(outcome, Results):
-            self.times.add(rows, outcome.took_s)
+            self.times.add(input_bytes, outcome.took_s)
         self._finish(batch, outcome, perf_counter())
 
-    def _run_beside(self, batch: list[Call], rows: int) -> None:
+    def _run_beside(self, batch: list[Call], input_bytes: int) -> None:
         self._running = batch
         self.last_run_s = perf_counter()
         try:
-            running = self._engine.submit(self.loaded, batch)
+            running = self._run = self._engine.submit(self, batch)
         except RuntimeError:  # no thread can be started
             log.exception("a batch of version %d was lost", self.model.version)
             self._running = None
-            self._finish(batch, self._lost(batch), perf_counter())
+            self._finish(batch, _lost(batch), perf_counter())
             self._again()
             return
 
-        def done(_: Future[Any]) -> None:
+        def done(_: Future[Outcome]) -> None:
             # From the engine's thread; the loop may be gone by then, at a stop.
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._done, batch, rows, running)
+                self._loop.call_soon_threadsafe(self._done, batch, input_bytes, running)
 
         running.add_done_callback(done)
 
-    def _done(self, batch: list[Call], rows: int, running: Future[Any]) -> None:
-        if self._running is not batch:
-            return  # it was given up
-        self._running = None
-        now_s = perf_counter()
-        if running.cancelled() and not self._engine.closed:
-            self._run_beside(batch, rows)  # the thread was replaced before it came to these
-            return
-        error = None if running.cancelled() else running.exception()
-        if running.cancelled() or error is not None:
+    def _done(self, batch: list[Call], input_bytes: int, running: Future[Outcome]) -> None:
+        if running.cancelled():
+            outcome: Outcome = _lost(batch)  # the engine was closed
+        elif (error := running.exception()) is not None:
             log.error("a batch of version %d was lost", self.model.version, exc_info=error)
-            outcome: Results | list[Results | ModelRunError] = self._lost(batch)
+            outcome = _lost(batch)
         else:
             outcome = running.result()
             if isinstance(outcome, Results):
-                self.times.add(rows, outcome.took_s)
-        self._finish(batch, outcome, now_s)
-        self._again()
+                self.times.add(input_bytes, outcome.took_s)
+        if self._running is not batch:
+            return  # it was given up
+        self._running = self._run = None
+        self._finish(batch, outcome, perf_counter())
+        self._freed()
 
-    def _lost(self, batch: Sequence[Call]) -> list[Results | ModelRunError]:
-        """What a batch gets that the server, not the model, failed."""
-        return [ModelRunError(self.model.version, "the server could not run it")] * len(batch)
-
-    def _finish(self, batch: list[Call], outcome: Results | list[Results | ModelRunError], now_s: float) -> None:
-        self._engine.waiting -= len(batch)
+    def _finish(self, batch: list[Call], outcome: Outcome, now_s: float) -> None:
+        self._engine.leave(batch)
         if isinstance(outcome, Results):
             start = 0
             for call in batch:
@@ -274,9 +344,9 @@ class Lane:
             call.answered(results, start, stop, now_s)
         except Exception:
             log.exception("an answer of version %d went wrong", self.model.version)
-            _tell(call, SlipwayError("the server made an error; its log says which"))
+            _tell(call, SlipwayError(_WRONG))
 
-    def _next_batch(self) -> tuple[list[Call], int]:
+    def _next_batch(self) -> list[Call]:
         """The oldest call of the highest priority, and those that can run with it, up to a batch's rows."""
         now_s = perf_counter()
         batch: list[Call] = []
@@ -297,14 +367,19 @@ class Lane:
                 else:
                     skipped.append(call)
             queue.extendleft(reversed(skipped))
-        return batch, rows if batch and batch[0].rows else 1
+        return batch
 
     def _refuse(self, call: Call, now_s: float) -> None:
-        self._engine.waiting -= 1
+        self._engine.leave((call,))
         if call.gone:
             call.dropped()
         else:
             _tell(call, ExpiredError(now_s - call.started_s))
+
+
+def _lost(batch: Sequence[Call]) -> list[Results | SlipwayError]:
+    """What a batch gets that the server, not the model, failed."""
+    return [SlipwayError(_WRONG)] * len(batch)
 
 
 def _tell(call: Call, error: SlipwayError) -> None:

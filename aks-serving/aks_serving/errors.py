@@ -54,6 +54,16 @@ class ModelRunError(SlipwayError):
         super().__init__(f"version {version} failed on this request: {reason}")
 
 
+class LateError(ModelRunError):
+    """A run took so much longer than such runs do, and so much of its caller's time, that another was asked instead.
+
+    Whether the version is at fault, one caller's time does not say.
+    """
+
+    def __init__(self, version: int, ran_s: float) -> None:
+        super().__init__(version, f"it did not end within {ran_s:.1f} s, and its caller does not wait for long")
+
+
 class BodyTooLargeError(SlipwayError):
     """A request's body is larger than the server takes."""
 

@@ -4,6 +4,8 @@ A subject's version is decided by the plan and the subject alone, so every pod d
 to a candidate that its own guard has tripped. Where the candidate fails a request (it raises, hangs, is not loaded, or
 does not take inputs that stable takes), stable answers it, within the request's deadline, and the error counts against
 the candidate. A version that the caller named answers or fails by itself.
+
+The guard hears of a candidate's failure when its request ends, whatever stable then did but fail too.
 """
 
 import asyncio
@@ -15,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from aks_serving.batches import Results
+from aks_serving.batches import Results, bytes_of
 from aks_serving.counts import Kind
 from aks_serving.engine import NORMAL, Call, Lane
-from aks_serving.errors import ExpiredError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.errors import ExpiredError, LateError, ModelRunError, NotServingError, OverloadedError
 from aks_serving.model import Signature
 from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
@@ -28,6 +30,8 @@ from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 
 log = logging.getLogger(__name__)
+
+_WRONG = "the server made an error; its log says which"
 
 type Read = Callable[[Signature], Feeds]
 """Reads a request's inputs as a signature wants them, in its order. Raises InvalidInputError."""
@@ -46,7 +50,7 @@ class Ask(Call):
     for the version that runs it.
     """
 
-    __slots__ = ("kind", "lane", "read", "route", "serving", "subject")
+    __slots__ = ("excused", "kind", "lane", "read", "route", "serving", "subject")
 
     def __init__(
         self,
@@ -56,19 +60,25 @@ class Ask(Call):
         packed: bytes | None = None,
         rows: int | None = None,
         read: Read | None = None,
+        held_bytes: int = 0,
         deadline_s: float = math.inf,
         priority: int = NORMAL,
     ) -> None:
+        """`held_bytes` is what `read` holds."""
         self.serving = serving
         self.started_s = started_s
         self.packed = packed
         self.rows = rows
         self.feeds = None
         self.key = None
+        self.input_bytes = 0 if packed is None else len(packed)
+        self.held_bytes = held_bytes
         self.read = read
         self.deadline_s = deadline_s
         self.priority = priority
         self.kind = Kind.ASSIGNED
+        self.excused = False
+        """The candidate was too slow for this caller alone: unless stable is not, that says nothing of it."""
 
     @abstractmethod
     def give(self, results: Results, start: int, stop: int, now_s: float) -> None:
@@ -90,7 +100,7 @@ class Ask(Call):
             self._end(error)
         except Exception:
             log.exception("a request could not be begun")
-            self._end(SlipwayError("the server made an error; its log says which"))
+            self._end(SlipwayError(_WRONG))
 
     def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
         serving, kind = self.serving, self.kind
@@ -113,16 +123,21 @@ class Ask(Call):
         if isinstance(error, ModelRunError):
             serving.tally_of(self.route.version).failed(self.kind, (perf_counter() - self.started_s) * 1e3)
             if self._may_fall_back():
+                self.excused = isinstance(error, LateError)
                 try:
                     self._fall_back()
                 except SlipwayError as second:
                     self._end(second)
+                except Exception:
+                    log.exception("a request that the candidate failed could not be given to stable")
+                    self._end(SlipwayError(_WRONG))
                 return
-            if self.kind is Kind.ASSIGNED and self.route.role is Role.STABLE:
-                serving.seen[STABLE_FAILED] += 1
+            if self.kind is Kind.ASSIGNED:
+                serving.seen[STABLE_FAILED if self.route.role is Role.STABLE else CANDIDATE_FAILED] += 1
         self._end(error)
 
     def dropped(self) -> None:
+        self._failed_late()
         self.serving.tally.in_flight -= 1
         self.serving.tally.refuse("cancelled")
 
@@ -207,11 +222,20 @@ class Ask(Call):
             self.rows = row_count(feeds)
         if lane.layout is not None and self.rows:
             self.packed = feeds[lane.layout.name].tobytes()
+            self.input_bytes = len(self.packed)
         else:
             self.feeds = feeds
+            self.input_bytes = bytes_of(feeds)
             self.key = tuple(array.shape[1:] for array in feeds.values()) if self.rows else None
 
+    def _failed_late(self) -> None:
+        """The candidate failed, and stable had no time or room left to answer."""
+        if self.kind is Kind.FALLBACK and not self.excused:
+            self.serving.seen[CANDIDATE_FAILED] += 1
+
     def _end(self, error: SlipwayError) -> None:
+        if isinstance(error, (ExpiredError, OverloadedError)):
+            self._failed_late()
         self.serving.tally.in_flight -= 1
         why = next((why for kind, why in _REFUSED if isinstance(error, kind)), None)
         if why is not None:
@@ -274,15 +298,19 @@ async def predict(
     version: int | None,
     subject: str | None,
     started_s: float,
+    held_bytes: int = 0,
     deadline_s: float = math.inf,
     priority: int = NORMAL,
 ) -> Prediction:
     """Answer a request that came at `started_s` (perf_counter). Without a subject, its version is drawn at random.
+    `held_bytes` is the size of what `read` reads from.
 
     Raises InvalidInputError, NotFoundError for a named version that is not loaded, NotServingError, OverloadedError,
     ExpiredError or ModelRunError. Where the caller is cancelled, what has not begun to run does not.
     """
-    ask = _Awaited(serving, started_s=started_s, read=read, deadline_s=deadline_s, priority=priority)
+    ask = _Awaited(
+        serving, started_s=started_s, read=read, held_bytes=held_bytes, deadline_s=deadline_s, priority=priority
+    )
     ask.future = asyncio.get_running_loop().create_future()
     ask.begin(version=version, subject=subject)
     return await ask.future

@@ -47,6 +47,8 @@ class Settings:
     max_body_bytes: int = 16 * _MIB
     max_queue: int = 1024
     """Requests that may wait or run at once in one process."""
+    max_queue_bytes: int = 256 * _MIB
+    """What they may take together; one alone may take more."""
     timeout_s: float = 30.0
     """How long a request may wait for its run that names no time of its own."""
     tls_certificate: Path | None = None
@@ -97,6 +99,7 @@ class Settings:
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
             max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
             max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
+            max_queue_bytes=_whole(env, "SLIPWAY_MAX_QUEUE_BYTES", default=256 * _MIB, low=1, high=2**39),
             timeout_s=_seconds(env, "SLIPWAY_TIMEOUT_S", default=30.0, low=0.001),
             tls_certificate=(tls := _tls(env))[0],
             tls_key=tls[1],

@@ -8,6 +8,7 @@ from time import perf_counter, thread_time
 
 import numpy as np
 
+from aks_serving.batches import bytes_of
 from aks_serving.errors import ModelRunError
 from aks_serving.model import Model
 from aks_serving.tensors import Feeds
@@ -18,7 +19,7 @@ _ENOUGH_S = 0.5
 
 
 def run_times(model: Model, rows: Sequence[Feeds], *, batchable: bool) -> tuple[tuple[int, float], ...]:
-    """Seconds of processor time that a run of so many rows takes: the least of a few, of the sizes requests have.
+    """Seconds of processor time that a run of so many bytes takes: the least of a few, of the sizes requests have.
 
     Empty where the model takes none of the rows. A slow model is run less often.
     """
@@ -34,7 +35,7 @@ def run_times(model: Model, rows: Sequence[Feeds], *, batchable: bool) -> tuple[
             except ModelRunError:
                 return tuple(times)
             took.append(thread_time() - started_s)
-        times.append((size, min(took)))
+        times.append((bytes_of(feeds), min(took)))
         if perf_counter() - begun_s > _ENOUGH_S:
             break
     return tuple(times)

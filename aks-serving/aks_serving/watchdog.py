@@ -5,6 +5,9 @@ another thread goes on, and the process asks to be replaced, since the thread an
 event loop that hangs stops everything: a thread of the watchdog's own sees it and ends the process, and its parent
 starts another. Either way the version, unless it is stable, is tripped first, and the trip outlives the process.
 
+Where a run takes long and its callers allow little time, stable answers them while they wait, and the run goes on
+apart, one at a time: only when it takes as long as a run that hangs is it one. What time a caller allows trips nothing.
+
 Time is counted in the watchdog's own ticks, each for no more than a few times its length, so that a process or machine
 that stood still finds nothing hanging when it goes on.
 """
@@ -13,11 +16,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from time import perf_counter
 from weakref import WeakSet
 
+from aks_serving.batches import Outcome
 from aks_serving.engine import Engine, Lane
-from aks_serving.errors import ModelRunError
+from aks_serving.errors import LateError, ModelRunError
 from aks_serving.serving import Serving
 from shared.routing.plan import Role
 
@@ -27,8 +32,8 @@ SWEEP_S = 0.05
 _STOOD_STILL = 4
 """A tick counts for at most so many times its length."""
 _IMPATIENT_S, _IMPATIENT_FACTOR = 1.0, 10.0
-"""A run of a version that stable can stand in for hangs also where half of a caller's time is gone, if it took at least
-so long, and so many times what such runs took before."""
+"""A run of a version that stable can stand in for is left apart where half of a caller's time is gone, if it took at
+least so long, and so many times what such runs took before."""
 
 
 class Watchdog:
@@ -54,6 +59,8 @@ class Watchdog:
         self._swept_s = perf_counter()
         self._head: tuple[Lane, float] | None = None
         self._head_ran_s = 0.0
+        self._apart: _Apart | None = None
+        """What was left to its thread, and may yet end."""
 
     def watch(self, lane: Lane) -> None:
         """Watch a lane for as long as it lives."""
@@ -73,16 +80,15 @@ class Watchdog:
         """Fail what waits and is late, and leave behind what hangs. Called by itself, every `SWEEP_S`."""
         passed_s = min(now_s - self._swept_s, SWEEP_S * _STOOD_STILL)
         self._swept_s = now_s
+        if self._apart is not None:
+            self._look_apart(self._apart, passed_s)
         if not self._engine.waiting:
             self._head = None
             return
-        busy: list[Lane] = []
         for lane in tuple(self._lanes):
             if not lane.idle:
                 lane.expire(now_s)
-                if lane.running_beside:
-                    busy.append(lane)
-        self._look_at_thread(busy, passed_s)
+        self._look_at_thread(passed_s)
 
     def _swept(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
@@ -91,38 +97,62 @@ class Watchdog:
         except Exception:
             log.exception("a sweep over what runs went wrong")
 
-    def _look_at_thread(self, busy: list[Lane], passed_s: float) -> None:
-        """The thread runs one batch at a time, in order: the one that was handed to it first."""
-        if not busy:
+    def _look_at_thread(self, passed_s: float) -> None:
+        lane = self._engine.beside
+        if lane is None or not lane.running_beside:
             self._head = None
             return
-        lane = min(busy, key=lambda one: one.last_run_s)
         if self._head is None or self._head[0] is not lane or self._head[1] != lane.last_run_s:
             self._head, self._head_ran_s = (lane, lane.last_run_s), 0.0
             return
         self._head_ran_s += passed_s
-        if self._head_ran_s >= self._limit_s(lane):
-            self._leave_behind(lane)
+        ran_s = self._head_ran_s
+        if ran_s >= self._hang_s:
+            self._head = None
+            self._engine.replace_thread()
+            self._convict(lane, ran_s)
+            lane.give_up(ModelRunError(lane.model.version, f"it did not end within {ran_s:.1f} s"))
+        elif self._apart is None and ran_s >= self._patience_s(lane):
+            self._head = None
+            log.warning("a run of version %d takes long, %.1f s so far; it goes on apart", lane.model.version, ran_s)
+            self._engine.replace_thread()
+            self._apart = _Apart(lane, lane.give_up(LateError(lane.model.version, ran_s)), ran_s)
 
-    def _limit_s(self, lane: Lane) -> float:
+    def _look_apart(self, apart: "_Apart", passed_s: float) -> None:
+        apart.ran_s += passed_s
+        if apart.run.done():
+            self._apart = None
+        elif apart.ran_s >= self._hang_s:
+            self._apart = None
+            self._convict(apart.lane, apart.ran_s)
+
+    def _patience_s(self, lane: Lane) -> float:
         found = _serving_of(self._servings(), lane)
         stable = None if found is None else found.stable
         if found is None or stable is None or found.lanes.get(stable.version) in {None, lane}:
             return self._hang_s
         calls = lane.running_beside
-        expected_s = lane.times.expected_s(sum(call.rows or 1 for call in calls))
+        expected_s = lane.times.expected_s(sum(call.input_bytes for call in calls))
         allowed_s = min(call.deadline_s - call.started_s for call in calls) / 2
-        return min(self._hang_s, max(_IMPATIENT_S, _IMPATIENT_FACTOR * expected_s, allowed_s))
+        return max(_IMPATIENT_S, _IMPATIENT_FACTOR * expected_s, allowed_s)
 
-    def _leave_behind(self, lane: Lane) -> None:
-        ran_s = self._head_ran_s
-        self._head = None
+    def _convict(self, lane: Lane, ran_s: float) -> None:
+        """Take a version that hangs out of traffic, and have the process replaced, since its thread is lost."""
         log.error("a run of version %d hangs, since %.1f s; it is left behind", lane.model.version, ran_s)
-        self._engine.replace_thread()
         for serving, why in convicted(self._servings(), lane, ran_s):
             self._trip(serving, lane.model.version, why)
-        lane.give_up(ModelRunError(lane.model.version, f"it did not end within {ran_s:.1f} s"))
         self._replace()
+
+
+class _Apart:
+    """A run that goes on apart."""
+
+    __slots__ = ("lane", "ran_s", "run")
+
+    def __init__(self, lane: Lane, run: Future[Outcome], ran_s: float) -> None:
+        self.lane = lane
+        self.run = run
+        self.ran_s = ran_s
 
 
 class LoopWatch:

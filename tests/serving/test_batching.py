@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aks_serving.batches import LoadedModel, Results
+from aks_serving.batches import LoadedModel, Results, bytes_of
 from aks_serving.counts import Kind, VersionTally
 from aks_serving.engine import LOW, MAX_BATCH_ROWS, NORMAL, URGENT, Call, Engine, Lane
 from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
@@ -47,6 +47,7 @@ class _Waiting(Call):
 
     def __init__(self, feeds: Feeds, tally: VersionTally, deadline_s: float, priority: int) -> None:
         self.feeds, self.packed, self.rows = feeds, None, row_count(feeds)
+        self.input_bytes, self.held_bytes = bytes_of(feeds), 0
         self.key = tuple(array.shape[1:] for array in feeds.values())
         self.deadline_s, self.priority, self.started_s = deadline_s, priority, 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -117,7 +118,7 @@ async def test_only_the_guilty_call_of_a_failing_batch_fails() -> None:
     assert isinstance(answers[2], ModelRunError)
     for position in (0, 1, 3, 4):
         assert answers[position][0].tolist() == [[indices[position] * 10.0]]
-    assert model.runs == [5, 1, 1, 1, 1, 1]
+    assert model.runs == [5, 2, 3, 1, 2]
     assert (tally.requests, tally.errors) == (5, 1)
 
 

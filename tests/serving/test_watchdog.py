@@ -140,7 +140,45 @@ async def test_callers_who_allow_less_are_answered_while_they_still_wait() -> No
         world.pass_s(2.5)
         assert not asked.done()
         world.pass_s(1.0)
-        assert ((await asked).version, world.replaced) == (1, 1)
+        assert ((await asked).version, world.replaced, world.tripped) == (1, 0, {})
+        world.pass_s(HANG_S - 5)
+        assert (world.replaced, world.tripped) == (0, {})
+        world.pass_s(3)
+        assert world.replaced == 1
+        assert "a run of version 2 hung" in world.tripped[2]
+
+
+async def test_a_sound_version_that_takes_longer_than_its_caller_allows_is_not_tripped() -> None:
+    async with _world() as world:
+        asked = world.ask(3.0, deadline_s=6.0)
+        pinned = world.ask(4.0, deadline_s=6.0, version=2)
+        await eventually(lambda: world.stuck.runs == 1)
+        world.pass_s(3.5)
+        assert (await asked).fallback
+        with pytest.raises(ModelRunError, match="does not wait for long"):
+            await pinned
+        another = world.ask(5.0)
+        await eventually(lambda: world.stuck.runs == 2)
+        world.stuck.free.set()
+        assert (await another).version == 2
+        await eventually(lambda: world.engine.waiting == 0)
+        world.pass_s(2 * HANG_S)
+        assert (world.replaced, world.tripped) == (0, {})
+        assert world.lane.times.expected_s(8) > 0
+
+
+async def test_one_run_at_a_time_goes_on_apart() -> None:
+    async with _world() as world:
+        first = world.ask(3.0, deadline_s=2.0)
+        await eventually(lambda: world.stuck.runs == 1)
+        world.pass_s(1.5)
+        assert (await first).version == 1
+        second = world.ask(4.0, deadline_s=2.0)
+        await eventually(lambda: world.stuck.runs == 2)
+        world.pass_s(10.0)
+        assert not second.done()
+        world.stuck.free.set()
+        assert (await second).version == 2
 
 
 async def test_a_run_that_is_slow_by_nature_does_not_hang() -> None:
@@ -171,7 +209,7 @@ async def test_what_waits_behind_a_run_that_hangs_runs_on_the_next_thread() -> N
         behind = world.ask(2.0, version=1)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert world.stable.running_beside
+        assert (world.stable.idle, world.stable.running_beside) == (False, ())
         world.pass_s(HANG_S + 1)
         async with asyncio.timeout(10):
             assert (await behind).outputs[0].tolist() == [[2.0, 2.0]]
