@@ -19,7 +19,7 @@ from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
 from aks_serving.exchange import OK, Exchange, Head, Response
-from aks_serving.failures import MethodNotAllowedError, failure
+from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
@@ -29,15 +29,12 @@ from shared.signing.override import HEADER as OVERRIDE_HEADER
 
 log = logging.getLogger(__name__)
 
-SERVER_NAME = "slipway"
-SERVER_VERSION = "0.1.0"
-
 _OVERRIDE = OVERRIDE_HEADER.encode()
 _HEADER_LENGTH = b"inference-header-content-length"
 _JSON = b"application/json"
 _METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
 _OPENMETRICS = Head(200, content_type=prometheus.OPENMETRICS)
-_NOT_READY = Head(503)
+_NOT_READY = Head(503, AGAIN)
 _WRONG = SlipwayError("the server made an error; its log says which")
 _encode = msgspec.json.Encoder().encode
 
@@ -225,7 +222,7 @@ class Api:
                 raise NotFoundError(f"the path {exchange.path[:200]!r}")
 
     def _v2_server(self, _: Exchange) -> Response:
-        return _ok({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(v2.EXTENSIONS)})
+        return _ok({"name": v2.SERVER_NAME, "version": v2.SERVER_VERSION, "extensions": list(v2.EXTENSIONS)})
 
     def _v2_extension(self, exchange: Exchange, parts: list[str]) -> Response | None:
         server = self._server

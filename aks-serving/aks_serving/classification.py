@@ -2,20 +2,25 @@
 
 import numpy as np
 
-from aks_serving.tensors import Array, datatype_of, is_real
+from aks_serving.model import TensorSpec
+from aks_serving.tensors import Array, is_real
 from shared.core.errors import InvalidInputError
 
 
-def best_classes(array: Array, classes: int, name: str) -> Array:
+def check_classes(spec: TensorSpec) -> None:
+    """Raises InvalidInputError for an output of which there are no classes."""
+    if spec.datatype in {"BOOL", "BYTES"}:
+        raise InvalidInputError(
+            f"output {spec.name!r} is {spec.datatype}: classes are the places of its largest numbers"
+        )
+
+
+def best_classes(array: Array, classes: int) -> Array:
     """The best values of each row and where they stand, as "value:index": an array of shape (rows, classes).
 
     All values are one row where the output has no more than one dimension. Of equal values the first is better; what is
-    not a number is worst. Raises InvalidInputError for an output that is not numbers; `name` is its name.
+    not a number is worst. `check_classes` has found the output to be numbers.
     """
-    if array.dtype.kind in "bO":
-        raise InvalidInputError(
-            f"output {name!r} is {datatype_of(array)}: classes are the places of its largest numbers"
-        )
     rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1) if array.size else array.reshape(0, 0)
     count = min(classes, rows.shape[1])
     ranked = rows.astype(np.float32) if array.dtype.kind == "V" else rows

@@ -7,7 +7,6 @@ from aks_serving.errors import (
     BodyTooLargeError,
     ExpiredError,
     ModelRunError,
-    NotServingError,
     OverloadedError,
 )
 from aks_serving.exchange import Head, Response
@@ -29,8 +28,10 @@ _STATUS: tuple[tuple[type[SlipwayError], int], ...] = (
     (ExpiredError, 504),
     (ModelRunError, 500),
 )
-_AGAIN = ((b"retry-after", b"1"),)
-_AGAIN_LATER = (OverloadedError, NotServingError, ExpiredError)
+AGAIN = ((b"retry-after", b"1"),)
+"""The header of what may well be answered a second later."""
+
+_PASSING = (UnavailableError, ExpiredError)
 
 
 class MethodNotAllowedError(SlipwayError):
@@ -47,4 +48,4 @@ def failure(error: SlipwayError) -> Response:
     if isinstance(error, MethodNotAllowedError):
         return Response(Head(405, ((b"allow", error.allowed.encode()),)), body)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return Response(Head(status, _AGAIN if isinstance(error, _AGAIN_LATER) else ()), body)
+    return Response(Head(status, AGAIN if isinstance(error, _PASSING) else ()), body)

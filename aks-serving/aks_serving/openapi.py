@@ -14,21 +14,20 @@ from typing import Any
 import msgspec
 
 from aks_serving.plain import PredictRequest
+from aks_serving.v2 import SERVER_VERSION
 from aks_serving.v2_bodies import Body, InferResponse, InputTensor
 
 type Json = dict[str, Any]
-
-SERVER_NAME = "slipway"
-SERVER_VERSION = "0.1.0"
 
 _DESCRIPTION = """\
 The model server. An endpoint has the name of its model; what it serves is said by its route plan, and which version
 answers a request by the plan and the request's subject.
 
 Every path answers HEAD as GET without a body, and 405 to other methods. Errors are `{"error": "..."}`, one sentence.
-Before a request reaches a path, the transport may answer 400, 408, 411, 413, 414, 417, 431, 501 or 505 for what is not
-proper HTTP or beyond its limits, and 401 where the server wants a bearer token. Bodies may be packed with gzip or
-deflate (Content-Encoding)."""
+Before a request reaches a path, the transport may answer 400, 408, 413, 414, 417, 431, 501 or 505 for what is not
+proper HTTP or beyond its limits, 401 where the server wants a bearer token, and 503 where it has no room for the
+connection or the body. What is answered with 429, 503 or 504 may be tried again after `Retry-After` seconds.
+Bodies may be packed with gzip or deflate (Content-Encoding)."""
 
 _MEANINGS = {
     "400": "The request is not one; `error` says where.",
@@ -39,7 +38,7 @@ _MEANINGS = {
     "415": "The body's Content-Encoding or Content-Type is not one of those that are taken.",
     "429": "Too many requests wait; try again after `Retry-After` seconds.",
     "500": "The model failed on this request, and nothing could answer in its place.",
-    "503": "Nothing can answer now; try again after `Retry-After` seconds where it is given.",
+    "503": "Nothing can answer now; try again after `Retry-After` seconds.",
     "504": "The request's time was over before a model ran it. It never runs.",
 }
 _OF_PREDICTIONS = ("400", "403", "404", "405", "413", "415", "429", "500", "503", "504")

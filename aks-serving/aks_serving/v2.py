@@ -9,19 +9,19 @@
 JSON alone. Taken are the protocol and the extensions of EXTENSIONS: tensors as JSON or as binary data, mixed as the
 caller likes, both ways; a body that is the data of the only input (a header length of 0); the best classes of an output
 (`classification`); `timeout` in microseconds and `priority`, where 1 is the highest and 0 the default. What needs
-memory that is shared with the caller is refused; other unknown fields and parameters are ignored, since a client may
-offer extensions unasked.
+memory that is shared with the caller, or a sequence of requests, is refused; other
+unknown fields and parameters are ignored, since a client may offer extensions unasked.
 
 A request may ask for an output once: a short body never calls for an answer larger than the model's outputs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from aks_serving.classification import best_classes
+from aks_serving.classification import best_classes, check_classes
 from aks_serving.engine import LOW, NORMAL
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import DTYPES, Array, Feeds, flat, from_bytes, read, shaped, to_bytes
@@ -37,6 +37,8 @@ from aks_serving.v2_bodies import (
 )
 from shared.core.errors import InvalidInputError
 
+SERVER_NAME = "slipway"
+SERVER_VERSION = "0.1.0"
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = (
     "binary_tensor_data",
@@ -46,6 +48,9 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
+
+SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+"""Parameters of requests that belong to a sequence."""
 
 _MAX_SHOWN = 80
 _HEADER = "Inference-Header-Content-Length"
@@ -83,7 +88,12 @@ class InferRequest:
     __slots__ = ("_asked", "_binary", "_raw")
 
     def __init__(self, asked: Body, binary: Sequence[memoryview | None] | None, raw: memoryview | None = None) -> None:
-        """`binary` are the inputs' binary data; `raw` is that of the only input of a request without JSON."""
+        """`binary` are the inputs' binary data; `raw` is that of the only input of a request without JSON.
+
+        Raises InvalidInputError for parameters of which nothing will come.
+        """
+        if (said := asked.parameters) is not None:
+            check_sequences({name: getattr(said, name) for name in SEQUENCES})
         self._asked = asked
         self._binary = binary
         self._raw = raw
@@ -169,17 +179,14 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
 
 
 def response(request: InferRequest, prediction: Answered, model: str) -> Encoded:
-    """The body of an inference response, to a request whose feeds the prediction was made from.
-
-    Raises InvalidInputError where classes are wanted of an output that is not numbers.
-    """
+    """The body of an inference response, to a request whose feeds the prediction was made from."""
     outputs: list[OutputTensor] = []
     data: list[bytes] = []
     specs, arrays = prediction.signature.outputs, prediction.outputs
     for place, binary, classes in request.wanted(prediction.signature):
         spec, array, datatype = specs[place], arrays[place], specs[place].datatype
         if classes:
-            array, datatype = best_classes(array, classes, spec.name), "BYTES"
+            array, datatype = best_classes(array, classes), "BYTES"
         if binary:
             raw = to_bytes(array)
             data.append(raw)
@@ -214,6 +221,13 @@ def check_names(signature: Signature, given: dict[str, Any], *, total: int) -> N
         raise InvalidInputError(f"the model has no input {name!r}: it takes {', '.join(wanted) or 'none'}")
     if total != len(given):
         raise InvalidInputError("an input is given twice")
+
+
+def check_sequences(parameters: Mapping[str, object]) -> None:
+    """Raises InvalidInputError for a request that says that it belongs to a sequence."""
+    for name in SEQUENCES:
+        if parameters.get(name):
+            raise InvalidInputError(f"parameter {name!r} is set, and this server keeps no sequences: leave it")
 
 
 def _decoded(text: bytes | memoryview) -> Body:
@@ -301,13 +315,16 @@ def _shape_by_length(size_bytes: int, spec: TensorSpec, what: str) -> list[int]:
 
 
 def _check_outputs(outputs: list[RequestedOutput], signature: Signature) -> None:
-    known = {spec.name for spec in signature.outputs}
+    known = {spec.name: spec for spec in signature.outputs}
     for output in outputs:
         name = output.name[:_MAX_SHOWN]
         if output.name not in known:
             raise InvalidInputError(f"the model has no output {name!r}: it has {', '.join(known)}")
-        if output.parameters is not None and output.parameters.shared_memory_region is not None:
+        said = output.parameters or _NOTHING_SAID
+        if said.shared_memory_region is not None:
             raise InvalidInputError(f"output {name!r} is wanted in shared memory, and this server shares none")
+        if said.classification:
+            check_classes(known[output.name])
     if len({output.name for output in outputs}) != len(outputs):
         raise InvalidInputError("an output is asked for twice")
 

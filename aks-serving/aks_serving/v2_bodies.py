@@ -49,6 +49,9 @@ class Parameters(msgspec.Struct):
     user_id: Any = None
     timeout: _NotNegative | None = None
     priority: _NotNegative = 0
+    sequence_id: Any = None
+    sequence_start: Any = None
+    sequence_end: Any = None
     binary_data_output: bool = False
 
 

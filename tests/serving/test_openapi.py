@@ -60,6 +60,8 @@ class _Client:
         operation = DOCUMENT["paths"][path][name]
         status = str(answer.status_code)
         assert status in operation["responses"], f"{method} {url} answers {status}, which is not documented"
+        if status in {"429", "503", "504"}:
+            assert answer.headers["retry-after"] == "1", f"{method} {url}"
         self.seen.add((name, path, status))
         _check(operation["responses"][status], answer)
         return answer

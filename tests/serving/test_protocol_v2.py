@@ -209,3 +209,21 @@ def test_a_model_of_bfloat16_runs_and_gives_memory_of_its_own(array: Array) -> N
 def test_a_model_of_bfloat16_and_text_is_refused_with_the_way_out() -> None:
     with pytest.raises(LoadError, match=r"'s' is text in a model .* cast the BF16 tensors to FP32"):
         Model(version=1, digest="0" * 64, data=_bfloat16(texts=True))
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "BYTES"])
+def test_classes_of_what_is_no_number_are_refused_before_the_model_runs(datatype: str) -> None:
+    tensor = {"name": "x", "datatype": datatype, "shape": [1, 2], "data": [True, False]}
+    if datatype == "BYTES":
+        tensor["data"] = ["a", "b"]
+    body, _ = _body(tensor, outputs=[{"name": "y", "parameters": {"classification": 1}}])
+    with pytest.raises(InvalidInputError, match=f"output 'y' is {datatype}: classes are the places of its largest"):
+        v2.read_request(body).feeds(_signature(datatype))
+
+
+@pytest.mark.parametrize("name", v2.SEQUENCES)
+def test_a_request_of_a_sequence_is_refused(name: str) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+    assert v2.read_request(_body(tensor, parameters={name: 0})[0]).user() is None
+    with pytest.raises(InvalidInputError, match=f"parameter '{name}' is set, and this server keeps no sequences"):
+        v2.read_request(_body(tensor, parameters={name: 5})[0])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aks_serving.api import SERVER_NAME, SERVER_VERSION
 from aks_serving.grpc.messages import (
     DATA_TYPES,
     ModelConfigResponse,
@@ -14,7 +13,7 @@ from aks_serving.grpc.messages import (
 )
 from aks_serving.model import Signature
 from aks_serving.serving import Serving
-from aks_serving.v2 import PLATFORM
+from aks_serving.v2 import PLATFORM, SERVER_NAME, SERVER_VERSION
 from shared.core.errors import NotFoundError
 
 EXTENSIONS = ("model_configuration", "statistics", "model_repository")

@@ -9,12 +9,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from aks_serving.classification import check_classes
 from aks_serving.engine import LOW, NORMAL
 from aks_serving.grpc.contents import read_typed
 from aks_serving.grpc.messages import ModelInferRequest
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import Array, Feeds, from_bytes
-from aks_serving.v2 import check_names
+from aks_serving.v2 import check_names, check_sequences
 from shared.core.errors import InvalidInputError
 from shared.core.ids import VersionNumber, version_number
 
@@ -22,7 +23,6 @@ type Parameter = bool | int | float | str
 
 CLASSIFICATION = "classification"
 _SHARED_MEMORY = "shared_memory_region"
-_SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 _MAX_WHOLE = 2**53
 
 
@@ -41,9 +41,7 @@ class InferRequest:
         self.outputs = {output.name: _classes(output) for output in outputs} if outputs else {}
         """The outputs that are wanted, empty for all: their names, and how many classes of each, 0 for its values."""
         if self.parameters:
-            for name in _SEQUENCES:
-                if self.parameters.get(name):
-                    raise InvalidInputError(f"parameter {name!r} is set, and this server keeps no sequences: leave it")
+            check_sequences(self.parameters)
         if len(self.outputs) != len(outputs):
             raise InvalidInputError("an output is requested twice")
         if self.raw and len(self.raw) != len(self._inputs):
@@ -128,12 +126,12 @@ def parsed(kind: Any, data: bytes) -> Any:  # noqa: ANN401 - a class of messages
 
 
 def _check_outputs(outputs: dict[str, int], signature: Signature) -> None:
-    datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+    known = {spec.name: spec for spec in signature.outputs}
     for name, classes in outputs.items():
-        if name not in datatypes:
-            raise InvalidInputError(f"the model has no output {name[:200]!r}: it has {', '.join(datatypes)}")
-        if classes and datatypes[name] in {"BOOL", "BYTES"}:
-            raise InvalidInputError(f"output {name!r} is {datatypes[name]}, and classes are places of largest numbers")
+        if name not in known:
+            raise InvalidInputError(f"the model has no output {name[:200]!r}: it has {', '.join(known)}")
+        if classes:
+            check_classes(known[name])
 
 
 def _classes(output: Any) -> int:  # noqa: ANN401 - a message

@@ -50,5 +50,5 @@ def _outputs(request: InferRequest, prediction: Prediction) -> Sequence[Output]:
     wanted: list[Output] = []
     for name, classes in request.outputs.items():
         _, datatype, array = by_name[name]
-        wanted.append((name, "BYTES", best_classes(array, classes, name)) if classes else (name, datatype, array))
+        wanted.append((name, "BYTES", best_classes(array, classes)) if classes else (name, datatype, array))
     return wanted

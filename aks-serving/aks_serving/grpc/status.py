@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from aks_serving.errors import BodyTooLargeError, ExpiredError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.errors import BodyTooLargeError, ExpiredError, ModelRunError, OverloadedError
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError, UnavailableError
 from shared.signing.override import OverrideRefusedError
 
@@ -47,7 +47,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
     (ModelRunError, grpc.StatusCode.INTERNAL),
 )
-_AGAIN = (OverloadedError, NotServingError, ExpiredError)
+_PASSING = (UnavailableError, ExpiredError)
 _RETRY = (("grpc-retry-pushback-ms", "1000"),)
 """By this a client's own retry policy learns to wait; it is gRPC's Retry-After."""
 
@@ -55,5 +55,5 @@ _RETRY = (("grpc-retry-pushback-ms", "1000"),)
 def status_of(error: SlipwayError) -> Status:
     """The status that tells of an error."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    metadata = _RETRY if isinstance(error, _AGAIN) else ()
+    metadata = _RETRY if isinstance(error, _PASSING) else ()
     return Status(code=code, details=str(error)[:_MAX_DETAILS], metadata=metadata)

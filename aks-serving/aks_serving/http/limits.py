@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 _KIB = 1024
 _MIB = 1024 * _KIB
+_BUFFERED_BYTES = 256 * _MIB
+_LONGEST_BODIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,8 @@ class Limits:
     """431 beyond."""
     max_body_bytes: int = 16 * _MIB
     """413 beyond, as soon as it is known."""
-    max_buffered_bytes: int = 256 * _MIB
-    """Bodies of all connections that are not whole yet; 503 for what would exceed it."""
+    max_buffered_bytes: int | None = None
+    """Bodies of all connections that are not whole yet, 503 for what would exceed it; None: `buffered_bytes` says."""
     head_s: float = 10.0
     """From a request's first byte until its head is whole; 408 beyond."""
     idle_s: float = 75.0
@@ -34,3 +36,10 @@ class Limits:
     """408 for a body below it; a client that reads more slowly is cut off."""
     linger_s: float = 2.0
     """How long a connection that was closed in mid-request is read on, so that its answer is not lost to a reset."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The bound of all bodies that are not whole: room for four of the longest in any case."""
+        if self.max_buffered_bytes is not None:
+            return self.max_buffered_bytes
+        return max(_BUFFERED_BYTES, _LONGEST_BODIES * self.max_body_bytes)

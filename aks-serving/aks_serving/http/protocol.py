@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
         shared, held = self._shared, self._reader.body_bytes
         shared.buffered_bytes += held - self._buffered_bytes
         self._buffered_bytes = held
-        if held and shared.buffered_bytes > shared.limits.max_buffered_bytes:
+        if held and shared.buffered_bytes > shared.limits.buffered_bytes:
             raise RefusedError(503, "the server reads as many bodies as it has memory for: try again in a second")
 
     def _dispatch(self, head: RequestHead, body: bytes) -> None:

@@ -91,6 +91,11 @@ def test_a_fast_beginning_does_not_pay_for_a_stall() -> None:
     assert driven.shared.buffered_bytes == 0
 
 
+@pytest.mark.parametrize(("body_bytes", "buffered_bytes"), [(2**20, 2**28), (2**26, 2**28), (2**31, 2**33)])
+def test_there_is_room_for_four_of_the_longest_bodies(body_bytes: int, buffered_bytes: int) -> None:
+    assert Limits(max_body_bytes=body_bytes).buffered_bytes == buffered_bytes
+
+
 def test_a_client_that_does_not_take_its_answers_is_cut_off() -> None:
     driven = Driven(limits=_LIMITS)
     driven.send(request("/1"))
