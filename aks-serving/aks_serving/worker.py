@@ -72,6 +72,7 @@ class _Running:
         self._stop = asyncio.Event()
         self._leave = False
         self._hung = False
+        self._http: Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def until_stopped(self) -> int:
@@ -96,7 +97,9 @@ class _Running:
                     await self._stop.wait()
                     if not self._leave:
                         server.stop_soon()
-                        await asyncio.sleep(self._settings.drain_s)
+                    if self._http is not None:
+                        self._http.retire()
+                    await asyncio.sleep(self._settings.drain_s)
                 await server.stop()
             finally:
                 beating.cancel()
@@ -116,13 +119,12 @@ class _Running:
             max_body_bytes=self._settings.max_body_bytes,
             secure_cookies=self._worker.tls is not None,
         )
-        http: Transport | None = None
         grpc = await self._grpc(server)
         try:
             for number, sock in enumerate(self._worker.sockets):
                 if number != self._post.place:
                     sock.close()
-            http = await serve(
+            self._http = await serve(
                 api.handle,
                 [self._worker.sockets[self._post.place]],
                 limits=Limits(max_body_bytes=self._settings.max_body_bytes),
@@ -130,10 +132,12 @@ class _Running:
                 tokens=self._worker.tokens,
             )
             if len(self._worker.sockets) == 1:
-                api.transport = http  # of several workers' transports, a scrape would show now one, now another
+                api.transport = self._http  # of several workers' transports, a scrape would show now one, now another
             yield
         finally:
-            drains: list[Coroutine[Any, Any, Any]] = [] if http is None else [http.drain(FINISH_S)]
+            drains: list[Coroutine[Any, Any, Any]] = []
+            if self._http is not None:
+                drains.append(self._http.drain(FINISH_S, handing_over=self._leave))
             if grpc is not None:
                 drains.append(grpc.drain(within_s=FINISH_S))
             await asyncio.gather(*drains)

@@ -172,14 +172,22 @@ class Connection(asyncio.Protocol):
         """Whether a request is being read, or waits for its answer, or an answer for its being written."""
         return bool(self._queue) or self._reader.begun or self._choked
 
+    def retire(self) -> None:
+        """Close after the next answer that is not made yet, which says so."""
+        if self._ended_s is None and self._queue and not self._queue[-1].answered and not self._reader.begun:
+            self._queue[-1].last = True
+            self._stop_reading()
+
     def drain(self) -> None:
-        """Take no further request, and close once what came whole or in part is answered."""
+        """Take no further request, and close once what came whole or in part is answered. A connection that was just
+        made has some time left for its request.
+        """
         if self._ended_s is not None:
             return
         if self._queue:
             self._queue[-1].last = True
             self._stop_reading()
-        elif not self._reader.begun:
+        elif not self._reader.begun and (self._active or self._served):
             self._end()
             self._transport.close()
 
@@ -202,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._active = False
             self._served = True
             self._idle_s = now_s
-        elif now_s - self._idle_s >= (self._shared.limits.idle_s if self._served else self._shared.limits.head_s):
+        elif now_s - self._idle_s >= self._idle_limit_s():
             self._end()
             self._transport.close()
 
@@ -259,7 +267,7 @@ class Connection(asyncio.Protocol):
     def _dispatch(self, head: RequestHead, body: bytes) -> None:
         """Hand a request to the handler."""
         exchange = HttpExchange(self, head, body, perf_counter())
-        if head.close or self._shared.draining:
+        if head.close or self._shared.retiring:
             exchange.last = True
             self._closing = True
         self._queue.append(exchange)
@@ -374,6 +382,12 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     # -- limits of time
+
+    def _idle_limit_s(self) -> float:
+        limits = self._shared.limits
+        if self._shared.draining:
+            return limits.linger_s
+        return limits.idle_s if self._served else limits.head_s
 
     def _sweep_request(self, now_s: float) -> None:
         limits = self._shared.limits

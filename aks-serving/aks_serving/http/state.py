@@ -21,7 +21,7 @@ class Shared:
 
     __slots__ = (
         "buffered_bytes", "clock", "connections", "draining", "emptied", "handle", "heads", "limits", "refused",
-        "tokens",
+        "retiring", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +34,8 @@ class Shared:
         self.connections: set[Connection] = set()
         self.heads: dict[bytes, RequestHead] = {}
         """Plain heads by their bytes, each let in by the tokens of now."""
+        self.retiring = False
+        """Every answer is its connection's last."""
         self.draining = False
         self.emptied = asyncio.Event()
         """Set once the last connection is lost, when draining."""
@@ -44,7 +46,7 @@ class Shared:
 
     def keep(self, raw: bytes, head: RequestHead) -> None:
         """Remember a head that was let in, where requests may go the fast way by it."""
-        if not head.plain or len(raw) > _KEPT_HEAD_BYTES or self.draining:
+        if not head.plain or len(raw) > _KEPT_HEAD_BYTES or self.retiring:
             return
         if len(self.heads) >= _KEPT_HEADS:
             self.heads.clear()

@@ -6,8 +6,9 @@
 
 `serve(handle, sockets, *, limits=None, tls=None, tokens=None, clock=perf_counter, sweep_s=1.0)` listens on bound
 sockets, which it then owns. `handle(exchange)` is called on the event loop; it answers through `exchange.reply`, at
-once or later. `drain` stops listening, closes idle connections, lets the others have their answers, and cuts off what
-is not done in time; after it nothing of the transport is left.
+once or later. `retire`, some time before the end, has each connection closed after its next answer, which says so: a
+client that heeds it opens another, elsewhere. `drain` stops listening, closes idle connections, lets the others have
+their answers, and cuts off what is not done in time; after it nothing of the transport is left.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from time import perf_counter
 from aks_serving.exchange import Exchange
 from aks_serving.http.access import Tokens
 from aks_serving.http.limits import Limits
+from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
 from aks_serving.http.state import Shared
 from aks_serving.http.tls import ReloadingContext
@@ -35,7 +37,8 @@ _OTHER_DESCRIPTORS = 256
 """Models, storage, gRPC and the rest."""
 _HANDSHAKE_S = 10.0
 _TLS_CLOSE_S = 2.0
-_LOOK_S = 0.02
+_LAST_CALL_S = 0.02
+"""How long a connection that is half open has until it is accepted, before a port is closed."""
 
 
 class Transport:
@@ -45,6 +48,7 @@ class Transport:
         self._shared = shared
         self._tls = tls
         self._sweep_s = sweep_s
+        self._sockets: Sequence[socket.socket] = ()
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -76,11 +80,25 @@ class Transport:
         if self._tls is not None:
             self._tls.reload()
 
-    async def drain(self, timeout_s: float) -> int:
-        """Stop listening and finish, within `timeout_s`; how many connections were cut off with work undone."""
+    def retire(self) -> None:
+        """Go on, and have each answer from now on be its connection's last."""
         shared = self._shared
-        shared.draining = True
+        shared.retiring = True
         shared.heads.clear()
+        for connection in tuple(shared.connections):
+            connection.retire()
+
+    async def drain(self, timeout_s: float, *, handing_over: bool = False) -> int:
+        """Stop listening and finish, within `timeout_s`; how many connections were cut off with work undone.
+
+        `handing_over`: another process listens on the same sockets, and takes what waits there.
+        """
+        shared = self._shared
+        self.retire()
+        held_off = [hold_off(sock) for sock in self._sockets if not handing_over]
+        if any(held_off):
+            await asyncio.sleep(_LAST_CALL_S)
+        shared.draining = True
         for server in self._servers:
             server.close()
         for connection in tuple(shared.connections):
@@ -107,7 +125,9 @@ class Transport:
     async def _start(self, sockets: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         context = self._tls.context if self._tls is not None else None
+        self._sockets = sockets
         for sock in sockets:
+            take_on(sock)
             self._servers.append(
                 await loop.create_server(
                     lambda: Connection(self._shared),

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from aks_serving.exchange import OK, Exchange, Response
 from aks_serving.http.limits import Limits
+from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
 from aks_serving.http.transport import Transport, serve, within_descriptors
 
@@ -153,6 +154,65 @@ async def test_draining_closes_what_idles_answers_what_waits_and_takes_nothing_n
         await half.close()
         assert await draining == 0
         assert server.transport.connections == 0
+
+
+async def test_once_it_retires_each_answer_says_that_it_closes_and_does(served: Serve) -> None:
+    async with (
+        served(later=True) as server,
+        server.client() as idle,
+        server.client() as waiting,
+    ):
+        await idle.send(request("/1"))
+        await until(lambda: len(server.seen) == 1, "the first came")
+        server.seen[0].reply(told(server.seen[0]))
+        assert "connection" not in (await idle.answer()).headers
+        await waiting.send(request("/2"))
+        await until(lambda: len(server.seen) == 2, "the second came")
+        server.transport.retire()
+        server.seen[1].reply(told(server.seen[1]))
+        assert (await waiting.answer()).headers["connection"] == "close"
+        assert await waiting.rest() == b""
+        await idle.send(request("/1"))  # by a head that was seen before
+        await until(lambda: len(server.seen) == 3, "the third came")
+        server.seen[2].reply(told(server.seen[2]))
+        assert (await idle.answer()).headers["connection"] == "close"
+        assert await idle.rest() == b""
+        async with server.client() as late:
+            await late.send(request("/3"))
+            await until(lambda: len(server.seen) == 4, "the fourth came")
+            server.seen[3].reply(told(server.seen[3]))
+            assert (await late.answer()).headers["connection"] == "close"
+
+
+async def test_a_connection_made_just_before_the_port_closes_is_answered(served: Serve) -> None:
+    async with served() as server, server.client() as fresh:
+        await until(lambda: server.transport.connections == 1, "it is accepted")
+        draining = asyncio.create_task(server.transport.drain(30))
+        await until(lambda: server.transport._shared.draining, "the port is closed")
+        await fresh.send(request("/1"))
+        answer = await fresh.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await fresh.close()
+        assert await draining == 0
+
+
+async def test_a_port_that_holds_off_accepts_what_came_before_and_resets_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as port, socket.create_connection(port.getsockname()) as early:
+        assert hold_off(port)
+        with socket.socket() as late:
+            late.setblocking(False)
+            assert late.connect_ex(port.getsockname()) != 0
+            accepted, _ = port.accept()
+            with accepted:
+                early.sendall(b"a")
+                assert accepted.recv(1) == b"a"
+            port.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                port.accept()
+            take_on(port)
+        port.setblocking(True)
+        with socket.create_connection(port.getsockname()):
+            port.accept()[0].close()
 
 
 async def test_draining_cuts_off_what_is_not_done_in_time(served: Serve) -> None:
