@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from time import perf_counter
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -73,6 +75,7 @@ class Deployment:
         self._waiting: set[_Key] = set()
         self._evicted: set[_Key] = set()
         self._loading: dict[_Key, asyncio.Task[None]] = {}
+        self._loaded_s: WeakKeyDictionary[Lane, float] = WeakKeyDictionary()
 
     @property
     def wanted(self) -> RoutePlan | None:
@@ -109,17 +112,21 @@ class Deployment:
         self._step()
 
     def evictable(self) -> list[Lane]:
-        """The loaded versions that no plan, the wanted one or the one that answers, sends traffic to."""
+        """The loaded versions that are shadows and no more, in the wanted plan and in the one that answers."""
         plans = [self._wanted, None if self.serving is None else self.serving.plan]
         routes = [route for plan in plans if plan is not None for route in plan.routes]
-        needed = {route.version for route in routes if route.weight_bp or route.role is Role.STABLE}
+        needed = {route.version for route in routes if route.role is not Role.SHADOW}
         return [lane for key, lane in self._lanes.items() if key[0] not in needed and lane.idle]
 
+    def used_s(self, lane: Lane) -> float:
+        """When a version was loaded, or last ran a request or a copy, whichever came last (perf_counter)."""
+        return max(self._loaded_s.get(lane, 0.0), lane.last_run_s, lane.spare.used_s.get(lane, 0.0))
+
     def evict(self, lane: Lane) -> None:
-        """Take a version out of service, for its memory. It is loaded again when a plan gives it traffic."""
+        """Take a version out of service, for its memory. It is loaded again when a plan gives it traffic or copies."""
         key = next(key for key, found in self._lanes.items() if found is lane)
         del self._lanes[key]
-        reason = "it made room in memory for another version, since it has no traffic"
+        reason = "it made room in memory for another version, since it is a shadow"
         log.warning("endpoint %s: version %d is unloaded: %s", self.endpoint, key[0], reason)
         self._evicted.add(key)
         self._failed[key] = reason
@@ -216,6 +223,7 @@ class Deployment:
                 self._failed.pop(key, None)
                 if self._wants(key):
                     lane = self._lanes[key] = Lane(loaded, self._engine)
+                    self._loaded_s[lane] = perf_counter()
                     self._laned(lane)
             break
         self._waiting.discard(key)

@@ -1,12 +1,13 @@
 """What this process takes of memory, what it may take, and room for one version more.
 
 The limit is for all workers together. Each keeps to an equal part of it, beside the pages that they share, and so needs
-to ask no other. Where a version does not fit, versions that no plan sends traffic to make room, the least recently used
-first; what then still does not fit is not loaded. A version that has traffic never makes room.
+to ask no other. Where a version does not fit, shadows make room, the least recently used first;
+what then still does not fit is not loaded. A version that has traffic, or as a candidate may get it, never makes room.
 """
 
 import ctypes
 import logging
+import mmap
 import time
 import weakref
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _MIB = 1024 * 1024
 _USABLE = 0.95
 """The part of a limit that is planned with: at the limit itself the kernel ends processes."""
 _GONE_WAIT_S, _LOOK_S = 5.0, 0.02
-_ROLLUP = Path("/proc/self/smaps_rollup")
+_ROLLUP, _STATM = Path("/proc/self/smaps_rollup"), Path("/proc/self/statm")
 _UNLIMITED = 1 << 50
 """From here on a control group's limit says that there is none."""
 
@@ -39,14 +40,27 @@ class Usage:
     shared_bytes: int
 
 
-def usage() -> Usage:
-    """What this process takes now."""
+def usage(rollup: Path = _ROLLUP, statm: Path = _STATM) -> Usage:
+    """What this process takes now. Nothing where the system does not tell."""
+    try:
+        text = rollup.read_text()
+    except OSError:  # kernels before 4.14, and sandboxes that are none, have no such file
+        return _resident(statm)
     kilobytes = {}
-    for line in _ROLLUP.read_text().splitlines()[1:]:
+    for line in text.splitlines()[1:]:
         name, _, rest = line.partition(":")
         kilobytes[name] = int(rest.split()[0])
     private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
     return Usage(private_bytes=private * 1024, shared_bytes=(kilobytes["Rss"] - private) * 1024)
+
+
+def _resident(statm: Path) -> Usage:
+    """The same, but for what was shared by forking, which counts as this process's own."""
+    try:
+        _, resident, shared = (int(pages) for pages in statm.read_text().split()[:3])
+    except OSError:
+        return Usage(private_bytes=0, shared_bytes=0)
+    return Usage(private_bytes=(resident - shared) * mmap.PAGESIZE, shared_bytes=shared * mmap.PAGESIZE)
 
 
 def group_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:

@@ -64,7 +64,7 @@ class ModelServer:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=_yield_to_others)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._numbering = Numbering()
-        self._engine = Engine(max_queue=settings.max_queue)
+        self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
         self._uplink = Uplink(storage.keep_window)
         self._windows = Windows(
             pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, is_behind=self._is_behind
@@ -309,7 +309,7 @@ class ModelServer:
         evictable = [(lane, deployment) for deployment in self._deployments.values() for lane in deployment.evictable()]
         if not evictable:
             return None
-        lane, deployment = min(evictable, key=lambda one: one[0].last_run_s)
+        lane, deployment = min(evictable, key=lambda one: one[1].used_s(one[0]))
         deployment.evict(lane)
         return weakref.ref(lane)
 

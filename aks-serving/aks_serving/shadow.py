@@ -12,6 +12,7 @@ numbers of the first floating-point output. Numbers agree within RTOL of the ans
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class Answered(Protocol):
     feeds: Feeds | None
     rows: int | None
     key: BatchKey
+    held_bytes: int
     read: Callable[[Signature], Feeds] | None
     kind: Kind
     subject: str | None
@@ -136,6 +138,7 @@ class Mirror(Target):
     def count(self, copies: int, counts: ShadowCounts) -> None:
         _add(self._tally.of(self._version).shadowed(), counts)
         self._tally.in_flight -= copies
+        self._spare.used_s[self._lane] = perf_counter()
 
     def _copy(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> Copy:
         lane = self._lane
@@ -147,7 +150,7 @@ class Mirror(Target):
             rows = ask.rows if lane.batchable else None
             return Copy(given, packed=ask.packed, feeds=ask.feeds, rows=rows, key=ask.key)
         read, signature = ask.read, lane.model.signature
-        return Copy(given, reread=lambda: read(signature))
+        return Copy(given, reread=lambda: read(signature), held_bytes=ask.held_bytes)
 
 
 class _Compared(NamedTuple):

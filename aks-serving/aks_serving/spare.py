@@ -22,8 +22,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from aks_serving.batches import BatchKey, LoadedModel
+from aks_serving.batches import BatchKey, LoadedModel, bytes_of
 from aks_serving.tensors import Array, Feeds
 from shared.telemetry.window import ShadowCounts
 
@@ -46,7 +47,8 @@ _WAITED = Path("/proc/thread-self/schedstat")
 
 class Copy:
     """A copy of a request, as aks_serving.batches.Inputs, and what was answered. `reread` makes the inputs anew, on the
-    thread that runs them, where the version takes others than those that the request was answered from.
+    thread that runs them, where the version takes others than those that the request was answered from; what it reads
+    them from takes `held_bytes`.
     """
 
     __slots__ = ("feeds", "given", "key", "packed", "queued_s", "reread", "rows", "size_bytes")
@@ -60,6 +62,7 @@ class Copy:
         rows: int | None = None,
         key: BatchKey = None,
         reread: Callable[[], Feeds] | None = None,
+        held_bytes: int = 0,
     ) -> None:
         self.given = given
         self.packed = packed
@@ -69,9 +72,10 @@ class Copy:
         self.reread = reread
         self.queued_s = perf_counter()
         self.size_bytes = (
-            sum([array.nbytes for array in given])
-            + (0 if packed is None else len(packed))
-            + (0 if feeds is None else sum([array.nbytes for array in feeds.values()]))
+            held_bytes
+            + bytes_of({str(place): array for place, array in enumerate(given)})
+            + (len(packed) if packed else 0)
+            + bytes_of(feeds or {})
         )
 
 
@@ -113,6 +117,8 @@ class Spare:
         self._executor: ThreadPoolExecutor | None = None
         self._running: tuple[Target, list[Copy]] | None = None
         self._hung: list[LoadedModel] = []
+        self.used_s: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        """By what the targets are of, when copies for it were last done with (perf_counter)."""
         self._timer: asyncio.Handle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._looked_s = self._worked_s = 0.0

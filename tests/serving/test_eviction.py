@@ -1,7 +1,8 @@
-"""Versions that no plan sends traffic to make room in memory for others, and those that have traffic never do."""
+"""Shadows make room in memory for other versions, and those that have traffic, or may get it, never do."""
 
 import gc
 import math
+import resource
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ async def test_what_has_no_traffic_makes_room_and_comes_back_when_a_plan_gives_i
 ) -> None:
     old, idle, new = (_wide(24, seed) for seed in range(3))
     storage.put(old, idle, new)
-    storage.publish(models.plan(1, models.route(1, old), _candidate(2, idle)))
+    storage.publish(models.plan(1, models.route(1, old), _shadow(2, idle)))
     async with start() as running:
         await running.reload()
         with _limited(running, left_mib=64):
@@ -163,6 +164,17 @@ async def test_what_is_unloaded_gives_its_memory_back(start: Start, storage: Mem
         assert await settled() < before + cycles * 4 * _MIB / 3
 
 
+def test_where_the_kernel_sums_no_mappings_the_resident_pages_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "statm").write_text("900 300 100 1 0 200 0\n")
+    page = resource.getpagesize()
+    found = usage(tmp_path / "none", tmp_path / "statm")
+    assert (found.private_bytes, found.shared_bytes) == (200 * page, 100 * page)
+    assert usage(tmp_path / "none", tmp_path / "none") == Usage(private_bytes=0, shared_bytes=0)
+    exact, rough = usage(), usage(tmp_path / "none")
+    total = exact.private_bytes + exact.shared_bytes
+    assert abs(rough.private_bytes + rough.shared_bytes - total) < total / 4
+
+
 class _Held:
     """Something that takes memory."""
 
@@ -221,3 +233,34 @@ def test_the_least_limit_of_the_control_groups_holds(
         path.write_text(text)
     assert group_limit(tmp_path / "root", own) == limit
     assert group_limit(tmp_path / "root", tmp_path / "none") is None
+
+
+async def test_a_shadow_that_gets_copies_outlasts_one_that_gets_none_and_the_new_outlast_the_old(
+    start: Start, storage: MemoryStorage
+) -> None:
+    small = [models.scaler(float(number)) for number in range(5)]
+    storage.put(*small)
+    stable, copied = models.route(1, small[0]), _shadow(2, small[1]).model_copy(update={"mirror_bp": 10_000})
+    storage.publish(models.plan(1, stable, copied, _shadow(3, small[2])))
+    async with start() as running:
+        await running.reload()
+        assert (await running.predict([[1, 1]])).status_code == 200
+        await eventually(lambda: running.server.totals()["churn"].get(2) is not None)
+        await eventually(lambda: running.server.totals()["churn"][2].shadowed().compared == 1)
+        storage.publish(models.plan(2, stable, copied, _shadow(3, small[2]), _shadow(4, small[3])))
+        await running.reload()
+        gone = []
+        while (found := await running.server._evict_one()) is not None:
+            gone.append(sorted(running.server.servings["churn"].failed))
+            del found
+        assert gone == [[3], [2, 3], [2, 3, 4]]
+
+
+async def test_a_candidate_never_makes_room_though_it_has_no_traffic_yet(start: Start, storage: MemoryStorage) -> None:
+    one, two, three = (models.scaler(float(number)) for number in range(3))
+    storage.put(one, two, three)
+    storage.publish(models.plan(1, models.route(1, one), _candidate(2, two)))
+    async with start() as running:
+        await running.reload()
+        assert await running.server._evict_one() is None
+        assert sorted(running.server.servings["churn"].lanes) == [1, 2]

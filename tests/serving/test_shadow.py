@@ -238,6 +238,16 @@ async def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
         # A copy of 1,000 values holds 4,000 bytes of inputs and as many of the answer.
         assert [spare.offer(target, _copy(size=1000)) for _ in range(2)] == [True, False]
         assert spare.offer(target, _copy())
+    texts = np.array(["x" * 6_000], np.object_)
+    small = _copy().given
+    for copies in (
+        [Copy(small, feeds={"text": texts}) for _ in range(2)],
+        [Copy([texts]) for _ in range(2)],
+        [Copy(small, held_bytes=6_000) for _ in range(2)],
+    ):
+        async with _spare(_Requests(waiting=True), max_bytes=10_000) as spare:
+            # Texts count by their lengths, and what a copy is read from anew counts as well.
+            assert [spare.offer(target, copy) for copy in copies] == [True, False]
 
 
 async def test_a_run_that_hangs_is_left_alone_and_others_go_on() -> None:
