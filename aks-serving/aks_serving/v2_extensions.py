@@ -55,7 +55,8 @@ def answer(
             raise InvalidInputError(_NO_SETTINGS)
         case ["models", "stats"]:
             _check(method, "GET")
-            return {"model_stats": [one for name in sorted(servings) for one in statistics(servings[name], totals())]}
+            counted = totals()
+            return {"model_stats": [one for name in sorted(servings) for one in statistics(servings[name], counted)]}
         case ["models", model, "config" | "stats" as what]:
             _check(method, "GET")
             return _of_model(_found(model, servings), None, what, totals)
@@ -66,7 +67,7 @@ def answer(
 
 
 def index(servings: Mapping[str, Serving], *, ready_only: bool) -> list[dict[str, str]]:
-    """Every version of every plan, whether it is loaded, and why not."""
+    """Every version of every plan, whether it is loaded, and why not. One that storage keeps waiting is loading."""
     listed = []
     for name in sorted(servings):
         serving = servings[name]
@@ -74,15 +75,18 @@ def index(servings: Mapping[str, Serving], *, ready_only: bool) -> list[dict[str
             if version in serving.lanes:
                 listed.append({"name": name, "version": str(version), "state": "READY", "reason": ""})
             elif not ready_only:
-                reason = serving.failed[version]
-                listed.append({"name": name, "version": str(version), "state": "UNAVAILABLE", "reason": reason})
+                state, reason = "LOADING" if version in serving.waiting else "UNAVAILABLE", serving.failed[version]
+                listed.append({"name": name, "version": str(version), "state": state, "reason": reason})
     return listed
 
 
-def config(model: str, signature: Signature) -> dict[str, Any]:
-    """A model's configuration. Shapes hold the first dimension too, so the batch size is 0: not set apart."""
+def config(serving: Serving, version: int | None) -> dict[str, Any]:
+    """A model's configuration, as `signature_of` has it. Shapes hold the first dimension too, so the batch size is 0:
+    not set apart. Raises NotFoundError.
+    """
+    signature = signature_of(serving, version)
     return {
-        "name": model,
+        "name": serving.plan.endpoint,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "max_batch_size": 0,
@@ -92,13 +96,28 @@ def config(model: str, signature: Signature) -> dict[str, Any]:
 
 
 def statistics(serving: Serving, totals: Totals, version: int | None = None) -> list[dict[str, Any]]:
-    """What the loaded versions, or one of them, did since the server's start.
+    """What the loaded versions, or one of them, did since the server's start. Raises NotFoundError.
 
+    Counted are requests: assigned ones that were answered, and failures; `inference_count` has those too that named the
+    version, and those that it answered for another.
     `ns` is the time from a request's arrival to its answer; the parts that Triton counts apart are not measured apart.
     """
+    if version is not None:
+        signature_of(serving, version)
     counted = totals.get(serving.plan.endpoint, {})
     versions = sorted(serving.lanes) if version is None else [version]
     return [_statistics(serving.plan.endpoint, number, counted.get(number, VersionTally())) for number in versions]
+
+
+def signature_of(serving: Serving, version: int | None) -> Signature:
+    """The signature of a version, or of the one that answers in the main. Raises NotFoundError for one not loaded."""
+    route = serving.stable or serving.candidate
+    number = version if version is not None else route.version if route is not None else 0
+    lane = serving.lanes.get(number)
+    if lane is None:
+        loaded = ", ".join(map(str, sorted(serving.lanes))) or "none"
+        raise NotFoundError(f"version {number} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
+    return lane.model.signature
 
 
 def _statistics(model: str, version: int, tally: VersionTally) -> dict[str, Any]:
@@ -116,17 +135,9 @@ def _statistics(model: str, version: int, tally: VersionTally) -> dict[str, Any]
 
 
 def _of_model(serving: Serving, version: int | None, what: str, totals: Callable[[], Totals]) -> dict[str, Any]:
-    if version is not None and version not in serving.lanes:
-        loaded = ", ".join(map(str, sorted(serving.lanes))) or "none"
-        raise NotFoundError(f"version {version} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
     if what == "stats":
         return {"model_stats": statistics(serving, totals(), version)}
-    route = serving.stable or serving.candidate
-    number = version if version is not None else route.version if route is not None else 0
-    lane = serving.lanes.get(number)
-    if lane is None:
-        raise NotFoundError(f"version {number} of endpoint {serving.plan.endpoint!r}")
-    return config(serving.plan.endpoint, lane.model.signature)
+    return config(serving, version)
 
 
 def _found(model: str, servings: Mapping[str, Serving]) -> Serving:

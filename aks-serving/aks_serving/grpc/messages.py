@@ -178,8 +178,3 @@ RepositoryIndexRequest = _class("RepositoryIndexRequest")
 RepositoryIndexResponse = _class("RepositoryIndexResponse")
 HealthCheckRequest = _class("HealthCheckRequest", HEALTH)
 HealthCheckResponse = _class("HealthCheckResponse", HEALTH)
-
-DATA_TYPES: dict[str, int] = {
-    value.name: value.number for value in _POOL.FindEnumTypeByName(f"{INFERENCE}.DataType").values
-}
-"""The numbers of the data types in a model configuration."""

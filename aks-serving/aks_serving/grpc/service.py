@@ -120,8 +120,6 @@ class InferenceService:
         if asked.name:
             serving, version = self._named(asked)
             servings = {serving.plan.endpoint: serving}
-            if version is not None and version not in serving.lanes:
-                raise NotFoundError(f"version {version} of endpoint {asked.name!r}")
         elif asked.version:
             raise InvalidInputError("a version is named and no model: name the model too")
         return describe.statistics(servings, self._server.totals(), version)

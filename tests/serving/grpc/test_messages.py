@@ -52,7 +52,8 @@ def test_requests_and_responses_of_inference_lack_no_field() -> None:
 
 def test_the_data_types_are_the_protocols() -> None:
     theirs = model_config_pb2.DESCRIPTOR.enum_types_by_name["DataType"].values
-    assert {value.name: value.number for value in theirs} == messages.DATA_TYPES
+    ours = messages.ModelConfigResponse.DESCRIPTOR.file.enum_types_by_name["DataType"].values
+    assert [(value.name, value.number) for value in ours] == [(value.name, value.number) for value in theirs]
 
 
 def test_the_health_service_is_on_the_wire_what_its_document_says() -> None:

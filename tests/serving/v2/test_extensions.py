@@ -7,7 +7,12 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from aks_serving.grpc import describe
+from aks_serving.serving import Serving
+from aks_serving.v2_extensions import Totals, answer, index
 from tritonclient.utils import InferenceServerException
+
+from tests.serving import models
 
 type Client = triton.InferenceServerClient
 
@@ -31,6 +36,40 @@ def test_the_index_can_leave_out_what_is_not_ready(client: Client, plain: httpx.
     assert len(listed) == len(client.get_model_repository_index()) - 1
     assert plain.post("/v2/repository/index", json={"ready": 1}).status_code == 400
     assert plain.get("/v2/repository/index").headers["allow"] == "POST"
+
+
+def _waiting() -> Serving:
+    """A plan of which one version does not load, and another waits for storage."""
+    data = models.scaler(2.0)
+    return Serving(
+        plan=models.plan(1, *models.canary((1, data), (2, data), 100)),
+        lanes={},
+        failed={1: "golden: no", 2: "storage does not answer"},
+        waiting=frozenset({2}),
+    )
+
+
+def test_a_version_that_storage_keeps_waiting_is_loading_over_http_and_grpc() -> None:
+    servings = {"churn": _waiting()}
+    wanted = [("1", "UNAVAILABLE", "golden: no"), ("2", "LOADING", "storage does not answer")]
+    listed = index(servings, ready_only=False)
+    assert [(one["version"], one["state"], one["reason"]) for one in listed] == wanted
+    message = describe.index(servings, ready_only=False)
+    assert [(one.version, one.state, one.reason) for one in message.models] == wanted
+    assert index(servings, ready_only=True) == []
+
+
+def test_all_statistics_are_of_one_count() -> None:
+    counts = 0
+
+    def totals() -> Totals:
+        nonlocal counts
+        counts += 1
+        return {}
+
+    servings = {name: _waiting() for name in ("a", "b", "c")}
+    assert answer("GET", ["models", "stats"], b"", servings, totals) == {"model_stats": []}
+    assert counts == 1
 
 
 def test_a_models_configuration(client: Client) -> None:
