@@ -72,9 +72,9 @@ def log_factor(counts: Counts, p1: float, p2: float, margin: float) -> float:
     if p1 - p2 <= margin:
         return 0.0
     if margin == 0.0:
-        # The nearest point has a closed form, exact to the last bits: nothing is to be divided by.
+        # The nearest point has a closed form, which is rounded like the others'.
         q = (n1 * p1 + n2 * p2) / (n1 + n2)
-        return _log_ratios(counts, (p1, q), (p2, q))
+        return log_factor_against(counts, (p1, q), (p2, q), margin)
     q = nearest(n1, n2, p1, p2, margin)
     if not (0.0 < q < 1.0 and 0.0 < q + margin < 1.0):
         return 0.0
