@@ -50,12 +50,15 @@ class ModelServer:
         clock: Clock | None = None,
         siblings: Siblings | None = None,
         replace: Callable[[], None] = lambda: None,
+        reload_others: Callable[[], None] = lambda: None,
     ) -> None:
-        """`siblings` are the server's other processes, where there are any. `replace` is called when this process
-        lost a thread to a run that hangs: another should take its place.
+        """`siblings` are the server's other processes, where there are any; `reload_others` has them reload, and does
+        not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
+        place.
         """
         self._settings = settings
         self._siblings = siblings
+        self._reload_others = reload_others
         self._cache = DiskCache(settings.cache_dir)
         self._loop = asyncio.get_running_loop()
         limit_bytes = settings.memory_limit_bytes or group_limit()
@@ -196,7 +199,14 @@ class ModelServer:
         self._watchdog.start()
 
     async def reload(self) -> None:
-        """Poll the plans now, try failed loads again, and wait for what they load. Raises UnavailableError."""
+        """Poll the plans now, try failed loads again, and wait for what they load. Raises UnavailableError. The other
+        processes do the same, and are not waited for.
+        """
+        self._reload_others()
+        await self.reload_here()
+
+    async def reload_here(self) -> None:
+        """As `reload`, in this process alone."""
         await self._poller.poll()
         deployments = [d for d in self._deployments.values() if d.wanted is not None]
         for deployment in deployments:

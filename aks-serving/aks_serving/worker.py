@@ -83,6 +83,7 @@ class _Running:
                 open_storage(self._settings),
                 siblings=Siblings(self._worker.board, place=self._post.place, seat=self._post.seat),
                 replace=self._replace,
+                reload_others=lambda: self._say(POLL),
             )
             self._server = server
             watch = LoopWatch(
@@ -208,7 +209,7 @@ class _Running:
 
     async def _poll(self) -> None:
         with contextlib.suppress(UnavailableError):
-            await self._server.reload()
+            await self._server.reload_here()
 
     async def _beat(self) -> None:
         tell_s, was = 0.0, ""

@@ -98,6 +98,25 @@ def test_two_workers_share_the_port_and_each_tells_of_both(account: Account, lau
     assert sum(w.versions[1].requests for w in account.windows() if 1 in w.versions) == 40
 
 
+def test_a_reload_that_one_worker_is_asked_for_reaches_all(account: Account, launch: Launch) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection, SLIPWAY_WORKERS="2", SLIPWAY_POLL_S="3600")
+    eventually(server.ready, what="the server is ready")
+    account.publish(models.plan(2, models.route(1, ONE)))
+    assert server.http.post("/models/reload").json()["endpoints"]["churn"]["generation"] == 2
+
+    def generations() -> set[int]:
+        found = set()
+        for _ in range(12):
+            with httpx.Client(base_url=server.url, timeout=20) as client:
+                found.add(client.get("/ab-test/stats").json()["endpoints"]["churn"]["generation"])
+        return found
+
+    eventually(lambda: generations() == {2}, what="both workers have the new plan")
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_worker_that_is_killed_is_replaced_and_no_counter_falls(
     account: Account, launch: Launch, workers: str
