@@ -116,8 +116,7 @@ def session(files: ModelFiles, chain: Chain) -> LoadedModel:
 
 
 def _predicted(files: ModelFiles, grown_bytes: int) -> int:
-    external_bytes = files.size_bytes - files.path.stat().st_size
-    return load_checks.predicted_server_bytes(grown_bytes=grown_bytes, external_bytes=external_bytes)
+    return load_checks.predicted_server_bytes(grown_bytes=grown_bytes, size_bytes=files.size_bytes)
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:

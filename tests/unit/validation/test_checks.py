@@ -254,9 +254,9 @@ def test_memory_is_held_against_the_policy() -> None:
     assert memory(figures, ValidationPolicy(max_memory_bytes=3_000_000_000)).outcome is Outcome.PASS
 
 
-def test_a_server_holds_what_the_session_took_and_all_of_the_external_data() -> None:
-    assert predicted_server_bytes(grown_bytes=100, external_bytes=0) == 100
-    assert predicted_server_bytes(grown_bytes=10, external_bytes=500) == 500
+def test_a_server_holds_what_the_session_took_and_at_least_what_the_files_hold() -> None:
+    assert predicted_server_bytes(grown_bytes=100, size_bytes=20) == 100
+    assert predicted_server_bytes(grown_bytes=10, size_bytes=500) == 500
 
 
 def test_a_signature_that_no_document_could_hold_fails() -> None:
