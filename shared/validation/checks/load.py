@@ -20,7 +20,7 @@ _MAX_DIFFERENCE_LENGTH = 300
 def predicted_server_bytes(*, grown_bytes: int, size_bytes: int) -> int:
     """What a version adds to each worker of a model server: what it added to this process, and at least what it is.
 
-    `size_bytes` is that of its files. External data is mapped, and in memory as far as it was used: sooner or later, all.
+    `size_bytes` is that of its files. External data is mapped, and in memory as far as used: sooner or later, all.
     The bytes that the server makes its session from are there only while it loads. benchmarks/memory_prediction.py
     measures both.
     """
