@@ -118,6 +118,20 @@ class Deployment:
         needed = {route.version for route in routes if route.role is not Role.SHADOW}
         return [lane for key, lane in self._lanes.items() if key[0] not in needed and lane.idle]
 
+    def is_loading(self, route: Route) -> bool:
+        """Whether a version is being loaded as the route says."""
+        return _key(route) in self._loading
+
+    def give_up(self, route: Route, reason: str) -> None:
+        """Have a version that hangs while it is loaded fail; what its thread may yet give is dropped."""
+        key = _key(route)
+        task = self._loading.pop(key, None)
+        if task is not None:
+            task.cancel()
+            self._waiting.discard(key)
+            self._fail(key, reason)
+            self._step()
+
     def used_s(self, lane: Lane) -> float:
         """When a version was loaded, or last ran a request or a copy, whichever came last (perf_counter)."""
         return max(self._loaded_s.get(lane, 0.0), lane.last_run_s, lane.spare.used_s.get(lane, 0.0))

@@ -35,6 +35,8 @@ class LoadCode(StrEnum):
     """It does not give what its golden rows recorded."""
     MODEL = "model"
     """The runtime cannot load it, or it takes or gives what this server does not know."""
+    HANGS = "hangs"
+    """It was not made in the time that it has."""
     MEMORY = "memory"
     """It does not fit into the memory that the server may take."""
 

@@ -137,9 +137,10 @@ class Trips:
     there is what counts, its text is the reason. Losing one costs the candidate's next failures, and no more.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, name: str = "trips") -> None:
+        """`name` is that of their folder in the cache directory."""
         self._cache = DiskCache(directory)
-        self._folder = directory / "trips"
+        self._folder = directory / name
         self._lock = threading.Lock()
         self._own: dict[_Trip, str] = {}
         """Those of this process, which a disk that refuses them cannot take."""

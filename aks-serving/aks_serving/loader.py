@@ -7,7 +7,7 @@ serving ones.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aks_serving.artifacts import Artifacts
 from aks_serving.batches import LoadedModel, layout_of
@@ -25,6 +25,7 @@ from shared.routing.plan import Route
 log = logging.getLogger(__name__)
 
 _MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+_LOOK_S = 0.2
 
 
 class Loader:
@@ -39,8 +40,10 @@ class Loader:
         self._artifacts = Artifacts(storage, cache)
         self._pinned_keys = pinned_keys
         self._room = room or Room(None)
-        self._making = threading.Lock()
-        """Held while a model is made, so that what the process grows by is that model's."""
+        self._turn = threading.Lock()
+        """Held while a model is made, so that what the process grows by is that model's. Replaced where that hangs."""
+        self.making: Route | None = None
+        """The route whose model is being made: it is all there, and is loaded, replayed, probed and warmed."""
 
     def load(self, route: Route) -> LoadedModel:
         """Raises LoadError, which trying again would not cure, or UnavailableError, which it may."""
@@ -48,8 +51,14 @@ class Loader:
         golden_data = None
         if route.golden_digest is not None:
             golden_data = self._artifacts.read(route.golden_digest, max_bytes=_MAX_GOLDEN_BYTES, what="golden rows")
-        with self._making:
+        turn = self._taken_turn()
+        try:
+            self.making = route
             loaded = self._made(route, golden_data)
+        finally:
+            if turn is self._turn:
+                self.making = None
+            turn.release()
         log.info(
             "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s, %d bytes of memory)",
             route.version,
@@ -60,6 +69,17 @@ class Loader:
             loaded.memory_bytes,
         )
         return loaded
+
+    def leave_behind(self) -> None:
+        """Leave the thread to what hangs on it: the next version has its turn."""
+        self._turn = threading.Lock()
+        self.making = None
+
+    def _taken_turn(self) -> threading.Lock:
+        turn = self._turn
+        while not turn.acquire(timeout=_LOOK_S):
+            turn = self._turn
+        return turn
 
     def _made(self, route: Route, golden_data: bytes | None) -> LoadedModel:
         what = f"version {route.version}"
@@ -89,3 +109,29 @@ class Loader:
 
     def _signature(self, digest: str) -> bytes:
         return self._artifacts.read(digest, max_bytes=MAX_SIGNATURE_BYTES, what="signature")
+
+
+class LoadWatch:
+    """Sees a model that hangs while it is made. Time is counted in looks: a machine that slept convicts none."""
+
+    def __init__(self, loader: Loader, *, hang_s: float, found: Callable[[Route, float], None]) -> None:
+        """`found` is called with what hangs, once the loader left it behind, and for how long it was made."""
+        self.tick_s = min(1.0, hang_s / 10)
+        self._loader = loader
+        self._hang_s = hang_s
+        self._found = found
+        self._seen: Route | None = None
+        self._looks = 0
+
+    async def look(self) -> None:
+        """Look once; to be called every `tick_s`."""
+        making = self._loader.making
+        if making is None or making is not self._seen:
+            self._seen, self._looks = making, 0
+            return
+        self._looks += 1
+        took_s = self._looks * self.tick_s
+        if took_s >= self._hang_s:
+            self._seen = None
+            self._loader.leave_behind()
+            self._found(making, took_s)

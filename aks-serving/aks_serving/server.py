@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -9,12 +10,14 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+from aks_serving.batches import LoadedModel
 from aks_serving.board import State
 from aks_serving.cache import DiskCache, digests
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
+from aks_serving.errors import LoadCode, LoadError
 from aks_serving.guard import TripGuard, Trips
-from aks_serving.loader import Loader
+from aks_serving.loader import Loader, LoadWatch
 from aks_serving.memory import Room, group_limit
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
@@ -27,7 +30,7 @@ from aks_serving.watchdog import Watchdog, convicted
 from aks_serving.windows import Windows
 from shared.core.clock import Clock, SystemClock
 from shared.core.ids import EndpointName
-from shared.routing.plan import RoutePlan
+from shared.routing.plan import Route, RoutePlan
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ _RELOAD_WAIT_S = 30.0
 _FLUSH_S = 3.0
 _EVICT_WAIT_S = 5.0
 _LOWEST_PRIORITY = 19
+LOAD_HANG_S = 600.0
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
 
@@ -51,10 +55,11 @@ class ModelServer:
         siblings: Siblings | None = None,
         replace: Callable[[], None] = lambda: None,
         reload_others: Callable[[], None] = lambda: None,
+        load_hang_s: float = LOAD_HANG_S,
     ) -> None:
         """`siblings` are the server's other processes, where there are any; `reload_others` has them reload, and does
         not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
-        place.
+        place. A version hangs that is not made within `load_hang_s`, once it is fetched.
         """
         self._settings = settings
         self._siblings = siblings
@@ -76,6 +81,10 @@ class ModelServer:
         self._deployments: dict[EndpointName, Deployment] = {}
         self._servings = Servings({})
         self._trips = Trips(settings.cache_dir)
+        self._hung_loads = Trips(settings.cache_dir, name="hung-loads")
+        """Versions that no process of the pod loads under a generation again, since it hung."""
+        self._load_watch = LoadWatch(self._loader, hang_s=load_hang_s, found=self._found_load_hanging)
+        self._replace = replace
         self._watchdog = Watchdog(
             self._engine, servings=lambda: self._servings, hang_s=settings.hang_s, trip=_trip, replace=replace
         )
@@ -194,6 +203,7 @@ class ModelServer:
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
+            asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
         ]
         self._watchdog.start()
@@ -243,7 +253,7 @@ class ModelServer:
         if deployment is None:
             deployment = self._deployments[endpoint] = Deployment(
                 endpoint,
-                load=self._loader.load,
+                load=functools.partial(self._load, endpoint),
                 threads=self._threads,
                 engine=self._engine,
                 numbering=self._numbering,
@@ -290,7 +300,27 @@ class ModelServer:
     def _read_disk(self) -> dict[EndpointName, bytes]:
         """The cached plans, and with them what tripped before. Blocks."""
         self._trips.read()
+        self._hung_loads.read()
         return self._cache.plans()
+
+    def _load(self, endpoint: EndpointName, route: Route) -> LoadedModel:
+        """Load a version, unless that hung before under this generation. On a loader's thread."""
+        wanted = self._deployments[endpoint].wanted
+        hung = {} if wanted is None else self._hung_loads.of(endpoint, wanted.generation)
+        if route.version in hung:
+            raise LoadError(LoadCode.HANGS, hung[route.version])
+        return self._loader.load(route)
+
+    def _found_load_hanging(self, route: Route, took_s: float) -> None:
+        reason = f"it was not made within {took_s:.0f} s, and is tried again under a new generation"
+        log.error("loading version %d hangs, since %.0f s; its thread is left behind", route.version, took_s)
+        for deployment in self._deployments.values():
+            if deployment.wanted is not None and deployment.is_loading(route):
+                self._disk.submit(
+                    self._hung_loads.keep, deployment.endpoint, deployment.wanted.generation, route.version, reason
+                )
+                deployment.give_up(route, str(LoadError(LoadCode.HANGS, reason)))
+        self._replace()
 
     async def _look(self) -> None:
         """Have the guards look."""
