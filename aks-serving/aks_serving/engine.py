@@ -18,7 +18,7 @@ from time import perf_counter
 
 from aks_serving.batches import BatchKey, LoadedModel, Outcome, Results, run_calls
 from aks_serving.counts import Runs
-from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
+from aks_serving.errors import ExpiredError, LostError, ModelRunError, OverloadedError
 from aks_serving.spare import Spare
 from aks_serving.tensors import Feeds
 from shared.core.errors import SlipwayError
@@ -31,7 +31,6 @@ _INLINE_S = 1e-3
 """A batch that takes less runs on the event loop: handing it to a thread and back costs 0.1 to 0.3 ms of its own."""
 _FORGET = 0.1
 _SIZES = 40
-_WRONG = "the server made an error; its log says which"
 URGENT, NORMAL, LOW = range(3)
 
 
@@ -344,7 +343,7 @@ class Lane:
             call.answered(results, start, stop, now_s)
         except Exception:
             log.exception("an answer of version %d went wrong", self.model.version)
-            _tell(call, SlipwayError(_WRONG))
+            _tell(call, SlipwayError("the server made an error; its log says which"))
 
     def _next_batch(self) -> list[Call]:
         """The oldest call of the highest priority, and those that can run with it, up to a batch's rows."""
@@ -379,7 +378,7 @@ class Lane:
 
 def _lost(batch: Sequence[Call]) -> list[Results | SlipwayError]:
     """What a batch gets that the server, not the model, failed."""
-    return [SlipwayError(_WRONG)] * len(batch)
+    return [LostError() for _ in batch]
 
 
 def _tell(call: Call, error: SlipwayError) -> None:

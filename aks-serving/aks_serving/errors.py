@@ -56,6 +56,13 @@ class ModelRunError(SlipwayError):
         super().__init__(f"version {version} failed on this request: {reason}")
 
 
+class LostError(SlipwayError):
+    """The server, not the model, failed a run: a defect of its own, or no thread to run on."""
+
+    def __init__(self) -> None:
+        super().__init__("the server made an error; its log says which")
+
+
 class LateError(ModelRunError):
     """A run took so much longer than such runs do, and so much of its caller's time, that another was asked instead.
 

@@ -20,7 +20,7 @@ from time import perf_counter
 from aks_serving.batches import Results, bytes_of
 from aks_serving.counts import Kind
 from aks_serving.engine import NORMAL, Call, Lane
-from aks_serving.errors import ExpiredError, LateError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.errors import ExpiredError, LateError, LostError, ModelRunError, NotServingError, OverloadedError
 from aks_serving.model import Signature
 from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
@@ -32,6 +32,8 @@ from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 log = logging.getLogger(__name__)
 
 _WRONG = "the server made an error; its log says which"
+_NEVER, _IF_ANSWERED, _ALWAYS = range(3)
+"""When the guard hears of a run that gave nothing. Where stable answered, the request could be answered in time."""
 
 type Read = Callable[[Signature], Feeds]
 """Reads a request's inputs as a signature wants them, in its order. Raises InvalidInputError."""
@@ -50,7 +52,7 @@ class Ask(Call):
     for the version that runs it.
     """
 
-    __slots__ = ("excused", "kind", "lane", "read", "route", "serving", "subject")
+    __slots__ = ("blame", "kind", "lane", "read", "route", "serving", "subject")
 
     def __init__(
         self,
@@ -77,8 +79,7 @@ class Ask(Call):
         self.deadline_s = deadline_s
         self.priority = priority
         self.kind = Kind.ASSIGNED
-        self.excused = False
-        """The candidate was too slow for this caller alone: unless stable is not, that says nothing of it."""
+        self.blame = _ALWAYS
 
     @abstractmethod
     def give(self, results: Results, start: int, stop: int, now_s: float) -> None:
@@ -107,7 +108,7 @@ class Ask(Call):
         serving.tally_of(self.route.version).answered(kind, (now_s - self.started_s) * 1e3)
         if kind is Kind.ASSIGNED:
             serving.seen[CANDIDATE_OK if self.route.role is Role.CANDIDATE else STABLE_OK] += 1
-        elif kind is Kind.FALLBACK:
+        elif kind is Kind.FALLBACK and self.blame != _NEVER:
             serving.seen[CANDIDATE_FAILED] += 1
         try:
             self.give(results, start, stop, now_s)
@@ -122,18 +123,18 @@ class Ask(Call):
         serving = self.serving
         if isinstance(error, ModelRunError):
             serving.tally_of(self.route.version).failed(self.kind, (perf_counter() - self.started_s) * 1e3)
-            if self._may_fall_back():
-                self.excused = isinstance(error, LateError)
-                try:
-                    self._fall_back()
-                except SlipwayError as second:
-                    self._end(second)
-                except Exception:
-                    log.exception("a request that the candidate failed could not be given to stable")
-                    self._end(SlipwayError(_WRONG))
-                return
-            if self.kind is Kind.ASSIGNED:
-                serving.seen[STABLE_FAILED if self.route.role is Role.STABLE else CANDIDATE_FAILED] += 1
+        if isinstance(error, (ModelRunError, LostError)) and self._may_fall_back():
+            self.blame = _blame(error)
+            try:
+                self._fall_back()
+            except SlipwayError as second:
+                self._end(second)
+            except Exception:
+                log.exception("a request that the candidate failed could not be given to stable")
+                self._end(SlipwayError(_WRONG))
+            return
+        if self.kind is Kind.ASSIGNED and isinstance(error, ModelRunError):
+            serving.seen[STABLE_FAILED if self.route.role is Role.STABLE else CANDIDATE_FAILED] += 1
         self._end(error)
 
     def dropped(self) -> None:
@@ -230,7 +231,7 @@ class Ask(Call):
 
     def _failed_late(self) -> None:
         """The candidate failed, and stable had no time or room left to answer."""
-        if self.kind is Kind.FALLBACK and not self.excused:
+        if self.kind is Kind.FALLBACK and self.blame == _ALWAYS:
             self.serving.seen[CANDIDATE_FAILED] += 1
 
     def _end(self, error: SlipwayError) -> None:
@@ -314,6 +315,12 @@ async def predict(
     ask.future = asyncio.get_running_loop().create_future()
     ask.begin(version=version, subject=subject)
     return await ask.future
+
+
+def _blame(error: SlipwayError) -> int:
+    if isinstance(error, LostError):
+        return _NEVER
+    return _IF_ANSWERED if isinstance(error, LateError) else _ALWAYS
 
 
 def _not_loaded(serving: Serving, route: Route) -> NotServingError:

@@ -97,10 +97,11 @@ class HandServer:
         versions: Mapping[int, Model],
         *,
         max_queue: int = 1024,
+        max_queue_bytes: int = 2**30,
         timeout_s: float = math.inf,
         inline: bool = False,
     ) -> None:
-        self.engine = Engine(max_queue=max_queue)
+        self.engine = Engine(max_queue=max_queue, max_queue_bytes=max_queue_bytes)
         lanes = {number: self._lane(model) for number, model in versions.items()}
         for lane in lanes.values():
             keep(lane, inline=inline)

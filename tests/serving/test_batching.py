@@ -122,6 +122,52 @@ async def test_only_the_guilty_call_of_a_failing_batch_fails() -> None:
     assert (tally.requests, tally.errors) == (5, 1)
 
 
+async def test_of_a_batch_with_rows_that_give_no_finite_number_only_their_calls_fail_and_nothing_runs_again() -> None:
+    model = _Watched(models.scaler(3.0))
+    lane = Lane(LoadedModel(model=model, batchable=True, allow_nan=False), Engine(max_queue=64))
+    tally = VersionTally()
+    inputs = [np.full((1 + number % 2, 2), number, np.float32) for number in range(20)]
+    inputs[7][1, 0] = np.nan
+    inputs[12][0, 1] = np.inf
+    answers: list[Any] = await asyncio.gather(*(_ask(lane, {"x": x}, tally) for x in inputs), return_exceptions=True)
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, ModelRunError)] == [7, 12]
+    assert all(np.array_equal(answers[n][0], inputs[n] * 3) for n in range(20) if n not in {7, 12})
+    assert model.runs == [30]
+    assert (tally.requests, tally.errors) == (20, 2)
+
+
+async def test_one_guilty_call_of_many_costs_few_runs() -> None:
+    model = _Watched(models.picky(limit=64))
+    lane, tally = _lane(model), VersionTally()
+    answers: list[Any] = await asyncio.gather(
+        *(_ask(lane, {"x": np.array([[99 if n == 37 else n]], np.int64)}, tally) for n in range(64)),
+        return_exceptions=True,
+    )
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, ModelRunError)] == [37]
+    assert all(answers[n][0].tolist() == [[n * 10.0]] for n in range(64) if n != 37)
+    assert len(model.runs) == 13
+
+
+async def test_a_large_call_that_must_run_alone_goes_beside_the_loop() -> None:
+    threads: list[str] = []
+
+    class Told(_Watched):
+        def run(self, feeds: Feeds) -> Any:
+            threads.append(threading.current_thread().name)
+            return super().run(feeds)
+
+    model = Told(models.column_softmax())
+    lane = Lane(LoadedModel(model=model, batchable=False, run_times_s=((8, 1e-5),)), Engine(max_queue=9))
+    tally = VersionTally()
+    for rows in (1, 200_000):
+        call = _Waiting({"x": np.ones((rows, 2), np.float32)}, tally, math.inf, NORMAL)
+        call.rows = None
+        lane.submit(call)
+        await call.future
+    assert threads[0] == threading.main_thread().name
+    assert threads[1].startswith("run")
+
+
 async def test_a_cancelled_caller_harms_no_one_and_is_not_run() -> None:
     model = _Watched(models.scaler(2.0))
     lane, tally = _lane(model), VersionTally()

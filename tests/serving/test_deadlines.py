@@ -3,15 +3,21 @@
 The models count their runs. Requests that have waited for long say so by when they came: nothing here sleeps.
 """
 
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pytest
 from aks_serving.engine import MAX_BATCH_ROWS
+from aks_serving.model import Signature
+from aks_serving.predictor import predict
+from aks_serving.serving import Servings
 from aks_serving.tensors import Feeds
 
+from shared.core.errors import SlipwayError
 from shared.routing.plan import RoutePlan
 from tests.serving import models
 from tests.serving.conftest import eventually
@@ -224,3 +230,143 @@ async def test_a_candidate_that_fails_too_late_leaves_stable_nothing_to_answer(*
         assert (counts[2].requests, counts[2].errors) == (1, 1)
         assert 1 not in counts
         assert server.refused() == {"churn": {"expired": 1}}
+        assert server.serving.seen == [0, 1, 0, 0]  # the guard hears of it all the same
+
+
+async def test_the_guard_does_not_hear_of_what_stable_fails_too() -> None:
+    stable, candidate = Watched(PICKY), Watched(PICKY, version=2)
+    async with serving(_canary(), stable, candidate, inline=True) as server:
+        asked = plain([[7]])
+        server.ask(asked)
+        await server.idle()
+        assert asked.status == 500
+        assert server.serving.seen == [0, 0, 0, 0]
+
+
+async def test_work_that_expires_behind_another_versions_run_never_runs() -> None:
+    stable, candidate = Watched(TABLE), Watched(PICKY, version=2)
+    async with serving(_canary(), stable, candidate) as server:
+        candidate.open.clear()
+        long = plain([[1]], model_version=2)
+        late, gone = plain([[2]], model_version=1, timeout_ms=50), plain([[3]], model_version=1)
+        server.ask(long)
+        await eventually(candidate.began.is_set)
+        server.ask(late, gone)
+        await eventually(lambda: perf_counter() > late.received_s + 0.05)
+        gone.gone = True
+        candidate.open.set()
+        await server.idle()
+        assert _is_late(late)
+        assert (long.status, gone.replies) == (200, [])
+        assert stable.ran == []
+
+
+async def test_what_is_urgent_goes_before_what_another_version_waits_with() -> None:
+    order: list[int] = []
+
+    class Ordered(Watched):
+        def run(self, feeds: Feeds) -> Any:
+            order.append(self.version)
+            return super().run(feeds)
+
+    stable, candidate = Ordered(TABLE), Ordered(PICKY, version=2)
+    async with serving(_canary(), stable, candidate) as server:
+        candidate.open.clear()
+        server.ask(plain([[1]], model_version=2))
+        await eventually(candidate.began.is_set)
+        server.ask(plain([[2]], model_version=1))
+        await turn()
+        server.ask(infer("INT64", [1, 1], [3], parameters={"priority": 1}))
+        candidate.open.set()
+        await server.idle()
+        assert order == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "features", [[[1.5, 2.5]] * 500, {"x": [[1.5, 2.5]] * 500}], ids=["read at once", "in general"]
+)
+async def test_what_waits_is_bounded_in_bytes_and_one_alone_always_fits(features: Any) -> None:
+    model = Watched(SCALER)
+    async with serving(_only(SCALER), model, max_queue_bytes=2_000) as server:
+        model.open.clear()
+        large, small, again = plain(features), plain([[1, 1]]), plain(features)
+        server.ask(large)
+        await eventually(model.began.is_set)
+        assert server.engine.waiting_bytes >= 4_000
+        assert large.body == b""
+        server.ask(small)
+        assert (small.status, small.told[b"retry-after"]) == (429, AGAIN)
+        model.open.set()
+        await server.idle()
+        assert (large.status, server.engine.waiting_bytes) == (200, 0)
+        server.ask(again)
+        await server.idle()
+        assert again.status == 200
+
+
+async def test_a_packed_body_is_unpacked_once() -> None:
+    class Counting(Asked):
+        reads = 0
+
+        @property
+        def body(self) -> bytes:
+            self.reads += 1
+            return self.kept
+
+        @body.setter
+        def body(self, body: bytes) -> None:
+            self.kept = body
+
+    body = gzip.compress(infer("FP32", [1, 2], [1, 2]).body)
+    async with serving(_only(SCALER), Watched(SCALER), inline=True) as server:
+        asked = Counting("/v2/models/churn/versions/1/infer", body, {b"content-encoding": b"gzip"})
+        server.ask(asked)
+        await server.idle()
+        assert (asked.status, asked.reads) == (200, 1)
+
+
+async def test_a_path_of_two_lines_writes_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(HandServer):
+        def totals(self) -> dict[str, Any]:
+            raise RuntimeError("a defect, says the test")
+
+    plan = models.plan(1, models.route(1, SCALER))
+    server = Broken(plan, {1: Watched(SCALER)})
+    server.servings = Servings({"churn\nERROR forged": server.serving})
+    asked = Asked("/v2/models/churn\nERROR forged/stats", method="GET")
+    server.ask(asked)
+    server.close()
+    assert asked.status == 500
+    assert [record.getMessage() for record in caplog.records] == [
+        r"GET '/v2/models/churn\nERROR forged/stats' went wrong"
+    ]
+
+
+async def test_a_request_whose_inputs_cannot_be_read_again_for_stable_is_answered() -> None:
+    reads: list[Signature] = []
+
+    def read(signature: Signature) -> Feeds:
+        reads.append(signature)
+        if len(reads) > 1:
+            raise MemoryError
+        return {"x": np.array([[7]], np.int64)}
+
+    async with serving(_canary(), Watched(TABLE), Watched(PICKY, version=2), inline=True) as server:
+        with pytest.raises(SlipwayError, match="the server made an error"):
+            await predict(server.serving, read, version=None, subject=None, started_s=perf_counter())
+        assert len(reads) == 2
+
+
+@WAYS
+async def test_what_the_server_loses_is_no_error_of_the_candidates(*, inline: bool) -> None:
+    class Lost(Watched):
+        def run(self, feeds: Feeds) -> Any:  # noqa: ARG002 - as the model has it
+            raise RuntimeError("a defect of the server's own, says the test")
+
+    async with serving(_canary(), Watched(TABLE), Lost(PICKY, version=2), inline=inline) as server:
+        asked = [plain([[1]]), plain([[2]])]
+        server.ask(*asked)
+        await server.idle()
+        assert [one.told[b"x-slipway-fallback"] for one in asked] == [b"true", b"true"]
+        assert server.serving.seen == [0, 0, 0, 0]
+        assert all(counts.errors == 0 for counts in server.totals()["churn"].values())

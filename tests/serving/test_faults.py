@@ -345,15 +345,15 @@ async def test_a_candidate_that_hangs_costs_its_callers_time_and_nobody_else_any
             answers = await asyncio.gather(*asking)
             assert [answer.json()["predictions"] for answer in answers] == [[[n * 10.0]] for n in range(5)]
             assert all(answer.json()["fallback"] for answer in answers)
-            assert "hung" in serving.tripped[2]
-            later = await running.predict([[3]])
-            assert (later.json()["model_version"], later.json()["fallback"]) == (1, False)
             assert running.server.waiting == 0
+            assert serving.tripped == {}  # how little time its callers allow says nothing of it
+            hanging.open.set()
+            later = await running.predict([[3]])
+            assert (later.json()["model_version"], later.json()["fallback"]) == (2, False)
         finally:
             hanging.open.set()
     counts = {v: merge_counts([w.versions[v] for w in storage.windows() if v in w.versions]) for v in (1, 2)}
-    assert (counts[2].requests, counts[2].errors, counts[1].fallbacks) == (5, 5, 5)
-    assert storage.windows()[-1].tripped == serving.tripped
+    assert (counts[2].requests, counts[2].errors, counts[1].fallbacks) == (6, 5, 5)
 
 
 class _Defect(Watched):
