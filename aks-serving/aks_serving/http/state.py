@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from time import time
 from typing import TYPE_CHECKING
 
 from aks_serving.exchange import Exchange
 from aks_serving.http.access import Tokens
+from aks_serving.http.answers import DATED
 from aks_serving.http.head import RequestHead
 from aks_serving.http.limits import Limits
 
@@ -41,6 +43,7 @@ class Shared:
         """Set once the last connection is lost, when draining."""
         self.buffered_bytes = 0
         """Of bodies that are not whole yet."""
+        DATED.tell(time())
         self.refused: dict[int, int] = {}
         """Requests that the transport answered itself, by status."""
 

@@ -18,10 +18,11 @@ import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, time
 
 from aks_serving.exchange import Exchange
 from aks_serving.http.access import Tokens
+from aks_serving.http.answers import DATED
 from aks_serving.http.limits import Limits
 from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
@@ -68,9 +69,10 @@ class Transport:
         return self._shared.refused
 
     def sweep(self) -> None:
-        """Hold the connections to their limits of time, and look whether the tokens or certificates changed. Called by
-        itself every `sweep_s`.
+        """Tell the date, hold the connections to their limits of time, and look whether the tokens or certificates
+        changed. Called by itself every `sweep_s`.
         """
+        DATED.tell(time())
         shared = self._shared
         now_s = shared.clock()
         for connection in tuple(shared.connections):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
@@ -21,6 +21,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    date: str = field(compare=False)
+    """Not among the headers: it may change between two answers that are otherwise the same."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -45,7 +47,10 @@ class _Reader:
         self._body += body
 
     def on_message_complete(self) -> None:
-        self.answers.append(Answer(status=self.parser.get_status_code(), headers=self._headers, body=self._body))
+        date = self._headers.pop("date")
+        self.answers.append(
+            Answer(status=self.parser.get_status_code(), headers=self._headers, body=self._body, date=date)
+        )
 
 
 def answers_in(wire: bytes) -> list[Answer]:

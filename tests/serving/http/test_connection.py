@@ -1,9 +1,12 @@
 """What a connection does with good requests, and with handlers that answer late, twice, never or wrongly."""
 
 import asyncio
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 from aks_serving.exchange import OK, Exchange, Head, Response
+from aks_serving.http.answers import Dated
 from aks_serving.http.limits import Limits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -352,6 +355,28 @@ def test_an_answers_own_headers_are_sent() -> None:
         "content-length": "4",
     }
     assert (answer.status, answer.body) == (503, b"busy")
+
+
+def test_a_date_is_written_once_a_second() -> None:
+    dated = Dated()
+    assert dated.line == b"content-length: "
+    dated.tell(784111777.0)  # the example of RFC 9110, 5.6.7
+    line = dated.line
+    assert line == b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: "
+    dated.tell(784111777.9)
+    assert dated.line is line
+    for now_s, second in ((784111778.0, b":38 GMT"), (784111700.5, b":20 GMT")):
+        dated.tell(now_s)
+        assert second in dated.line
+
+
+def test_every_answer_has_a_date() -> None:
+    before_s = int(time.time())
+    driven = Driven()
+    driven.send(request("/1"), request("/2"), b"no request\r\n\r\n")
+    dates = [parsedate_to_datetime(answer.date).timestamp() for answer in driven.answers]
+    assert len(dates) == 3
+    assert all(before_s <= date_s <= time.time() for date_s in dates)
 
 
 def test_where_one_side_cannot_be_closed_alone_as_in_tls_both_are() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from aks_serving.exchange import OK, Exchange, Response
+from aks_serving.http.answers import DATED
 from aks_serving.http.limits import Limits
 from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
@@ -272,9 +273,11 @@ async def test_the_sweep_runs_by_itself() -> None:
     sock.bind(("127.0.0.1", 0))
     address = sock.getsockname()
     transport = await serve(lambda _: None, [sock], limits=Limits(head_s=0.0), sweep_s=0.01)
+    DATED.tell(0.0)
     reader, writer = await asyncio.open_connection(*address)
     async with asyncio.timeout(20):
         assert await reader.read() == b""
+    assert b"1970" not in DATED.line
     writer.close()
     await writer.wait_closed()
     await transport.drain(0)
