@@ -32,13 +32,14 @@ class _Hang:
     def __call__(self) -> Usage:
         self.came += 1
         if self.came == 1:
-            assert self.ends.wait(30)
+            assert self.ends.wait(90)
         return usage()
 
 
 class _Process:
     def __init__(self, cache: Path, storage: MemoryStorage) -> None:
         self.replaced: list[int] = []
+        self._hangs: list[_Hang] = []
         settings = Settings(
             storage_connection="unused", blob_url=None, cache_dir=cache, pod="pod", poll_s=3600.0, window_s=3600.0
         )
@@ -48,7 +49,13 @@ class _Process:
         room = self.server._loader._room
         hang = room._used = _Hang()
         room._limit_bytes = 1 << 50
+        self._hangs.append(hang)
         return hang
+
+    async def stop(self) -> None:
+        for hang in self._hangs:
+            hang.ends.set()
+        await self.server.stop()
 
     def loaded(self, endpoint: str) -> list[int]:
         serving = self.server.servings.get(endpoint)
@@ -65,7 +72,7 @@ async def _process(cache: Path, storage: MemoryStorage) -> AsyncIterator[_Proces
     try:
         yield process
     finally:
-        await process.server.stop()
+        await process.stop()
 
 
 def _canary(generation: int) -> RoutePlan:
