@@ -277,7 +277,8 @@ async def test_the_sweep_runs_by_itself() -> None:
     reader, writer = await asyncio.open_connection(*address)
     async with asyncio.timeout(20):
         assert await reader.read() == b""
-    assert b"1970" not in DATED.line
+    line = DATED.line
     writer.close()
     await writer.wait_closed()
     await transport.drain(0)
+    assert b"1970" not in line
