@@ -40,6 +40,7 @@ def test_a_restarted_process_is_another_pod() -> None:
         ({"SLIPWAY_DRAIN_S": "soon"}, "SLIPWAY_DRAIN_S"),
         ({"SLIPWAY_MAX_BODY_BYTES": "0"}, "SLIPWAY_MAX_BODY_BYTES"),
         ({"SLIPWAY_MAX_QUEUE": "many"}, "SLIPWAY_MAX_QUEUE"),
+        ({"SLIPWAY_MAX_QUEUE_BYTES": "0"}, "SLIPWAY_MAX_QUEUE_BYTES"),
         ({"SLIPWAY_TRUSTED_KEYS": "/nonexistent/key.pem"}, "SLIPWAY_TRUSTED_KEYS"),
     ],
 )
