@@ -170,6 +170,8 @@ def test_a_wish_for_another_worker_is_kept_until_a_seat_is_free(supervise: Super
 def test_where_no_process_can_be_started_it_is_tried_again_and_the_others_go_on(supervise: Supervise) -> None:
     supervised = supervise(2)
     first, second = _serving(supervised, 2)
+    # The parent has heard of both, and opens no file for that any more.
+    eventually((supervised.errors.parent / "test.listen").exists, what="both are known to listen")
     allowed = resource.prlimit(supervised.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(supervised.process.pid, resource.RLIMIT_NOFILE, (3, allowed[1]))
     first.do("exit", 1)
