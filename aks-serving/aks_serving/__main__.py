@@ -153,9 +153,11 @@ def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket
 def _ready(settings: Settings, shared: _Shared) -> None:
     address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
     scheme = "http" if shared.tls is None else "https"
-    print(f"ready {scheme}://{address}:{shared.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201 - waited for
+    # In one write: where the output is not buffered, a log line could come between a line and its end.
+    text = f"ready {scheme}://{address}:{shared.sockets[0].getsockname()[1]}\n"
     if shared.grpc_socket is not None:
-        print(f"grpc {address}:{shared.grpc_socket.getsockname()[1]}", flush=True)  # noqa: T201 - waited for
+        text += f"grpc {address}:{shared.grpc_socket.getsockname()[1]}\n"
+    print(text, end="", flush=True)  # noqa: T201 - waited for
 
 
 if __name__ == "__main__":

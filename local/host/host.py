@@ -204,7 +204,8 @@ class Host:
         return self._exit_code
 
     def _say_ready(self, listening: socket.socket) -> None:
-        print(f"ready http://127.0.0.1:{listening.getsockname()[1]}", flush=True)  # noqa: T201 - for who waits
+        # In one write: where the output is not buffered, a log line could come between a line and its end.
+        print(f"ready http://127.0.0.1:{listening.getsockname()[1]}\n", end="", flush=True)  # noqa: T201 - for who waits
 
     def _check_ended(self, task: asyncio.Task[None]) -> None:
         """A listener ends when the host stops. One that ends before has failed, and nobody would notice."""
