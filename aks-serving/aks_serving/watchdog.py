@@ -62,6 +62,11 @@ class Watchdog:
         self._apart: _Apart | None = None
         """What was left to its thread, and may yet end."""
 
+    @property
+    def waits_apart(self) -> bool:
+        """Whether a run that took long still goes on apart, as of the last sweep."""
+        return self._apart is not None
+
     def watch(self, lane: Lane) -> None:
         """Watch a lane for as long as it lives."""
         self._lanes.add(lane)

@@ -92,6 +92,11 @@ class _World:
             )
         )
 
+    def ended_apart(self) -> bool:
+        """Whether no run goes on apart any more, seen by a sweep for which no time passes."""
+        self.watchdog.sweep(self.now_s)
+        return not self.watchdog.waits_apart
+
     def pass_s(self, seconds: float) -> None:
         """Sweep as often as the watchdog does in so many seconds."""
         for _ in range(math.ceil(seconds / SWEEP_S)):
@@ -162,6 +167,7 @@ async def test_a_sound_version_that_takes_longer_than_its_caller_allows_is_not_t
         world.stuck.free.set()
         assert (await another).version == 2
         await eventually(lambda: world.engine.waiting == 0)
+        await eventually(world.ended_apart)
         world.pass_s(2 * HANG_S)
         assert (world.replaced, world.tripped) == (0, {})
         assert world.lane.times.expected_s(8) > 0
