@@ -21,6 +21,7 @@ from aks_serving.errors import NotServingError
 from aks_serving.exchange import OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.override import Pinning, pinned_version
+from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
@@ -69,6 +70,10 @@ class Server(Protocol):
         """Requests that no version ran since the start, by endpoint and why."""
         ...
 
+    def present(self) -> Present:
+        """What is so now, in all processes."""
+        ...
+
     def memory_bytes(self) -> dict[str, dict[int, int]]:
         """What each loaded version takes of memory, by endpoint and version."""
         ...
@@ -96,8 +101,6 @@ class Api:
         With `secure_cookies` browsers send the cookies that are issued over TLS alone.
         """
         self._secure_cookies = secure_cookies
-        self.transport: prometheus.Transport | None = None
-        """What carries the API, for the metrics."""
         self._server = server
         self._timeout_s = timeout_s
         self._override_keys = override_keys
@@ -259,12 +262,16 @@ class Api:
 
     async def _reload(self) -> Response:
         await self._server.reload()
-        return _ok({"endpoints": {name: stats.served(serving) for name, serving in self._server.servings.items()}})
+        tripped = self._server.present().tripped
+        servings = self._server.servings
+        return _ok(
+            {"endpoints": {name: stats.served(found, tripped.get(name, {})) for name, found in servings.items()}}
+        )
 
     def _stats(self, _: Exchange) -> Response:
-        totals = self._server.totals()
+        totals, tripped = self._server.totals(), self._server.present().tripped
         endpoints = {
-            name: stats.served(serving)
+            name: stats.served(serving, tripped.get(name, {}))
             | {"versions": {str(v): stats.statistics(t) for v, t in sorted(totals.get(name, {}).items())}}
             for name, serving in self._server.servings.items()
         }
@@ -272,6 +279,7 @@ class Api:
 
     def _metrics(self, exchange: Exchange) -> Response:
         server = self._server
+        present = server.present()
         facts = prometheus.Facts(
             totals=server.totals(),
             servings=server.servings,
@@ -279,7 +287,9 @@ class Api:
             waiting=server.waiting,
             windows_lost=server.windows_lost,
             memory_bytes=server.memory_bytes(),
-            transport=self.transport,
+            in_flight=present.in_flight,
+            tripped=present.tripped,
+            transport=present.http,
         )
         openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
         return Response(_OPENMETRICS if openmetrics else _METRICS, prometheus.text(facts, openmetrics=openmetrics))

@@ -50,7 +50,8 @@ class Transport(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a scrape tells of. `totals` are counts since the start by endpoint and version, `refused` those by endpoint
-    and why; `transport` is None where another server carries the API.
+    and why, `in_flight` requests by endpoint, `tripped` versions by endpoint, and why; `transport` is None where no
+    transport of ours carries the API.
     """
 
     totals: Mapping[str, Mapping[int, VersionTally]]
@@ -59,6 +60,8 @@ class Facts:
     waiting: int = 0
     windows_lost: int = 0
     memory_bytes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    tripped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     transport: Transport | None = None
 
 
@@ -215,7 +218,10 @@ def _served(facts: Facts) -> Iterator[Family]:
     yield _gauge(
         "model_version_tripped",
         "Whether this pod's guard took a version out of traffic.",
-        (((("model", m), ("version", str(r.version))), int(r.version in serving.tripped)) for m, serving, r in routes),
+        (
+            ((("model", m), ("version", str(r.version))), int(r.version in facts.tripped.get(m, {})))
+            for m, _, r in routes
+        ),
     )
     yield _gauge(
         "model_memory_bytes",
@@ -234,7 +240,7 @@ def _served(facts: Facts) -> Iterator[Family]:
     yield _gauge(
         "model_in_flight_requests",
         "Requests, and copies for shadows, whose outcome is not known yet.",
-        (((("model", model),), serving.tally.in_flight) for model, serving in servings.items()),
+        (((("model", model),), count) for model, count in facts.in_flight.items()),
     )
 
 

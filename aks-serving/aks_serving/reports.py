@@ -5,6 +5,7 @@ sum over all seats never falls.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -33,6 +34,15 @@ class Counts(msgspec.Struct):
     """Rows, seconds, sizes and times: see aks_serving.counts.Runs."""
 
 
+class Http(msgspec.Struct):
+    """What an HTTP transport tells of itself, or several of themselves together."""
+
+    connections: int = 0
+    """Connections that are open."""
+    refused: dict[int, int] = {}
+    """Requests that the transport answered itself since the start, by status."""
+
+
 class Report(msgspec.Struct):
     """A worker's counts since the start, those of its seat's earlier workers among them, and what is so now."""
 
@@ -47,10 +57,30 @@ class Report(msgspec.Struct):
     """By endpoint, the generation of the plan that answers."""
     memory_bytes: dict[str, dict[int, int]] = {}
     """By endpoint and version, what the version takes of this worker's memory."""
+    in_flight: dict[str, int] = {}
+    """By endpoint, requests and copies whose outcome is not known yet."""
+    tripped: dict[str, dict[int, str]] = {}
+    """By endpoint, versions that this worker took out of traffic, and why."""
+    http: Http | None = None
+    """None where no HTTP transport of ours carries the API."""
 
     def totals(self) -> Totals:
         """The counts, to be added to others."""
         return {name: {v: _tally(counts) for v, counts in found.items()} for name, found in self.counts.items()}
+
+    def left(self) -> "Report":
+        """What stays true of it when its worker is gone: what was counted."""
+        http = None if self.http is None else Http(refused=self.http.refused)
+        return Report(counts=self.counts, refused=self.refused, lost=self.lost, http=http)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What is so now in all workers together: see Report."""
+
+    in_flight: Mapping[str, int]
+    tripped: Mapping[str, Mapping[int, str]]
+    http: Http | None
 
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -65,9 +95,8 @@ class Siblings:
         self._place = place
         self._mine = seat
         self._seat = board.seat(place, seat)
-        self.carried = read_report(self._seat)
+        self.carried = read_report(self._seat).left()
         """What earlier workers in this seat counted."""
-        self.carried.waiting = 0
         self._seat.state = State.STARTING
 
     def tell(self, report: Report, state: State) -> None:
@@ -79,6 +108,7 @@ class Siblings:
             counts=counts_of(joined(totals)),
             refused=refused_of([part.refused for part in parts]),
             lost=sum(part.lost for part in parts),
+            http=http_of(parts),
         )
         self._seat.write(_ENCODE(whole))
         self._seat.state = state
@@ -91,9 +121,7 @@ class Siblings:
                 if (place, number) == (self._place, self._mine):
                     continue
                 report = read_report(seat)
-                if seat.state is State.GONE:
-                    report = Report(counts=report.counts, refused=report.refused, lost=report.lost)
-                found.append(report)
+                found.append(report.left() if seat.state is State.GONE else report)
         return found
 
     def not_ready(self) -> str:
@@ -120,6 +148,27 @@ def refused_of(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, di
     """The sum of refusals by endpoint and why."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: merged([part.get(name, {}) for part in parts]) for name in names}
+
+
+def http_of(parts: Sequence[Report]) -> Http | None:
+    """What the transports of several workers tell, together; None where there is none."""
+    told = [part.http for part in parts if part.http is not None]
+    if not told:
+        return None
+    return Http(connections=sum(http.connections for http in told), refused=merged([http.refused for http in told]))
+
+
+def present_of(mine: Report, others: Sequence[Report]) -> Present:
+    """What is so now in a worker and the others. Of a trip under another generation than its own, nothing."""
+    in_flight = dict(mine.in_flight)
+    tripped = {name: dict(found) for name, found in mine.tripped.items()}
+    for other in others:
+        for name, count in other.in_flight.items():
+            in_flight[name] = in_flight.get(name, 0) + count
+        for name, found in other.tripped.items():
+            if name in mine.generations and other.generations.get(name) == mine.generations[name]:
+                tripped[name] = dict(found) | tripped.get(name, {})
+    return Present(in_flight=in_flight, tripped=tripped, http=http_of([mine, *others]))
 
 
 def counts_of(totals: Mapping[str, Mapping[int, VersionTally]]) -> dict[str, dict[int, Counts]]:

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+import msgspec
+
 from aks_serving.batches import LoadedModel
 from aks_serving.board import State
 from aks_serving.cache import DiskCache, digests
@@ -22,7 +24,18 @@ from aks_serving.memory import Room, group_limit
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
-from aks_serving.reports import Report, Siblings, Totals, counts_of, joined, refused_of
+from aks_serving.prometheus import Transport
+from aks_serving.reports import (
+    Http,
+    Present,
+    Report,
+    Siblings,
+    Totals,
+    counts_of,
+    joined,
+    present_of,
+    refused_of,
+)
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.uplink import Uplink
@@ -91,6 +104,8 @@ class ModelServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
+        self.transport: Transport | None = None
+        """What carries the API by HTTP, for the metrics."""
 
     @property
     def servings(self) -> Servings:
@@ -121,6 +136,13 @@ class ModelServer:
         self.tell()
         return joined([self._counted(), self._siblings.carried.totals(), *(r.totals() for r in self._others())])
 
+    def present(self) -> Present:
+        """What is so now, in all processes. What its counters give never falls."""
+        if self._siblings is None:
+            return present_of(self._report(), [])
+        self.tell()  # as for `totals`
+        return present_of(self._report(), [self._siblings.carried, *self._others()])
+
     def memory_bytes(self) -> dict[str, dict[int, int]]:
         """What each loaded version takes of memory, by endpoint and version, in all processes together."""
         found: dict[str, dict[int, int]] = {}
@@ -140,15 +162,23 @@ class ModelServer:
     def tell(self) -> None:
         """Have the other processes know what was counted here, and whether this process is ready."""
         if self._siblings is not None:
-            report = Report(
-                counts=counts_of(self._counted()),
-                refused=self._windows.refused(),
-                lost=self._uplink.lost,
-                waiting=self._engine.waiting,
-                memory_bytes=self._memory_here(),
-                generations={name: serving.plan.generation for name, serving in self._servings.items()},
+            report = msgspec.structs.replace(
+                self._report(), counts=counts_of(self._counted()), refused=self._windows.refused()
             )
             self._siblings.tell(report, State.NOT_READY if self.not_ready_here() else State.READY)
+
+    def _report(self) -> Report:
+        """What this process tells the others, but what it counted of requests."""
+        servings, transport = self._servings, self.transport
+        return Report(
+            lost=self._uplink.lost,
+            waiting=self._engine.waiting,
+            memory_bytes=self._memory_here(),
+            generations={name: serving.plan.generation for name, serving in servings.items()},
+            in_flight={name: serving.tally.in_flight for name, serving in servings.items()},
+            tripped={name: dict(serving.tripped) for name, serving in servings.items()},
+            http=None if transport is None else Http(transport.connections, dict(transport.refused)),
+        )
 
     def found_hanging(self, lane: Lane, ran_s: float) -> None:
         """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread."""

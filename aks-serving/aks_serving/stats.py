@@ -1,5 +1,6 @@
 """What /ab-test/stats tells of an endpoint: its plan, and what each version did since the server's start."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aks_serving.counts import VersionTally
@@ -9,13 +10,13 @@ from shared.telemetry.histogram import quantile
 from shared.telemetry.window import ShadowCounts
 
 
-def served(serving: Serving) -> dict[str, Any]:
-    """What is loaded for a plan, and how it routes."""
+def served(serving: Serving, tripped: Mapping[int, str]) -> dict[str, Any]:
+    """What is loaded for a plan, which of its versions the pod took out of traffic and why, and how it routes."""
     return {
         "generation": serving.plan.generation,
         "loaded": sorted(serving.lanes),
         "failed": {str(version): reason for version, reason in serving.failed.items()},
-        "tripped": {str(version): reason for version, reason in serving.tripped.items()},
+        "tripped": {str(version): reason for version, reason in tripped.items()},
         "routes": [
             {"version": r.version, "role": r.role, "weight_bp": r.weight_bp}
             | ({"mirror_bp": r.mirror_bp} if r.mirror_bp else {})

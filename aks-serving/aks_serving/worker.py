@@ -132,8 +132,7 @@ class _Running:
                 tls=self._worker.tls,
                 tokens=self._worker.tokens,
             )
-            if len(self._worker.sockets) == 1:
-                api.transport = self._http  # of several workers' transports, a scrape would show now one, now another
+            server.transport = self._http
             yield
         finally:
             drains: list[Coroutine[Any, Any, Any]] = []

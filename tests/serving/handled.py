@@ -13,6 +13,7 @@ from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.engine import Engine, Lane
 from aks_serving.exchange import Exchange, Response
 from aks_serving.model import Model
+from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.tensors import Feeds
 
@@ -125,6 +126,10 @@ class HandServer:
 
     def memory_bytes(self) -> dict[str, dict[int, int]]:
         return {self.serving.plan.endpoint: dict.fromkeys(self.serving.lanes, 0)}
+
+    def present(self) -> Present:
+        name, serving = self.serving.plan.endpoint, self.serving
+        return Present(in_flight={name: serving.tally.in_flight}, tripped={name: serving.tripped}, http=None)
 
     async def reload(self) -> None:
         """Nothing to load."""

@@ -13,7 +13,7 @@ from aks_serving import prometheus
 from aks_serving.board import Board, State
 from aks_serving.counts import Kind, Latencies, Runs, VersionTally
 from aks_serving.prometheus import Facts
-from aks_serving.reports import Report, Siblings, counts_of, read_report
+from aks_serving.reports import Http, Report, Siblings, counts_of, present_of, read_report
 
 from shared.routing.plan import Role
 from tests.serving import models
@@ -278,3 +278,37 @@ def test_what_other_workers_counted_is_told_whole() -> None:
         return prometheus.text(Facts(totals={"churn": {1: tally}}, servings={}))
 
     assert shown(told.totals()["churn"][1]) == shown(twice)
+
+
+def _told(place: int, board: Board, **fields: Any) -> Siblings:
+    siblings = Siblings(board, place=place, seat=0)
+    siblings.tell(Report(generations={"churn": 7}, **fields), State.READY)
+    return siblings
+
+
+def test_what_is_so_now_is_told_of_all_workers() -> None:
+    board = Board(places=3)
+    mine = Report(generations={"churn": 7}, in_flight={"churn": 2}, http=Http(5, {400: 1}))
+    asked = _told(0, board)
+    _told(1, board, in_flight={"churn": 3, "iris": 1}, tripped={"churn": {2: "it failed"}}, http=Http(6, {431: 2}))
+    later = Siblings(board, place=2, seat=0)
+    tripped = {"churn": {3: "under another plan"}}
+    later.tell(Report(generations={"churn": 8}, tripped=tripped, http=Http(1, {400: 4})), State.READY)
+    present = present_of(mine, asked.others())
+    assert present.in_flight == {"churn": 5, "iris": 1}
+    assert present.tripped == {"churn": {2: "it failed"}}
+    assert present.http == Http(12, {400: 5, 431: 2})
+
+
+def test_of_a_worker_that_is_gone_its_counts_alone_are_told() -> None:
+    board = Board(places=1)
+    _told(0, board, in_flight={"churn": 3}, waiting=4, tripped={"churn": {2: "no"}}, http=Http(6, {431: 2}))
+    board.seat(0, 0).state = State.GONE
+    another = Siblings(board, place=0, seat=1)
+    found = present_of(Report(generations={"churn": 7}, in_flight={"churn": 0}, http=Http(1, {})), another.others())
+    assert (found.in_flight, found.tripped, found.http) == ({"churn": 0}, {}, Http(1, {431: 2}))
+    # Whoever takes its seat carries on the counter, and not the connections.
+    follower = Siblings(board, place=0, seat=0)
+    follower.tell(Report(http=Http(1, {431: 1})), State.READY)
+    assert read_report(board.seat(0, 0)).http == Http(1, {431: 3})
+    assert read_report(board.seat(0, 0)).waiting == 0

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import httpx
@@ -72,6 +73,22 @@ def _total(server: Server) -> float:
     )
 
 
+def _answered_without_the_api(server: Server) -> float:
+    """Requests that the transports refused, as a scrape on a connection of its own tells."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("http_server_refused_total{"))
+
+
+def _refused(server: Server, count: int) -> None:
+    """Make so many requests that no transport takes, each on a connection of its own."""
+    url = httpx.URL(server.url)
+    for _ in range(count):
+        with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost : spaced\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
 def _spread(server: Server, count: int) -> set[str]:
     """Make so many requests, each on a connection of its own; the marks of the processes that answered."""
     marks = set()
@@ -93,6 +110,9 @@ def test_two_workers_share_the_port_and_each_tells_of_both(account: Account, lau
     # A scrape tells what the asked worker counted to the last request, and the other up to a second ago.
     eventually(lambda: _total(server) == 40, what="all requests are counted")
     assert all(_total(server) == 40 for _ in range(10))
+    _refused(server, 10)
+    eventually(lambda: _answered_without_the_api(server) == 10, what="all refusals are counted")
+    assert all(_answered_without_the_api(server) == 10 for _ in range(10))
     assert server.stop() == 0
     assert len({window.pod for window in account.windows()}) == 2
     assert sum(w.versions[1].requests for w in account.windows() if 1 in w.versions) == 40
