@@ -101,6 +101,8 @@ def _prepare() -> None:
     # The model runtime sends what it knows of models (names, hashes, the machine) to its maker, from a thread that it
     # starts when it is imported, unless it is told not to by then.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # The storage library's own: it would start one a core, in every worker. Calls run on their callers' threads.
+    os.environ["TOKIO_WORKER_THREADS"] = "1"
     # glibc keeps a heap for each thread that allocates, up to eight a core: freed memory would lie about in all.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
