@@ -20,7 +20,8 @@ from local.demo.stickiness import plans_of
 from local.demo.traffic import Traffic
 from local.demo.training import Entry
 from local.demo.workshop import Workshop
-from shared.registry.policy import Gates, Policy, RolloutPolicy, Stage
+from shared.registry.policy import Policy
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
 
 MODEL = "digits"
 POLICY = Policy(

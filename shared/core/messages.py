@@ -40,14 +40,28 @@ class CommandKind(StrEnum):
     """What a rollout command asks for."""
 
     START = "start"
+    """Begin a rollout."""
     PROMOTE = "promote"
+    """Give the candidate all traffic, whatever the gates say; while it is watched: make it stable now."""
+    PAUSE = "pause"
+    RESUME = "resume"
+    SKIP = "skip"
+    """Begin the next stage, whatever the gates say."""
+    SET_WEIGHT = "set-weight"
+    """Give the candidate another share within its stage."""
+    APPROVE = "approve"
+    REJECT = "reject"
     ABORT = "abort"
+    """Take the candidate back; nothing is held against it."""
+    ROLLBACK = "rollback"
+    """Take the candidate, or the stable version, back because it fails: it is quarantined."""
 
 
 class RolloutCommand(_Message):
     """A command to an endpoint's rollout, carried out once under its `command_id`.
 
-    `version` is wanted by START alone; PROMOTE and ABORT act on the active rollout, on `rollout_id` where given.
+    `version` is wanted by START; ROLLBACK may name the version to go back to. The others act on the active rollout, on
+    `rollout_id` where given.
     """
 
     command: CommandKind
@@ -59,6 +73,17 @@ class RolloutCommand(_Message):
     reason: str = ""
     force: bool = False
     """Whether START goes ahead although the version's signature breaks its callers. It then needs a reason."""
+    override: bool = False
+    """Whether it goes ahead in a freeze window or with the error budget spent. It then needs a reason."""
+    shadows: tuple[int, ...] = Field(default=(), max_length=10)
+    """For START of a shadow: further versions that get copies of requests beside the candidate."""
+    weight_bp: int | None = Field(default=None, ge=0, le=10_000)
+    """For SET_WEIGHT."""
+    stage: int | None = Field(default=None, ge=0)
+    """For APPROVE and REJECT: the stage that is meant, from 0; the count of stages means the switch. Without it: the
+    one that waits."""
+    link_id: str = ""
+    """For APPROVE and REJECT: the signed link that was used, which serves once."""
 
 
 class RolloutTick(_Message):

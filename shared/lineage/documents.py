@@ -6,7 +6,7 @@ from shared.audit.chain import AuditEvent, Problem
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.documents import Approval, VersionState
 from shared.registry.manifest import Manifest
-from shared.registry.policy import Strategy
+from shared.registry.rollout_policy import Strategy
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import ArtifactFile, Role
 from shared.routing.prediction import Reason

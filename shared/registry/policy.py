@@ -3,14 +3,12 @@
 The release manager sets it, not the drop. A rollout keeps the policy that was in force when it started.
 """
 
-from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from shared.routing.plan import FULL_WEIGHT_BP, MAX_FILE_BYTES, Guard, SubjectSource
-
-_LONGEST_S = 30 * 86_400.0
+from shared.registry.rollout_policy import PolicyPart, RolloutPolicy
+from shared.routing.plan import MAX_FILE_BYTES, SubjectSource
 
 type Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 type ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -19,11 +17,7 @@ type PublicKey = Annotated[
 ]
 
 
-class _PolicyPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ValidationPolicy(_PolicyPart):
+class ValidationPolicy(PolicyPart):
     """Thresholds on the validation data; a version at the threshold passes.
 
     Precision, recall and F1 are weighted by class support. None leaves a metric unchecked.
@@ -83,7 +77,7 @@ class ValidationPolicy(_PolicyPart):
     """A latency up to here is never too long, whatever the champion's."""
 
 
-class SigningPolicy(_PolicyPart):
+class SigningPolicy(PolicyPart):
     """Cryptographic signatures of drops."""
 
     required: bool = False
@@ -98,7 +92,7 @@ class SigningPolicy(_PolicyPart):
         return self
 
 
-class RetentionPolicy(_PolicyPart):
+class RetentionPolicy(PolicyPart):
     """Which versions a clean-up may archive. Versions that serve, roll out or have an alias are never touched."""
 
     keep_latest: int = Field(default=10, ge=1, le=1_000_000)
@@ -107,72 +101,13 @@ class RetentionPolicy(_PolicyPart):
     """Versions younger than this stay."""
 
 
-class Strategy(StrEnum):
-    """How a version takes over the traffic."""
-
-    ALL_AT_ONCE = "all-at-once"
-    CANARY = "canary"
-
-
-class Stage(_PolicyPart):
-    """A step of a canary: the candidate's share, and how long it must hold up there."""
-
-    weight_bp: int = Field(ge=1, le=FULL_WEIGHT_BP)
-    duration_s: float = Field(gt=0, le=_LONGEST_S)
-
-
-class Gates(_PolicyPart):
-    """Limits on the candidate, measured beside stable over the same time."""
-
-    error_rate: float = Field(default=0.01, ge=0, le=1)
-    """How far the candidate's error rate may exceed stable's."""
-    p99_ms: float = Field(default=200.0, gt=0, le=3_600_000)
-    """The candidate's 99th percentile latency must not exceed both this and `p99_ratio` times stable's."""
-    p99_ratio: float = Field(default=1.5, ge=1, le=1_000)
-
-
-class RolloutPolicy(_PolicyPart):
-    """How a validated version is rolled out. `stages` and `gates` serve the canary strategy."""
-
-    automatic: bool = True
-    """Whether a rollout starts by itself once a version is validated."""
-    approvals: int = Field(default=0, ge=0, le=20)
-    """How many people other than the version's author must have approved it before it is rolled out."""
-    strategy: Strategy = Strategy.CANARY
-    stages: tuple[Stage, ...] = (Stage(weight_bp=1_000, duration_s=300), Stage(weight_bp=5_000, duration_s=600))
-    gates: Gates = Gates()
-    guard: Guard = Guard()
-    tick_s: float = Field(default=30.0, ge=0.5, le=3_600)
-    """How often the gates look at the evidence."""
-    min_requests: int = Field(default=100, ge=1, le=1_000_000_000)
-    """Requests that each side needs in a stage before a gate concludes anything."""
-    failure_limit: int = Field(default=3, ge=1, le=1_000)
-    """Failed checks in a row that take the candidate back."""
-    max_stage_s: float = Field(default=3_600.0, gt=0, le=_LONGEST_S)
-    """A stage without a conclusion by then ends the rollout: no data never promotes."""
-    load_timeout_s: float = Field(default=600.0, gt=0, le=_LONGEST_S)
-    """A candidate that no server reports as loaded by then ends the rollout."""
-
-    @model_validator(mode="after")
-    def _stages_ramp_up(self) -> Self:
-        weights = [stage.weight_bp for stage in self.stages]
-        if self.strategy is Strategy.CANARY and not weights:
-            raise ValueError("a canary needs at least one stage")
-        if weights != sorted(set(weights)):
-            raise ValueError(f"the weights of the stages must rise, and are {weights}")
-        longest = max((stage.duration_s for stage in self.stages), default=0.0)
-        if self.max_stage_s < longest:
-            raise ValueError(f"max_stage_s is {self.max_stage_s}, less than the longest stage's {longest}")
-        return self
-
-
-class ServingPolicy(_PolicyPart):
+class ServingPolicy(PolicyPart):
     """How the model server answers. What is in force when a rollout starts holds until the next one starts."""
 
     subject: SubjectSource = SubjectSource()
 
 
-class Policy(_PolicyPart):
+class Policy(PolicyPart):
     """The whole policy of a model. Every field has a default; an unknown one is refused."""
 
     validation: ValidationPolicy = ValidationPolicy()

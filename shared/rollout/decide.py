@@ -1,97 +1,214 @@
-"""What a tick concludes: a pure function of the rollout, the evidence and the time.
+"""What a tick concludes: a pure function of the rollout, with its progress, and the time.
 
-Nothing is promoted without a PASS: evidence that is missing or inconclusive holds the stage, and ends the rollout when
-the stage has lasted as long as the policy allows. A candidate that errs on every request has no latencies at all, so a
-FAIL outweighs an INCONCLUSIVE. What a pod's own guard took out of traffic is proven worse, or hangs: one such report
-ends the rollout at once.
+Nothing is promoted without a PASS, or a named person: evidence that is missing or inconclusive holds the stage, and
+takes the rollout back, or holds it, when the stage has lasted as long as the policy allows. A candidate that errs on
+every request has no latencies at all, so a FAIL outweighs an INCONCLUSIVE. What a pod's own guard took out of traffic
+is proven worse, or hangs: one such report ends the rollout at once, and so does what a sequential test proves.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from shared.core.verdict import Outcome, Verdict, joined
-from shared.registry.policy import Strategy
+from shared.registry.rollout_policy import GateName, Otherwise
+from shared.rollout.convergence import Convergence, convergence
 from shared.rollout.documents import Rollout
-from shared.rollout.gates import gate_verdicts
+from shared.rollout.gates import judge
 from shared.rollout.machine import RolloutEvent, RolloutState
-from shared.telemetry.evidence import Evidence
-
-FRESH_S = 30.0
-"""A pod whose latest window ended longer ago than this is not waited for."""
+from shared.rollout.queries import QueryAnswer
+from shared.rollout.rates import Judged
+from shared.rollout.rollbacks import Trigger
+from shared.rollout.schedule import ends_without_promotion, is_held_open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What to do: an event for the state machine, or None to hold; the verdicts behind it; and why."""
 
-    event: RolloutEvent | None
+    event: RolloutEvent | None = None
+    trigger: Trigger | None = None
+    """With FAIL: what called for it."""
+    is_settled: bool = False
+    """Whether the pods have applied the stage's plan: its time begins, where it has not begun."""
     verdicts: tuple[Verdict, ...] = ()
     failed_checks: int = 0
+    errored_checks: int = 0
     reason: str
 
 
-def decide(rollout: Rollout, evidence: Evidence, now: datetime, *, altered: str = "") -> Decision:
-    """Decide a tick of an active rollout. `evidence` is that of the plan generation in force.
+def decide(
+    rollout: Rollout,
+    now: datetime,
+    *,
+    altered: str = "",
+    blocked: str = "",
+    answers: Mapping[str, QueryAnswer] | None = None,
+) -> Decision:
+    """Decide a tick of an active rollout, whose progress holds what the tick took in.
 
     `altered` says what of the candidate's stored parts is not what was registered: such a one is taken back at once.
+    `blocked` says why no candidate may get more traffic now. `answers` holds those of the queries, by name.
     """
-    if altered:
-        return Decision(event=RolloutEvent.FAIL, reason=f"version {rollout.candidate.version} was altered: {altered}")
-    if rollout.candidate.version in evidence.tripped:
-        return _tripped(rollout, evidence.tripped[rollout.candidate.version])
-    if rollout.state is RolloutState.LOADING:
-        return _decide_loading(rollout, evidence, now)
-    return _decide_stage(rollout, evidence, now)
-
-
-def _tripped(rollout: Rollout, why: str) -> Decision:
-    sentence = f"version {rollout.candidate.version} was taken out of traffic by a pod's own guard: {why}"
-    verdict = Verdict(check="guard", outcome=Outcome.FAIL, sentence=sentence)
-    return Decision(event=RolloutEvent.FAIL, verdicts=(verdict,), failed_checks=rollout.failed_checks, reason=sentence)
-
-
-def _decide_loading(rollout: Rollout, evidence: Evidence, now: datetime) -> Decision:
     version = rollout.candidate.version
-    fresh = [w for w in evidence.pods.values() if now - w.ended_at <= timedelta(seconds=FRESH_S)]
-    for window in fresh:
-        if window.generation >= evidence.generation and version in window.failed:
-            reason = f"pod {window.pod} cannot load version {version}: {window.failed[version]}"
-            return Decision(event=RolloutEvent.FAIL, reason=reason)
-    ready = [w for w in fresh if w.generation >= evidence.generation and version in w.loaded]
-    if fresh and len(ready) == len(fresh):
-        direct = rollout.stable is None or rollout.policy.strategy is Strategy.ALL_AT_ONCE
-        return Decision(
-            event=RolloutEvent.COMPLETE if direct else RolloutEvent.LOADED,
-            reason=f"{len(ready)} of {len(fresh)} pods that report have version {version} ready",
+    if altered:
+        return _failed(rollout, Trigger.ALTERED, f"version {version} was altered: {altered}")
+    if tripped := rollout.progress.tripped(version):
+        said = f"version {version} was taken out of traffic by a pod's own guard: {tripped}"
+        verdict = Verdict(check="guard", outcome=Outcome.FAIL, sentence=said)
+        return replace(_failed(rollout, Trigger.GUARD, said), verdicts=(verdict,))
+    if rollout.stage_started_at is None:
+        return _converging(rollout, _convergence(rollout, now), now, blocked)
+    return _in_stage(rollout, now, blocked, answers or {})
+
+
+def onward(rollout: Rollout) -> RolloutEvent:
+    """The event by which a rollout goes on from where it stands, to its next stage or its end."""
+    following = rollout.next_stage
+    if following >= len(rollout.stages) and rollout.stages and ends_without_promotion(rollout.policy):
+        return RolloutEvent.CONCLUDE
+    if rollout.stable is not None and not rollout.is_approved(following):
+        return RolloutEvent.WAIT
+    if rollout.stable is not None and following < len(rollout.stages):
+        return RolloutEvent.LOADED if rollout.state is RolloutState.LOADING else RolloutEvent.ADVANCE
+    return to_all_traffic(rollout)
+
+
+def to_all_traffic(rollout: Rollout) -> RolloutEvent:
+    """The event by which the candidate takes over."""
+    is_watched = rollout.stable is not None and rollout.policy.watch_s > 0
+    return RolloutEvent.SWITCH if is_watched and rollout.state is not RolloutState.WATCHING else RolloutEvent.COMPLETE
+
+
+def _failed(rollout: Rollout, trigger: Trigger, reason: str) -> Decision:
+    return Decision(
+        event=RolloutEvent.FAIL, trigger=trigger, failed_checks=rollout.failed_checks, reason=reason, is_settled=False
+    )
+
+
+def _convergence(rollout: Rollout, now: datetime) -> Convergence:
+    targets = (rollout.candidate, *(rollout.shadows if rollout.mirror_bp else ()))
+    return convergence(
+        rollout.progress.pods,
+        generation=rollout.progress.generation,
+        versions=tuple(target.version for target in targets),
+        quorum=rollout.policy.quorum,
+        now=now,
+    )
+
+
+def _converging(rollout: Rollout, found: Convergence, now: datetime, blocked: str) -> Decision:
+    """While the pods have not applied the plan yet: before the first stage, or at the beginning of one."""
+    policy = rollout.policy
+    waited_s = (now - rollout.published_at).total_seconds()
+    late = f"after {waited_s:.0f} s " if waited_s > policy.load_timeout_s else ""
+    if found.is_reached and not found.failing:
+        if rollout.state is not RolloutState.LOADING:
+            return Decision(is_settled=True, reason=found.sentence, failed_checks=rollout.failed_checks)
+        if blocked:
+            return Decision(reason=f"{found.sentence}; {blocked}")
+        verdict = Verdict(
+            check="convergence", outcome=Outcome.PASS, sentence=found.sentence, n=len(found.reporting), value=None
         )
-    waited_s = (now - rollout.started_at).total_seconds()
-    if waited_s > rollout.policy.load_timeout_s:
-        reason = f"after {waited_s:.0f} s {len(ready)} of {len(fresh)} pods that report have version {version} ready"
-        return Decision(event=RolloutEvent.FAIL, reason=reason)
-    return Decision(event=None, reason=f"{len(ready)} of {len(fresh)} pods that report have version {version} ready")
+        return Decision(event=onward(rollout), verdicts=(verdict,), reason=found.sentence)
+    if (found.failing or late) and policy.on_load_failure is Otherwise.ABORT:
+        return _failed(rollout, Trigger.LOADING, late + found.sentence)
+    return Decision(reason=late + found.sentence, failed_checks=rollout.failed_checks)
 
 
-def _decide_stage(rollout: Rollout, evidence: Evidence, now: datetime) -> Decision:
-    if rollout.stage is None or rollout.stage_started_at is None or rollout.stable is None:
-        raise ValueError(f"rollout {rollout.rollout_id} is progressing without a stage or a stable version")
-    policy, stage = rollout.policy, rollout.policy.stages[rollout.stage]
-    verdicts = tuple(gate_verdicts(policy, evidence.of(rollout.candidate.version), evidence.of(rollout.stable.version)))
+def _in_stage(rollout: Rollout, now: datetime, blocked: str, answers: Mapping[str, QueryAnswer]) -> Decision:
+    assert rollout.stage_started_at is not None  # noqa: S101 - the caller has seen it
+    policy = rollout.policy
+    judged = judge(rollout, answers)
+    verdicts = tuple(one.verdict for one in judged)
     outcome = joined(verdicts)
-    worst = next(verdict.sentence for verdict in verdicts if verdict.outcome is outcome)
+    worst = next((v.sentence for v in verdicts if v.outcome is outcome and not v.advisory), "no gate has spoken")
     lasted_s = (now - rollout.stage_started_at).total_seconds()
-
-    def decision(event: RolloutEvent | None, reason: str, failed_checks: int = 0) -> Decision:
-        return Decision(event=event, verdicts=verdicts, failed_checks=failed_checks, reason=reason)
-
+    held = Decision(verdicts=verdicts, failed_checks=rollout.failed_checks, reason=worst)
     if outcome is Outcome.FAIL:
-        failed = rollout.failed_checks + 1
-        if failed >= policy.failure_limit:
-            return decision(RolloutEvent.FAIL, f"{failed} failed checks in a row: {worst}", failed)
-        return decision(None, f"failed check {failed} of {policy.failure_limit}: {worst}", failed)
-    if outcome is Outcome.PASS and lasted_s >= stage.duration_s:
-        is_last = rollout.stage + 1 == len(policy.stages)
-        return decision(RolloutEvent.COMPLETE if is_last else RolloutEvent.ADVANCE, f"all gates pass: {worst}")
-    failed = 0 if outcome is Outcome.PASS else rollout.failed_checks
-    if lasted_s > policy.max_stage_s:
-        return decision(RolloutEvent.FAIL, f"no conclusion after {lasted_s:.0f} s: {worst}", failed)
-    return decision(None, worst, failed)
+        return _failing(rollout, judged, held)
+    errored = rollout.errored_checks + 1 if outcome is Outcome.ERROR else 0
+    held = replace(held, errored_checks=errored, failed_checks=0 if outcome is Outcome.PASS else held.failed_checks)
+    if rollout.state.is_halted or (is_held_open(policy) and rollout.state is RolloutState.PROGRESSING):
+        return held
+    if outcome is Outcome.PASS and lasted_s >= _least_s(rollout):
+        return _passed(rollout, held, blocked)
+    if outcome is Outcome.ERROR:
+        return _errored(rollout, held, errored)
+    if outcome is Outcome.INCONCLUSIVE and lasted_s > _most_s(rollout):
+        return _unconcluded(rollout, replace(held, reason=f"no conclusion after {lasted_s:.0f} s: {worst}"))
+    return held
+
+
+def _passed(rollout: Rollout, held: Decision, blocked: str) -> Decision:
+    is_watching = rollout.state is RolloutState.WATCHING
+    if blocked and not is_watching:
+        return replace(held, reason=f"all gates pass; {blocked}")
+    event = to_all_traffic(rollout) if is_watching else onward(rollout)
+    return replace(held, event=event, reason=f"all gates pass: {held.reason}")
+
+
+def _unconcluded(rollout: Rollout, held: Decision) -> Decision:
+    if rollout.policy.on_inconclusive is Otherwise.ABORT:
+        return replace(held, event=RolloutEvent.FAIL, trigger=Trigger.NO_CONCLUSION)
+    return replace(held, event=RolloutEvent.HOLD) if rollout.state is RolloutState.PROGRESSING else held
+
+
+def _failing(rollout: Rollout, judged: list[Judged], held: Decision) -> Decision:
+    worst = next(one for one in judged if one.verdict.outcome is Outcome.FAIL and not one.verdict.advisory)
+    proof = next((one for one in judged if one.is_proof), None)
+    failed, limit = rollout.failed_checks + 1, rollout.policy.failure_limit
+    if proof is not None:
+        return replace(
+            held,
+            event=RolloutEvent.FAIL,
+            trigger=_trigger_of(proof.verdict.check),
+            failed_checks=failed,
+            reason=proof.verdict.sentence,
+        )
+    said = worst.verdict.sentence
+    if failed >= limit:
+        return replace(
+            held,
+            event=RolloutEvent.FAIL,
+            trigger=_trigger_of(worst.verdict.check),
+            failed_checks=failed,
+            reason=f"{failed} failed checks in a row: {said}",
+        )
+    return replace(held, failed_checks=failed, reason=f"failed check {failed} of {limit}: {said}")
+
+
+def _errored(rollout: Rollout, held: Decision, errored: int) -> Decision:
+    if errored < rollout.policy.error_limit or rollout.state is not RolloutState.PROGRESSING:
+        return held
+    return replace(held, event=RolloutEvent.HOLD, reason=f"{errored} ticks in a row: {held.reason}")
+
+
+def _least_s(rollout: Rollout) -> float:
+    return rollout.current.duration_s if rollout.current else rollout.policy.watch_s
+
+
+def _most_s(rollout: Rollout) -> float:
+    stage = rollout.current
+    if stage is None:
+        return max(rollout.policy.max_stage_s, rollout.policy.watch_s)
+    return rollout.policy.max_stage_s if stage.max_duration_s is None else stage.max_duration_s
+
+
+_TRIGGERS = {
+    GateName.ERROR_RATE: Trigger.ERROR_RATE,
+    GateName.SLOW_RATE: Trigger.LATENCY,
+    GateName.P99_MS: Trigger.LATENCY,
+    GateName.PREDICTION_PSI: Trigger.PREDICTION_DRIFT,
+    GateName.DISAGREEMENT: Trigger.DISAGREEMENT,
+    GateName.SMOKE: Trigger.ERROR_RATE,
+    "trigger_error_rate": Trigger.ERROR_RATE,
+    "trigger_p99_ms": Trigger.LATENCY,
+    "trigger_memory": Trigger.MEMORY,
+    "trigger_health": Trigger.HEALTH,
+    "trigger_prediction_psi": Trigger.PREDICTION_DRIFT,
+}
+
+
+def _trigger_of(check: str) -> Trigger:
+    return _TRIGGERS.get(check, Trigger.QUERY)

@@ -6,11 +6,26 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.canonical import digest_of_bytes
 from shared.core.ids import RolloutId
-from shared.core.messages import MoveAlias
+from shared.core.messages import MoveAlias, RolloutCommand
 from shared.core.verdict import Verdict
-from shared.registry.policy import RolloutPolicy, ServingPolicy
+from shared.registry.policy import ServingPolicy
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.machine import RolloutState
-from shared.routing.plan import ArtifactFile, FileName, Guard, Role, Route, RoutePlan, Sha256, Signing, SubjectSource
+from shared.rollout.progress import Progress
+from shared.rollout.rollbacks import Quarantine, Rollback
+from shared.rollout.schedule import schedule_of
+from shared.routing.plan import (
+    FULL_WEIGHT_BP,
+    ArtifactFile,
+    FileName,
+    Guard,
+    Role,
+    Route,
+    RoutePlan,
+    Sha256,
+    Signing,
+    SubjectSource,
+)
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -36,6 +51,22 @@ class Target(BaseModel):
         """Its route under a role and a weight."""
         return Route(role=role, weight_bp=weight_bp, **self.model_dump())
 
+    def shadow_route(self, mirror_bp: int) -> Route:
+        """Its route as a shadow."""
+        return Route(role=Role.SHADOW, weight_bp=0, mirror_bp=mirror_bp, **self.model_dump())
+
+
+class StageApproval(BaseModel):
+    """That somebody approved of a stage, or of the switch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: int
+    by: str
+    at: AwareDatetime
+    link_id: str = ""
+    """Of the signed link that was used; it serves once."""
+
 
 class Rollout(BaseModel):
     """One rollout: a candidate against the version that was stable when it started, under the policy of that moment."""
@@ -53,29 +84,92 @@ class Rollout(BaseModel):
     """How the server answers from its start on, until the next rollout."""
     forced: bool = False
     """Whether it was started although the candidate's signature breaks stable's callers."""
+    overridden: bool = False
+    """Whether somebody let it go on through freeze windows and a spent error budget."""
+    shadows: tuple[Target, ...] = ()
+    """Further versions that get copies of requests while the candidate does."""
     state: RolloutState = RolloutState.LOADING
     stage: int | None = None
-    """Index into the policy's stages while progressing."""
+    """Index into its stages, from the first one on."""
+    set_weight_bp: int | None = None
+    """The share that somebody gave the candidate for the rest of its stage."""
+    rolled: tuple[str, ...] = ()
+    """For a rolling one: the pods that give the candidate all their traffic."""
     started_at: AwareDatetime
+    published_at: AwareDatetime
+    """When the plan in force was."""
     stage_started_at: AwareDatetime | None = None
+    """When the pods had applied the stage's plan; None while they have not."""
+    halted_at: AwareDatetime | None = None
+    """Since when it is paused, held or awaiting approval."""
     ended_at: AwareDatetime | None = None
     tick: int = 0
     """The number of the last tick that was looked at."""
     next_tick_at: AwareDatetime
+    progress: Progress = Progress()
     failed_checks: int = 0
     """Checks that failed, in a row, in this stage."""
+    errored_checks: int = 0
+    """Ticks, in a row, with a gate that could not be asked."""
+    failing_since: AwareDatetime | None = None
+    """When the first of the failed checks in a row was."""
     verdicts: list[Verdict] = Field(default_factory=list)
     reason: str = ""
     requested_by: str
+    approvals: list[StageApproval] = Field(default_factory=list)
+    heard: list[str] = Field(default_factory=list)
+    """The ids of the commands that it has heard."""
+    promoted_by: str = ""
+    """Who gave the candidate all traffic whatever the gates said; empty where they passed."""
     ended_by: str = ""
     """The id of the command that ended it; empty where Slipway ended it by itself."""
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that its strategy comes to."""
+        return schedule_of(self.policy)
+
+    @property
+    def current(self) -> Stage | None:
+        """The stage that it is in; None before the first and after the last."""
+        is_staged = self.stage is not None and not (self.state.is_over or self.state is RolloutState.WATCHING)
+        return self.stages[self.stage] if is_staged and self.stage is not None else None
+
+    @property
+    def gates(self) -> Gates:
+        """The gates of its stage."""
+        stage = self.current
+        return stage.gates if stage and stage.gates else self.policy.gates
+
+    @property
+    def least_requests(self) -> int:
+        """Requests that a side needs before a gate of its stage concludes anything."""
+        stage = self.current
+        return stage.min_requests if stage and stage.min_requests is not None else self.policy.min_requests
+
+    @property
     def weight_bp(self) -> int:
         """The candidate's share of the traffic."""
-        if self.state is RolloutState.PROGRESSING and self.stage is not None:
-            return self.policy.stages[self.stage].weight_bp
-        return 0
+        if self.state is RolloutState.WATCHING:
+            return FULL_WEIGHT_BP
+        if self.current is None:
+            return 0
+        return self.current.weight_bp if self.set_weight_bp is None else self.set_weight_bp
+
+    @property
+    def mirror_bp(self) -> int:
+        """The share of the requests of which the candidate gets a copy."""
+        return self.current.mirror_bp if self.current and not self.weight_bp else 0
+
+    @property
+    def next_stage(self) -> int:
+        """The index of the stage after this one; the count of stages means the switch."""
+        return 0 if self.stage is None else self.stage + 1
+
+    def is_approved(self, stage: int) -> bool:
+        """Whether a stage, or the switch, needs no approval, or has it."""
+        wanted = self.policy.switch_approval if stage >= len(self.stages) else self.stages[stage].approval
+        return not wanted or any(approval.stage == stage for approval in self.approvals)
 
 
 class RolloutRecord(BaseModel):
@@ -121,13 +215,21 @@ class Endpoint(Aggregate):
     rollout: Rollout | None = None
     """The active rollout, or the latest one."""
     queued_version: int | None = None
-    """The version whose automatic rollout starts when the active one is over."""
+    """The version whose rollout starts when the active one is over."""
+    queued_command: RolloutCommand | None = None
+    """What asked for it; None where policy did."""
     refused: RefusedStart | None = None
     """The latest start that policy asked for and that was refused, until a rollout begins."""
     alias_calls: list[AliasCall] = Field(default_factory=list)
     """Those that are not known to be heard, in the order of their generations."""
     withdrawn: list[int] = Field(default_factory=list)
     """Versions that are just being archived: no rollout of one begins."""
+    good: list[Target] = Field(default_factory=list)
+    """Versions that became stable and were not found to fail since, the latest last."""
+    quarantined: list[Quarantine] = Field(default_factory=list)
+    """Versions that failed: no rollout of one begins."""
+    rollback: Rollback | None = None
+    """The latest one, until the pods that report have applied it."""
     generation: int = 0
 
     @property
@@ -145,6 +247,11 @@ class Endpoint(Aggregate):
         """The rollout that is under way, or None."""
         return self.rollout if self.rollout and not self.rollout.state.is_over else None
 
+    @property
+    def ticking(self) -> Rollout | None:
+        """The rollout that is looked at: the active one, or the latest while the pods have not applied a rollback."""
+        return self.rollout if self.active or self.rollback else None
+
     def calls_for(self, alias: str) -> list[MoveAlias]:
         """The calls for an alias that are not known to be heard, in their order."""
         return [call.move for call in self.alias_calls if call.move.alias == alias]
@@ -153,21 +260,47 @@ class Endpoint(Aggregate):
         """The route plan that this state calls for; None before the first rollout."""
         if self.generation == 0:
             return None
-        routes: list[Route] = []
-        weight_bp = self.active.weight_bp if self.active else 0
-        if self.stable:
-            routes.append(self.stable.route(Role.STABLE, 10_000 - weight_bp))
-        if self.active:
-            routes.append(self.active.candidate.route(Role.CANDIDATE, weight_bp))
+        active = self.active
         return RoutePlan(
             endpoint=self.endpoint,
             generation=self.generation,
-            rollout_id=self.active.rollout_id if self.active else None,
-            salt=self.active.rollout_id if self.active else "",
-            routes=tuple(routes),
+            rollout_id=active.rollout_id if active else None,
+            salt=active.rollout_id if active else "",
+            routes=tuple(self._routes()),
+            pods=active.rolled if active and _rolls(active) else None,
             subject=self.rollout.serving.subject if self.rollout else SubjectSource(),
-            guard=self.active.policy.guard if self.active else Guard(),
+            guard=active.policy.guard if active else Guard(),
         )
+
+    def is_quarantined(self, version: int) -> bool:
+        """Whether a version failed, and nobody cleared it since."""
+        return any(found.version == version for found in self.quarantined)
+
+    def last_good(self, *, but: int) -> Target | None:
+        """The last known good version other than one."""
+        return next((t for t in reversed(self.good) if t.version != but and not self.is_quarantined(t.version)), None)
+
+    def _routes(self) -> list[Route]:
+        routes: list[Route] = []
+        active = self.active
+        weight_bp = active.weight_bp if active else 0
+        if self.stable:
+            routes.append(self.stable.route(Role.STABLE, FULL_WEIGHT_BP - weight_bp))
+        if active is None:
+            return routes
+        if active.mirror_bp:
+            routes += [target.shadow_route(active.mirror_bp) for target in (active.candidate, *active.shadows)]
+        else:
+            routes.append(active.candidate.route(Role.CANDIDATE, weight_bp))
+        return routes
+
+
+def _rolls(rollout: Rollout) -> bool:
+    return (
+        rollout.policy.strategy is Strategy.ROLLING
+        and rollout.current is not None
+        and rollout.state is not RolloutState.WATCHING
+    )
 
 
 def rollout_id_of(command_id: str, version: int) -> RolloutId:

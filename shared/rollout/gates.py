@@ -1,56 +1,53 @@
-"""The gates of a canary stage: the candidate's counts beside stable's over the same time, each against its limit.
+"""The gates of a stage and the triggers of a rollout: which are asked when, and the verdict of each.
 
-Comparing the two at the same time cancels what touches both: a busy hour, a slow network, a season. The error and
-latency gates compare point estimates once both sides have the policy's minimum of requests.
+Evidence is the candidate's counts beside stable's over the same time: what touches both at once, a busy hour, a slow
+network, a season, is no fault of the candidate's.
 """
 
+from collections.abc import Mapping
+
 from shared.core.verdict import Outcome, Verdict
-from shared.registry.policy import RolloutPolicy
+from shared.registry.rollout_policy import GateName
+from shared.rollout.documents import Rollout
+from shared.rollout.machine import RolloutState
+from shared.rollout.queries import QueryAnswer
+from shared.rollout.rates import Judged, errors_block, rate_verdict, slow_block
 from shared.telemetry.histogram import quantile
 from shared.telemetry.window import VersionCounts
 
 
-def gate_verdicts(policy: RolloutPolicy, candidate: VersionCounts, stable: VersionCounts) -> list[Verdict]:
-    """A verdict for each gate."""
+def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer]) -> list[Judged]:
+    """Every gate and trigger that holds for the rollout as it stands, in the order in which they are told."""
+    found: list[Judged] = []
+    if rollout.stable is not None and rollout.current is not None and rollout.weight_bp:
+        found += _compared(rollout)
+    found += [answer.judged(query) for query in rollout.gates.queries if (answer := answers.get(query.name))]
+    found += _triggers(rollout)
+    return [_dry(rollout, one) for one in found]
+
+
+def _compared(rollout: Rollout) -> list[Judged]:
+    assert rollout.stable is not None  # noqa: S101 - the caller has seen it
+    gates, tests = rollout.gates, rollout.progress.tests
+    candidate, stable = (rollout.progress.of(v) for v in (rollout.candidate.version, rollout.stable.version))
+    least = rollout.least_requests
     return [
-        error_rate_verdict(policy, candidate, stable),
-        p99_verdict(policy, candidate, stable),
+        rate_verdict(GateName.ERROR_RATE, tests, errors_block(candidate, stable), gates, least),
+        rate_verdict(GateName.SLOW_RATE, tests, slow_block(candidate, stable, gates.slow_ms), gates, least),
+        Judged(verdict=p99_verdict(candidate, stable, rollout)),
     ]
 
 
-def error_rate_verdict(policy: RolloutPolicy, candidate: VersionCounts, stable: VersionCounts) -> Verdict:
-    """How far the candidate's error rate exceeds stable's: requests that it failed over requests assigned to it."""
-    check, limit = "error_rate", policy.gates.error_rate
-    if missing := _too_few(policy, candidate.requests, stable.requests, "requests"):
-        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=missing, n=candidate.requests, limit=limit)
-    rate, stable_rate = candidate.errors / candidate.requests, stable.errors / stable.requests
-    excess = rate - stable_rate
-    failed = excess > limit
-    return Verdict(
-        check=check,
-        outcome=Outcome.FAIL if failed else Outcome.PASS,
-        sentence=(
-            f"the candidate failed {candidate.errors} of {candidate.requests} requests ({rate:.2%}), stable "
-            f"{stable.errors} of {stable.requests} ({stable_rate:.2%}): the difference is "
-            f"{'above' if failed else 'within'} the limit of {limit:.2%}"
-        ),
-        n=candidate.requests,
-        value=excess,
-        limit=limit,
-    )
-
-
-def p99_verdict(policy: RolloutPolicy, candidate: VersionCounts, stable: VersionCounts) -> Verdict:
+def p99_verdict(candidate: VersionCounts, stable: VersionCounts, rollout: Rollout) -> Verdict:
     """The candidate's p99 latency in ms: it may exceed the fixed limit, or the ratio to stable's, but not both."""
-    check = "p99_ms"
+    gates, least = rollout.gates, rollout.least_requests
     answered, stable_answered = sum(candidate.latency_ms.values()), sum(stable.latency_ms.values())
     p99, stable_p99 = quantile(candidate.latency_ms, 0.99), quantile(stable.latency_ms, 0.99)
-    missing = _too_few(policy, answered, stable_answered, "answers")
-    if missing or p99 is None or stable_p99 is None:
-        return Verdict(
-            check=check, outcome=Outcome.INCONCLUSIVE, sentence=missing, n=answered, limit=policy.gates.p99_ms
-        )
-    limit = max(policy.gates.p99_ms, policy.gates.p99_ratio * stable_p99)
+    check: str = GateName.P99_MS
+    if min(answered, stable_answered) < least or p99 is None or stable_p99 is None:
+        said = f"the candidate has {answered} answers and stable {stable_answered}: each needs {least}"
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, n=answered, limit=gates.p99_ms)
+    limit = max(gates.p99_ms, gates.p99_ratio * stable_p99)
     failed = p99 > limit
     return Verdict(
         check=check,
@@ -65,7 +62,27 @@ def p99_verdict(policy: RolloutPolicy, candidate: VersionCounts, stable: Version
     )
 
 
-def _too_few(policy: RolloutPolicy, candidate: int, stable: int, what: str) -> str:
-    if min(candidate, stable) >= policy.min_requests:
-        return ""
-    return f"the candidate has {candidate} {what} and stable {stable}: each needs {policy.min_requests}"
+def _triggers(rollout: Rollout) -> list[Judged]:
+    """The triggers: limits on the candidate whatever stage it is in."""
+    limit = rollout.policy.triggers.error_rate
+    if limit is None or rollout.state is not RolloutState.WATCHING:
+        return []
+    counts = rollout.progress.of(rollout.candidate.version)
+    least = rollout.least_requests
+    if counts.requests < least:
+        said = f"the candidate has {counts.requests} requests since the switch: it needs {least}"
+        return [Judged(verdict=Verdict(check="trigger_error_rate", outcome=Outcome.INCONCLUSIVE, sentence=said))]
+    rate = counts.errors / counts.requests
+    said = f"the candidate failed {counts.errors} of {counts.requests} requests ({rate:.2%}), the limit is {limit:.2%}"
+    outcome = Outcome.FAIL if rate > limit else Outcome.PASS
+    verdict = Verdict(
+        check="trigger_error_rate", outcome=outcome, sentence=said, n=counts.requests, value=rate, limit=limit
+    )
+    return [Judged(verdict=verdict)]
+
+
+def _dry(rollout: Rollout, one: Judged) -> Judged:
+    dry = {*rollout.gates.dry_run, *(query.name for query in rollout.gates.queries if query.dry_run)}
+    if one.verdict.check not in dry:
+        return one
+    return Judged(verdict=one.verdict.model_copy(update={"advisory": True}), is_proof=False)

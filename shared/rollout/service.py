@@ -15,9 +15,10 @@ from shared.core.ids import EndpointName, ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.alias_service import AliasService
 from shared.registry.documents import Model, ModelVersion, VersionState
+from shared.registry.rollout_policy import WhenBusy
 from shared.registry.service import RegistryService
-from shared.rollout import starts, steps
-from shared.rollout.decide import Decision, decide
+from shared.rollout import blocks, commands, starts, steps, ticks
+from shared.rollout.decide import decide
 from shared.rollout.documents import (
     ENDPOINT_ID,
     Endpoint,
@@ -27,10 +28,10 @@ from shared.rollout.documents import (
     automatic_command_id,
     rollout_id_of,
 )
-from shared.rollout.machine import RolloutEvent, RolloutState, next_state
+from shared.rollout.queries import MetricsStores, QueryAnswer, ask
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
-from shared.telemetry.evidence import evidence_of, windows_since
+from shared.telemetry.evidence import windows_after
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ class RolloutService:
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
+        stores: MetricsStores | None = None,
     ) -> None:
+        """`stores` answer the queries of gates."""
+        self._stores = stores or {}
         self._endpoints = endpoints
         self._registry = registry
         self._aliases = aliases
@@ -99,15 +103,11 @@ class RolloutService:
         """Carry out a command once; again, answer with its rollout. None: it was queued, or there was nothing to do.
 
         Raises NotFoundError for an endpoint, version or rollout that does not exist, ConflictError where the state of
-        the endpoint or the version does not allow it.
+        the endpoint or the version does not allow it, InvalidInputError for a command that says too little.
         """
-        match command.command:
-            case CommandKind.START:
-                return self._start(command)
-            case CommandKind.PROMOTE:
-                return self._end_by_command(command, RolloutEvent.PROMOTE)
-            case CommandKind.ABORT:
-                return self._end_by_command(command, RolloutEvent.ABORT)
+        if command.command is CommandKind.START:
+            return self._start(command)
+        return self._command(command)
 
     def tick(self, message: RolloutTick) -> None:
         """Look at the evidence and move the rollout. A stale tick changes nothing."""
@@ -115,20 +115,67 @@ class RolloutService:
         if endpoint is None or not _is_next_tick(endpoint, message):
             _log.info("tick %s of %s is stale", message.tick, message.rollout_id)
             return
-        rollout = endpoint.active
-        assert rollout is not None  # noqa: S101 - _is_next_tick has seen it
+        looked_at = endpoint.rollout
+        assert looked_at is not None  # noqa: S101 - _is_next_tick has seen it
         now = self._clock.now()
-        since = rollout.stage_started_at or rollout.started_at
-        evidence = evidence_of(windows_since(self._blobs, endpoint.endpoint, since, now), endpoint.generation)
+        marks = {pod: seen.sequence for pod, seen in looked_at.progress.pods.items()}
+        windows = list(windows_after(self._blobs, endpoint.endpoint, marks, looked_at.started_at, now))
+        answers = self._ask(endpoint, looked_at, now)
 
         def apply(current: Endpoint) -> bool:
             if not _is_next_tick(current, message):
                 return False
+            rollout = current.rollout
+            assert rollout is not None  # noqa: S101 - _is_next_tick has seen it
+            rollout.tick = message.tick
+            rollout.progress = ticks.took_in(rollout, windows, current.generation)
+            ticks.confirm_rollback(current, rollout, now)
+            if rollout.state.is_over:
+                return True
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
-            self._apply(current, decide(rollout, evidence, now, altered=candidate.altered), message.tick, now)
+            blocked = "" if rollout.overridden else self._blocked(current, now)
+            decision = decide(rollout, now, altered=candidate.altered, blocked=blocked, answers=answers)
+            ticks.apply(current, rollout, decision, now)
             return True
 
         self._endpoints.change(message.endpoint, ENDPOINT_ID, apply)
+
+    def clear_quarantine(self, name: EndpointName, version: int, *, by: str, reason: str) -> Endpoint:
+        """Let rollouts of a version that failed begin again. Raises NotFoundError, InvalidInputError."""
+        if not by.strip() or not reason.strip():
+            raise InvalidInputError("clearing a quarantine needs a name and a reason, which go into the audit")
+        now = self._clock.now()
+        return self._endpoints.change(
+            name, ENDPOINT_ID, lambda endpoint: steps.clear_quarantine(endpoint, version, now, by=by, reason=reason)
+        )
+
+    def _ask(self, endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[str, QueryAnswer]:
+        """What the queries of the rollout's gates come to."""
+        if rollout.state.is_over or rollout.stage_started_at is None:
+            return {}
+        return {
+            query.name: ask(query, self._stores, endpoint.endpoint, rollout, now) for query in rollout.gates.queries
+        }
+
+    def _blocked(self, endpoint: Endpoint, now: datetime) -> str:
+        """Why no candidate of the endpoint may get more traffic now, in words; empty where it may."""
+        policy = self._registry.model(endpoint.endpoint).policy.rollout
+        return blocks.why_blocked(policy, now)
+
+    def _command(self, command: RolloutCommand) -> Rollout:
+        now = self._clock.now()
+
+        def change(endpoint: Endpoint) -> bool:
+            altered = blocked = ""
+            if endpoint.active:
+                number = VersionNumber(endpoint.active.candidate.version)
+                altered = self._registry.version(endpoint.endpoint, number).altered
+                blocked = self._blocked(endpoint, now)
+            return commands.apply(endpoint, command, now, altered=altered, blocked=blocked)
+
+        endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, change)
+        assert endpoint.rollout is not None  # noqa: S101 - a command without one was refused
+        return endpoint.rollout
 
     def resend_overdue(self, grace: timedelta) -> int:
         """Send again each tick, queued start and call for an alias that is overdue by more than `grace`. How many."""
@@ -137,8 +184,8 @@ class RolloutService:
         def resend(endpoint: Endpoint) -> bool:
             if not steps.is_overdue(endpoint, now, grace):
                 return False
-            if endpoint.active:
-                steps.schedule(endpoint, endpoint.active, now)
+            if endpoint.ticking:
+                steps.schedule(endpoint, endpoint.ticking, now)
             else:
                 steps.send_queued(endpoint, now)
             return True
@@ -236,16 +283,11 @@ class RolloutService:
                 return False
             if self._has_rolled_out(endpoint, number) or steps.is_overtaken(endpoint, number):
                 return steps.unqueue(endpoint, number)
-            if endpoint.active:
+            if endpoint.active and rollout.policy.when_busy is not WhenBusy.SUPERSEDE:
                 return steps.queue(endpoint, number, rollout.started_at)
-            if number in endpoint.withdrawn:
+            if endpoint.is_quarantined(number) or number in endpoint.withdrawn:
                 return steps.unqueue(endpoint, number)
-            broken = self._broken_callers(endpoint, start.version)
-            refused = starts.unsigned(start.version, start.model.policy.signing) or (broken and broken.sentence)
-            if refused:
-                return steps.refuse(endpoint, number, refused, rollout.started_at)
-            steps.begin(endpoint, rollout, rollout.started_at)
-            return True
+            return self._begin_by_policy(endpoint, start)
 
         endpoint = self._change_to_start(command, version, begin)
         if endpoint.refused and endpoint.refused.version == version.version:
@@ -254,18 +296,36 @@ class RolloutService:
             return endpoint.rollout
         return None
 
+    def _begin_by_policy(self, endpoint: Endpoint, start: _Start) -> bool:
+        number, rollout = start.version.version, start.rollout
+        broken = self._broken_callers(endpoint, start.version)
+        refused = starts.unsigned(start.version, start.model.policy.signing) or (broken and broken.sentence)
+        if refused:
+            return steps.refuse(endpoint, number, refused, rollout.started_at)
+        if self._blocked(endpoint, rollout.started_at):
+            return False
+        if endpoint.active:
+            steps.supersede(endpoint, endpoint.active, number, rollout.started_at)
+        steps.begin(endpoint, rollout, rollout.started_at)
+        return True
+
     def _is_held(self, version: ModelVersion, model: Model) -> bool:
         held = version.rollout_refused or starts.lacking_approvals(version, model.policy.rollout)
         if held:
             _log.info("the rollout of version %s of %s does not begin: %s", version.version, version.model, held)
         return bool(held)
 
-    def _start_by_command(self, command: RolloutCommand, version: ModelVersion) -> Rollout:
+    def _start_by_command(self, command: RolloutCommand, version: ModelVersion) -> Rollout | None:
         def begin(endpoint: Endpoint, start: _Start) -> bool:
             rollout, policy = start.rollout, start.model.policy
             if self._has_begun(endpoint, rollout.rollout_id):
                 return False
-            steps.check_free(endpoint, start.version.version)
+            number = start.version.version
+            if endpoint.active and policy.rollout.when_busy is WhenBusy.QUEUE:
+                return steps.queue(endpoint, number, rollout.started_at, command)
+            supersedes = policy.rollout.when_busy is WhenBusy.SUPERSEDE
+            steps.check_free(endpoint, number, supersedes=supersedes)
+            blocks.check_open(self._blocked(endpoint, rollout.started_at), command)
             lacking = starts.lacking_approvals(start.version, policy.rollout) or starts.unsigned(
                 start.version, policy.signing
             )
@@ -274,6 +334,8 @@ class RolloutService:
             broken = self._broken_callers(endpoint, start.version)
             if broken and not command.force:
                 raise ConflictError(f"{broken.sentence}: start it with force and a reason if its callers are ready")
+            if endpoint.active:
+                steps.supersede(endpoint, endpoint.active, number, rollout.started_at)
             steps.begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}), rollout.started_at)
             if broken:
                 steps.record_force(endpoint, broken.differences, rollout.started_at)
@@ -283,6 +345,8 @@ class RolloutService:
         rollout_id = rollout_id_of(command.command_id, version.version)
         if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return endpoint.rollout
+        if endpoint.queued_command and endpoint.queued_command.command_id == command.command_id:
+            return None
         return self.rollout(EndpointName(command.endpoint), rollout_id)
 
     def _change_to_start(
@@ -311,50 +375,6 @@ class RolloutService:
             return None
         stable = self._registry.version(endpoint.endpoint, VersionNumber(endpoint.stable.version))
         return starts.broken_callers(stable, candidate)
-
-    def _end_by_command(self, command: RolloutCommand, event: RolloutEvent) -> Rollout:
-        now = self._clock.now()
-
-        def end(endpoint: Endpoint) -> bool:
-            rollout = endpoint.rollout
-            if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
-                raise NotFoundError(
-                    f"rollout {command.rollout_id or ''} of endpoint {endpoint.endpoint}",
-                    hint="only the latest one can be promoted or aborted",
-                )
-            if rollout.state is next_state(RolloutState.PROGRESSING, event) and rollout.ended_by == command.command_id:
-                return False
-            if event is RolloutEvent.PROMOTE and rollout is endpoint.active:
-                candidate = self._registry.version(endpoint.endpoint, VersionNumber(rollout.candidate.version))
-                starts.check_unaltered(candidate, "be promoted", "abort the rollout, or put the right bytes back")
-            rollout.ended_by = command.command_id
-            steps.move(endpoint, rollout, event, now, reason=command.reason or f"{event} by {command.requested_by}")
-            return True
-
-        endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, end)
-        if endpoint.rollout is None:
-            raise NotFoundError(f"a rollout of endpoint {command.endpoint}")
-        return endpoint.rollout
-
-    def _apply(self, endpoint: Endpoint, decision: Decision, tick: int, now: datetime) -> None:
-        rollout = endpoint.active
-        assert rollout is not None  # noqa: S101 - the caller has seen it
-        rollout.tick = tick
-        rollout.verdicts = list(decision.verdicts)
-        if decision.failed_checks > rollout.failed_checks:
-            endpoint.record(
-                "check_failed",
-                now,
-                rollout_id=rollout.rollout_id,
-                failed_checks=decision.failed_checks,
-                verdicts=[verdict.model_dump(mode="json") for verdict in decision.verdicts],
-            )
-        rollout.failed_checks = decision.failed_checks
-        if decision.event:
-            steps.move(endpoint, rollout, decision.event, now, reason=decision.reason)
-        if not rollout.state.is_over:
-            rollout.reason = decision.reason
-            steps.schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
 
     def _has_begun(self, endpoint: Endpoint, rollout_id: str) -> bool:
         """Whether a start command has had its rollout, under way or over."""
@@ -388,7 +408,7 @@ class RolloutService:
 
 
 def _is_next_tick(endpoint: Endpoint, message: RolloutTick) -> bool:
-    rollout = endpoint.active
+    rollout = endpoint.ticking
     return rollout is not None and rollout.rollout_id == message.rollout_id and message.tick == rollout.tick + 1
 
 
@@ -412,6 +432,7 @@ def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, no
         policy_version=model.policy_version,
         serving=model.policy.serving,
         started_at=now,
+        published_at=now,
         next_tick_at=now + timedelta(seconds=policy.tick_s),
         requested_by=command.requested_by,
         reason=command.reason,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from shared.core.errors import ConflictError
 from shared.registry.documents import ModelVersion, VersionState
-from shared.registry.policy import RolloutPolicy, SigningPolicy
+from shared.registry.policy import SigningPolicy
+from shared.registry.rollout_policy import RolloutPolicy
 from shared.registry.signature import SignatureChange, signature_diff
 from shared.routing.plan import Signing
 from shared.signing.keys import read_keys

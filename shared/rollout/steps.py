@@ -7,21 +7,29 @@ for under that generation, and the call is kept until it is heard: calls that co
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.core.errors import ConflictError
+from shared.core.errors import ConflictError, NotFoundError
 from shared.core.messages import CommandKind, MoveAlias, RolloutCommand, RolloutTick
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION
+from shared.registry.rollout_policy import Strategy
+from shared.rollout.convergence import chosen
 from shared.rollout.documents import (
     AliasCall,
     Endpoint,
     RefusedStart,
     Rollout,
     RolloutRecord,
+    Target,
     automatic_command_id,
 )
 from shared.rollout.machine import RolloutEvent, RolloutState, next_state
+from shared.rollout.rollbacks import Quarantine, Rollback, Trigger
 from shared.routing.plan import plan_blob_name
 from shared.store.aggregate import ArchiveEntry
 from shared.store.ports import BlobContainer, Container
+
+_GOOD_KEPT = 20
+_CONFIRM = timedelta(seconds=2)
+"""When the pods are first looked at for whether they have applied a rollback."""
 
 
 def begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
@@ -47,32 +55,44 @@ def begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
     schedule(endpoint, endpoint.rollout, rollout.next_tick_at)
 
 
-def move(endpoint: Endpoint, rollout: Rollout, event: RolloutEvent, now: datetime, *, reason: str) -> None:
-    """Move the rollout by an event. Raises ConflictError where its state does not allow that."""
-    rollout.state = next_state(rollout.state, event)
+def move(
+    endpoint: Endpoint,
+    rollout: Rollout,
+    event: RolloutEvent,
+    now: datetime,
+    *,
+    reason: str,
+    by: str = "",
+    trigger: Trigger = Trigger.MANUAL,
+    weight_bp: int | None = None,
+) -> None:
+    """Move the rollout by an event. Raises ConflictError where its state does not allow that.
+
+    `by` is who asked for it; empty where Slipway moves it by itself. `weight_bp` goes with SET_WEIGHT, `trigger` with
+    FAIL and ROLLBACK.
+    """
+    before = rollout.state
+    rollout.state = next_state(before, event)
     rollout.reason = reason
-    rollout.failed_checks = 0
+    rollout.failed_checks = rollout.errored_checks = 0
+    _enter(rollout, event, now, weight_bp)
+    if rollout.state is RolloutState.PROMOTED:
+        _make_stable(endpoint, rollout.candidate)
+    if event in {RolloutEvent.FAIL, RolloutEvent.ROLLBACK}:
+        _quarantine(endpoint, rollout.candidate.version, reason, now, rollout.rollout_id)
+        _leave_bad_stable(endpoint)
     if rollout.state.is_over:
         rollout.ended_at = now
-        if rollout.state is RolloutState.PROMOTED:
-            endpoint.stable = rollout.candidate
-        endpoint.archive(
-            Container.ENDPOINTS,
-            RolloutRecord(
-                id=rollout.rollout_id, endpoint=endpoint.endpoint, version=rollout.candidate.version, rollout=rollout
-            ).model_dump(mode="json"),
-        )
-        send_queued(endpoint, now)
-        kind = f"rollout_{rollout.state}"
-    else:
-        rollout.stage = 0 if rollout.stage is None else rollout.stage + 1
-        rollout.stage_started_at = now
-        kind = "stage_started"
-    publish(endpoint)
+    if event not in _KEEP_THE_PLAN:
+        rollout.published_at = now
+        publish(endpoint)
+    if event in {RolloutEvent.FAIL, RolloutEvent.ROLLBACK}:
+        endpoint.rollback = _rollback(endpoint, rollout, trigger, now, by=by, reason=reason)
+        schedule(endpoint, rollout, now + _CONFIRM)
     if rollout.state.is_over:
-        _call_aliases_at_end(endpoint, rollout, now)
+        _end(endpoint, rollout, now)
     endpoint.record(
-        kind,
+        _KINDS.get(event, f"rollout_{rollout.state}"),
         now,
         rollout_id=rollout.rollout_id,
         version=rollout.candidate.version,
@@ -80,8 +100,122 @@ def move(endpoint: Endpoint, rollout: Rollout, event: RolloutEvent, now: datetim
         weight_bp=rollout.weight_bp,
         generation=endpoint.generation,
         routes=_routes(endpoint),
+        by=by,
         reason=reason,
         verdicts=[verdict.model_dump(mode="json") for verdict in rollout.verdicts],
+    )
+
+
+_KEEP_THE_PLAN = {RolloutEvent.WAIT, RolloutEvent.HOLD, RolloutEvent.PAUSE, RolloutEvent.RESUME}
+_KINDS = {
+    RolloutEvent.LOADED: "stage_started",
+    RolloutEvent.ADVANCE: "stage_started",
+    RolloutEvent.WAIT: "approval_awaited",
+    RolloutEvent.RESUME: "rollout_resumed",
+    RolloutEvent.SET_WEIGHT: "weight_set",
+}
+
+
+def _enter(rollout: Rollout, event: RolloutEvent, now: datetime, weight_bp: int | None) -> None:
+    """Set what belongs to the state that an event led to."""
+    match event:
+        case RolloutEvent.LOADED | RolloutEvent.ADVANCE:
+            rollout.stage, rollout.set_weight_bp = rollout.next_stage, None
+            rollout.stage_started_at = rollout.halted_at = None
+        case RolloutEvent.SWITCH:
+            rollout.set_weight_bp = rollout.stage_started_at = rollout.halted_at = None
+        case RolloutEvent.SET_WEIGHT:
+            rollout.set_weight_bp, rollout.stage_started_at = weight_bp, None
+        case RolloutEvent.WAIT | RolloutEvent.HOLD | RolloutEvent.PAUSE:
+            rollout.halted_at = now
+        case RolloutEvent.RESUME:
+            # What it waited counts for nothing: the stage lasts as long again.
+            rollout.halted_at = None
+            rollout.stage_started_at = rollout.stage_started_at and now
+    if rollout.policy.strategy is Strategy.ROLLING:
+        reporting = tuple(rollout.progress.pods)
+        rollout.rolled = chosen(reporting, rollout.weight_bp, rollout.rollout_id)
+
+
+def _make_stable(endpoint: Endpoint, target: Target) -> None:
+    endpoint.stable = target
+    endpoint.good = [*(t for t in endpoint.good if t.version != target.version), target][-_GOOD_KEPT:]
+
+
+def _quarantine(endpoint: Endpoint, version: int, reason: str, now: datetime, rollout_id: str | None) -> None:
+    found = Quarantine(version=version, reason=reason, at=now, rollout_id=rollout_id)
+    endpoint.quarantined = [*(q for q in endpoint.quarantined if q.version != version), found]
+    endpoint.good = [t for t in endpoint.good if t.version != version]
+
+
+def _leave_bad_stable(endpoint: Endpoint) -> None:
+    """Where stable itself was found to fail: the last known good version takes its place."""
+    stable = endpoint.stable
+    if stable is not None and endpoint.is_quarantined(stable.version):
+        endpoint.stable = endpoint.last_good(but=stable.version) or stable
+
+
+def _rollback(
+    endpoint: Endpoint, rollout: Rollout, trigger: Trigger, now: datetime, *, by: str, reason: str
+) -> Rollback:
+    return Rollback(
+        rollback_id=f"rollback-{endpoint.generation:06d}",
+        rollout_id=rollout.rollout_id,
+        trigger=trigger,
+        from_version=rollout.candidate.version,
+        to_version=endpoint.stable.version if endpoint.stable else None,
+        generation=endpoint.generation,
+        fault_at=rollout.failing_since or now,
+        detected_at=now,
+        by=by or "slipway",
+        reason=reason,
+    )
+
+
+def _end(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
+    endpoint.archive(
+        Container.ENDPOINTS,
+        RolloutRecord(
+            id=rollout.rollout_id, endpoint=endpoint.endpoint, version=rollout.candidate.version, rollout=rollout
+        ).model_dump(mode="json"),
+    )
+    send_queued(endpoint, now)
+    _call_aliases_at_end(endpoint, rollout, now)
+
+
+def revert(endpoint: Endpoint, to: Target, now: datetime, *, by: str, reason: str) -> None:
+    """Take the stable version, which fails, out of service for an earlier one. No rollout is under way."""
+    bad = endpoint.stable
+    assert bad is not None  # noqa: S101 - the caller has seen it
+    _quarantine(endpoint, bad.version, reason, now, None)
+    _make_stable(endpoint, to)
+    publish(endpoint)
+    endpoint.rollback = Rollback(
+        rollback_id=f"rollback-{endpoint.generation:06d}",
+        rollout_id=None,
+        trigger=Trigger.MANUAL,
+        from_version=bad.version,
+        to_version=to.version,
+        generation=endpoint.generation,
+        fault_at=now,
+        detected_at=now,
+        by=by,
+        reason=reason,
+    )
+    rollout = endpoint.rollout
+    assert rollout is not None  # noqa: S101 - whatever is stable had a rollout
+    schedule(endpoint, rollout, now + _CONFIRM)
+    for alias in (CHAMPION, PRODUCTION):
+        _call_alias(endpoint, rollout, alias, to.version, now)
+    endpoint.record(
+        "endpoint_reverted",
+        now,
+        version=to.version,
+        from_version=bad.version,
+        generation=endpoint.generation,
+        routes=_routes(endpoint),
+        by=by,
+        reason=reason,
     )
 
 
@@ -111,11 +245,11 @@ def refuse(endpoint: Endpoint, version: int, reason: str, now: datetime) -> bool
     return True
 
 
-def queue(endpoint: Endpoint, version: int, now: datetime) -> bool:
-    """Have a version wait for the end of the active rollout. Whether anything changed."""
+def queue(endpoint: Endpoint, version: int, now: datetime, command: RolloutCommand | None = None) -> bool:
+    """Have a version wait for the end of the active rollout. Whether anything changed. `command`: who asked for it."""
     if endpoint.queued_version == version:
         return False
-    endpoint.queued_version = version
+    endpoint.queued_version, endpoint.queued_command = version, command
     endpoint.record("rollout_queued", now, version=version)
     return True
 
@@ -124,24 +258,29 @@ def unqueue(endpoint: Endpoint, version: int) -> bool:
     """Have a version wait no longer. Whether anything changed."""
     if endpoint.queued_version != version:
         return False
-    endpoint.queued_version = None
+    endpoint.queued_version = endpoint.queued_command = None
     return True
+
+
+def supersede(endpoint: Endpoint, rollout: Rollout, version: int, now: datetime) -> None:
+    """Abort the active rollout for another version's."""
+    reason = f"superseded by the rollout of version {version}"
+    move(endpoint, rollout, RolloutEvent.ABORT, now, reason=reason)
 
 
 def send_queued(endpoint: Endpoint, now: datetime) -> None:
     """Ask for the start of the queued version. It stays queued until it begins, lest the command be lost."""
     if endpoint.queued_version is None:
         return
-    endpoint.send(
-        RolloutCommand(
-            command=CommandKind.START,
-            command_id=automatic_command_id(endpoint.endpoint, endpoint.queued_version),
-            endpoint=endpoint.endpoint,
-            version=endpoint.queued_version,
-            requested_by="policy",
-            reason=f"queued until the rollout before it was over at {now.isoformat()}",
-        )
+    automatic = RolloutCommand(
+        command=CommandKind.START,
+        command_id=automatic_command_id(endpoint.endpoint, endpoint.queued_version),
+        endpoint=endpoint.endpoint,
+        version=endpoint.queued_version,
+        requested_by="policy",
+        reason=f"queued until the rollout before it was over at {now.isoformat()}",
     )
+    endpoint.send(endpoint.queued_command or automatic)
 
 
 def schedule(endpoint: Endpoint, rollout: Rollout, at: datetime) -> None:
@@ -182,6 +321,15 @@ def call_again(endpoint: Endpoint, heard: set[tuple[str, int]], now: datetime, g
     return True
 
 
+def clear_quarantine(endpoint: Endpoint, version: int, now: datetime, *, by: str, reason: str) -> bool:
+    """Let rollouts of a version that failed begin again. Raises NotFoundError."""
+    if not endpoint.is_quarantined(version):
+        raise NotFoundError(f"version {version} in quarantine on endpoint {endpoint.endpoint}")
+    endpoint.quarantined = [found for found in endpoint.quarantined if found.version != version]
+    endpoint.record("quarantine_cleared", now, version=version, by=by, reason=reason)
+    return True
+
+
 def withdraw(endpoint: Endpoint, version: int) -> bool:
     """Let no rollout of a version begin any more. Whether anything changed. Raises ConflictError where it is in use."""
     use = use_of(endpoint, version)
@@ -210,9 +358,9 @@ def use_of(endpoint: Endpoint, version: int) -> str:
     return "waits for its rollout" if endpoint.queued_version == version else ""
 
 
-def check_free(endpoint: Endpoint, version: int) -> None:
-    """Raise ConflictError where a rollout of the version by command cannot begin."""
-    if endpoint.active:
+def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) -> None:
+    """Raise ConflictError where a rollout of the version by command cannot begin; it may supersede another."""
+    if endpoint.active and not supersedes:
         raise ConflictError(
             f"rollout {endpoint.active.rollout_id} of version {endpoint.active.candidate.version} is under way on "
             f"endpoint {endpoint.endpoint}: promote or abort it first"
@@ -221,6 +369,17 @@ def check_free(endpoint: Endpoint, version: int) -> None:
         raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already")
     if version in endpoint.withdrawn:
         raise ConflictError(f"version {version} of {endpoint.endpoint} is being archived: roll out another one")
+    check_not_quarantined(endpoint, version)
+
+
+def check_not_quarantined(endpoint: Endpoint, version: int) -> None:
+    """Raise ConflictError for a version that failed, and that nobody cleared since."""
+    found = next((q for q in endpoint.quarantined if q.version == version), None)
+    if found:
+        raise ConflictError(
+            f"version {version} of {endpoint.endpoint} is quarantined since {found.at.isoformat()}: {found.reason}; "
+            f"clear it first if it is fit: slipway quarantine clear {endpoint.endpoint} {version}"
+        )
 
 
 def is_overtaken(endpoint: Endpoint, version: int) -> bool:
@@ -233,8 +392,9 @@ def is_overtaken(endpoint: Endpoint, version: int) -> bool:
 
 def is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
     """Whether a tick, or the start of what is queued, should have come long ago."""
-    if endpoint.active:
-        return now - endpoint.active.next_tick_at > grace
+    ticking = endpoint.ticking
+    if ticking:
+        return now - ticking.next_tick_at > grace
     ended_at = endpoint.rollout.ended_at if endpoint.rollout else None
     return endpoint.queued_version is not None and ended_at is not None and now - ended_at > grace
 

@@ -123,6 +123,9 @@ class RoutePlan(BaseModel):
     rollout_id: str | None = None
     salt: str
     routes: tuple[Route, ...]
+    pods: tuple[str, ...] | None = None
+    """Where given, these pods give the candidate all their traffic and the others none; the weights then tell the share
+    of the pods."""
     subject: SubjectSource = SubjectSource()
     guard: Guard = Guard()
 
@@ -139,6 +142,8 @@ class RoutePlan(BaseModel):
                 raise ValueError(f"version {route.version} is a shadow and has a weight: a shadow answers nobody")
             if route.role is not Role.SHADOW and route.mirror_bp:
                 raise ValueError(f"version {route.version} is {route.role} and is mirrored to: only a shadow is")
+        if self.pods is not None and (self.stable is None or self.candidate is None):
+            raise ValueError("pods are named, and there are no stable and candidate routes between which they choose")
         total = sum(route.weight_bp for route in self.routes)
         if total != FULL_WEIGHT_BP and (self.stable is not None or total != 0):
             raise ValueError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
@@ -153,6 +158,15 @@ class RoutePlan(BaseModel):
     def candidate(self) -> Route | None:
         """The candidate route, or None where no rollout is active."""
         return next((route for route in self.routes if route.role is Role.CANDIDATE), None)
+
+    def for_pod(self, pod: str) -> Self:
+        """The plan as one pod is to follow it."""
+        if self.pods is None or self.candidate is None or self.stable is None:
+            return self
+        weight_bp = FULL_WEIGHT_BP if pod in self.pods else 0
+        weights = {Role.CANDIDATE: weight_bp, Role.STABLE: FULL_WEIGHT_BP - weight_bp}
+        routes = [route.model_copy(update={"weight_bp": weights.get(route.role, 0)}) for route in self.routes]
+        return self.model_copy(update={"routes": tuple(routes)})
 
     @property
     def shadows(self) -> tuple[Route, ...]:

@@ -38,7 +38,9 @@ class VersionCounts(BaseModel):
 
     `requests` counts those assigned and tried; `errors` those of them that the version failed (whether or not another
     version then answered); `fallbacks` those that this version answered in place of one that failed, which stand in
-    neither of the former; `pinned` those whose caller named the version, which stand in none of the former.
+    neither of the former; `pinned` those whose caller named the version, which stand in none of the former, and
+    `pinned_errors` those of these that it failed. `predictions` counts the first outputs of answered requests, a row
+    each: a label under its text, a number under its bucket (shared.telemetry.predictions).
     `latency_ms` holds the milliseconds of assigned requests that the version answered, counted per bucket
     (shared.telemetry.histogram).
     """
@@ -49,7 +51,9 @@ class VersionCounts(BaseModel):
     errors: NonNegativeInt = 0
     fallbacks: NonNegativeInt = 0
     pinned: NonNegativeInt = 0
+    pinned_errors: NonNegativeInt = 0
     latency_ms: dict[int, int] = Field(default_factory=dict)
+    predictions: dict[str, NonNegativeInt] = Field(default_factory=dict)
     shadow: ShadowCounts | None = None
 
 
@@ -71,6 +75,8 @@ class Window(BaseModel):
     """Versions that this pod's guard took out of traffic under this generation, and why."""
     refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
+    memory_share: float | None = Field(default=None, ge=0)
+    """The share of its memory limit that the pod used at the window's end; None where it has no limit."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
 
 
@@ -86,7 +92,9 @@ def merge_counts(counts: list[VersionCounts]) -> VersionCounts:
         errors=sum(c.errors for c in counts),
         fallbacks=sum(c.fallbacks for c in counts),
         pinned=sum(c.pinned for c in counts),
+        pinned_errors=sum(c.pinned_errors for c in counts),
         latency_ms=merged(c.latency_ms for c in counts),
+        predictions=merged(c.predictions for c in counts),
         shadow=_merge_shadows([c.shadow for c in counts if c.shadow is not None]),
     )
 

@@ -12,7 +12,8 @@ import httpx
 from azure.storage.blob import BlobServiceClient
 
 from local.system import System
-from shared.registry.policy import Gates, Policy, RolloutPolicy, Stage, ValidationPolicy
+from shared.registry.policy import Policy, ValidationPolicy
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
 from tests.support.models import iris
 
 MODEL = "iris"

@@ -24,7 +24,8 @@ from azure.storage.blob import BlobServiceClient
 
 from local.state import StateDir
 from local.system import System
-from shared.registry.policy import Policy, RolloutPolicy, Strategy, ValidationPolicy
+from shared.registry.policy import Policy, ValidationPolicy
+from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from tests.e2e.driver import SERVER_SETTINGS, SETTINGS
 from tests.support.waiting import eventually
 

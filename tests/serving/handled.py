@@ -121,6 +121,10 @@ class HandServer:
     def totals(self) -> dict[str, Any]:
         return {self.serving.plan.endpoint: dict(self.serving.tally.versions)}
 
+    def variants(self) -> dict[str, Any]:
+        routes = self.serving.routes
+        return {name: {(v, str(routes[v].role)): t for v, t in found.items()} for name, found in self.totals().items()}
+
     def refused(self) -> dict[str, dict[str, int]]:
         return {self.serving.plan.endpoint: dict(self.serving.tally.refused)}
 

@@ -68,12 +68,12 @@ class _Worker:
 
     def _count(self, requests: int) -> None:
         self._tally.requests += requests
-        self._siblings.tell(Report(counts=counts_of({"churn": {1: self._tally}})), State.READY)
+        self._siblings.tell(Report(counts=counts_of({"churn": {(1, "stable"): self._tally}})), State.READY)
 
     def _total(self) -> int:
         others = [report.totals() for report in self._siblings.others()]
-        whole = joined([{"churn": {1: self._tally}}, self._siblings.carried.totals(), *others])
-        return whole["churn"][1].requests
+        whole = joined([{"churn": {(1, "stable"): self._tally}}, self._siblings.carried.totals(), *others])
+        return whole["churn"][1, "stable"].requests
 
     def _exit(self, code: int) -> None:
         self._code = code

@@ -233,11 +233,15 @@ async def test_the_metrics_tell_of_versions_outcomes_and_latency(start: Start, s
         answer = await running.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = set(answer.text.splitlines())
-    assert 'model_prediction_requests_total{model="churn",version="2",outcome="success"} 2' in lines
-    assert 'model_prediction_requests_total{model="churn",version="2",outcome="error"} 1' in lines
-    assert 'model_prediction_requests_total{model="churn",version="1",outcome="fallback"} 1' in lines
-    assert 'model_prediction_latency_seconds_bucket{model="churn",version="2",outcome="success",le="+Inf"} 2' in lines
-    assert 'model_prediction_latency_seconds_count{model="churn",version="2",outcome="success"} 2' in lines
+    requests, latency = "model_prediction_requests_total", "model_prediction_latency_seconds"
+    candidate, stable = '{model="churn",version="2",variant="candidate"', '{model="churn",version="1",variant="stable"'
+    assert {
+        f'{requests}{candidate},outcome="success"}} 2',
+        f'{requests}{candidate},outcome="error"}} 1',
+        f'{requests}{stable},outcome="fallback"}} 1',
+        f'{latency}_bucket{candidate},outcome="success",le="+Inf"}} 2',
+        f'{latency}_count{candidate},outcome="success"}} 2',
+    } <= lines
     assert {'model_loaded{model="churn",version="1"} 1', 'model_loaded{model="churn",version="2"} 1'} <= lines
     assert 'model_plan_generation{model="churn"} 1' in lines
 

@@ -54,7 +54,7 @@ async def test_a_request_that_outlasts_its_plan_is_counted_under_it_and_not_lost
     late = kept.all()[-1]
     assert (late.generation, late.sequence, late.versions[1].requests) == (1, 2, 1)
     assert len(kept.all()) == 3
-    assert kept.windows.totals()["churn"][1].requests == 1
+    assert kept.windows.totals()["churn"][1, "stable"].requests == 1
 
 
 async def test_windows_of_one_plan_follow_each_other_without_a_gap() -> None:

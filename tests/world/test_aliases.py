@@ -12,7 +12,8 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import MoveAlias, Queue
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION, STAGING, AliasName
 from shared.registry.commands import SetAlias
-from shared.registry.policy import Policy, RolloutPolicy, Stage, Strategy
+from shared.registry.policy import Policy
+from shared.registry.rollout_policy import RolloutPolicy, Stage, Strategy
 from tests.world.fakes import Fuse, Killed
 from tests.world.world import ENDPOINT, GRACE, MODEL, World
 

@@ -17,7 +17,8 @@ from shared.core.messages import CommandKind, RolloutCommand, ValidateVersion
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
 from shared.registry.documents import ModelVersion
-from shared.registry.policy import Policy, RolloutPolicy, Strategy
+from shared.registry.policy import Policy
+from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from shared.rollout.starts import why_held
 from shared.routing.plan import artifact_blob_name
 from shared.store.outbox import Outbox

@@ -10,7 +10,8 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVersion
 from shared.registration.documents import DropState
 from shared.registry.documents import VersionState
-from shared.registry.policy import Policy, RolloutPolicy, Stage, ValidationPolicy
+from shared.registry.policy import Policy, ValidationPolicy
+from shared.registry.rollout_policy import RolloutPolicy, Stage
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, plan_blob_name

@@ -22,7 +22,8 @@ from shared.registration.documents import DropState
 from shared.registry.aliases import alias_name
 from shared.registry.commands import SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
-from shared.registry.policy import Policy, RetentionPolicy, RolloutPolicy, Strategy
+from shared.registry.policy import Policy, RetentionPolicy
+from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from shared.retention.deeds import deeds_blob_name
 from shared.retention.documents import MAX_SPARED, RetentionPlan, RetentionRun, RunState
 from shared.retention.service import GRACE

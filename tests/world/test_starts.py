@@ -14,7 +14,8 @@ from shared.core.messages import CommandKind, MoveAlias, Queue, RolloutCommand
 from shared.registry.aliases import AliasName
 from shared.registry.commands import Approve, SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
-from shared.registry.policy import Policy, RolloutPolicy, SigningPolicy, Stage
+from shared.registry.policy import Policy, SigningPolicy
+from shared.registry.rollout_policy import RolloutPolicy, Stage
 from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
 from shared.rollout.starts import why_held
 from shared.routing.plan import Signing, artifact_blob_name

@@ -10,7 +10,8 @@ from shared.core.ids import ModelName
 from shared.core.verdict import Outcome
 from shared.registry.documents import ModelVersion, ValidationSummary, VersionState, version_id
 from shared.registry.manifest import Manifest
-from shared.registry.policy import Policy, RolloutPolicy
+from shared.registry.policy import Policy
+from shared.registry.rollout_policy import RolloutPolicy
 from shared.store.ports import Container
 from tests.unit.functions.conftest import Call
 

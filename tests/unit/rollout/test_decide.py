@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.core.errors import ConflictError
 from shared.core.verdict import Outcome
-from shared.registry.policy import Gates, RolloutPolicy, Stage, Strategy
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.decide import FRESH_S, Decision, decide
 from shared.rollout.documents import Endpoint, Rollout, Target
 from shared.rollout.machine import TRANSITIONS, RolloutEvent, RolloutState, next_state

@@ -1,0 +1,126 @@
+"""Commands to a rollout that is there: pure changes of the endpoint, each heard once under its command id.
+
+Each is heard in the states that the machine's table names; elsewhere it is refused, and changes nothing. Whoever brings
+a candidate further than the gates did is named in the audit.
+"""
+
+from datetime import datetime
+
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
+from shared.core.messages import CommandKind, RolloutCommand
+from shared.rollout import steps
+from shared.rollout.blocks import check_open
+from shared.rollout.decide import onward, to_all_traffic
+from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
+from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
+
+_HEARD_KEPT = 200
+_EVENTS = {
+    CommandKind.PAUSE: RolloutEvent.PAUSE,
+    CommandKind.RESUME: RolloutEvent.RESUME,
+    CommandKind.SET_WEIGHT: RolloutEvent.SET_WEIGHT,
+    CommandKind.REJECT: RolloutEvent.ABORT,
+    CommandKind.ABORT: RolloutEvent.ABORT,
+    CommandKind.ROLLBACK: RolloutEvent.ROLLBACK,
+}
+
+
+def apply(endpoint: Endpoint, command: RolloutCommand, now: datetime, *, altered: str = "", blocked: str = "") -> bool:
+    """Carry a command out. Whether anything changed: a command that was heard before changes nothing.
+
+    `altered` says what of the candidate's stored parts is not what was registered, `blocked` why no candidate may get
+    more traffic now. Raises NotFoundError, ConflictError where the state does not allow it, InvalidInputError.
+    """
+    rollout = endpoint.rollout
+    if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
+        raise NotFoundError(
+            f"rollout {command.rollout_id or ''} of endpoint {endpoint.endpoint}", hint="only the latest one hears"
+        )
+    if command.command_id in rollout.heard:
+        return False
+    check_command(rollout.state, command.command)
+    said = command.reason or f"{command.command} by {command.requested_by}"
+    # Noted first: a rollout that it ends is archived as it then stands.
+    rollout.heard = [*rollout.heard, command.command_id][-_HEARD_KEPT:]
+    if rollout.state.is_over:
+        _revert(endpoint, command, now, said)
+        return True
+    event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked)
+    if event in {RolloutEvent.SWITCH, RolloutEvent.COMPLETE} and command.command is not CommandKind.APPROVE:
+        rollout.promoted_by = command.requested_by
+    if next_state(rollout.state, event).is_over:
+        rollout.ended_by = command.command_id
+    weight_bp = command.weight_bp if event is RolloutEvent.SET_WEIGHT else None
+    steps.move(endpoint, rollout, event, now, reason=said, by=command.requested_by, weight_bp=weight_bp)
+    return True
+
+
+def _event(
+    endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, *, altered: str, blocked: str
+) -> RolloutEvent:
+    if event := _EVENTS.get(command.command):
+        _check_weight(rollout, command, blocked)
+        return event
+    if altered:
+        raise ConflictError(
+            f"version {rollout.candidate.version} of {endpoint.endpoint} cannot be promoted: {altered}; abort the "
+            "rollout, or put the right bytes back"
+        )
+    if blocked and rollout.state is not RolloutState.WATCHING:
+        check_open(blocked, command)
+    if command.command is CommandKind.APPROVE:
+        _approve(rollout, command, now)
+        return onward(rollout)
+    if command.command is CommandKind.SKIP:
+        return onward(rollout)
+    _check_approved_to_the_end(rollout)
+    return to_all_traffic(rollout)
+
+
+def _check_weight(rollout: Rollout, command: RolloutCommand, blocked: str) -> None:
+    if command.command is not CommandKind.SET_WEIGHT:
+        return
+    if command.weight_bp is None:
+        raise InvalidInputError("set-weight needs a weight_bp: the candidate's share in basis points, 0 to 10000")
+    if rollout.stable is None or (rollout.current is not None and rollout.current.mirror_bp):
+        raise ConflictError(f"a {rollout.policy.strategy} has no weight to set in this stage")
+    if blocked and command.weight_bp > rollout.weight_bp:
+        check_open(blocked, command)
+
+
+def _approve(rollout: Rollout, command: RolloutCommand, now: datetime) -> None:
+    stage = rollout.next_stage
+    if command.stage is not None and command.stage != stage:
+        raise ConflictError(f"stage {command.stage} does not wait for an approval: stage {stage} does")
+    approval = StageApproval(stage=stage, by=command.requested_by, at=now, link_id=command.link_id)
+    rollout.approvals = [*rollout.approvals, approval]
+
+
+def _check_approved_to_the_end(rollout: Rollout) -> None:
+    waiting = [n for n in range(rollout.next_stage, len(rollout.stages) + 1) if not rollout.is_approved(n)]
+    if waiting and rollout.state is not RolloutState.WATCHING:
+        names = ", ".join("the switch" if n == len(rollout.stages) else f"stage {n}" for n in waiting)
+        raise ConflictError(f"a promotion would pass over {names}, of which somebody must approve first")
+
+
+def _revert(endpoint: Endpoint, command: RolloutCommand, now: datetime, said: str) -> None:
+    """Take stable back to an earlier version, no rollout being under way."""
+    stable = endpoint.stable
+    if stable is None:
+        raise ConflictError(f"endpoint {endpoint.endpoint} has no stable version: nothing can be rolled back")
+    steps.revert(endpoint, _target(endpoint, stable, command), now, by=command.requested_by, reason=said)
+
+
+def _target(endpoint: Endpoint, stable: Target, command: RolloutCommand) -> Target:
+    if command.version is None:
+        found = endpoint.last_good(but=stable.version)
+        if found is None:
+            raise ConflictError(
+                f"endpoint {endpoint.endpoint} has no known good version besides {stable.version}: roll a version out"
+            )
+        return found
+    known = {target.version: target for target in endpoint.good}
+    if command.version not in known or command.version == stable.version:
+        names = ", ".join(str(version) for version in known if version != stable.version) or "none"
+        raise ConflictError(f"version {command.version} is no known good version of {endpoint.endpoint}: {names} are")
+    return known[command.version]

@@ -1,0 +1,79 @@
+"""Convergence: which of the pods that report have applied a plan, which cannot, and which have fallen silent.
+
+A pod that stops reporting is not one that fails: it may have been scaled away, and nobody waits for it. A pod that
+reports and does not apply is waited for; one that says it cannot load a version has failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from math import ceil
+
+from shared.rollout.progress import PodSeen
+
+FRESH_S = 30.0
+"""A pod whose latest window ended longer ago than this has fallen silent."""
+_FORGOTTEN_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """How far the pods have applied a generation, and have the versions that it names ready."""
+
+    reporting: tuple[str, ...]
+    ready: tuple[str, ...]
+    failing: Mapping[str, str]
+    """Pods that cannot load a version, and why."""
+    silent: tuple[str, ...]
+    is_reached: bool
+    """Whether the quorum is ready, and at least one pod."""
+
+    @property
+    def healthy_share(self) -> float | None:
+        """The share of the pods that report that are ready; None where none reports."""
+        return len(self.ready) / len(self.reporting) if self.reporting else None
+
+    @property
+    def sentence(self) -> str:
+        """How things stand, in words."""
+        said = f"{len(self.ready)} of {len(self.reporting)} pods that report are ready"
+        if self.failing:
+            pod, why = next(iter(self.failing.items()))
+            said += f"; pod {pod} cannot load it: {why}"
+        return f"{said}; {len(self.silent)} fell silent" if self.silent else said
+
+
+def convergence(
+    pods: Mapping[str, PodSeen], *, generation: int, versions: tuple[int, ...], quorum: float, now: datetime
+) -> Convergence:
+    """How far the pods are. `versions` are those that must be ready."""
+    fresh = {name: seen for name, seen in pods.items() if _age(seen, now) <= timedelta(seconds=FRESH_S)}
+    silent = tuple(
+        sorted(n for n, s in pods.items() if n not in fresh and _age(s, now) <= timedelta(seconds=_FORGOTTEN_S))
+    )
+    applied = {name: seen for name, seen in fresh.items() if seen.generation >= generation}
+    ready = tuple(sorted(name for name, seen in applied.items() if set(versions) <= set(seen.loaded)))
+    failing = {
+        name: "; ".join(f"version {v}: {applied[name].failed[v]}" for v in versions if v in applied[name].failed)
+        for name in sorted(applied)
+        if set(versions) & set(applied[name].failed)
+    }
+    wanted = max(1, ceil(quorum * len(fresh) - 1e-9))
+    return Convergence(
+        reporting=tuple(sorted(fresh)),
+        ready=ready,
+        failing=failing,
+        silent=silent,
+        is_reached=len(ready) >= wanted,
+    )
+
+
+def chosen(pods: tuple[str, ...], share_bp: int, salt: str) -> tuple[str, ...]:
+    """The pods of a share, rounded up: of one salt a larger share holds every pod of a smaller one."""
+    in_order = sorted(pods, key=lambda pod: blake2b(f"{salt}\0{pod}".encode(), digest_size=8).digest())
+    return tuple(sorted(in_order[: ceil(len(pods) * share_bp / 10_000)]))
+
+
+def _age(seen: PodSeen, now: datetime) -> timedelta:
+    return now - seen.at

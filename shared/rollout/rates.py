@@ -1,0 +1,143 @@
+"""The gates over error and slow rates: candidate against concurrent stable, by a test that may be looked at every tick.
+
+Over the whole rollout, not a stage: a test that began anew with each stage would have as many chances to err. One block
+a tick, of the windows that came since the last; shared.sequential has the test and what it takes for granted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.rollout_policy import GateMode, GateName, Gates
+from shared.rollout.progress import TestName
+from shared.sequential.evariable import Block
+from shared.sequential.excess import Claim, ExcessState, ExcessTest
+from shared.sequential.intervals import difference_interval
+from shared.telemetry.histogram import bucket_index
+from shared.telemetry.window import VersionCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A gate's verdict. A proof ends the rollout at once; any other FAIL is one failed check."""
+
+    verdict: Verdict
+    is_proof: bool = False
+
+
+def advanced(
+    tests: Mapping[TestName, ExcessState], candidate: VersionCounts, stable: VersionCounts, gates: Gates
+) -> dict[TestName, ExcessState]:
+    """The running tests after one more block. One whose margin the policy of the stage changes begins anew."""
+    blocks = {
+        TestName.ERRORS_WORSE: errors_block(candidate, stable),
+        TestName.ERRORS_NOT_WORSE: errors_block(candidate, stable),
+        TestName.SLOW_WORSE: slow_block(candidate, stable, gates.slow_ms),
+        TestName.SLOW_NOT_WORSE: slow_block(candidate, stable, gates.slow_ms),
+    }
+    found: dict[TestName, ExcessState] = {}
+    for name, block in blocks.items():
+        claim, margin = _wanted(name, gates)
+        state = tests.get(name)
+        test = ExcessTest.of(state) if state and state.margin == margin else ExcessTest(claim=claim, margin=margin)
+        test.add(block)
+        found[name] = test.state
+    return found
+
+
+def errors_block(candidate: VersionCounts, stable: VersionCounts) -> Block:
+    """Requests and errors of both."""
+    return Block(
+        candidate=candidate.requests,
+        candidate_failed=candidate.errors,
+        stable=stable.requests,
+        stable_failed=stable.errors,
+    )
+
+
+def slow_block(candidate: VersionCounts, stable: VersionCounts, slow_ms: float) -> Block:
+    """Answers and slow answers of both."""
+    return Block(
+        candidate=sum(candidate.latency_ms.values()),
+        candidate_failed=slow(candidate, slow_ms),
+        stable=sum(stable.latency_ms.values()),
+        stable_failed=slow(stable, slow_ms),
+    )
+
+
+def slow(counts: VersionCounts, slow_ms: float) -> int:
+    """Answers in the buckets above that of a latency: within 2 % of it."""
+    limit = bucket_index(slow_ms)
+    return sum(count for bucket, count in counts.latency_ms.items() if bucket > limit)
+
+
+def rate_verdict(
+    gate: GateName, tests: Mapping[TestName, ExcessState], stage: Block, gates: Gates, min_requests: int
+) -> Judged:
+    """The verdict on the error rate or the slow rate. `stage` holds the counts since the stage began."""
+    worse_name, not_worse_name, harm, margin, what = _parts(gate, gates)
+    level = gates.level / 2
+    worse, not_worse = tests.get(worse_name), tests.get(not_worse_name)
+    total = ExcessTest.of(worse).total if worse else Block()
+    interval = difference_interval(total, confidence=1 - level) if total.has_both else None
+    value = _rate(total.candidate_failed, total.candidate) - _rate(total.stable_failed, total.stable)
+    limit = harm if gates.mode is GateMode.NO_PROVEN_HARM else margin
+    counted = (
+        f"{what[0]} {_counted(total.candidate_failed, total.candidate)} for the candidate, "
+        f"{_counted(total.stable_failed, total.stable)} for stable at the same time"
+    )
+
+    def judged(outcome: Outcome, said: str, *, is_proof: bool = False) -> Judged:
+        verdict = Verdict(
+            check=gate,
+            outcome=outcome,
+            sentence=f"{counted}: {said}",
+            n=total.candidate,
+            value=value if total.has_both else None,
+            limit=limit,
+            interval=interval,
+        )
+        return Judged(verdict=verdict, is_proof=is_proof)
+
+    if worse and ExcessTest.of(worse).proves(level):
+        proven = f"more than {harm:.2%} above stable is proven at level {level:.2g}" if harm else ""
+        return judged(Outcome.FAIL, proven or f"worse than stable is proven at level {level:.2g}", is_proof=True)
+    if min(stage.candidate, stage.stable) < min_requests:
+        return judged(
+            Outcome.INCONCLUSIVE,
+            f"in this stage the candidate has {stage.candidate} {what[1]} and stable {stage.stable}: each needs "
+            f"{min_requests}",
+        )
+    if gates.mode is GateMode.NO_PROVEN_HARM:
+        return judged(Outcome.PASS, f"no harm is proven at level {level:.2g}")
+    if not_worse and ExcessTest.of(not_worse).proves(level):
+        return judged(Outcome.PASS, f"less than {margin:.2%} above stable is proven at level {level:.2g}")
+    return judged(Outcome.INCONCLUSIVE, f"that it is less than {margin:.2%} above stable is not proven yet")
+
+
+def _parts(gate: GateName, gates: Gates) -> tuple[TestName, TestName, float, float, tuple[str, str]]:
+    if gate is GateName.ERROR_RATE:
+        names = TestName.ERRORS_WORSE, TestName.ERRORS_NOT_WORSE
+        return *names, gates.error_harm, gates.error_rate, ("failed requests:", "requests")
+    names = TestName.SLOW_WORSE, TestName.SLOW_NOT_WORSE
+    return *names, gates.slow_harm, gates.slow_rate, (f"answers slower than {gates.slow_ms:g} ms:", "answers")
+
+
+def _wanted(name: TestName, gates: Gates) -> tuple[Claim, float]:
+    match name:
+        case TestName.ERRORS_WORSE:
+            return Claim.WORSE, gates.error_harm
+        case TestName.ERRORS_NOT_WORSE:
+            return Claim.NOT_WORSE, gates.error_rate
+        case TestName.SLOW_WORSE:
+            return Claim.WORSE, gates.slow_harm
+        case TestName.SLOW_NOT_WORSE:
+            return Claim.NOT_WORSE, gates.slow_rate
+
+
+def _rate(failed: int, requests: int) -> float:
+    return failed / requests if requests else 0.0
+
+
+def _counted(failed: int, requests: int) -> str:
+    return f"{failed} of {requests} ({_rate(failed, requests):.2%})"

@@ -1,0 +1,70 @@
+"""Rollbacks: each time that traffic was taken back from a version, why, and how long it took; and quarantine."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+
+class Trigger(StrEnum):
+    """What called for a rollback."""
+
+    ERROR_RATE = "error_rate"
+    LATENCY = "latency"
+    MEMORY = "memory"
+    HEALTH = "health"
+    PREDICTION_DRIFT = "prediction_drift"
+    QUERY = "query"
+    DISAGREEMENT = "disagreement"
+    GUARD = "guard"
+    """A pod took the version out of traffic by itself."""
+    LOADING = "loading"
+    """A pod could not load it, or not in time."""
+    ALTERED = "altered"
+    """A stored part of it is not what was registered."""
+    NO_CONCLUSION = "no_conclusion"
+    MANUAL = "manual"
+
+
+class Rollback(BaseModel):
+    """One rollback. `fault_at` is when the evidence that led to it begins, as far as it shows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rollback_id: str
+    rollout_id: str | None
+    """None where a version was taken back that had no rollout under way."""
+    trigger: Trigger
+    from_version: int
+    to_version: int | None
+    """None where nothing was left to serve."""
+    generation: int
+    """The plan's generation that takes the version out of traffic."""
+    fault_at: AwareDatetime
+    detected_at: AwareDatetime
+    zero_traffic_at: AwareDatetime | None = None
+    """When the last pod that reports had applied that generation; None while not all have."""
+    by: str
+    reason: str
+
+
+class RollbackRecord(BaseModel):
+    """A rollback that the pods have applied, archived as a document beside its endpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    kind: Literal["rollback"] = "rollback"
+    endpoint: str
+    rollback: Rollback
+
+
+class Quarantine(BaseModel):
+    """A version that failed: no rollout of it begins until somebody clears it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    reason: str
+    at: AwareDatetime
+    rollout_id: str | None
