@@ -66,6 +66,10 @@ class Server(Protocol):
         """Counts since the start, by endpoint and version."""
         ...
 
+    def variants(self) -> dict[str, Any]:
+        """As `totals`, by endpoint, version and role."""
+        ...
+
     def refused(self) -> dict[str, dict[str, int]]:
         """Requests that no version ran since the start, by endpoint and why."""
         ...
@@ -281,7 +285,7 @@ class Api:
         server = self._server
         present = server.present()
         facts = prometheus.Facts(
-            totals=server.totals(),
+            totals=server.variants(),
             servings=server.servings,
             refused=server.refused(),
             waiting=server.waiting,

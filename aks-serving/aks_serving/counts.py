@@ -14,6 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from aks_serving.values import Values
 from shared.routing.prediction import Reason
 from shared.telemetry.histogram import GAMMA, bucket_index
 from shared.telemetry.window import ShadowCounts, VersionCounts
@@ -21,6 +22,9 @@ from shared.telemetry.window import ShadowCounts, VersionCounts
 _MAX_FRESH = 8192
 _LOG_GAMMA = math.log(GAMMA)
 _FLOOR_INDEX = bucket_index(0.0)
+
+type Variant = tuple[int, str]
+"""A version, and what it was to its endpoint when it was counted: its role."""
 
 
 class Kind(IntEnum):
@@ -63,16 +67,23 @@ class Latencies:
 class Runs:
     """Batches that ran without fault: how many rows they had, and how long they took the processor.
 
-    `sizes` counts batches by the rows' power of two, rounded up; `times` by that of their microseconds.
+    `sizes` counts batches by the rows' power of two, rounded up; `times` by that of their microseconds; `values` what
+    they gave.
     """
 
-    __slots__ = ("rows", "sizes", "times", "took_s")
+    __slots__ = ("rows", "sizes", "times", "took_s", "values")
 
     def __init__(self) -> None:
         self.rows = 0
         self.took_s = 0.0
         self.sizes: dict[int, int] = {}
         self.times: dict[int, int] = {}
+        self.values = Values()
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was counted."""
+        return bool(self.sizes or self.values.counts)
 
     def ran(self, rows: int, took_s: float) -> None:
         """Count a batch."""
@@ -88,6 +99,7 @@ class Runs:
         self.took_s += other.took_s
         _add_buckets(self.sizes, other.sizes)
         _add_buckets(self.times, other.times)
+        self.values.add(other.values)
 
 
 class VersionTally:
@@ -230,13 +242,18 @@ class Tally:
         return taken
 
 
-def added(parts: Iterable[Mapping[int, VersionTally]]) -> dict[int, VersionTally]:
-    """The sum of counts by version."""
-    total: dict[int, VersionTally] = {}
+def added[Key](parts: Iterable[Mapping[Key, VersionTally]]) -> dict[Key, VersionTally]:
+    """The sum of counts by version, or by variant."""
+    total: dict[Key, VersionTally] = {}
     for part in parts:
-        for version, tally in part.items():
-            total.setdefault(version, VersionTally()).add(tally)
+        for key, tally in part.items():
+            total.setdefault(key, VersionTally()).add(tally)
     return total
+
+
+def by_version(tallies: Mapping[Variant, VersionTally]) -> dict[int, VersionTally]:
+    """The sum of counts by version, whatever it was to its endpoint."""
+    return added({version: tally} for (version, _), tally in tallies.items())
 
 
 def _add_buckets(mine: dict[int, int], others: Mapping[int, int]) -> None:

@@ -21,6 +21,7 @@ from aks_serving.counts import Runs
 from aks_serving.errors import ExpiredError, LostError, ModelRunError, OverloadedError
 from aks_serving.spare import Spare
 from aks_serving.tensors import Feeds
+from aks_serving.values import are_counted
 from shared.core.errors import SlipwayError
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class Lane:
         self.times = RunTimes()
         self.runs = Runs()
         """What ran since it was last taken into the counts of a snapshot."""
+        self._counts_values = are_counted(loaded.model.signature)
         for input_bytes, took_s in loaded.run_times_s:
             self.times.add(input_bytes, took_s)
         self._engine = engine
@@ -331,10 +333,14 @@ class Lane:
                 self._answer(call, outcome, start, stop, now_s)
                 start = stop
             self.runs.ran(start or 1, outcome.took_s)
+            if self._counts_values:
+                self.runs.values.gave(outcome.arrays[0])
             return
         for call, result in zip(batch, outcome, strict=True):
             if isinstance(result, Results):
                 self._answer(call, result, 0, call.rows or 0, now_s)
+                if self._counts_values:
+                    self.runs.values.gave(result.arrays[0])
             else:
                 _tell(call, result)
 

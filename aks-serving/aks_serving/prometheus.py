@@ -1,8 +1,8 @@
 """The server's counts as Prometheus text: format 0.0.4, or OpenMetrics 1.0 where the client asks for it.
 
 Nothing is counted for it alone: a scrape reads what the windows are made of. Counters are of the time since the
-server's start. Which variant a version is (stable, candidate, shadow) changes while its counters go on, so it stands in
-a metric of its own, model_version_variant, to be joined by model and version.
+server's start. The label `variant` says what the version was to its endpoint (stable, candidate, shadow) when that was
+counted: where that changes, counters go on under another. What it is now stands in model_version_variant.
 
 The latency histograms are read from the windows' logarithmic buckets, so a value within 2 % of a boundary may be
 counted on its other side.
@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aks_serving.counts import Latencies, VersionTally
+from aks_serving.counts import Latencies, Variant, VersionTally
 from aks_serving.serving import Serving
+from aks_serving.values import BOUNDS, Values
 from shared.telemetry.histogram import GAMMA
 from shared.telemetry.window import ShadowCounts
 
@@ -49,12 +50,12 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a scrape tells of. `totals` are counts since the start by endpoint and version, `refused` those by endpoint
+    """What a scrape tells of. `totals` are counts since the start by endpoint and variant, `refused` those by endpoint
     and why, `in_flight` requests by endpoint, `tripped` versions by endpoint, and why; `transport` is None where no
     transport of ours carries the API.
     """
 
-    totals: Mapping[str, Mapping[int, VersionTally]]
+    totals: Mapping[str, Mapping[Variant, VersionTally]]
     servings: Mapping[str, Serving]
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     waiting: int = 0
@@ -98,9 +99,9 @@ def text(facts: Facts, *, openmetrics: bool = False) -> bytes:
 def families(facts: Facts) -> Iterator[Family]:
     """All metrics."""
     each = [
-        ((("model", model), ("version", str(version))), tally)
+        ((("model", model), ("version", str(version)), ("variant", role)), tally)
         for model, tallies in facts.totals.items()
-        for version, tally in sorted(tallies.items())
+        for (version, role), tally in sorted(tallies.items())
     ]
     yield _counter(
         "model_prediction_requests",
@@ -117,6 +118,7 @@ def families(facts: Facts) -> Iterator[Family]:
             for s in _latency((*labels, ("outcome", outcome)), found)
         ),
     )
+    yield from _predicted([(labels, tally.runs.values) for labels, tally in each if tally.runs.values.counts])
     yield from _runs(each)
     yield from _shadows([(labels, tally.shadow) for labels, tally in each if tally.shadow is not None])
     yield from _served(facts)
@@ -137,6 +139,20 @@ def _latencies(tally: VersionTally) -> Iterator[tuple[str, Latencies]]:
     assigned.buckets, assigned.sum_ms = tally.latency_ms, tally.latency_ms_sum
     yield "success", assigned
     yield from sorted(tally.others.items())
+
+
+def _predicted(each: Sequence[tuple[tuple[Label, ...], Values]]) -> Iterator[Family]:
+    yield _histogram(
+        "model_prediction_values",
+        "Finite numbers that a version answered with, of its first output, where that has few a row.",
+        (s for labels, values in each for s in _values(labels, values)),
+    )
+    # A sum that may fall is no counter.
+    yield _gauge(
+        "model_prediction_values_added",
+        "Sum of those numbers since the start.",
+        ((labels, values.sum) for labels, values in each),
+    )
 
 
 def _runs(each: Sequence[tuple[tuple[Label, ...], VersionTally]]) -> Iterator[Family]:
@@ -282,6 +298,15 @@ def _latency(labels: tuple[Label, ...], latencies: Latencies) -> Iterator[Sample
     for bound, limit in zip(_BOUNDS_S, _BOUND_INDEX, strict=True):
         yield "_bucket", (*labels, ("le", repr(bound))), sum(n for index, n in buckets.items() if index <= limit)
     yield from _end(labels, sum(buckets.values()), latencies.sum_ms / 1e3)
+
+
+def _values(labels: tuple[Label, ...], values: Values) -> Iterator[Sample]:
+    within = 0
+    for place, bound in enumerate(BOUNDS):
+        within += values.counts.get(place, 0)
+        yield "_bucket", (*labels, ("le", repr(bound))), within
+    # No sum, which may fall where numbers are negative, and thus no count (OpenMetrics 1.0, "Histogram").
+    yield "_bucket", (*labels, ("le", "+Inf")), sum(values.counts.values())
 
 
 def _powers(

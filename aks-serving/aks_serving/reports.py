@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import msgspec
 
 from aks_serving.board import Board, Seat, State
-from aks_serving.counts import Latencies, VersionTally, added
+from aks_serving.counts import Latencies, Variant, VersionTally, added
+from aks_serving.values import Values
 from shared.telemetry.histogram import merged
 from shared.telemetry.window import ShadowCounts
 
-type Totals = dict[str, dict[int, VersionTally]]
-"""Counts since the start, by endpoint and version."""
+type Totals = dict[str, dict[Variant, VersionTally]]
+"""Counts since the start, by endpoint and variant."""
 
 
 class Counts(msgspec.Struct):
@@ -32,6 +33,8 @@ class Counts(msgspec.Struct):
     """Latencies by outcome: the buckets and the sum."""
     runs: tuple[int, float, dict[int, int], dict[int, int]] = (0, 0.0, {}, {})
     """Rows, seconds, sizes and times: see aks_serving.counts.Runs."""
+    values: tuple[dict[int, int], float] = ({}, 0.0)
+    """See aks_serving.values."""
 
 
 class Http(msgspec.Struct):
@@ -46,7 +49,8 @@ class Http(msgspec.Struct):
 class Report(msgspec.Struct):
     """A worker's counts since the start, those of its seat's earlier workers among them, and what is so now."""
 
-    counts: dict[str, dict[int, Counts]] = {}
+    counts: dict[str, list[tuple[int, str, Counts]]] = {}
+    """By endpoint, the version, its role, and what was counted of it in that role."""
     refused: dict[str, dict[str, int]] = {}
     """Requests that no version ran since the start, by endpoint and why."""
     lost: int = 0
@@ -66,7 +70,10 @@ class Report(msgspec.Struct):
 
     def totals(self) -> Totals:
         """The counts, to be added to others."""
-        return {name: {v: _tally(counts) for v, counts in found.items()} for name, found in self.counts.items()}
+        return {
+            name: {(version, role): _tally(counts) for version, role, counts in found}
+            for name, found in self.counts.items()
+        }
 
     def left(self) -> "Report":
         """What stays true of it when its worker is gone: what was counted."""
@@ -139,7 +146,7 @@ def read_report(seat: Seat) -> Report:
 
 
 def joined(parts: list[Totals]) -> Totals:
-    """The sum of counts by endpoint and version."""
+    """The sum of counts by endpoint and variant."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: added([part.get(name, {}) for part in parts]) for name in names}
 
@@ -171,9 +178,12 @@ def present_of(mine: Report, others: Sequence[Report]) -> Present:
     return Present(in_flight=in_flight, tripped=tripped, http=http_of([mine, *others]))
 
 
-def counts_of(totals: Mapping[str, Mapping[int, VersionTally]]) -> dict[str, dict[int, Counts]]:
+def counts_of(totals: Mapping[str, Mapping[Variant, VersionTally]]) -> dict[str, list[tuple[int, str, Counts]]]:
     """Counts as a report carries them."""
-    return {name: {v: _counts(tally) for v, tally in found.items()} for name, found in totals.items()}
+    return {
+        name: [(version, role, _counts(tally)) for (version, role), tally in found.items()]
+        for name, found in totals.items()
+    }
 
 
 def _counts(tally: VersionTally) -> Counts:
@@ -188,6 +198,7 @@ def _counts(tally: VersionTally) -> Counts:
         shadow=None if tally.shadow is None else tally.shadow.model_dump(),
         others={outcome: (dict(found.buckets), found.sum_ms) for outcome, found in tally.others.items()},
         runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
+        values=(dict(tally.runs.values.counts), tally.runs.values.sum),
     )
 
 
@@ -202,6 +213,7 @@ def _tally(counts: Counts) -> VersionTally:
         found.buckets, found.sum_ms = buckets, sum_ms
     runs = tally.runs
     runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
+    runs.values = Values(*counts.values)
     if counts.shadow is not None:
         tally.shadow = ShadowCounts.model_validate(counts.shadow)
     return tally

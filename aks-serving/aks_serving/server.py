@@ -15,6 +15,7 @@ import msgspec
 from aks_serving.batches import LoadedModel
 from aks_serving.board import State
 from aks_serving.cache import DiskCache, digests
+from aks_serving.counts import VersionTally, by_version
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
 from aks_serving.errors import LoadCode, LoadError
@@ -128,8 +129,12 @@ class ModelServer:
         carried = self._siblings.carried.lost if self._siblings is not None else 0
         return self._uplink.lost + carried + sum(report.lost for report in self._others())
 
-    def totals(self) -> Totals:
+    def totals(self) -> dict[str, dict[int, VersionTally]]:
         """Counts since the start, by endpoint and version, of all processes. What it gives never falls."""
+        return {endpoint: by_version(tallies) for endpoint, tallies in self.variants().items()}
+
+    def variants(self) -> Totals:
+        """As `totals`, by endpoint and variant: of a version, what it did in each role that it had."""
         if self._siblings is None:
             return self._counted()
         # Told first: what was shown once is then in the sum for good, also where this process dies.

@@ -167,6 +167,6 @@ class Serving:
         if self.mirrors is not None:
             self.mirrors.count()
         for version, lane in self.lanes.items():
-            if lane.runs.sizes:
+            if lane.runs.any:
                 self.tally.of(version).runs.add(lane.runs)
                 lane.runs = Runs()

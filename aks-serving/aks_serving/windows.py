@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from time import monotonic
 
-from aks_serving.counts import VersionTally, added
+from aks_serving.counts import Variant, VersionTally, added
 from aks_serving.serving import Serving
 from shared.core.clock import Clock
 from shared.telemetry.histogram import merged
@@ -56,7 +56,7 @@ class Windows:
         self._clock = clock
         self._keep = keep
         self._open: dict[str, list[_Open]] = {}
-        self._totals: dict[str, dict[int, VersionTally]] = {}
+        self._totals: dict[str, dict[Variant, VersionTally]] = {}
         self._refused: dict[str, dict[str, int]] = {}
         self._sequence: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -73,13 +73,15 @@ class Windows:
             self._open[endpoint][-1].announced = False
             self._changed.set()
 
-    def totals(self) -> dict[str, Mapping[int, VersionTally]]:
-        """What was counted since the start, by endpoint and version."""
+    def totals(self) -> dict[str, Mapping[Variant, VersionTally]]:
+        """What was counted since the start, by endpoint and variant."""
         for windows in self._open.values():
             for window in windows:
                 window.serving.count_runs()
         return {
-            endpoint: added([self._totals.get(endpoint, {}), *(w.serving.tally.versions for w in windows)])
+            endpoint: added(
+                [self._totals.get(endpoint, {}), *(_variants(w.serving, w.serving.tally.versions) for w in windows)]
+            )
             for endpoint, windows in self._open.items()
         }
 
@@ -142,7 +144,7 @@ class Windows:
         if not counted and not refused and not heartbeat and window.announced:
             return
         window.announced = True
-        self._totals[endpoint] = added([self._totals.get(endpoint, {}), counted])
+        self._totals[endpoint] = added([self._totals.get(endpoint, {}), _variants(serving, counted)])
         self._refused[endpoint] = merged([self._refused.get(endpoint, {}), refused])
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
         closed = Window(
@@ -160,3 +162,7 @@ class Windows:
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())
+
+
+def _variants(serving: Serving, versions: Mapping[int, VersionTally]) -> dict[Variant, VersionTally]:
+    return {(version, str(serving.routes[version].role)): tally for version, tally in versions.items()}
