@@ -1,21 +1,32 @@
-"""Predictions asked for over HTTP: each renders its answer and replies to its exchange."""
+"""Predictions asked for over HTTP: each renders its answer and replies to its exchange.
 
+Usual requests that a batch answered are told together: what they have in common is looked up, counted and numbered once
+for all of them. Each is still answered by itself, and fails by itself.
+"""
+
+import logging
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from aks_serving import plain, v2
 from aks_serving.batches import Results
+from aks_serving.counts import Kind
 from aks_serving.encodings import packed
-from aks_serving.engine import NORMAL
-from aks_serving.exchange import Exchange, Head, Headers, Response
+from aks_serving.engine import NORMAL, Call
+from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Headers, Response
 from aks_serving.failures import failure
 from aks_serving.predictor import Ask, Read, prediction_of
-from aks_serving.serving import Face, Serving
-from shared.core.errors import SlipwayError
+from aks_serving.serving import CANDIDATE_OK, STABLE_OK, Face, Serving
+from shared.core.errors import InvalidInputError, SlipwayError
+from shared.routing.plan import Role
 
-_PREDICTION_ID = b"x-slipway-prediction-id"
+log = logging.getLogger(__name__)
+
+_ACCEPTED = b"accept-encoding"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,25 +39,16 @@ class HttpAsk(Ask):
         self,
         exchange: Exchange,
         serving: Serving,
-        *,
         packed: bytes | None = None,
         rows: int | None = None,
+        *,
         read: Read | None = None,
         held_bytes: int = 0,
         deadline_s: float = math.inf,
         priority: int = NORMAL,
         extra: Headers = (),
     ) -> None:
-        super().__init__(
-            serving,
-            started_s=exchange.received_s,
-            packed=packed,
-            rows=rows,
-            read=read,
-            held_bytes=held_bytes,
-            deadline_s=deadline_s,
-            priority=priority,
-        )
+        Ask.__init__(self, serving, exchange.received_s, packed, rows, read, held_bytes, deadline_s, priority)
         self.exchange = exchange
         self.extra = extra
 
@@ -57,28 +59,83 @@ class HttpAsk(Ask):
     def reply(self, head: Head, body: bytes, extra: Headers) -> None:
         """Reply, in the coding that the client likes."""
         response = Response(head, body, extra)
-        accepted = self.exchange.headers.get(b"accept-encoding")
+        accepted = self.exchange.headers.get(_ACCEPTED)
         self.exchange.reply(response if accepted is None else packed(response, accepted))
 
     def refuse(self, error: SlipwayError) -> None:
         self.exchange.reply(failure(error))
 
 
-class PlainAsk(HttpAsk):
-    """Answers as the plain API does."""
+class UsualAsk(HttpAsk):
+    """An ask whose answer is told together with those of its batch."""
 
     __slots__ = ()
+
+    @abstractmethod
+    def write(self, face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> None:
+        """Answer; `number` is the rest of the prediction's id."""
 
     def give(self, results: Results, start: int, stop: int, now_s: float) -> None:
         serving = self.serving
         face = serving.face(self.route.version, self.kind)
-        number = serving.numbering.next()
-        body = plain.response(face, number, results, start, stop, (now_s - self.started_s) * 1e3)
-        extra = ((_PREDICTION_ID, face.id_prefix + number), *self.extra)
-        self.reply(face.head, body, extra)
+        self.write(face, serving.numbering.next(), results, start, stop, (now_s - self.started_s) * 1e3)
+
+    @classmethod
+    def answered_together(cls, calls: Sequence[Call], results: Results, now_s: float) -> Sequence[Call] | None:
+        asks = _alike(cls, calls)
+        if asks is None:
+            return None
+        serving, route = asks[0].serving, asks[0].route
+        latencies_ms = [(now_s - ask.started_s) * 1e3 for ask in asks]
+        serving.tally_of(route.version).answered_together(latencies_ms)
+        serving.seen[CANDIDATE_OK if route.role is Role.CANDIDATE else STABLE_OK] += len(asks)
+        face = serving.face(route.version, Kind.ASSIGNED)
+        wrong: list[Call] = []
+        start = 0
+        for ask, number, latency_ms in zip(asks, serving.numbering.several(len(asks)), latencies_ms, strict=True):
+            stop = start + (ask.rows or 0)
+            try:
+                ask.write(face, number, results, start, stop, latency_ms)
+            except InvalidInputError as error:
+                ask.refuse(error)
+            except Exception:
+                log.exception("an answer of version %d went wrong", route.version)
+                wrong.append(ask)
+            start = stop
+        serving.tally.in_flight -= len(asks) - len(wrong)
+        return wrong
+
+    def reply_as(self, head: Head, body: bytes, prediction_id: bytes) -> None:
+        """Reply with a prediction's id."""
+        exchange = self.exchange
+        if self.extra or _ACCEPTED in exchange.headers:
+            self.reply(head, body, ((PREDICTION_ID, prediction_id), *self.extra))
+        else:
+            exchange.reply_named(head, body, prediction_id)
 
 
-class V2Ask(HttpAsk):
+def _alike(cls: type[UsualAsk], calls: Sequence[Any]) -> Sequence[UsualAsk] | None:
+    """The calls, where the plan of one snapshot assigned them all and nothing is copied to shadows; None elsewhere."""
+    serving = calls[0].serving
+    if serving.mirrors is not None:
+        return None
+    for call in calls:
+        if call.__class__ is not cls or call.serving is not serving or call.kind is not Kind.ASSIGNED:
+            return None
+    return calls
+
+
+class PlainAsk(UsualAsk):
+    """Answers as the plain API does."""
+
+    __slots__ = ()
+
+    def write(self, face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> None:
+        body = plain.response(face, number, results, start, stop, latency_ms)
+        self.reply_as(face.head, body, face.id_prefix + number)
+
+
+class V2Ask(UsualAsk):
     """Answers a usual request of the inference protocol: all outputs, all as JSON or all as binary data."""
 
     __slots__ = ("binary", "request_id")
@@ -86,17 +143,23 @@ class V2Ask(HttpAsk):
     request_id: str | None
     binary: bool
 
-    def give(self, results: Results, start: int, stop: int, now_s: float) -> None:  # noqa: ARG002 - as Ask has it
-        serving = self.serving
-        face = serving.face(self.route.version, self.kind)
-        extra: Headers = ((_PREDICTION_ID, face.id_prefix + serving.numbering.next()), *self.extra)
+    def write(
+        self,
+        face: Face,
+        number: bytes,
+        results: Results,
+        start: int,
+        stop: int,
+        latency_ms: float,  # noqa: ARG002 - as UsualAsk has it
+    ) -> None:
+        prediction_id = face.id_prefix + number
         request_id = b"" if self.request_id is None else b'"id":%b,' % _encode(self.request_id)
         if self.binary:
             body, header_length = _binary(face, request_id, results, start, stop)
-            extra = ((b"inference-header-content-length", b"%d" % header_length), *extra)
-            self.reply(face.binary_head, body, extra)
+            length = (b"inference-header-content-length", b"%d" % header_length)
+            self.reply(face.binary_head, body, (length, (PREDICTION_ID, prediction_id), *self.extra))
         else:
-            self.reply(face.head, _json(face, request_id, results, start, stop), extra)
+            self.reply_as(face.head, _json(face, request_id, results, start, stop), prediction_id)
 
 
 class GeneralV2Ask(HttpAsk):
@@ -110,7 +173,7 @@ class GeneralV2Ask(HttpAsk):
         prediction = prediction_of(self, results, start, stop)
         face = self.serving.face(self.route.version, self.kind)
         encoded = v2.response(self.request, prediction, self.serving.plan.endpoint)
-        extra: Headers = ((_PREDICTION_ID, prediction.prediction_id.encode()), *self.extra)
+        extra: Headers = ((PREDICTION_ID, prediction.prediction_id.encode()), *self.extra)
         if encoded.header_length is None:
             self.reply(face.head, encoded.body, extra)
             return

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from time import thread_time
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from aks_serving.errors import ModelRunError
@@ -18,6 +19,7 @@ from aks_serving.tensors import DTYPES, Array, Feeds, is_real, nested
 from shared.core.errors import SlipwayError
 
 _OBJECT_BYTES = 48
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 type BatchKey = tuple[tuple[int, ...], ...] | None
 """Calls of one key can stand in one batch: the shapes of a row of each input, or None for packed rows."""
@@ -69,7 +71,7 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "arrays", "memo", "took_s", "whole")
+    __slots__ = ("_lists", "_rows", "arrays", "memo", "took_s", "whole")
 
     def __init__(self, arrays: Sequence[Array], *, whole: bool, took_s: float = 0.0) -> None:
         """`took_s` is the processor's time that the run took."""
@@ -77,6 +79,7 @@ class Results:
         self.whole = whole
         self.took_s = took_s
         self._lists: list[Any] | None = None
+        self._rows: list[list[bytes]] | None = None
         self.memo: dict[object, Any] = {}
         """What those who render answers from a batch made once for all of them, under keys of theirs."""
 
@@ -85,6 +88,14 @@ class Results:
         if self._lists is None:
             self._lists = [nested(array) for array in self.arrays]
         return self._lists
+
+    def rows(self) -> list[list[bytes]]:
+        """The rows of each output as JSON, of results that are not whole. Made once for the batch: writing all at once
+        takes half of what writing each takes. JSON as it is written here has no line break.
+        """
+        if self._rows is None:
+            self._rows = [_encode_lines(values).split(b"\n") for values in self.lists()]
+        return self._rows
 
     def of(self, start: int, stop: int) -> Sequence[Array]:
         """The outputs of the call whose rows these are."""

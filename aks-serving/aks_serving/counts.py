@@ -153,6 +153,13 @@ class VersionTally:
             self.pinned += 1
             self._other("pinned", latency_ms)
 
+    def answered_together(self, latencies_ms: list[float]) -> None:
+        """Assigned calls that the version answered in one batch."""
+        self.requests += len(latencies_ms)
+        self._fresh_ms += latencies_ms
+        if len(self._fresh_ms) >= _MAX_FRESH:
+            self._fold()
+
     def failed(self, kind: Kind, latency_ms: float = 0.0) -> None:
         """A call that the version failed. A failed fallback counts nowhere: the first version's error stands for it."""
         if kind is Kind.ASSIGNED:

@@ -32,6 +32,7 @@ _INLINE_S = 1e-3
 """A batch that takes less runs on the event loop: handing it to a thread and back costs 0.1 to 0.3 ms of its own."""
 _FORGET = 0.1
 _SIZES = 40
+_WRONG = "the server made an error; its log says which"
 URGENT, NORMAL, LOW = range(3)
 
 
@@ -72,6 +73,18 @@ class Call(ABC):
     @abstractmethod
     def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
         """The version ran: the call's are rows `start` to `stop` of the results. Called once, on the event loop."""
+
+    @classmethod
+    def answered_together(
+        cls,
+        calls: Sequence["Call"],  # noqa: ARG003 - for those that do it
+        results: Results,  # noqa: ARG003
+        now_s: float,  # noqa: ARG003
+    ) -> "Sequence[Call] | None":
+        """As `answered` for calls of one batch, which have their rows in order: those whose answers went wrong, or None
+        where these calls are not to be told together, in which case nothing was done. Never raises.
+        """
+        return None
 
     @abstractmethod
     def failed(self, error: SlipwayError) -> None:
@@ -327,12 +340,7 @@ class Lane:
     def _finish(self, batch: list[Call], outcome: Outcome, now_s: float) -> None:
         self._engine.leave(batch)
         if isinstance(outcome, Results):
-            start = 0
-            for call in batch:
-                stop = start + (call.rows or 0)
-                self._answer(call, outcome, start, stop, now_s)
-                start = stop
-            self.runs.ran(start or 1, outcome.took_s)
+            self.runs.ran(self._answer_all(batch, outcome, now_s) or 1, outcome.took_s)
             if self._counts_values:
                 self.runs.values.gave(outcome.arrays[0])
             return
@@ -344,12 +352,26 @@ class Lane:
             else:
                 _tell(call, result)
 
+    def _answer_all(self, batch: list[Call], results: Results, now_s: float) -> int:
+        """How many rows the batch had."""
+        wrong = batch[0].answered_together(batch, results, now_s) if len(batch) > 1 else None
+        if wrong is not None:
+            for call in wrong:
+                _tell(call, SlipwayError(_WRONG))
+            return sum([call.rows or 0 for call in batch])
+        start = 0
+        for call in batch:
+            stop = start + (call.rows or 0)
+            self._answer(call, results, start, stop, now_s)
+            start = stop
+        return start
+
     def _answer(self, call: Call, results: Results, start: int, stop: int, now_s: float) -> None:
         try:
             call.answered(results, start, stop, now_s)
         except Exception:
             log.exception("an answer of version %d went wrong", self.model.version)
-            _tell(call, SlipwayError("the server made an error; its log says which"))
+            _tell(call, SlipwayError(_WRONG))
 
     def _next_batch(self) -> list[Call]:
         """The oldest call of the highest priority, and those that can run with it, up to a batch's rows."""

@@ -7,6 +7,7 @@ calls `reply` exactly once, now or later, on the same event loop. Nothing here k
 from abc import ABC, abstractmethod
 
 JSON = b"application/json"
+PREDICTION_ID = b"x-slipway-prediction-id"
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -70,6 +71,9 @@ class Exchange(ABC):
 
     __slots__ = ("body", "gone", "headers", "method", "path", "query", "received_s")
 
+    head: object = None
+    """The same object for all requests whose heads are the same bytes; None where the transport does not tell."""
+
     method: str
     path: str
     query: bytes
@@ -81,6 +85,10 @@ class Exchange(ABC):
     @abstractmethod
     def reply(self, response: Response) -> None:
         """Answer, exactly once. Where the client is gone, the answer is dropped."""
+
+    def reply_named(self, head: Head, body: bytes, prediction_id: bytes) -> None:
+        """As `reply`, with one header beside the head's: the prediction's id, which holds no line break."""
+        self.reply(Response(head, body, ((PREDICTION_ID, prediction_id),)))
 
 
 def joined(name: bytes, earlier: bytes, later: bytes) -> bytes:

@@ -64,14 +64,15 @@ def read_request(body: bytes, query: bytes = b"") -> PredictRequest:
 
 def response(face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> bytes:
     """The body of an answer: the rows `start` to `stop` of the results."""
-    lists = results.lists()
-    first = _encode(lists[0] if results.whole else lists[0][start:stop])
-    if len(lists) == 1:
+    if results.whole:
+        first, *rest = [_encode(values) for values in results.lists()]
+    elif stop - start == 1:
+        first, *rest = [b"[%b]" % rows[start] for rows in results.rows()]
+    else:
+        first, *rest = [b"[%b]" % b",".join(rows[start:stop]) for rows in results.rows()]
+    if not rest:
         return b'{"predictions":%b%b%b","latency_ms":%.3f}' % (first, face.plain_middle, number, latency_ms)
-    others = [
-        key + _encode(values if results.whole else values[start:stop])
-        for key, values in zip(face.output_keys[1:], lists[1:], strict=True)
-    ]
+    others = [key + values for key, values in zip(face.output_keys[1:], rest, strict=True)]
     return b'{"predictions":%b%b%b","latency_ms":%.3f,"outputs":{%b%b,%b}}' % (
         first,
         face.plain_middle,

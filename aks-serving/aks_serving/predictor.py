@@ -57,7 +57,6 @@ class Ask(Call):
     def __init__(
         self,
         serving: Serving,
-        *,
         started_s: float,
         packed: bytes | None = None,
         rows: int | None = None,
@@ -66,7 +65,7 @@ class Ask(Call):
         deadline_s: float = math.inf,
         priority: int = NORMAL,
     ) -> None:
-        """`held_bytes` is what `read` holds."""
+        """`held_bytes` is what `read` holds. By position: one is made for each request."""
         self.serving = serving
         self.started_s = started_s
         self.packed = packed

@@ -26,6 +26,7 @@ from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
 MODEL = "digits"
 POLICY = Policy(
     rollout=RolloutPolicy(
+        watch_s=0,
         stages=(Stage(weight_bp=1_000, duration_s=5), Stage(weight_bp=5_000, duration_s=5)),
         # Two cores do everything here, training and validation included: what is slow is slow for both versions.
         gates=Gates(p99_ms=500),

@@ -14,7 +14,6 @@ from shared.routing.plan import FULL_WEIGHT_BP, Guard
 LONGEST_S = 30 * 86_400.0
 
 type Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-type WeightBp = Annotated[int, Field(ge=0, le=FULL_WEIGHT_BP)]
 type Duration = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
@@ -156,10 +155,8 @@ class Triggers(PolicyPart):
 class Stage(PolicyPart):
     """A step of a rollout: the candidate's share, and how long it must hold up there."""
 
-    weight_bp: WeightBp
+    weight_bp: int = Field(ge=1, le=FULL_WEIGHT_BP)
     """The share of the subjects in basis points; of the pods where the strategy is rolling."""
-    mirror_bp: WeightBp = 0
-    """The share of the requests of which the candidate gets a copy while its weight is 0."""
     duration_s: Duration
     """The least time."""
     max_duration_s: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = None
@@ -172,9 +169,7 @@ class Stage(PolicyPart):
     """Whether somebody must approve before it begins."""
 
     @model_validator(mode="after")
-    def _takes_one_way(self) -> Self:
-        if self.weight_bp and self.mirror_bp:
-            raise ValueError(f"a stage has a weight of {self.weight_bp} and mirrors {self.mirror_bp}: give one of them")
+    def _lasts(self) -> Self:
         if self.max_duration_s is not None and self.max_duration_s < self.duration_s:
             raise ValueError(f"max_duration_s is {self.max_duration_s}, less than duration_s, {self.duration_s}")
         return self

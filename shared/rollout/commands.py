@@ -13,6 +13,7 @@ from shared.rollout.blocks import check_open
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
+from shared.rollout.schedule import QuietStage
 
 _HEARD_KEPT = 200
 _EVENTS = {
@@ -82,7 +83,7 @@ def _check_weight(rollout: Rollout, command: RolloutCommand, blocked: str) -> No
         return
     if command.weight_bp is None:
         raise InvalidInputError("set-weight needs a weight_bp: the candidate's share in basis points, 0 to 10000")
-    if rollout.stable is None or (rollout.current is not None and rollout.current.mirror_bp):
+    if rollout.stable is None or isinstance(rollout.current, QuietStage):
         raise ConflictError(f"a {rollout.policy.strategy} has no weight to set in this stage")
     if blocked and command.weight_bp > rollout.weight_bp:
         check_open(blocked, command)

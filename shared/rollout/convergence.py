@@ -21,6 +21,8 @@ _FORGOTTEN_S = 3_600.0
 class Convergence:
     """How far the pods have applied a generation, and have the versions that it names ready."""
 
+    versions: tuple[int, ...]
+    """Those that must be ready."""
     reporting: tuple[str, ...]
     ready: tuple[str, ...]
     failing: Mapping[str, str]
@@ -37,10 +39,12 @@ class Convergence:
     @property
     def sentence(self) -> str:
         """How things stand, in words."""
-        said = f"{len(self.ready)} of {len(self.reporting)} pods that report are ready"
+        named = " and ".join(f"version {version}" for version in self.versions)
+        done = f"have {named} ready" if named else "have applied the plan"
+        said = f"{len(self.ready)} of {len(self.reporting)} pods that report {done}"
         if self.failing:
             pod, why = next(iter(self.failing.items()))
-            said += f"; pod {pod} cannot load it: {why}"
+            said += f"; pod {pod} cannot load {named}: {why}"
         return f"{said}; {len(self.silent)} fell silent" if self.silent else said
 
 
@@ -55,12 +59,13 @@ def convergence(
     applied = {name: seen for name, seen in fresh.items() if seen.generation >= generation}
     ready = tuple(sorted(name for name, seen in applied.items() if set(versions) <= set(seen.loaded)))
     failing = {
-        name: "; ".join(f"version {v}: {applied[name].failed[v]}" for v in versions if v in applied[name].failed)
+        name: "; ".join(applied[name].failed[v] for v in versions if v in applied[name].failed)
         for name in sorted(applied)
         if set(versions) & set(applied[name].failed)
     }
     wanted = max(1, ceil(quorum * len(fresh) - 1e-9))
     return Convergence(
+        versions=versions,
         reporting=tuple(sorted(fresh)),
         ready=ready,
         failing=failing,

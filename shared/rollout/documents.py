@@ -13,7 +13,7 @@ from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import Progress
 from shared.rollout.rollbacks import Quarantine, Rollback
-from shared.rollout.schedule import schedule_of
+from shared.rollout.schedule import QuietStage, schedule_of
 from shared.routing.plan import (
     FULL_WEIGHT_BP,
     ArtifactFile,
@@ -159,7 +159,8 @@ class Rollout(BaseModel):
     @property
     def mirror_bp(self) -> int:
         """The share of the requests of which the candidate gets a copy."""
-        return self.current.mirror_bp if self.current and not self.weight_bp else 0
+        stage = self.current
+        return stage.mirror_bp if isinstance(stage, QuietStage) and not self.weight_bp else 0
 
     @property
     def next_stage(self) -> int:

@@ -5,7 +5,17 @@ mirrors, and may be followed by a canary's. A split has one, which no gate ends.
 of the pods.
 """
 
+from typing import Literal
+
 from shared.registry.rollout_policy import RolloutPolicy, Stage, Strategy
+
+
+class QuietStage(Stage):
+    """A stage in which the candidate answers nobody but those who name it."""
+
+    weight_bp: Literal[0] = 0
+    mirror_bp: int = 0
+    """The share of the requests of which it gets a copy."""
 
 
 def schedule_of(policy: RolloutPolicy) -> tuple[Stage, ...]:
@@ -18,9 +28,9 @@ def schedule_of(policy: RolloutPolicy) -> tuple[Stage, ...]:
         case Strategy.SPLIT:
             return policy.stages[:1]
         case Strategy.BLUE_GREEN:
-            return (Stage(weight_bp=0, duration_s=policy.preview_s),)
+            return (QuietStage(duration_s=policy.preview_s),)
         case Strategy.SHADOW:
-            shadow = Stage(weight_bp=0, mirror_bp=policy.mirror_bp, duration_s=policy.shadow_s)
+            shadow = QuietStage(mirror_bp=policy.mirror_bp, duration_s=policy.shadow_s)
             return (shadow, *policy.stages) if policy.shadow_then is Strategy.CANARY else (shadow,)
 
 

@@ -21,6 +21,7 @@ POLICY = Policy(
     # Half of iris is too few rows to show that a version is no worse than the champion.
     validation=ValidationPolicy(noninferiority_margin=None, latency_ratio=None),
     rollout=RolloutPolicy(
+        watch_s=0,
         stages=(Stage(weight_bp=2_000, duration_s=1), Stage(weight_bp=5_000, duration_s=1)),
         tick_s=1,
         min_requests=20,

@@ -104,7 +104,7 @@ def served(system: System, name: str, filename: str, drop: bytes, *, needs_data:
     """Drop a model and wait until it serves; its version."""
     policy = Policy(
         validation=ValidationPolicy(require_validation_data=needs_data, accuracy=0.85),
-        rollout=RolloutPolicy(strategy=Strategy.ALL_AT_ONCE, tick_s=1),
+        rollout=RolloutPolicy(watch_s=0, strategy=Strategy.ALL_AT_ONCE, tick_s=1),
     )
     headers = {"x-functions-key": system.key}
     url = f"{system.functions_url}/api"

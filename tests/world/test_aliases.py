@@ -19,7 +19,7 @@ from tests.world.world import ENDPOINT, GRACE, MODEL, World
 
 QUICK = Policy(
     rollout=RolloutPolicy(
-        stages=(Stage(weight_bp=1_000, duration_s=20), Stage(weight_bp=5_000, duration_s=20)), tick_s=5
+        watch_s=0, stages=(Stage(weight_bp=1_000, duration_s=20), Stage(weight_bp=5_000, duration_s=20)), tick_s=5
     )
 )
 
@@ -27,7 +27,7 @@ QUICK = Policy(
 def world_with(versions: int) -> World:
     """A world whose versions are validated and not rolled out."""
     world = World()
-    world.put_policy(Policy(rollout=RolloutPolicy(automatic=False)))
+    world.put_policy(Policy(rollout=RolloutPolicy(watch_s=0, automatic=False)))
     for number in range(1, versions + 1):
         world.event(world.drop(f"content {number}", name=f"{number}.onnx"))
         world.run(seconds=2)
@@ -254,7 +254,7 @@ def test_what_somebody_set_after_a_rollouts_step_holds_against_its_late_call() -
 def promoted_unheard(*contents: str) -> tuple[World, list[datetime]]:
     """A world that promoted versions one after the other while no call for an alias arrived, and when it did."""
     world = World()
-    world.put_policy(Policy(rollout=RolloutPolicy(strategy=Strategy.ALL_AT_ONCE, tick_s=5)))
+    world.put_policy(Policy(rollout=RolloutPolicy(watch_s=0, strategy=Strategy.ALL_AT_ONCE, tick_s=5)))
     for content in contents:
         world.event(world.drop(content, name=f"{content}.onnx"))
         run_losing_calls(world, 20)

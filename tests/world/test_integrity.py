@@ -28,7 +28,7 @@ from tests.world.copies import copy_of
 from tests.world.fakes import FakeBlobs, Killed
 from tests.world.world import MODEL, World
 
-POLICY = Policy(rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE))
+POLICY = Policy(rollout=RolloutPolicy(watch_s=0, automatic=False, strategy=Strategy.ALL_AT_ONCE))
 CONTENT = b"one"
 NAME = artifact_blob_name(digest_of_bytes(CONTENT))
 OTHER_DIGEST = digest_of_bytes(b"bad")

@@ -156,7 +156,7 @@ def test_what_took_a_candidate_back_is_told_of_the_generation_after_it(lived: tu
     last = max(plans)
     found = world.lineage.lineage(claim(2, last, plans[last][1]))
     assert found.generation.decision.kind == "rollout_rolled_back"
-    assert "failed checks in a row" in found.generation.decision.reason
+    assert "worse than stable is proven" in found.generation.decision.reason
     assert Outcome.FAIL in {verdict.outcome for verdict in found.generation.decision.verdicts}
     assert found.generation.superseded_at is None
 

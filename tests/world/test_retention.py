@@ -43,7 +43,7 @@ from tests.world.world import MODEL, World
 OTHER = ModelName("other")
 POLICY = Policy(
     retention=RetentionPolicy(keep_latest=1, keep_days=7),
-    rollout=RolloutPolicy(automatic=False, strategy=Strategy.ALL_AT_ONCE),
+    rollout=RolloutPolicy(watch_s=0, automatic=False, strategy=Strategy.ALL_AT_ONCE),
 )
 WIDER = POLICY.model_copy(update={"retention": RetentionPolicy(keep_latest=2, keep_days=7)})
 DAY_S = 24 * 3600.0

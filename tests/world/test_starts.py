@@ -29,7 +29,7 @@ STAGES = (Stage(weight_bp=5_000, duration_s=10),)
 
 
 def policy(**rollout: Any) -> Policy:
-    return Policy(rollout=RolloutPolicy.model_validate({"stages": STAGES, "tick_s": 5} | rollout))
+    return Policy(rollout=RolloutPolicy.model_validate({"stages": STAGES, "tick_s": 5, "watch_s": 0} | rollout))
 
 
 def drop(world: World, name: str, content: str, *, seconds: int = 60) -> None:

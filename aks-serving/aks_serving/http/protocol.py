@@ -14,9 +14,9 @@ from collections import deque
 from time import perf_counter
 from typing import cast
 
-from aks_serving.exchange import Exchange, Response
+from aks_serving.exchange import Exchange, Head, Response
 from aks_serving.http.access import check_access
-from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, http1, refusal
+from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, http1, named, refusal
 from aks_serving.http.body import too_large
 from aks_serving.http.head import END, RefusedError, RequestHead
 from aks_serving.http.reader import RequestReader
@@ -31,6 +31,8 @@ class HttpExchange(Exchange):
     """A request that came over a connection."""
 
     __slots__ = ("answered", "connection", "head", "last")
+
+    head: RequestHead
 
     def __init__(self, connection: "Connection", head: RequestHead, body: bytes, received_s: float) -> None:
         self.method = head.method
@@ -59,6 +61,14 @@ class HttpExchange(Exchange):
             log.exception("the answer to %s %r cannot be sent", self.method, self.path[:200])
             data = http1(INTERNAL_ERROR, self.head, last=self.last)
         connection.answer(self, data)
+
+    def reply_named(self, head: Head, body: bytes, prediction_id: bytes) -> None:
+        connection = self.connection
+        if connection is None or self.gone or self.last or not self.head.plain:
+            super().reply_named(head, body, prediction_id)
+            return
+        self.connection = None
+        connection.answer(self, named(head, body, prediction_id))
 
 
 class Connection(asyncio.Protocol):
