@@ -45,7 +45,7 @@ class LoadedModel:
 
     `batchable`: requests may be run together. `allow_nan`: outputs may hold what is no finite number; otherwise such an
     output is the model's failure. `run_times_s`: seconds that runs of so many bytes of inputs took while it was warmed.
-    `memory_bytes`: what the process grew by when it was loaded.
+    `memory_bytes`: what the process grew by when it was loaded. `sample`: a request of one row, to rehearse with.
     """
 
     model: Model
@@ -54,6 +54,7 @@ class LoadedModel:
     allow_nan: bool = True
     run_times_s: tuple[tuple[int, float], ...] = ()
     memory_bytes: int = 0
+    sample: Feeds | None = None
 
 
 class Inputs(Protocol):
