@@ -1,4 +1,9 @@
-"""What keeps any candidate from getting more traffic: freeze windows, and a spent error budget. Rollbacks go on."""
+"""What keeps any candidate from getting more traffic: freeze windows, and a spent error budget. Rollbacks go on.
+
+Blocked are starts, advances, promotions, approvals and raised weights. Rollbacks, aborts and the watch period are not,
+nor is a rollout that was started with an override. Every override stands in the audit, with who, why, and what it
+passed.
+"""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -6,6 +11,7 @@ from zoneinfo import ZoneInfo
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import RolloutCommand
 from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Weekday
+from shared.rollout.documents import Endpoint, Rollout
 
 
 def why_blocked(policy: RolloutPolicy, now: datetime) -> str:
@@ -14,14 +20,44 @@ def why_blocked(policy: RolloutPolicy, now: datetime) -> str:
     return f"freeze window {frozen.name} is on" if frozen else ""
 
 
+def check_override(command: RolloutCommand) -> None:
+    """Raise InvalidInputError for an override without a reason."""
+    if command.override and not command.reason.strip():
+        raise InvalidInputError("an override needs a reason, which goes into the audit: say why")
+
+
 def check_open(blocked: str, command: RolloutCommand) -> None:
     """Raise ConflictError where a command may not give a candidate traffic, InvalidInputError for a bare override."""
-    if not blocked:
-        return
-    if not command.override:
+    if blocked and not command.override:
         raise ConflictError(f"{blocked}: wait, or give the command with override and a reason")
-    if not command.reason.strip():
-        raise InvalidInputError("an override needs a reason, which goes into the audit: say why")
+    check_override(command)
+
+
+def pass_block(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, blocked: str) -> None:
+    """Let a command through what blocks it, on record. Raises as `check_open` does."""
+    check_open(blocked, command)
+    if blocked:
+        record_override(endpoint, rollout, command, now, blocked)
+
+
+def record_override(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, blocked: str) -> None:
+    """Put an override on record: who, why, and what it passed, which is empty for a start that nothing blocks yet.
+
+    A command without an override leaves no record.
+    """
+    if not command.override:
+        return
+    endpoint.record(
+        "block_overridden",
+        now,
+        rollout_id=rollout.rollout_id,
+        version=rollout.candidate.version,
+        command=command.command,
+        command_id=command.command_id,
+        blocked=blocked,
+        by=command.requested_by,
+        reason=command.reason,
+    )
 
 
 def is_frozen(window: FreezeWindow, now: datetime) -> bool:

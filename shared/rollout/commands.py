@@ -9,7 +9,8 @@ from datetime import datetime
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout import steps
-from shared.rollout.blocks import check_open
+from shared.rollout.approvers import check_approver, check_link, check_stage
+from shared.rollout.blocks import pass_block
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
@@ -26,17 +27,27 @@ _EVENTS = {
 }
 
 
-def apply(endpoint: Endpoint, command: RolloutCommand, now: datetime, *, altered: str = "", blocked: str = "") -> bool:
+def apply(
+    endpoint: Endpoint,
+    command: RolloutCommand,
+    now: datetime,
+    *,
+    altered: str = "",
+    blocked: str = "",
+    author: str = "",
+) -> bool:
     """Carry a command out. Whether anything changed: a command that was heard before changes nothing.
 
     `altered` says what of the candidate's stored parts is not what was registered, `blocked` why no candidate may get
-    more traffic now. Raises NotFoundError, ConflictError where the state does not allow it, InvalidInputError.
+    more traffic now, `author` who made the candidate. Raises NotFoundError, ConflictError where the state does not
+    allow it or a signed link has served, InvalidInputError.
     """
     rollout = endpoint.rollout
     if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
         raise NotFoundError(
             f"rollout {command.rollout_id or ''} of endpoint {endpoint.endpoint}", hint="only the latest one hears"
         )
+    check_link(rollout, command.link_id)
     if command.command_id in rollout.heard:
         return False
     check_command(rollout.state, command.command)
@@ -46,7 +57,7 @@ def apply(endpoint: Endpoint, command: RolloutCommand, now: datetime, *, altered
     if rollout.state.is_over:
         _revert(endpoint, command, now, said)
         return True
-    event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked)
+    event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked, author=author)
     if event in {RolloutEvent.SWITCH, RolloutEvent.COMPLETE} and command.command is not CommandKind.APPROVE:
         rollout.promoted_by = command.requested_by
     if next_state(rollout.state, event).is_over:
@@ -57,10 +68,19 @@ def apply(endpoint: Endpoint, command: RolloutCommand, now: datetime, *, altered
 
 
 def _event(
-    endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, *, altered: str, blocked: str
+    endpoint: Endpoint,
+    rollout: Rollout,
+    command: RolloutCommand,
+    now: datetime,
+    *,
+    altered: str,
+    blocked: str,
+    author: str,
 ) -> RolloutEvent:
     if event := _EVENTS.get(command.command):
-        _check_weight(rollout, command, blocked)
+        if command.command is CommandKind.REJECT:
+            check_stage(rollout, command.stage)
+        _check_weight(endpoint, rollout, command, now, blocked)
         return event
     if altered:
         raise ConflictError(
@@ -68,9 +88,9 @@ def _event(
             "rollout, or put the right bytes back"
         )
     if blocked and rollout.state is not RolloutState.WATCHING:
-        check_open(blocked, command)
+        pass_block(endpoint, rollout, command, now, blocked)
     if command.command is CommandKind.APPROVE:
-        _approve(rollout, command, now)
+        _approve(rollout, command, now, author)
         return onward(rollout)
     if command.command is CommandKind.SKIP:
         return onward(rollout)
@@ -78,7 +98,7 @@ def _event(
     return to_all_traffic(rollout)
 
 
-def _check_weight(rollout: Rollout, command: RolloutCommand, blocked: str) -> None:
+def _check_weight(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, blocked: str) -> None:
     if command.command is not CommandKind.SET_WEIGHT:
         return
     if command.weight_bp is None:
@@ -86,14 +106,13 @@ def _check_weight(rollout: Rollout, command: RolloutCommand, blocked: str) -> No
     if rollout.stable is None or isinstance(rollout.current, QuietStage):
         raise ConflictError(f"a {rollout.policy.strategy} has no weight to set in this stage")
     if blocked and command.weight_bp > rollout.weight_bp:
-        check_open(blocked, command)
+        pass_block(endpoint, rollout, command, now, blocked)
 
 
-def _approve(rollout: Rollout, command: RolloutCommand, now: datetime) -> None:
-    stage = rollout.next_stage
-    if command.stage is not None and command.stage != stage:
-        raise ConflictError(f"stage {command.stage} does not wait for an approval: stage {stage} does")
-    approval = StageApproval(stage=stage, by=command.requested_by, at=now, link_id=command.link_id)
+def _approve(rollout: Rollout, command: RolloutCommand, now: datetime, author: str) -> None:
+    check_stage(rollout, command.stage)
+    check_approver(rollout, command.requested_by, author)
+    approval = StageApproval(stage=rollout.next_stage, by=command.requested_by.strip(), at=now, link_id=command.link_id)
     rollout.approvals = [*rollout.approvals, approval]
 
 

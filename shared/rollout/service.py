@@ -166,12 +166,12 @@ class RolloutService:
         now = self._clock.now()
 
         def change(endpoint: Endpoint) -> bool:
-            altered = blocked = ""
+            altered = blocked = author = ""
             if endpoint.active:
-                number = VersionNumber(endpoint.active.candidate.version)
-                altered = self._registry.version(endpoint.endpoint, number).altered
-                blocked = self._blocked(endpoint, now)
-            return commands.apply(endpoint, command, now, altered=altered, blocked=blocked)
+                candidate = self._registry.version(endpoint.endpoint, VersionNumber(endpoint.active.candidate.version))
+                altered, author = candidate.altered, candidate.author
+                blocked = "" if endpoint.active.overridden else self._blocked(endpoint, now)
+            return commands.apply(endpoint, command, now, altered=altered, blocked=blocked, author=author)
 
         endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, change)
         assert endpoint.rollout is not None  # noqa: S101 - a command without one was refused
@@ -267,6 +267,7 @@ class RolloutService:
             raise ConflictError("a start command needs a version")
         if command.force and not command.reason.strip():
             raise InvalidInputError("a start by force needs a reason, which goes into the audit: say why")
+        blocks.check_override(command)
         version = self._registry.version(command.endpoint, VersionNumber(command.version))
         starts.check_state(version)
         if command.command_id == automatic_command_id(version.model, version.version):
@@ -325,7 +326,8 @@ class RolloutService:
                 return steps.queue(endpoint, number, rollout.started_at, command)
             supersedes = policy.rollout.when_busy is WhenBusy.SUPERSEDE
             steps.check_free(endpoint, number, supersedes=supersedes)
-            blocks.check_open(self._blocked(endpoint, rollout.started_at), command)
+            blocked = self._blocked(endpoint, rollout.started_at)
+            blocks.check_open(blocked, command)
             lacking = starts.lacking_approvals(start.version, policy.rollout) or starts.unsigned(
                 start.version, policy.signing
             )
@@ -339,6 +341,7 @@ class RolloutService:
             steps.begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}), rollout.started_at)
             if broken:
                 steps.record_force(endpoint, broken.differences, rollout.started_at)
+            blocks.record_override(endpoint, rollout, command, rollout.started_at, blocked)
             return True
 
         endpoint = self._change_to_start(command, version, begin)
@@ -436,4 +439,5 @@ def _rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, no
         next_tick_at=now + timedelta(seconds=policy.tick_s),
         requested_by=command.requested_by,
         reason=command.reason,
+        overridden=command.override,
     )
