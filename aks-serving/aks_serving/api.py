@@ -24,6 +24,7 @@ from aks_serving.override import Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
+from aks_serving.usual import HEADER_LENGTH, Usual, usual
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
 from shared.signing.override import HEADER as OVERRIDE_HEADER
@@ -31,7 +32,6 @@ from shared.signing.override import HEADER as OVERRIDE_HEADER
 log = logging.getLogger(__name__)
 
 _OVERRIDE = OVERRIDE_HEADER.encode()
-_HEADER_LENGTH = b"inference-header-content-length"
 _JSON = b"application/json"
 _METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
 _OPENMETRICS = Head(200, content_type=prometheus.OPENMETRICS)
@@ -125,8 +125,11 @@ class Api:
     def handle(self, exchange: Exchange) -> None:
         """Answer an exchange, now or later. Never raises."""
         try:
-            path = exchange.path
             servings = self._server.servings
+            found: Usual = servings.usual.get(exchange.head) or usual(exchange, servings)
+            if found.begin(exchange, self._timeout_s):
+                return
+            path = exchange.path
             if path == "/predict":
                 self._predict(exchange)
             elif path in servings.infer_paths:
@@ -156,15 +159,16 @@ class Api:
         if serving is not None and serving.fast is not None:
             read = serving.fast.plain(body, serving.plan.endpoint)
             if read is not None:
-                ask = PlainAsk(exchange, serving, packed=read.packed, rows=read.rows)
-                self._begin(ask, version=read.version, user=read.user, timeout_s=read.timeout_s)
+                ask = PlainAsk(serving, exchange.received_s, read.packed, read.rows)
+                self._begin(exchange, ask, version=read.version, user=read.user, timeout_s=read.timeout_s)
                 return
         self._begin_plain(exchange, plain.read_request(body, exchange.query), held_bytes=len(body))
 
     def _begin_plain(self, exchange: Exchange, asked: plain.PredictRequest | tables.Asked, *, held_bytes: int) -> None:
-        ask = PlainAsk(exchange, self._serving(asked.model), read=asked.feeds, held_bytes=held_bytes)
+        serving = self._serving(asked.model)
+        ask = PlainAsk(serving, exchange.received_s, read=asked.feeds, held_bytes=held_bytes)
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
-        self._begin(ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)
+        self._begin(exchange, ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)
 
     def _v2_infer(self, exchange: Exchange, serving: Serving, version: int | None) -> None:
         body = self._body(exchange)
@@ -172,17 +176,21 @@ class Api:
         if serving.fast is not None:
             read = serving.fast.v2(body, header_length)
             if read is not None and not (read.binary and serving.gives_bytes):
-                ask = V2Ask(exchange, serving, packed=read.packed, rows=read.rows)
+                ask = V2Ask(serving, exchange.received_s, read.packed, read.rows)
                 ask.request_id, ask.binary = read.id, read.binary
-                self._begin(ask, version=version, user=read.user, timeout_s=read.timeout_s)
+                self._begin(exchange, ask, version=version, user=read.user, timeout_s=read.timeout_s)
                 return
         asked = v2.read_request(body, header_length)
-        general = GeneralV2Ask(exchange, serving, read=asked.feeds, held_bytes=len(body), priority=asked.priority())
+        priority = asked.priority()
+        general = GeneralV2Ask(serving, exchange.received_s, read=asked.feeds, held_bytes=len(body), priority=priority)
         general.request = asked
-        self._begin(general, version=version, user=asked.user(), timeout_s=asked.timeout_s())
+        self._begin(exchange, general, version=version, user=asked.user(), timeout_s=asked.timeout_s())
 
-    def _begin(self, ask: HttpAsk, *, version: int | str | None, user: object, timeout_s: float | None) -> None:
-        exchange, serving = ask.exchange, ask.serving
+    def _begin(
+        self, exchange: Exchange, ask: HttpAsk, *, version: int | str | None, user: object, timeout_s: float | None
+    ) -> None:
+        serving = ask.serving
+        ask.exchange, ask.extra = exchange, ()
         source = serving.plan.subject
         subject = subject_of(exchange.headers, user, source)
         if version is not None or _OVERRIDE in exchange.headers:
@@ -344,7 +352,7 @@ def _check_method(exchange: Exchange, allowed: str) -> None:
 
 def _header_length(exchange: Exchange, body: bytes) -> int | None:
     """How much of the body, its content coding undone, is JSON, where binary data follows."""
-    text = exchange.headers.get(_HEADER_LENGTH)
+    text = exchange.headers.get(HEADER_LENGTH)
     if text is None:
         return None
     if not (text.isdigit() and len(text) <= 12 and int(text) <= len(body)):

@@ -5,7 +5,6 @@ for all of them. Each is still answered by itself, and fails by itself.
 """
 
 import logging
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +15,11 @@ from aks_serving import plain, v2
 from aks_serving.batches import Results
 from aks_serving.counts import Kind
 from aks_serving.encodings import packed
-from aks_serving.engine import NORMAL, Call
+from aks_serving.engine import Call
 from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Headers, Response
 from aks_serving.failures import failure
-from aks_serving.predictor import Ask, Read, prediction_of
-from aks_serving.serving import CANDIDATE_OK, STABLE_OK, Face, Serving
+from aks_serving.predictor import Ask, prediction_of
+from aks_serving.serving import CANDIDATE_OK, STABLE_OK, Face
 from shared.core.errors import InvalidInputError, SlipwayError
 from shared.routing.plan import Role
 
@@ -31,26 +30,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HttpAsk(Ask):
-    """An ask whose answer goes to an exchange. `extra` are headers of the answer."""
+    """An ask whose answer goes to an exchange. `extra` are headers of the answer. Both are set by whoever makes it: one
+    is made for each request, and a second initializer would cost each of them more than these two lines.
+    """
 
     __slots__ = ("exchange", "extra")
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        serving: Serving,
-        packed: bytes | None = None,
-        rows: int | None = None,
-        *,
-        read: Read | None = None,
-        held_bytes: int = 0,
-        deadline_s: float = math.inf,
-        priority: int = NORMAL,
-        extra: Headers = (),
-    ) -> None:
-        Ask.__init__(self, serving, exchange.received_s, packed, rows, read, held_bytes, deadline_s, priority)
-        self.exchange = exchange
-        self.extra = extra
+    exchange: Exchange
+    extra: Headers
 
     @property
     def gone(self) -> bool:
@@ -105,14 +92,6 @@ class UsualAsk(HttpAsk):
         serving.tally.in_flight -= len(asks) - len(wrong)
         return wrong
 
-    def reply_as(self, head: Head, body: bytes, prediction_id: bytes) -> None:
-        """Reply with a prediction's id."""
-        exchange = self.exchange
-        if self.extra or _ACCEPTED in exchange.headers:
-            self.reply(head, body, ((PREDICTION_ID, prediction_id), *self.extra))
-        else:
-            exchange.reply_named(head, body, prediction_id)
-
 
 def _alike(cls: type[UsualAsk], calls: Sequence[Any]) -> Sequence[UsualAsk] | None:
     """The calls, where the plan of one snapshot assigned them all and nothing is copied to shadows; None elsewhere."""
@@ -132,7 +111,11 @@ class PlainAsk(UsualAsk):
 
     def write(self, face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> None:
         body = plain.response(face, number, results, start, stop, latency_ms)
-        self.reply_as(face.head, body, face.id_prefix + number)
+        exchange = self.exchange
+        if self.extra or _ACCEPTED in exchange.headers:
+            self.reply(face.head, body, ((PREDICTION_ID, face.id_prefix + number), *self.extra))
+        else:
+            exchange.reply_named(face.head, body, face.id_prefix + number)
 
 
 class V2Ask(UsualAsk):
@@ -158,8 +141,12 @@ class V2Ask(UsualAsk):
             body, header_length = _binary(face, request_id, results, start, stop)
             length = (b"inference-header-content-length", b"%d" % header_length)
             self.reply(face.binary_head, body, (length, (PREDICTION_ID, prediction_id), *self.extra))
+            return
+        body = _json(face, request_id, results, start, stop)
+        if self.extra or _ACCEPTED in self.exchange.headers:
+            self.reply(face.head, body, ((PREDICTION_ID, prediction_id), *self.extra))
         else:
-            self.reply_as(face.head, _json(face, request_id, results, start, stop), prediction_id)
+            self.exchange.reply_named(face.head, body, prediction_id)
 
 
 class GeneralV2Ask(HttpAsk):

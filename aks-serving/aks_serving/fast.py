@@ -49,7 +49,7 @@ class Read(msgspec.Struct, gc=False):
 class FastReader:
     """Reads requests for one layout. Its `layout` is that of every version of a snapshot."""
 
-    __slots__ = ("_datatype", "_outputs", "_pack", "_plain", "_v2", "_v2_binary", "layout")
+    __slots__ = ("_datatype", "_decode_plain", "_outputs", "_pack", "_v2", "_v2_binary", "layout")
 
     def __init__(self, layout: Layout, datatype: str, outputs: Sequence[str]) -> None:
         """`outputs` are the names of what every version gives, in order; empty where they do not give the same."""
@@ -58,21 +58,22 @@ class FastReader:
         self._datatype = datatype
         element: Any = float if layout.dtype.kind == "f" else int
         self._pack = struct.Struct(f"<{layout.width}{_FORMATS[layout.dtype.name]}").pack
-        self._plain = msgspec.json.Decoder(_plain_type(element))
+        self._decode_plain = msgspec.json.Decoder(_plain_type(element)).decode
         self._v2 = msgspec.json.Decoder(_v2_type(element))
         self._v2_binary = msgspec.json.Decoder(_v2_type(None))
 
     def plain(self, body: bytes, endpoint: str) -> Read | None:
         """Read a body of the plain API that is meant for the endpoint."""
         try:
-            asked = self._plain.decode(body)
-            packed = self._rows(asked.features)
+            asked = self._decode_plain(body)
+            features = asked.features
+            packed = self._pack(*features[0]) if len(features) == 1 else self._rows(features)
         except _NOT_USUAL:
             return None
         if asked.model is not None and asked.model != endpoint:
             return None
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
-        return Read(packed, len(asked.features), asked.user_id, asked.model_version, timeout_s)
+        return Read(packed, len(features), asked.user_id, asked.model_version, timeout_s)
 
     def v2(self, body: bytes, header_length: int | None) -> Read | None:
         """Read an inference request, with binary data where its JSON part's length is given."""

@@ -26,7 +26,6 @@ from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
-from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 
 log = logging.getLogger(__name__)
@@ -94,8 +93,12 @@ class Ask(Call):
         self.serving.tally.in_flight += 1
         self.subject = subject
         try:
-            route = self._assigned(subject) if version is None else self._named(version)
-            self._run(route)
+            route = self.route = self._assigned(subject) if version is None else self._named(version)
+            lane = self.serving.lanes.get(route.version)
+            if lane is not None and self.read is None:
+                lane.submit(self)
+            else:
+                self._run(lane)
         except SlipwayError as error:
             self._end(error)
         except Exception:
@@ -146,13 +149,11 @@ class Ask(Call):
         candidate, stable = serving.candidate, serving.stable
         weight_bp = serving.candidate_weight_bp
         if candidate is not None and weight_bp:
-            if weight_bp == FULL_WEIGHT_BP:
-                place = 0
-            elif subject is None:
-                place = random.randrange(FULL_WEIGHT_BP)  # noqa: S311 - a draw, no secret
+            if subject is not None:
+                falls = serving.share.holds(subject)
             else:
-                place = bucket(serving.salt, subject)
-            if place < weight_bp and (candidate.version not in serving.tripped or stable is None):
+                falls = random.randrange(FULL_WEIGHT_BP) < weight_bp  # noqa: S311 - a draw, no secret
+            if falls and (candidate.version not in serving.tripped or stable is None):
                 return candidate
         if stable is None:
             raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
@@ -167,14 +168,12 @@ class Ask(Call):
         self.kind = Kind.PINNED
         return route
 
-    def _run(self, route: Route) -> None:
-        self.route = route
-        lane = self.serving.lanes.get(route.version)
+    def _run(self, lane: Lane | None) -> None:
         if lane is None:
             if self._may_fall_back():
                 self._instead_of_candidate()
                 return
-            raise _not_loaded(self.serving, route)
+            raise _not_loaded(self.serving, self.route)
         if self.read is not None:
             try:
                 self._read_for(lane)

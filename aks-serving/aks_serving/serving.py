@@ -5,6 +5,7 @@ A request keeps the snapshot that it began with. Nothing of it changes but its c
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from aks_serving.guard import TripGuard
 from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
 from aks_serving.shadow import Mirrors, mirrors_of
+from aks_serving.subjects import Share
 from shared.core.ids import EndpointName
 from shared.routing.plan import Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
@@ -27,14 +29,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Servings(dict[str, "Serving"]):
-    """What answers each endpoint, and what follows from it for every request. Never changed, but replaced."""
+    """What answers each endpoint, and what follows from it for every request. Never changed, but replaced; only what
+    was found out about heads (aks_serving.usual) is added.
+    """
 
-    __slots__ = ("infer_paths", "only")
+    __slots__ = ("infer_paths", "only", "usual")
 
     def __init__(self, servings: "Mapping[str, Serving]") -> None:
         super().__init__(servings)
         self.only = next(iter(self.values())) if len(self) == 1 else None
         """The only one, where there is one."""
+        self.usual: dict[object, Any] = {}
+        """What heads settle under this snapshot."""
         self.infer_paths = {f"/v2/models/{name}/infer": serving for name, serving in self.items()}
 
 
@@ -105,7 +111,8 @@ class Serving:
     stable: Route | None = field(init=False, compare=False)
     candidate: Route | None = field(init=False, compare=False)
     candidate_weight_bp: int = field(init=False, compare=False)
-    salt: str = field(init=False, compare=False)
+    share: Share = field(init=False, compare=False)
+    """The subjects that are the candidate's."""
     fast: FastReader | None = field(init=False, compare=False)
     """Reads requests of the usual form at once, where every version takes inputs of the same form."""
     gives_bytes: bool = field(init=False, compare=False)
@@ -128,7 +135,7 @@ class Serving:
         keep(self, "stable", plan.stable)
         keep(self, "candidate", plan.candidate)
         keep(self, "candidate_weight_bp", plan.candidate.weight_bp if plan.candidate else 0)
-        keep(self, "salt", plan.salt)
+        keep(self, "share", Share(plan.salt, self.candidate_weight_bp))
         keep(self, "mirrors", mirrors_of(plan, self.lanes, self.tally))
         outputs = [spec for lane in self.lanes.values() for spec in lane.model.signature.outputs]
         keep(self, "gives_bytes", any(spec.datatype == "BYTES" for spec in outputs))

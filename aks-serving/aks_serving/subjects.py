@@ -6,15 +6,39 @@ to come back with, so that whoever is served by one version stays with it.
 """
 
 import secrets
+from hashlib import blake2b
 from typing import NamedTuple
 
 from shared.core.errors import InvalidInputError
-from shared.routing.plan import SubjectSource
+from shared.routing.plan import FULL_WEIGHT_BP, SubjectSource
 
 MAX_SUBJECT_BYTES = 1024
 """The longest subject, in UTF-8."""
 _COOKIE_AGE_S = 365 * 86_400
 _WHOLE = range(-(2**63), 2**64)
+_HASH_BYTES = 8
+
+
+class Share:
+    """The subjects that fall to a candidate: those whose `bucket(salt, subject)` (shared.routing.assignment) is below
+    its weight. Told in less than half of that function's time, since the salt is hashed once.
+    """
+
+    __slots__ = ("_below", "_salted")
+
+    def __init__(self, salt: str, weight_bp: int) -> None:
+        self._salted = blake2b(f"{salt}\0".encode(), digest_size=_HASH_BYTES)
+        # hashed * 10,000 >> 64 < weight_bp, and bytes of one length are in the order of their numbers. Where the bound
+        # is beyond the last hash, bytes that are one longer come after them all.
+        least = -(-(weight_bp << 8 * _HASH_BYTES) // FULL_WEIGHT_BP)
+        beyond = least >= 1 << 8 * _HASH_BYTES
+        self._below = b"\xff" * (_HASH_BYTES + 1) if beyond else least.to_bytes(_HASH_BYTES)
+
+    def holds(self, subject: str) -> bool:
+        """Whether the candidate is a subject's version."""
+        hashed = self._salted.copy()
+        hashed.update(subject.encode())
+        return hashed.digest() < self._below
 
 
 class IssuedCookie(NamedTuple):
@@ -35,7 +59,7 @@ def subject_of(headers: dict[bytes, bytes], body_user: object, source: SubjectSo
         if given:
             return _text(given, "the header", source.header)
     if body_user is not None and body_user != "" and source.body:
-        return _from_body(body_user)
+        return body_subject(body_user)
     if source.cookie is not None:
         cookies = headers.get(b"cookie")
         value = _cookie(cookies, source.cookie.encode()) if cookies else b""
@@ -65,7 +89,8 @@ def _text(value: bytes, kind: str, name: str) -> str:
         raise InvalidInputError(f"{kind} {name} is not UTF-8: send the subject as UTF-8 text") from error
 
 
-def _from_body(value: object) -> str:
+def body_subject(value: object) -> str:
+    """The subject that a body's `user_id` names. Raises InvalidInputError."""
     if isinstance(value, str):
         # The length is looked at first: text that is far too long need not be encoded to be refused.
         length = len(value)

@@ -329,7 +329,8 @@ def _serving(found: list[tuple[str, Array]]) -> Serving:
 
 def _given[A: HttpAsk](kind: Callable[..., A], serving: Serving, tell: Callable[[A], None], part: Part) -> Asked:
     asked = Asked("/")
-    ask = kind(asked, serving)
+    ask = kind(serving, 0.0)
+    ask.exchange, ask.extra = asked, ()
     ask.route, ask.kind = serving.plan.routes[0], Kind.ASSIGNED
     tell(ask)
     results, start, stop = part

@@ -10,7 +10,7 @@ from aks_serving.http.head import RefusedError, RequestHead
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LENGTH = b"content-length: "
-_NAMED = b"%b: " % PREDICTION_ID
+NAMED = b"%b: " % PREDICTION_ID
 _CLOSE = b"connection: close\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n"
 _RETRY = (b"retry-after", b"1")
@@ -54,11 +54,6 @@ def http1(response: Response, request: RequestHead, *, last: bool) -> bytes:
         if request.method == "HEAD":
             body = b""
     return b"".join((response.head.http1, lines, DATED.line, b"%d\r\n\r\n" % len(response.body), body))
-
-
-def named(head: Head, body: bytes, prediction_id: bytes) -> bytes:
-    """As `http1`, for a response whose only own header is the prediction's id, to a plain request, not the last."""
-    return b"".join((head.http1, _NAMED, prediction_id, b"\r\n", DATED.line, b"%d\r\n\r\n" % len(body), body))
 
 
 def refusal(error: RefusedError) -> Response:
