@@ -123,20 +123,21 @@ class _ExistsError(Exception):
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """No error keeps what caused it: the library's tell whole requests, in their second paragraph."""
     try:
         yield
-    except NotModifiedError as error:
-        raise _NotModifiedError from error
+    except NotModifiedError:
+        raise _NotModifiedError from None
     except (AlreadyExistsError, PreconditionError) as error:
         if _code(error) == "BlobAlreadyExists":
-            raise _ExistsError from error
-        raise UnavailableError("blob storage", _sentence(error)) from error
+            raise _ExistsError from None
+        raise UnavailableError("blob storage", _sentence(error)) from None
     except FileNotFoundError as error:
         if _code(error) == "ContainerNotFound":
-            raise UnavailableError("blob storage", "the container does not exist") from error
-        raise NotFoundError("the blob", hint="") from error
+            raise UnavailableError("blob storage", "the container does not exist") from None
+        raise NotFoundError("the blob", hint="") from None
     except (BaseError, OSError) as error:
-        raise UnavailableError("blob storage", _sentence(error)) from error
+        raise UnavailableError("blob storage", _sentence(error)) from None
 
 
 def _etag(given: str | None) -> str:
@@ -150,8 +151,7 @@ def _code(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """The library's sentence, or Azure's code in place of what it answered, in one line."""
+    """Azure's code, where it gave one, and the library's sentence, in one line."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     code = _code(error)
-    said = line.partition(": <?xml")[0] + (f": {code}" if code else "")
-    return _QUERY.sub("", said)[:300]
+    return (f"{code}: " if code else "") + _QUERY.sub("", line.partition(": <?xml")[0])[:300]

@@ -62,6 +62,15 @@ def test_a_plan_is_read_again_only_once_it_changed(client: Opened) -> None:
     assert empty.data == b""
 
 
+@pytest.mark.parametrize("name", ["a//b.json", "/lead.json", "folder/", "churn.json/x", "per%zz.json", "é.json"])
+def test_names_that_no_plan_can_have_hide_no_plan(client: Opened, name: str) -> None:
+    storage, service, _ = client
+    service.create_container("routes")
+    for stored in (name, "churn.json"):
+        _write(service, "routes", stored, b"plan")
+    assert list(storage.plan_etags()) == [CHURN]
+
+
 def test_a_large_artifact_arrives_whole_and_within_its_limit(client: Opened) -> None:
     storage, service, _ = client
     service.create_container("artifacts")
