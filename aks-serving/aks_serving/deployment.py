@@ -8,7 +8,7 @@ failed is not applied while an older one can answer. Nothing here blocks the eve
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from time import perf_counter
@@ -50,11 +50,13 @@ class Deployment:
         guard: Callable[[RoutePlan], tuple[TripGuard | None, dict[int, str]]],
         applied: Callable[["Deployment", Serving], None],
         laned: Callable[[Lane], None] = lambda _: None,
+        rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]] | None = None,
     ) -> None:
         """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
 
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
-        `laned` is called with each version's lane before it takes calls.
+        `laned` is called with each version's lane before it takes calls. `rehearse` has a loaded version answer before
+        it serves, and does not raise.
         """
         self.endpoint = endpoint
         self.serving: Serving | None = None
@@ -69,6 +71,7 @@ class Deployment:
         self._guard = guard
         self._applied = applied
         self._laned = laned
+        self._rehearse = rehearse
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
@@ -234,6 +237,8 @@ class Deployment:
                 log.exception("endpoint %s: loading version %d went wrong", self.endpoint, route.version)
                 self._fail(key, "loading it went wrong; the server's log says how")
             else:
+                if self._rehearse is not None and self._wanted is not None:
+                    await self._rehearse(self._wanted, route, loaded)
                 self._failed.pop(key, None)
                 if self._wants(key):
                     lane = self._lanes[key] = Lane(loaded, self._engine)

@@ -89,7 +89,8 @@ class Loader:
         model = self._model(route)
         golden: Sequence[Feeds] = replay(model, golden_data) if golden_data is not None else ()
         batchable = rows_are_independent(model, golden)
-        times = run_times(model, sample_rows(model.signature, golden), batchable=batchable)
+        rows = sample_rows(model.signature, golden)
+        times = run_times(model, rows, batchable=batchable)
         give_back()
         after = usage()
         self._room.make(0, what)
@@ -100,6 +101,7 @@ class Loader:
             allow_nan=route.allow_nan,
             run_times_s=times,
             memory_bytes=max(0, after.private_bytes - before.private_bytes),
+            sample={name: array.copy() for name, array in rows[0].items()},
         )
 
     def _model(self, route: Route) -> Model:

@@ -26,6 +26,7 @@ from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
 from aks_serving.prometheus import Transport
+from aks_serving.rehearsal import rehearse
 from aks_serving.reports import (
     Http,
     Present,
@@ -295,6 +296,7 @@ class ModelServer:
                 guard=self._guard,
                 applied=self._applied,
                 laned=self._watchdog.watch,
+                rehearse=rehearse,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):

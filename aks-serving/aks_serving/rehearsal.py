@@ -1,0 +1,186 @@
+"""Has a version answer before it serves, by the way that requests will take: the first one then finds all of it warm.
+
+Requests of every usual form go over a connection of the process with itself, through the HTTP transport and the API, to
+the version, alone and several at once, and their answers come back and are dropped. All that would count them is made
+for them alone: no window, no metric and no guard hears of them. Whatever goes wrong is logged, and holds nothing up.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from aks_serving.api import Api
+from aks_serving.batches import LoadedModel
+from aks_serving.engine import Engine, Lane
+from aks_serving.http.limits import Limits
+from aks_serving.http.protocol import Connection
+from aks_serving.http.state import Shared
+from aks_serving.model import Signature
+from aks_serving.reports import Present
+from aks_serving.serving import Serving, Servings
+from aks_serving.tensors import Feeds, flat, nested, to_bytes
+from shared.core.errors import UnavailableError
+from shared.routing.plan import FULL_WEIGHT_BP, Role, Route, RoutePlan
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 24
+"""How often each form is asked for: the interpreter specialises what ran some ten times."""
+AT_ONCE = 8
+_ENOUGH_S = 0.3
+_WITHIN_S = 5.0
+_MAX_BYTES = 256 * 1024
+"""A larger body is not sent: reading it would hold up the requests that are being answered."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def rehearse(plan: RoutePlan, route: Route, loaded: LoadedModel) -> Counter[int]:
+    """Have a version answer its sample in each form; how many answers of each status it gave.
+
+    Never raises. Runs beside what is being answered, a request a turn of the event loop.
+    """
+    statuses: Counter[int] = Counter()
+    stage = None
+    try:
+        if loaded.sample is not None:
+            stage = _Stage(plan, route, loaded)
+            async with asyncio.timeout(_WITHIN_S):
+                await stage.play(_requests(plan.endpoint, loaded.model.signature, loaded.sample), statuses)
+            log.info("version %d is rehearsed, answers by status: %s", route.version, dict(statuses))
+    except Exception:
+        log.exception("rehearsing version %d went wrong; it serves all the same", route.version)
+    finally:
+        if stage is not None:
+            stage.close()
+    return statuses
+
+
+class _Stage:
+    """A server of one version, which counts for itself alone. Both of its routes lead to that version."""
+
+    windows_lost = 0
+    waiting = 0
+
+    def __init__(self, plan: RoutePlan, route: Route, loaded: LoadedModel) -> None:
+        self._engine = Engine(max_queue=4 * AT_ONCE)
+        half = {"weight_bp": FULL_WEIGHT_BP // 2, "mirror_bp": 0}
+        other = route.model_copy(update=half | {"version": route.version + 1, "role": Role.CANDIDATE})
+        routes = (route.model_copy(update=half | {"role": Role.STABLE}), other)
+        serving = Serving(
+            plan=plan.model_copy(update={"routes": routes}),
+            lanes={one.version: Lane(loaded, self._engine) for one in routes},
+            failed={},
+        )
+        self.servings = Servings({plan.endpoint: serving})
+        self._api = Api(self)
+
+    async def play(self, requests: Mapping[str, bytes], statuses: Counter[int]) -> None:
+        """Send each request again and again, then several at once."""
+        here, there = socket.socketpair()
+        with there:
+            there.setblocking(False)
+            shared = Shared(self._api.handle, Limits(), None, perf_counter)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(lambda: Connection(shared), here)
+            try:
+                begun_s = perf_counter()
+                for _ in range(ROUNDS):
+                    for request in requests.values():
+                        await self._exchange(there, request, 1, statuses)
+                    if perf_counter() - begun_s > _ENOUGH_S:
+                        break  # its runs are so long that what is around them does not show
+                for request in requests.values():
+                    await self._exchange(there, request * AT_ONCE, AT_ONCE, statuses)
+            finally:
+                transport.abort()
+
+    async def _exchange(self, connection: socket.socket, data: bytes, answers: int, statuses: Counter[int]) -> None:
+        loop = asyncio.get_running_loop()
+        sending = asyncio.ensure_future(loop.sock_sendall(connection, data))
+        received = bytearray()
+        try:
+            while answers:
+                part = await loop.sock_recv(connection, 1 << 18)
+                if not part:
+                    raise ConnectionResetError("the transport closed the rehearsal's connection")
+                received += part
+                for status in _taken(received):
+                    statuses[status] += 1
+                    answers -= 1
+        finally:
+            await sending
+
+    def close(self) -> None:
+        """Let its threads go."""
+        self._engine.close()
+
+    # -- what the API asks of a server
+
+    def not_ready(self) -> str:
+        return ""
+
+    def totals(self) -> dict[str, Any]:
+        return {}
+
+    def variants(self) -> dict[str, Any]:
+        return {}
+
+    def refused(self) -> dict[str, dict[str, int]]:
+        return {}
+
+    def present(self) -> Present:
+        return Present(in_flight={}, tripped={}, http=None)
+
+    def memory_bytes(self) -> dict[str, dict[int, int]]:
+        return {}
+
+    async def reload(self) -> None:
+        raise UnavailableError("a rehearsal", "it reloads nothing")
+
+
+def _requests(endpoint: str, signature: Signature, sample: Feeds) -> dict[str, bytes]:
+    """A request in each form that clients usually send."""
+    arrays = [sample[spec.name] for spec in signature.inputs]
+    named = {spec.name: nested(array) for spec, array in zip(signature.inputs, arrays, strict=True)}
+    features: Any = named if len(named) != 1 else next(iter(named.values()))
+    described = [
+        {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
+        for spec, array in zip(signature.inputs, arrays, strict=True)
+    ]
+    whole = [tensor | {"data": flat(array)} for tensor, array in zip(described, arrays, strict=True)]
+    raw = [to_bytes(array) for array in arrays]
+    sized = [
+        tensor | {"parameters": {"binary_data_size": len(data)}} for tensor, data in zip(described, raw, strict=True)
+    ]
+    subject = {"user_id": "a rehearsal"}
+    start = _encode({"inputs": sized, "parameters": subject | {"binary_data_output": True}})
+    infer = f"/v2/models/{endpoint}/infer"
+    found = {
+        "plain": _request("/predict", _encode({"features": features} | subject)),
+        "v2": _request(infer, _encode({"inputs": whole, "parameters": subject})),
+        "binary": _request(infer, b"".join((start, *raw)), f"inference-header-content-length: {len(start)}\r\n"),
+    }
+    return {form: request for form, request in found.items() if len(request) <= _MAX_BYTES}
+
+
+def _request(path: str, body: bytes, more: str = "") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nhost: rehearsal\r\ncontent-type: application/json\r\n{more}"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _taken(received: bytearray) -> Iterator[int]:
+    """Take the answers that are whole from what came: their statuses."""
+    while (end := received.find(b"\r\n\r\n")) >= 0:
+        lines = bytes(received[:end]).lower().split(b"\r\n")
+        size = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        if len(received) < end + 4 + size:
+            return
+        del received[: end + 4 + size]
+        yield int(lines[0].split(b" ")[1])

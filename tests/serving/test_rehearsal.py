@@ -1,0 +1,114 @@
+"""A version answers by the whole way of a request before it serves, and nothing counts that."""
+
+import logging
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from aks_serving.batches import LoadedModel, layout_of
+from aks_serving.model import Model
+from aks_serving.rehearsal import AT_ONCE, ROUNDS, rehearse
+from aks_serving.tensors import Feeds
+from onnx import TensorProto, helper
+
+from shared.routing.plan import RoutePlan, SubjectSource
+from tests.serving import models
+from tests.serving.conftest import Start
+from tests.serving.fakes import MemoryStorage
+from tests.serving.handled import Watched
+
+pytestmark = pytest.mark.anyio
+
+SCALER = models.scaler(2.0)
+FORMS = 3
+PLAN = models.plan(7, models.route(3, SCALER)).model_copy(update={"subject": SubjectSource(cookie="who")})
+_WRONG = re.compile("went wrong")
+
+
+def _loaded(model: Model, sample: Feeds | None, *, batchable: bool = True, took_s: float = 1e-9) -> LoadedModel:
+    layout = layout_of(model.signature) if batchable else None
+    times = tuple((2**power, took_s) for power in range(12))
+    return LoadedModel(model=model, batchable=batchable, layout=layout, run_times_s=times, sample=sample)
+
+
+def _row() -> Feeds:
+    return {"x": np.array([[1, 2]], np.float32)}
+
+
+async def test_every_form_is_answered_alone_and_several_at_once() -> None:
+    model = Watched(SCALER, version=3)
+    statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row()))
+    assert statuses == {200: FORMS * (ROUNDS + AT_ONCE)}
+    assert {len(batch) for batch in model.ran} > {1}, "those that come at once run as one batch"
+    assert sum(len(batch) for batch in model.ran) == FORMS * (ROUNDS + AT_ONCE)
+    assert all(row == [1, 2] for batch in model.ran for row in batch)
+
+
+async def test_a_version_that_runs_long_is_rehearsed_beside_the_event_loop_too() -> None:
+    model = Watched(SCALER, version=3)
+    statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9))
+    assert set(statuses) == {200}
+    assert model.ran
+
+
+async def test_several_inputs_and_texts_are_rehearsed() -> None:
+    text = models.graph(
+        [helper.make_node("Identity", ["city"], ["where"]), helper.make_node("Neg", ["age"], ["minus"])],
+        [("city", TensorProto.STRING, ["n", 1]), ("age", TensorProto.INT64, ["n"])],
+        [("where", TensorProto.STRING, ["n", 1]), ("minus", TensorProto.INT64, ["n"])],
+    )
+    model = Model(version=3, digest=models.digest(text), data=text)
+    sample = {"city": np.array([["Köln"]], object), "age": np.array([31])}
+    statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, sample, batchable=False))
+    assert statuses == {200: FORMS * (ROUNDS + AT_ONCE)}
+
+
+async def test_a_version_that_fails_its_rehearsal_is_no_reason_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    picky = models.picky(limit=4)
+    model = Model(version=3, digest=models.digest(picky), data=picky)
+    statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, {"x": np.array([[9]])}))
+    assert set(statuses) == {500}
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, None)) == {}
+    assert not caplog.records
+    wrong = {"another": np.array([[1]])}
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, wrong)) == {}
+    assert [record.levelname for record in caplog.records if _WRONG.search(record.getMessage())] == ["ERROR"]
+
+
+async def test_a_large_body_is_not_rehearsed() -> None:
+    wide = models.scaler(2.0, width=200_000)
+    model = Watched(wide, version=3)
+    sample = {"x": np.ones((1, 200_000), np.float32)}
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, sample)) == {}
+    assert not model.ran
+
+
+async def test_a_version_is_rehearsed_before_it_serves_and_nothing_counts_it(
+    start: Start, storage: MemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = models.scaler(1.0), models.scaler(2.0)
+    storage.put(one, two)
+    plan: RoutePlan = models.plan(1, *models.canary((1, one), (2, two), 5_000))
+    storage.publish(plan)
+    caplog.set_level(logging.INFO)
+    async with start() as running:
+        await running.reload()
+        said = [record.getMessage() for record in caplog.records]
+        served = next(place for place, line in enumerate(said) if line.startswith("endpoint churn: generation 1"))
+        for version in (1, 2):
+            line = f"version {version} is rehearsed, answers by status: {{200: {FORMS * (ROUNDS + AT_ONCE)}}}"
+            assert said.index(line) < served
+        serving = running.server.servings["churn"]
+        for lane in serving.lanes.values():
+            statuses = await rehearse(plan, serving.routes[lane.model.version], replace(lane.loaded))
+            assert statuses[200] == FORMS * (ROUNDS + AT_ONCE), "the loader kept a sample that the version takes"
+            assert not lane.runs.any
+            assert lane.last_run_s == 0.0
+        assert running.server.totals() == {"churn": {}}
+        assert running.server.refused() == {"churn": {}}
+        assert (running.server.waiting, serving.tally.in_flight, serving.seen) == (0, 0, [0, 0, 0, 0])
+        text = (await running.client.get("/metrics")).text
+        assert "model_prediction_requests_total{" not in text
+    assert [window.versions for window in storage.windows()] == [{}] * len(storage.windows())
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
