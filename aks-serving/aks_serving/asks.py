@@ -95,11 +95,11 @@ class UsualAsk(HttpAsk):
 
 def _alike(cls: type[UsualAsk], calls: Sequence[Any]) -> Sequence[UsualAsk] | None:
     """The calls, where the plan of one snapshot assigned them all and nothing is copied to shadows; None elsewhere."""
-    serving = calls[0].serving
+    serving, assigned = calls[0].serving, Kind.ASSIGNED
     if serving.mirrors is not None:
         return None
     for call in calls:
-        if call.__class__ is not cls or call.serving is not serving or call.kind is not Kind.ASSIGNED:
+        if call.__class__ is not cls or call.serving is not serving or call.kind is not assigned:
             return None
     return calls
 

@@ -67,7 +67,11 @@ def response(face: Face, number: bytes, results: Results, start: int, stop: int,
     if results.whole:
         first, *rest = [_encode(values) for values in results.lists()]
     elif stop - start == 1:
-        first, *rest = [b"[%b]" % rows[start] for rows in results.rows()]
+        outputs = results.rows()
+        if len(outputs) == 1:  # the most usual: one row of one output
+            row = outputs[0][start]
+            return b'{"predictions":[%b]%b%b","latency_ms":%.3f}' % (row, face.plain_middle, number, latency_ms)
+        first, *rest = [b"[%b]" % rows[start] for rows in outputs]
     else:
         first, *rest = [b"[%b]" % b",".join(rows[start:stop]) for rows in results.rows()]
     if not rest:

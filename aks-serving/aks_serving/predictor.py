@@ -31,6 +31,7 @@ from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 log = logging.getLogger(__name__)
 
 _WRONG = "the server made an error; its log says which"
+_ASSIGNED = Kind.ASSIGNED
 _NEVER, _IF_ANSWERED, _ALWAYS = range(3)
 """When the guard hears of a run that gave nothing. Where stable answered, the request could be answered in time."""
 
@@ -76,7 +77,7 @@ class Ask(Call):
         self.read = read
         self.deadline_s = deadline_s
         self.priority = priority
-        self.kind = Kind.ASSIGNED
+        self.kind = _ASSIGNED
         self.blame = _ALWAYS
 
     @abstractmethod

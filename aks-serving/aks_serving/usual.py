@@ -60,7 +60,7 @@ class _Usual(Usual):
 
     def _start(self, exchange: Exchange, ask: HttpAsk, read: Read, timeout_s: float) -> None:
         user = read.user
-        if user is not None and user != "" and self._hears_body:
+        if self._hears_body and user is not None and user != "":
             subject: str | None = body_subject(user)
         else:
             subject = self._header_subject or self._cookie_subject
