@@ -119,7 +119,7 @@ def _converging(rollout: Rollout, found: Convergence, now: datetime, blocked: st
 def _in_stage(rollout: Rollout, now: datetime, blocked: str, answers: Mapping[str, QueryAnswer]) -> Decision:
     assert rollout.stage_started_at is not None  # noqa: S101 - the caller has seen it
     policy = rollout.policy
-    judged = judge(rollout, answers)
+    judged = judge(rollout, answers, now)
     verdicts = tuple(one.verdict for one in judged)
     outcome = joined(verdicts)
     worst = next((v.sentence for v in verdicts if v.outcome is outcome and not v.advisory), "no gate has spoken")

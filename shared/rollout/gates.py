@@ -1,84 +1,149 @@
 """The gates of a stage and the triggers of a rollout: which are asked when, and the verdict of each.
 
 Evidence is the candidate's counts beside stable's over the same time: what touches both at once, a busy hour, a slow
-network, a season, is no fault of the candidate's.
+network, a season, is no fault of the candidate's. What is proven by a bound that holds at every look ends the rollout
+at once; any other FAIL is one failed check. Whatever else is left unchecked, or only recorded, a stage needs evidence:
+no data never passes.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from shared.core.verdict import Outcome, Verdict
-from shared.registry.rollout_policy import GateName
+from shared.registry.rollout_policy import GateName, Gates
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
+from shared.rollout.predictions import psi_verdict
 from shared.rollout.queries import QueryAnswer
-from shared.rollout.rates import Judged, errors_block, rate_verdict, slow_block
-from shared.telemetry.histogram import quantile
+from shared.rollout.rates import Judged, errors_block, rate_verdict, slow, slow_block
+from shared.rollout.shadows import compared, disagreements
+from shared.rollout.traffic import Traffic, answered, traffic_of
+from shared.rollout.triggers import triggered
+from shared.sequential.intervals import exceeds, quantile_interval, rate_interval
+from shared.telemetry.histogram import bucket_value, quantile
 from shared.telemetry.window import VersionCounts
 
+EVIDENCE = "evidence"
+"""The check that there is any."""
+P99_LEVEL = 0.01
+_P99 = 0.99
 
-def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer]) -> list[Judged]:
+
+def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer], now: datetime) -> list[Judged]:
     """Every gate and trigger that holds for the rollout as it stands, in the order in which they are told."""
-    found: list[Judged] = []
-    if rollout.stable is not None and rollout.current is not None and rollout.weight_bp:
-        found += _compared(rollout)
+    if rollout.current is None and rollout.state is not RolloutState.WATCHING:
+        return []
+    least = max(1, rollout.least_requests)
+    found = _measured(rollout, least)
     found += [answer.judged(query) for query in rollout.gates.queries if (answer := answers.get(query.name))]
-    found += _triggers(rollout)
+    found += triggered(rollout, least, now)
     return [_dry(rollout, one) for one in found]
 
 
-def _compared(rollout: Rollout) -> list[Judged]:
-    assert rollout.stable is not None  # noqa: S101 - the caller has seen it
+def _measured(rollout: Rollout, least: int) -> list[Judged]:
+    """The gates that Slipway measures by itself, and whether there is evidence."""
+    if rollout.weight_bp:
+        traffic = traffic_of(rollout)
+        compared_to_stable = _compared(rollout, traffic, least) if traffic.is_concurrent else []
+        return [*compared_to_stable, _evidence(traffic.candidate.requests, "requests of the candidate", least)]
+    if rollout.mirror_bp:
+        return [*disagreements(rollout, least), _evidence(compared(rollout), "copies to the candidate", least)]
+    version = rollout.candidate.version
+    ready = sum(version in seen.loaded for seen in rollout.progress.pods.values())
+    return [smoke(rollout), _evidence(ready, "pods with the candidate ready", 1)]
+
+
+def _compared(rollout: Rollout, traffic: Traffic, least: int) -> list[Judged]:
     gates, tests = rollout.gates, rollout.progress.tests
-    candidate, stable = (rollout.progress.of(v) for v in (rollout.candidate.version, rollout.stable.version))
-    least = rollout.least_requests
-    return [
+    candidate, stable = traffic.candidate, traffic.stable
+    found = [
         rate_verdict(GateName.ERROR_RATE, tests, errors_block(candidate, stable), gates, least),
         rate_verdict(GateName.SLOW_RATE, tests, slow_block(candidate, stable, gates.slow_ms), gates, least),
-        Judged(verdict=p99_verdict(candidate, stable, rollout)),
+        Judged(verdict=p99_verdict(candidate, stable, gates, least)),
     ]
+    if gates.prediction_psi is not None:
+        verdict = psi_verdict(GateName.PREDICTION_PSI, traffic, limit=gates.prediction_psi, least=least)
+        found.append(Judged(verdict=verdict))
+    return found
 
 
-def p99_verdict(candidate: VersionCounts, stable: VersionCounts, rollout: Rollout) -> Verdict:
-    """The candidate's p99 latency in ms: it may exceed the fixed limit, or the ratio to stable's, but not both."""
-    gates, least = rollout.gates, rollout.least_requests
-    answered, stable_answered = sum(candidate.latency_ms.values()), sum(stable.latency_ms.values())
-    p99, stable_p99 = quantile(candidate.latency_ms, 0.99), quantile(stable.latency_ms, 0.99)
-    check: str = GateName.P99_MS
-    if min(answered, stable_answered) < least or p99 is None or stable_p99 is None:
-        said = f"the candidate has {answered} answers and stable {stable_answered}: each needs {least}"
-        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, n=answered, limit=gates.p99_ms)
-    limit = max(gates.p99_ms, gates.p99_ratio * stable_p99)
-    failed = p99 > limit
+def p99_verdict(candidate: VersionCounts, stable: VersionCounts, gates: Gates, least: int) -> Verdict:
+    """The candidate's p99 latency in ms: it may exceed the fixed limit, or the ratio to stable's, but not both.
+
+    It fails where its p99 is proven above both, stable's being taken at the upper end of its interval.
+    """
+    n, stable_n = answered(candidate), answered(stable)
+    p99, stable_p99 = quantile(candidate.latency_ms, _P99), quantile(stable.latency_ms, _P99)
+    check, limit = GateName.P99_MS.value, gates.p99_ms
+    if min(n, stable_n) < least or p99 is None or stable_p99 is None:
+        said = f"the candidate has {n} answers and stable {stable_n}: each needs {least}"
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, n=n, limit=limit)
+    limit = max(limit, gates.p99_ratio * stable_p99)
+    low, high = _p99_interval(candidate)
+    stable_high = _p99_interval(stable)[1]
+    if p99 <= limit:
+        outcome, then = Outcome.PASS, f"within the limit of {limit:.1f} ms"
+    elif stable_high is not None and _is_above(candidate, max(limit, gates.p99_ratio * stable_high)):
+        outcome, then = Outcome.FAIL, f"above the limit of {limit:.1f} ms, which is no chance"
+    else:
+        outcome, then = Outcome.INCONCLUSIVE, f"above the limit of {limit:.1f} ms, perhaps by chance"
     return Verdict(
         check=check,
-        outcome=Outcome.FAIL if failed else Outcome.PASS,
-        sentence=(
-            f"the candidate's p99 is {p99:.1f} ms over {answered} answers, stable's {stable_p99:.1f} ms over "
-            f"{stable_answered}: {'above' if failed else 'within'} the limit of {limit:.1f} ms"
-        ),
-        n=answered,
+        outcome=outcome,
+        sentence=f"p50, p95 and p99 are {_quantiles(candidate)} ms over {n} answers of the candidate, "
+        f"{_quantiles(stable)} ms over {stable_n} of stable: the candidate's p99 is {then}",
+        n=n,
         value=p99,
         limit=limit,
+        interval=(low, high) if low is not None and high is not None else None,
     )
 
 
-def _triggers(rollout: Rollout) -> list[Judged]:
-    """The triggers: limits on the candidate whatever stage it is in."""
-    limit = rollout.policy.triggers.error_rate
-    if limit is None or rollout.state is not RolloutState.WATCHING:
-        return []
-    counts = rollout.progress.of(rollout.candidate.version)
-    least = rollout.least_requests
-    if counts.requests < least:
-        said = f"the candidate has {counts.requests} requests since the switch: it needs {least}"
-        return [Judged(verdict=Verdict(check="trigger_error_rate", outcome=Outcome.INCONCLUSIVE, sentence=said))]
-    rate = counts.errors / counts.requests
-    said = f"the candidate failed {counts.errors} of {counts.requests} requests ({rate:.2%}), the limit is {limit:.2%}"
-    outcome = Outcome.FAIL if rate > limit else Outcome.PASS
+def smoke(rollout: Rollout) -> Judged:
+    """Whether the candidate answered those who named it while blue-green previews it."""
+    counts, wanted = rollout.progress.of(rollout.candidate.version), rollout.gates.smoke_requests
+    failed = counts.pinned_errors
+    said = f"the candidate answered {counts.pinned - failed} of {counts.pinned} requests that named it"
+    if failed:
+        outcome, then = Outcome.FAIL, "none may fail"
+    elif counts.pinned < wanted:
+        outcome, then = Outcome.INCONCLUSIVE, f"{wanted} are wanted"
+    elif wanted:
+        outcome, then = Outcome.PASS, f"{wanted} were wanted"
+    elif rollout.candidate.golden_digest:
+        outcome, then = Outcome.PASS, "none was wanted, and every server replayed its golden rows when it loaded it"
+    else:
+        outcome, then = Outcome.PASS, "none was wanted, and there are no golden rows to replay"
     verdict = Verdict(
-        check="trigger_error_rate", outcome=outcome, sentence=said, n=counts.requests, value=rate, limit=limit
+        check=GateName.SMOKE,
+        outcome=outcome,
+        sentence=f"{said}: {then}",
+        n=counts.pinned,
+        value=float(failed),
+        limit=0.0,
+        interval=rate_interval(failed, counts.pinned, confidence=1 - rollout.gates.level),
     )
-    return [Judged(verdict=verdict)]
+    return Judged(verdict=verdict)
+
+
+def _evidence(found: int, what: str, least: int) -> Judged:
+    outcome = Outcome.PASS if found >= least else Outcome.INCONCLUSIVE
+    said = f"{found} {what}, {least} {'is' if least == 1 else 'are'} needed"
+    return Judged(verdict=Verdict(check=EVIDENCE, outcome=outcome, sentence=said, n=found, limit=float(least)))
+
+
+def _p99_interval(counts: VersionCounts) -> tuple[float | None, float | None]:
+    low, high = quantile_interval(counts.latency_ms, _P99, confidence=1 - P99_LEVEL)
+    return bucket_value(low) if low is not None else None, bucket_value(high) if high is not None else None
+
+
+def _is_above(counts: VersionCounts, limit_ms: float) -> bool:
+    return exceeds(slow(counts, limit_ms), answered(counts), 1 - _P99, level=P99_LEVEL / 2)
+
+
+def _quantiles(counts: VersionCounts) -> str:
+    found = (quantile(counts.latency_ms, q) for q in (0.5, 0.95, _P99))
+    return ", ".join(f"{value:.1f}" for value in found if value is not None)
 
 
 def _dry(rollout: Rollout, one: Judged) -> Judged:

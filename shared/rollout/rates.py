@@ -4,9 +4,11 @@ Over the whole rollout, not a stage: a test that began anew with each stage woul
 a tick, of the windows that came since the last; shared.sequential has the test and what it takes for granted.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import GateMode, GateName, Gates
 from shared.rollout.progress import TestName
@@ -15,6 +17,8 @@ from shared.sequential.excess import Claim, ExcessState, ExcessTest
 from shared.sequential.intervals import difference_interval
 from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +39,12 @@ def advanced(
         TestName.SLOW_WORSE: slow_block(candidate, stable, gates.slow_ms),
         TestName.SLOW_NOT_WORSE: slow_block(candidate, stable, gates.slow_ms),
     }
-    found: dict[TestName, ExcessState] = {}
+    found = dict(tests)
     for name, block in blocks.items():
         claim, margin = _wanted(name, gates)
-        state = tests.get(name)
-        test = ExcessTest.of(state) if state and state.margin == margin else ExcessTest(claim=claim, margin=margin)
+        if claim is Claim.NOT_WORSE and gates.mode is not GateMode.NOT_WORSE:
+            continue
+        test = _going_on(tests.get(name), claim, margin)
         test.add(block)
         found[name] = test.state
     return found
@@ -133,6 +138,15 @@ def _wanted(name: TestName, gates: Gates) -> tuple[Claim, float]:
             return Claim.WORSE, gates.slow_harm
         case TestName.SLOW_NOT_WORSE:
             return Claim.NOT_WORSE, gates.slow_rate
+
+
+def _going_on(state: ExcessState | None, claim: Claim, margin: float) -> ExcessTest:
+    if state is not None and state.margin == margin:
+        try:
+            return ExcessTest.of(state)
+        except InvalidInputError as error:
+            _log.warning("a running test begins anew: %s", error)
+    return ExcessTest(claim=claim, margin=margin)
 
 
 def _rate(failed: int, requests: int) -> float:

@@ -1,4 +1,4 @@
-"""Confidence intervals of error rates that hold at every look at once.
+"""Confidence intervals of error rates, and of quantiles, that hold at every look at once.
 
 For a rate: with Y_1, Y_2, ... independent given the past, of rates r_1, r_2, ..., and any tilt t, the product of
 exp(t Y_i) / (1 - r_i + r_i e^t) is a martingale, and log(1 - r + r e^t) is concave in r. So with S_n the sum and m the
@@ -9,16 +9,22 @@ rates may drift: it is then their mean over the requests so far that the interva
 
 For a difference: each arm's interval at half of the doubt. It is wider than the test of shared.sequential.excess is
 sharp: a claim may be proven while the interval still holds the margin, and the test is what decides.
+
+For a quantile: it lies above x where the share of values above x is more than 1 - q (Howard and Ramdas 2022,
+"Sequential estimation of quantiles with applications to A/B testing and best-arm identification", section 3). The
+values that the rate at x is taken of are those beyond x, whatever their distribution. One x is held against the rate's
+bound: the interval's ends each hold at every look, for a quantile that does not drift.
 """
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 
 from shared.sequential.evariable import Block
 
 _TILTS = tuple(0.001 * 1.7**step for step in range(19))
 """From what millions of requests at a rate of a half call for to what a rate of 1 in 100,000 does."""
-_HALVINGS = 60
+_HALVINGS = 36
 
 
 def rate_interval(failed: int, requests: int, *, confidence: float) -> tuple[float, float]:
@@ -29,6 +35,30 @@ def rate_interval(failed: int, requests: int, *, confidence: float) -> tuple[flo
     low = _lowest(failed, requests, log_needed)
     high = 1.0 - _lowest(requests - failed, requests, log_needed)
     return low, high
+
+
+def exceeds(failed: int, requests: int, rate: float, *, level: float) -> bool:
+    """Whether it is proven, at whatever look, that more than `rate` of the requests fail in the mean."""
+    if not failed or failed <= rate * requests:
+        return False
+    return _log_evidence(failed, requests, rate) >= -math.log(level)
+
+
+def quantile_interval(histogram: Mapping[int, int], q: float, *, confidence: float) -> tuple[int | None, int | None]:
+    """The buckets between which the q-quantile lies, at every look at once. None: there is no bound on that side.
+
+    `histogram` counts values by bucket, a higher one for higher values.
+    """
+    buckets = sorted(histogram)
+    n, level = sum(histogram.values()), (1 - confidence) / 2
+    counted, upto = 0, []
+    for bucket in buckets:
+        counted += histogram[bucket]
+        upto.append(counted)
+    # As the bucket rises, the share beyond it falls: each end is found by halving.
+    low = bisect_left(upto, True, key=lambda held: not exceeds(n - held, n, 1 - q, level=level))
+    high = bisect_left(upto, True, key=lambda held: exceeds(held, n, q, level=level))
+    return (buckets[low] if low else None), (buckets[high] if high < len(buckets) else None)
 
 
 def difference_interval(total: Block, *, confidence: float) -> tuple[float, float]:

@@ -1,0 +1,44 @@
+"""The evidence of a rollout's traffic as the gates and triggers read it: candidate beside stable."""
+
+from dataclasses import dataclass
+
+from shared.rollout.documents import Rollout
+from shared.routing.plan import FULL_WEIGHT_BP
+from shared.telemetry.window import VersionCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Counts since the stage began, and those that the latest tick took in. Zeros where nothing was counted."""
+
+    candidate: VersionCounts
+    stable: VersionCounts
+    candidate_block: VersionCounts
+    stable_block: VersionCounts
+    is_concurrent: bool
+    """Whether stable's are of the same time; else they are of the time when both last had traffic."""
+
+    @property
+    def when(self) -> str:
+        """What time stable's counts are of, in words."""
+        return "at the same time" if self.is_concurrent else "when both had traffic"
+
+
+def traffic_of(rollout: Rollout) -> Traffic:
+    """The traffic of a rollout as it stands."""
+    progress, candidate = rollout.progress, rollout.candidate.version
+    stable = rollout.stable.version if rollout.stable else -1
+    is_concurrent = rollout.weight_bp < FULL_WEIGHT_BP
+    before = progress.both.get(stable, VersionCounts())
+    return Traffic(
+        candidate=progress.of(candidate),
+        stable=progress.of(stable) if is_concurrent else before,
+        candidate_block=progress.block.get(candidate, VersionCounts()),
+        stable_block=progress.block.get(stable, VersionCounts()) if is_concurrent else before,
+        is_concurrent=is_concurrent,
+    )
+
+
+def answered(counts: VersionCounts) -> int:
+    """Assigned requests that were answered."""
+    return sum(counts.latency_ms.values())

@@ -1,0 +1,211 @@
+"""What a version predicts, a row at a time, counted under a bounded number of keys; and the counts of two versions in
+the same bins.
+
+A label stands under its text; a number under `#level:bucket`. Buckets are logarithmic, of either sign, by the GAMMA of
+shared.telemetry.histogram; of level 1 each holds two of level 0, of level 2 two of level 1, and so on, so that counts
+of different levels add up, and are compared at the coarser one (uniform collapse: Epicoco, Melle, Cafaro, Pulimeno and
+Morleo 2020, "UDDSketch"). A pod counts numbers at the finest level that needs no more than MAX_KEYS keys. Of labels it
+names the MAX_KEYS most frequent, and counts the others together: what is compared are the frequent ones, and the rest.
+
+Counts add without loss. Loads numpy where something is counted, not where counts are compared.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from shared.telemetry.histogram import GAMMA, merged
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    type Array = NDArray[Any]
+
+MAX_KEYS = 200
+MAX_CLASSES = 1_000
+"""Scores of as many classes are counted by the greatest; wider rows are not counted."""
+OTHER, NAN = "#other", "#nan"
+BINS = 8
+_MAX_LABELS = 20
+"""Labels that have a bin of their own."""
+_LEAST_EXPECTED = 5.0
+"""Rows that the smaller sample must expect in a bin (Cochran 1954)."""
+_SMALLEST, _GREATEST = 1e-9, 1e15
+_LOG_GAMMA = math.log(GAMMA)
+_MAX_INTEGER_LABEL = 1_000
+_MAX_TEXT = 64
+_MAX_FRESH, _MAX_FRESH_ROWS = 256, 8_192
+
+
+class PredictionTally:
+    """Counts the first outputs of answered requests. They are kept as they are until some hundreds have come."""
+
+    __slots__ = ("_counts", "_fresh", "_fresh_rows")
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._fresh: list[Array] = []
+        self._fresh_rows = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by key, at most MAX_KEYS labels and as many numbers."""
+        self._fold()
+        return self._counts
+
+    def gave(self, first: "Array") -> None:
+        """Count an output: a value a row, shape [n] or [n, 1], or scores of classes, [n, k]. Of others, nothing.
+
+        The array must not change afterwards.
+        """
+        rows = _rows(first)
+        if rows is None or not len(rows):
+            return
+        self._fresh.append(rows)
+        self._fresh_rows += len(rows)
+        if len(self._fresh) >= _MAX_FRESH or self._fresh_rows >= _MAX_FRESH_ROWS:
+            self._fold()
+
+    def _fold(self) -> None:
+        if self._fresh:
+            fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
+            self._counts = bounded(merged([self._counts, _counted(fresh)]))
+
+
+def bounded(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts under at most MAX_KEYS labels, and as many buckets of numbers: rarer labels counted together."""
+    labels = {key: count for key, count in counts.items() if not key.startswith("#") or key.startswith("##")}
+    numbers = {place: count for key, count in counts.items() if (place := _place(key))}
+    kept = {key: counts[key] for key in (OTHER, NAN) if counts.get(key)}
+    if len(labels) > MAX_KEYS:
+        frequent = sorted(labels, key=lambda key: (-labels[key], key))[:MAX_KEYS]
+        kept[OTHER] = kept.get(OTHER, 0) + sum(labels.values()) - sum(labels[key] for key in frequent)
+        labels = {key: labels[key] for key in frequent}
+    while len(numbers) > MAX_KEYS:
+        level = min(level for level, _ in numbers)
+        numbers = merged(({_raised(place, level + 1): count} for place, count in numbers.items()))
+    return labels | {f"#{level}:{bucket}": count for (level, bucket), count in numbers.items()} | kept
+
+
+def pooled(one: Mapping[str, int], other: Mapping[str, int], *, bins: int = BINS) -> list[tuple[int, int]]:
+    """The rows of both in the same bins, made from both together; the last holds what is too rare to compare.
+
+    Numbers fall in about `bins` bins of equal shares, each frequent label in its own.
+    """
+    both = merged([one, other])
+    total, smaller = sum(both.values()), min(sum(one.values()), sum(other.values()))
+    if not smaller:
+        return []
+    least = _LEAST_EXPECTED * total / smaller
+    groups = _number_groups(both, max(least, total / bins))
+    labels = [key for key in both if _place(key) is None and key != OTHER]
+    labels.sort(key=lambda key: (-both[key], key))
+    groups += [[key] for key in labels[:_MAX_LABELS]]
+    held = [group for group in groups if sum(both[key] for key in group) >= least]
+    counts = [(sum(one.get(k, 0) for k in group), sum(other.get(k, 0) for k in group)) for group in held]
+    rest = tuple(sum(side.values()) - sum(c[place] for c in counts) for place, side in enumerate((one, other)))
+    if any(rest):
+        counts.append((rest[0], rest[1]))
+    return counts
+
+
+def _number_groups(both: Mapping[str, int], wanted: float) -> list[list[str]]:
+    """The keys of numbers in order, grouped to `wanted` rows or more; a bucket that has as many stands alone."""
+    places = {key: place for key in both if (place := _place(key))}
+    if not places:
+        return []
+    coarsest = max(level for level, _ in places.values())
+    buckets: dict[int, list[str]] = {}
+    for key, place in places.items():
+        buckets.setdefault(_raised(place, coarsest)[1], []).append(key)
+    groups: list[list[str]] = []
+    gathered: list[str] = []
+    rows = 0
+    for bucket in sorted(buckets):
+        here = sum(both[key] for key in buckets[bucket])
+        if here >= wanted and gathered:
+            groups.append(gathered)
+            gathered, rows = [], 0
+        gathered += buckets[bucket]
+        rows += here
+        if rows >= wanted:
+            groups.append(gathered)
+            gathered, rows = [], 0
+    return [*groups, gathered] if gathered else groups
+
+
+def _place(key: str) -> tuple[int, int] | None:
+    """The level and the bucket of a key of numbers."""
+    level, colon, bucket = key[1:].partition(":")
+    return (int(level), int(bucket)) if key.startswith("#") and colon and level.isdigit() else None
+
+
+def _raised(place: tuple[int, int], level: int) -> tuple[int, int]:
+    """The bucket of a coarser level that holds a bucket; one of a level as coarse is left as it is."""
+    at, bucket = place
+    if at >= level:
+        return place
+    width = 1 << (level - at)
+    size = -(-abs(bucket) // width)
+    return level, size if bucket >= 0 else -size
+
+
+def _rows(first: "Array") -> "Array | None":
+    if first.ndim == 1:
+        return first
+    if first.ndim != 2:
+        return None
+    if first.shape[1] == 1:
+        return first[:, 0]
+    if first.dtype.kind == "f" and 0 < first.shape[1] <= MAX_CLASSES:
+        classes: Array = first.argmax(axis=1)
+        return classes
+    return None
+
+
+def _counted(fresh: Iterable["Array"]) -> dict[str, int]:
+    import numpy as np  # noqa: PLC0415
+
+    by_kind: dict[str, list[Array]] = {}
+    for rows in fresh:
+        by_kind.setdefault(rows.dtype.kind, []).append(rows)
+    found: Counter[str] = Counter()
+    for kind, parts in by_kind.items():
+        rows = np.concatenate(parts)
+        if kind in "biu":
+            values, times = np.unique(rows, return_counts=True)
+            is_label = np.abs(values.astype(np.float64)) < _MAX_INTEGER_LABEL
+            texts = [str(value).lower() for value in values[is_label].tolist()]
+            found.update(dict(zip(texts, times[is_label].tolist(), strict=True)))
+            found.update(_buckets(np.repeat(values[~is_label], times[~is_label]).astype(np.float64)))
+        elif kind == "f":
+            found.update(_buckets(rows.astype(np.float64)))
+        else:
+            for value, count in Counter(rows.tolist()).items():
+                found[_label(value)] += count
+    return found
+
+
+def _buckets(numbers: "NDArray[Any]") -> dict[str, int]:
+    import numpy as np  # noqa: PLC0415
+
+    is_nan = np.isnan(numbers)
+    numbers = numbers[~is_nan]
+    size = np.clip(np.abs(numbers), 0.0, _GREATEST)
+    with np.errstate(divide="ignore"):
+        bucket = np.ceil(np.log(size / _SMALLEST) / _LOG_GAMMA)
+    bucket = np.where(size <= _SMALLEST, 0.0, np.maximum(bucket, 1.0)) * np.sign(numbers)
+    values, times = np.unique(bucket.astype(np.int64), return_counts=True)
+    found = {f"#0:{value}": count for value, count in zip(values.tolist(), times.tolist(), strict=True)}
+    return found | {NAN: int(is_nan.sum())} if is_nan.any() else found
+
+
+def _label(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    data = text.encode("utf-8", "replace")
+    text = data.decode()
+    if len(text) > _MAX_TEXT:
+        text = f"{text[: _MAX_TEXT - 17]}…{blake2b(data, digest_size=8).hexdigest()}"
+    return f"#{text}" if text.startswith("#") else text
