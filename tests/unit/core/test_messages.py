@@ -33,6 +33,11 @@ WIRE: list[tuple[BaseModel, dict[str, Any]]] = [
             "requested_by": "ann",
             "reason": "",
             "force": False,
+            "override": False,
+            "shadows": [],
+            "weight_bp": None,
+            "stage": None,
+            "link_id": "",
         },
     ),
     (
