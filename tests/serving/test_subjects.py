@@ -4,7 +4,7 @@ import contextlib
 from http.cookies import SimpleCookie
 
 import pytest
-from aks_serving.subjects import MAX_SUBJECT_BYTES, issue_cookie, subject_of
+from aks_serving.subjects import MAX_SUBJECT_BYTES, Share, issue_cookie, subject_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +142,11 @@ def test_issued_subjects_spread_over_the_buckets() -> None:
     candidate = sum(bucket("salt", issue_cookie("v", secure=False).subject) < 5_000 for _ in range(4_000))
     # 4,000 fair draws leave 2,000 +- 6 standard deviations (190) once in 10^9.
     assert abs(candidate - 2_000) < 190
+
+
+@given(salt=st.text(), subject=st.text(), weight_bp=st.integers(0, 10_000))
+def test_a_share_is_the_buckets_below_its_weight(salt: str, subject: str, weight_bp: int) -> None:
+    place = bucket(salt, subject)
+    assert Share(salt, weight_bp).holds(subject) == (place < weight_bp)
+    assert not Share(salt, place).holds(subject)
+    assert Share(salt, place + 1).holds(subject)
