@@ -18,7 +18,6 @@ from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.registry.rollout_policy import WhenBusy
 from shared.registry.service import RegistryService
 from shared.rollout import blocks, commands, starts, steps, ticks
-from shared.rollout.decide import decide
 from shared.rollout.documents import (
     ENDPOINT_ID,
     Endpoint,
@@ -134,8 +133,7 @@ class RolloutService:
                 return True
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
             blocked = "" if rollout.overridden else self._blocked(current, now)
-            decision = decide(rollout, now, altered=candidate.altered, blocked=blocked, answers=answers)
-            ticks.apply(current, rollout, decision, now)
+            ticks.look(current, rollout, now, altered=candidate.altered, blocked=blocked, answers=answers)
             return True
 
         self._endpoints.change(message.endpoint, ENDPOINT_ID, apply)

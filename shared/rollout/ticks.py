@@ -4,28 +4,33 @@ Each tick's evidence and decision are published as a blob of the reports contain
 replayed, under another policy too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from shared.rollout import steps
-from shared.rollout.convergence import convergence
-from shared.rollout.decide import Decision
+from shared.rollout import steps, tickrecord
+from shared.rollout.convergence import convergence, fresh
+from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import Progress, taken
+from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import advanced
-from shared.rollout.rollbacks import RollbackRecord, Trigger
-from shared.store.ports import Container
+from shared.rollout.publishing import schedule
+from shared.rollout.rollbacks import Trigger
+from shared.rollout.reverts import CONFIRM_TICK_S, put_on_record
 from shared.telemetry.window import VersionCounts, Window
 
-CONFIRM_TICK_S = 2.0
-"""How often pods are looked at until they have applied a rollback."""
+_SLOWLY_AFTER_S = 60.0
+_SLOW_TICK_S = 30.0
+"""How often pods are looked at that have not applied a rollback within a minute."""
 _GIVE_UP_S = 3_600.0
 
 
-def took_in(rollout: Rollout, windows: Iterable[Window], generation: int) -> Progress:
+def took_in(
+    rollout: Rollout, windows: Iterable[Window], generation: int, *, now: datetime | None = None
+) -> Progress:
     """The rollout's progress with windows taken in, and its running tests advanced by one block."""
-    progress = taken(rollout.progress, windows, generation)
+    progress = taken(rollout.progress, windows, generation, now=now)
     if rollout.stable is None or not rollout.weight_bp or rollout.state is RolloutState.WATCHING:
         return progress
     candidate, stable = (
@@ -34,11 +39,30 @@ def took_in(rollout: Rollout, windows: Iterable[Window], generation: int) -> Pro
     return progress.model_copy(update={"tests": advanced(progress.tests, candidate, stable, rollout.gates)})
 
 
+def look(
+    endpoint: Endpoint,
+    rollout: Rollout,
+    now: datetime,
+    *,
+    altered: str = "",
+    blocked: str = "",
+    answers: Mapping[str, QueryAnswer] | None = None,
+) -> None:
+    """Decide a tick of an active rollout, whose evidence was taken in, carry it out, and keep what it saw."""
+    decision = decide(rollout, now, altered=altered, blocked=blocked, answers=answers)
+    decision = tickrecord.with_evidence(decision, endpoint, rollout)
+    record = tickrecord.record_of(endpoint, rollout, now, decision, altered=altered, blocked=blocked, answers=answers)
+    apply(endpoint, rollout, decision, now)
+    tickrecord.publish(endpoint, record.model_copy(update={"left": tickrecord.standing(endpoint, rollout)}))
+
+
 def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetime) -> None:
     """Carry out what a tick decided, and ask for the next tick."""
     rollout.verdicts = list(decision.verdicts)
+    # The evidence begins with the windows that the tick took in, not with the tick.
+    seen_since = min(rollout.progress.since or now, now)
     if decision.failed_checks > rollout.failed_checks:
-        rollout.failing_since = rollout.failing_since or now
+        rollout.failing_since = rollout.failing_since or seen_since
         endpoint.record(
             "check_failed",
             now,
@@ -53,13 +77,14 @@ def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetim
         rollout.stage_started_at = now
     if decision.event is RolloutEvent.FAIL:
         trigger = decision.trigger or Trigger.NO_CONCLUSION
-        steps.move(endpoint, rollout, RolloutEvent.FAIL, now, reason=decision.reason, trigger=trigger)
+        fault_at = rollout.failing_since or seen_since
+        move(endpoint, rollout, RolloutEvent.FAIL, now, reason=decision.reason, trigger=trigger, fault_at=fault_at)
     elif decision.event:
-        steps.move(endpoint, rollout, decision.event, now, reason=decision.reason)
+        move(endpoint, rollout, decision.event, now, reason=decision.reason)
     else:
         rollout.reason = decision.reason
     if not rollout.state.is_over:
-        steps.schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
+        schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
 
 
 def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
@@ -70,14 +95,16 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     rollback = endpoint.rollback
     if rollback is None:
         return
-    found = convergence(rollout.progress.pods, generation=rollback.generation, versions=(), quorum=1.0, now=now)
+    pods = rollout.progress.pods
+    found = convergence(pods, generation=rollback.generation, versions=(), quorum=1.0, now=now)
     waited_s = (now - rollback.detected_at).total_seconds()
     if not found.is_reached and waited_s < _GIVE_UP_S:
         if rollout.state.is_over:
-            steps.schedule(endpoint, rollout, now + timedelta(seconds=CONFIRM_TICK_S))
+            pause_s = CONFIRM_TICK_S if waited_s < _SLOWLY_AFTER_S else _SLOW_TICK_S
+            schedule(endpoint, rollout, now + timedelta(seconds=pause_s))
         return
     if found.is_reached:
-        rollback = rollback.model_copy(update={"zero_traffic_at": now})
-    record = RollbackRecord(id=rollback.rollback_id, endpoint=endpoint.endpoint, rollback=rollback)
-    endpoint.archive(Container.ENDPOINTS, record.model_dump(mode="json"))
-    endpoint.rollback = None
+        applied_at = max(pods[name].since or now for name in fresh(pods, now))
+        zero_traffic_at = min(max(applied_at, rollback.detected_at), now)
+        rollback = rollback.model_copy(update={"zero_traffic_at": zero_traffic_at})
+    put_on_record(endpoint, rollback)
