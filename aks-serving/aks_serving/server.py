@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ _RELOAD_WAIT_S = 30.0
 _FLUSH_S = 3.0
 _EVICT_WAIT_S = 5.0
 _LOWEST_PRIORITY = 19
+_SWITCH_S = 5e-4
+"""How long the event loop waits for a thread that loads to let go of the interpreter: by default ten times as long."""
 LOAD_HANG_S = 600.0
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
@@ -229,6 +232,7 @@ class ModelServer:
 
     async def start(self) -> None:
         """Take the cached plans, and begin polling and reporting."""
+        sys.setswitchinterval(_SWITCH_S)
         cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._read_disk)
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
