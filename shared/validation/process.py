@@ -114,6 +114,8 @@ def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path)
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
+        # The model runtime would start a thread that sends what it knows of models to its maker.
+        "ORT_DISABLE_TELEMETRY": "1",
     }
 
 

@@ -55,11 +55,13 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
     environment, path = json.loads(run.stdout)
     assert "hunter2" not in run.stdout
     allowed = {
+        "ORT_DISABLE_TELEMETRY",
         "PYTHONPATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "LD_LIBRARY_PATH", "PYTHONHASHSEED",
         "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX", "SLIPWAY_SANDBOX",
     }  # fmt: skip
     assert set(environment) <= allowed
     assert environment["HOME"] == str(tmp_path)
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
     assert not {"", ".", str(tmp_path)} & set(path), "a file that a drop brings must never be imported"
 
 
