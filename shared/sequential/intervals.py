@@ -18,13 +18,14 @@ bound: the interval's ends each hold at every look, for a quantile that does not
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from shared.sequential.evariable import Block
 
 _TILTS = tuple(0.001 * 1.7**step for step in range(19))
 """From what millions of requests at a rate of a half call for to what a rate of 1 in 100,000 does."""
-_HALVINGS = 36
+_TILTED = tuple((tilt, math.expm1(tilt)) for tilt in _TILTS)
+_STEPS, _CONVERGED = 100, 1e-12
 
 
 def rate_interval(failed: int, requests: int, *, confidence: float) -> tuple[float, float]:
@@ -41,7 +42,7 @@ def exceeds(failed: int, requests: int, rate: float, *, level: float) -> bool:
     """Whether it is proven, at whatever look, that more than `rate` of the requests fail in the mean."""
     if not failed or failed <= rate * requests:
         return False
-    return _log_evidence(failed, requests, rate) >= -math.log(level)
+    return _evidence(failed, requests, rate)[0] >= -math.log(level)
 
 
 def quantile_interval(histogram: Mapping[int, int], q: float, *, confidence: float) -> tuple[int | None, int | None]:
@@ -70,28 +71,36 @@ def difference_interval(total: Block, *, confidence: float) -> tuple[float, floa
 
 
 def _lowest(failed: int, requests: int, log_needed: float) -> float:
-    """The lowest mean rate that is not ruled out from below. The evidence against a mean falls as the mean rises."""
-    if failed == 0:
+    """The lowest mean rate that is not ruled out from below. The evidence against a mean falls as the mean rises.
+
+    It is convex in the mean, as each of its terms is: Newton's steps from a mean that is ruled out never pass the end.
+    """
+    if failed == 0 or _evidence(failed, requests, 0.0)[0] < log_needed:
         return 0.0
+    rate = failed / requests
+    mean = rate - 1.5 * math.sqrt(2 * log_needed * rate * (1 - rate) / requests)
+    if mean <= 0.0:
+        mean = rate / 2
+    found, slope = _evidence(failed, requests, mean)
+    while found < log_needed:
+        mean /= 2
+        found, slope = _evidence(failed, requests, mean)
+    for _ in range(_STEPS):
+        step = (log_needed - found) / slope
+        mean += step
+        if step <= _CONVERGED * mean:
+            break
+        found, slope = _evidence(failed, requests, mean)
+    return min(mean, rate)
 
-    def is_ruled_out(mean: float) -> bool:
-        return _log_evidence(failed, requests, mean) >= log_needed
 
-    return _border(is_ruled_out, failed / requests)
-
-
-def _border(is_below: Callable[[float], bool], high: float) -> float:
-    low = 0.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if is_below(middle):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _log_evidence(failed: int, requests: int, mean: float) -> float:
-    logs = [tilt * failed - requests * math.log1p(mean * math.expm1(tilt)) for tilt in _TILTS]
+def _evidence(failed: int, requests: int, mean: float) -> tuple[float, float]:
+    """Logarithm of the evidence that the mean rate is above `mean`, and by how much it rises with that."""
+    logs = [tilt * failed - requests * math.log1p(mean * odds) for tilt, odds in _TILTED]
     largest = max(logs)
-    return largest + math.log(math.fsum(math.exp(value - largest) for value in logs) / len(logs))
+    parts = [math.exp(value - largest) for value in logs]
+    total = math.fsum(parts)
+    slope = -requests * math.fsum(
+        part * odds / (1.0 + mean * odds) for part, (_, odds) in zip(parts, _TILTED, strict=True)
+    )
+    return largest + math.log(total / len(logs)), slope / total
