@@ -333,3 +333,26 @@ async def test_a_model_whose_rows_influence_each_other_answers_callers_apart(
         await running.reload()
         answers = await asyncio.gather(*(running.predict([[n, n]]) for n in range(20)))
         assert all(answer.json()["predictions"] == [[1.0, 1.0]] for answer in answers)
+
+
+async def test_a_long_batch_gathers_while_every_turn_brings_more_of_it() -> None:
+    model = _Watched(models.scaler(3.0))
+    loaded = LoadedModel(model=model, batchable=True, run_times_s=((1, 3600.0),))
+    lane, tally = Lane(loaded, Engine(max_queue=1024)), VersionTally()
+
+    async def one_after_the_other(count: int) -> list[asyncio.Task[Any]]:
+        asks = []
+        for _ in range(count):
+            asks.append(asyncio.ensure_future(_ask(lane, {"x": np.ones((1, 2), np.float32)}, tally)))
+            await asyncio.sleep(0)
+        return asks
+
+    await asyncio.gather(*await one_after_the_other(1))  # from now on its runs are known to be long
+    before = list(model.runs)
+    await asyncio.gather(*await one_after_the_other(9))
+    assert model.runs[len(before) :] == [9]
+    # One that is urgent, and those that fill a batch, are not waited with.
+    urgent = asyncio.ensure_future(_ask(lane, {"x": np.ones((1, 2), np.float32)}, tally, priority=URGENT))
+    await asyncio.gather(urgent, *await one_after_the_other(4))
+    assert model.runs[len(before) + 1] < 5
+    assert lane.idle
