@@ -21,6 +21,16 @@ class AlertRule(StrEnum):
     """A stored part of a version is not what was registered, or is gone."""
     DEAD_LETTERS = "dead_letters"
     """Messages of a queue failed for the last time, and wait for somebody to look."""
+    ROLLOUT_ROLLED_BACK = "rollout_rolled_back"
+    """An endpoint's latest rollout was taken back because its version failed."""
+    ROLLOUT_HELD = "rollout_held"
+    """A rollout goes on only when somebody says so: nothing could be concluded, or be asked."""
+    APPROVAL_OVERDUE = "approval_overdue"
+    """A rollout awaits an approval for longer than an approval link holds."""
+    VERSION_UNLOADABLE = "version_unloadable"
+    """A pod cannot load the version that is being rolled out."""
+    VERSION_QUARANTINED = "version_quarantined"
+    """A version failed, and no rollout of it begins until somebody clears it."""
 
 
 class AlertState(StrEnum):

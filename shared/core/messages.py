@@ -17,6 +17,7 @@ class Queue(StrEnum):
     ROLLOUT_COMMANDS = "rollout-commands"
     ROLLOUT_TICKS = "rollout-ticks"
     ALIAS_MOVES = "alias-moves"
+    LIFECYCLE_EVENTS = "lifecycle-events"
 
 
 class _Message(BaseModel):
@@ -110,7 +111,15 @@ class MoveAlias(_Message):
     reason: str = ""
 
 
-type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias
+class PublishEvent(_Message):
+    """Tell a sink of an audit event, by its stream and number."""
+
+    stream: str
+    seq: int = Field(ge=1)
+    sink: str
+
+
+type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias | PublishEvent
 
 QUEUE_OF: dict[type[_Message], Queue] = {
     RegisterDrop: Queue.REGISTRATIONS,
@@ -118,4 +127,5 @@ QUEUE_OF: dict[type[_Message], Queue] = {
     RolloutCommand: Queue.ROLLOUT_COMMANDS,
     RolloutTick: Queue.ROLLOUT_TICKS,
     MoveAlias: Queue.ALIAS_MOVES,
+    PublishEvent: Queue.LIFECYCLE_EVENTS,
 }

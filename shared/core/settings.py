@@ -4,6 +4,8 @@ Read once, by `Settings.from_env`, and never changed afterwards. An absent or ma
 the setting. Nothing here connects to anything; shared.store.open does that from these settings.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,16 @@ BLOB_URL = "SlipwayStorage__blobServiceUri"
 QUEUE_URL = "SlipwayStorage__queueServiceUri"
 CLIENT_ID = "SlipwayStorage__clientId"
 SWEEP_GRACE_S = "SLIPWAY_SWEEP_GRACE_S"
+APPROVAL_KEY = "SLIPWAY_APPROVAL_KEY"
+EVENT_SINKS = "SLIPWAY_EVENT_SINKS"
+EVENT_SOURCE = "SLIPWAY_EVENT_SOURCE"
 
+_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){32,128}")
+_SINK_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_SOURCE = re.compile(r"[A-Za-z0-9/:][A-Za-z0-9/:._~-]{0,198}[A-Za-z0-9_~]")
+_SINKS_FORM = (
+    'use [{"name": "ops", "url": "https://...", "token": "..."}], where token is optional, or "identity": true'
+)
 _DOCUMENTS_FORM = "use sqlite:/absolute/path.db or https://<account>.documents.azure.com/"
 
 
@@ -56,6 +67,18 @@ class StorageByIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkSettings:
+    """Where lifecycle events are posted to. The address and the token may hold secrets, and never show in `repr`."""
+
+    name: str
+    url: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    """A bearer token."""
+    identity: bool = False
+    """Whether the app's managed identity authenticates, as Event Grid takes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of the functions app."""
 
@@ -64,10 +87,24 @@ class Settings:
     sweep_grace_s: float = 600.0
     """How long the sweep leaves what is under way alone before it has it done again."""
 
+    approval_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """The keys of approval links: the first signs, all verify. Without one there are no links."""
+    event_sinks: tuple[SinkSettings, ...] = ()
+    """Who is told of lifecycle events; without one nobody is."""
+    event_source: str = "/slipway"
+    """How the `source` of every lifecycle event begins."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings; an empty value counts as absent. Raises InvalidInputError naming the setting."""
-        return cls(documents=_documents(env), storage=_storage(env), sweep_grace_s=_sweep_grace_s(env))
+        return cls(
+            documents=_documents(env),
+            storage=_storage(env),
+            sweep_grace_s=_sweep_grace_s(env),
+            approval_keys=_approval_keys(env),
+            event_sinks=_event_sinks(env),
+            event_source=_event_source(env),
+        )
 
 
 def _documents(env: Mapping[str, str]) -> SqliteSettings | CosmosSettings:
@@ -100,6 +137,72 @@ def _sweep_grace_s(env: Mapping[str, str]) -> float:
     if not 0 < seconds < float("inf"):
         raise InvalidInputError(f"the setting {SWEEP_GRACE_S} is {text!r}: use a number of seconds above 0")
     return seconds
+
+
+def _approval_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
+    found = env.get(APPROVAL_KEY, "").replace(",", " ").split()
+    if not all(_KEY.fullmatch(key) for key in found):
+        # The value is a secret: the error must not repeat it.
+        raise InvalidInputError(
+            f"the setting {APPROVAL_KEY} is no key: use 64 to 256 hexadecimal digits, as `openssl rand -hex 32` gives; "
+            "several are separated by commas, the first of which signs"
+        )
+    return tuple(bytes.fromhex(key) for key in found)
+
+
+def _event_sinks(env: Mapping[str, str]) -> tuple[SinkSettings, ...]:
+    text = env.get(EVENT_SINKS, "").strip()
+    if not text:
+        return ()
+    # The value may hold secrets: no error repeats it.
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise InvalidInputError(f"the setting {EVENT_SINKS} is no JSON: {_SINKS_FORM}") from None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InvalidInputError(f"the setting {EVENT_SINKS} is no list of objects: {_SINKS_FORM}")
+    sinks = tuple(_event_sink(one, number) for number, one in enumerate(found, start=1))
+    if len({sink.name for sink in sinks}) != len(sinks):
+        raise InvalidInputError(f"the setting {EVENT_SINKS} names two sinks alike: name each differently")
+    return sinks
+
+
+def _event_sink(found: dict[str, object], number: int) -> SinkSettings:
+    named = f"sink {number} of the setting {EVENT_SINKS}"
+    name, url, token = (found.get(key, "") for key in ("name", "url", "token"))
+    identity = found.get("identity", False)
+    if found.keys() - {"name", "url", "token", "identity"}:
+        raise InvalidInputError(f"{named} has a key that is none of name, url, token and identity: {_SINKS_FORM}")
+    if not isinstance(name, str) or not _SINK_NAME.fullmatch(name):
+        raise InvalidInputError(f"{named} has no good name: use lower-case letters, digits and -, at most 32")
+    if not isinstance(url, str) or not _is_sink_url(url):
+        raise InvalidInputError(f"{named} has no good url: use https://, or http:// on this machine, without a user")
+    if not isinstance(token, str) or not isinstance(identity, bool) or (token and identity):
+        raise InvalidInputError(f"{named} authenticates by a token or by the identity: {_SINKS_FORM}")
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidInputError(f"{named} has a token that no header can hold: use printable ASCII without spaces")
+    return SinkSettings(name=name, url=url, token=token or None, identity=identity)
+
+
+def _is_sink_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    is_local = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return bool((parts.scheme == "https" or is_local) and parts.hostname and not parts.username and is_plain)
+
+
+def _event_source(env: Mapping[str, str]) -> str:
+    text = env.get(EVENT_SOURCE, "").strip() or "/slipway"
+    if not _SOURCE.fullmatch(text):
+        raise InvalidInputError(
+            f"the setting {EVENT_SOURCE} is {text[:80]!r}: use a URI or a path, as in /slipway/production, of at most "
+            "200 characters and without a / at its end"
+        )
+    return text
 
 
 def _storage(env: Mapping[str, str]) -> StorageByKey | StorageByIdentity:

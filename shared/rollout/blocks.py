@@ -8,16 +8,19 @@ passed.
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from shared.budgets.sums import RequestSums, why_spent
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import RolloutCommand
 from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Weekday
 from shared.rollout.documents import Endpoint, Rollout
 
 
-def why_blocked(policy: RolloutPolicy, now: datetime) -> str:
-    """Why no candidate may get more traffic now, in words; empty where it may."""
-    frozen = next((window for window in policy.freezes if is_frozen(window, now)), None)
-    return f"freeze window {frozen.name} is on" if frozen else ""
+def why_blocked(policy: RolloutPolicy, now: datetime, sums: RequestSums | None = None) -> str:
+    """Why no candidate may get more traffic now, in words; empty where it may. `sums` is what its endpoint counted."""
+    reasons = [f"freeze window {window.name} is on" for window in policy.freezes if is_frozen(window, now)]
+    if policy.error_budget and (spent := why_spent(policy.error_budget, sums, now)):
+        reasons.append(spent)
+    return "; ".join(reasons)
 
 
 def check_override(command: RolloutCommand) -> None:

@@ -1,17 +1,22 @@
 """Delivery of outbox entries. Each delivery may happen again after a crash, and does the same again.
 
-- an audit event is created under its number: the second time it is there already, and must be the same;
+- an audit event is created under its number: the second time it is there already, and must be the same. One that is a
+  lifecycle event is then announced to each sink, by message: whatever the process dies of, the entry is struck out only
+  after that;
 - a message may be sent twice: its handler expects that;
 - a published blob only moves to a later generation;
 - an archived document is created once.
 """
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 
 from shared.audit.chain import AuditEvent
 from shared.core.clock import Clock
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, IntegrityError
+from shared.core.messages import PublishEvent, Queue
+from shared.events.cloudevents import is_lifecycle
 from shared.store.aggregate import ArchiveEntry, AuditEntry, MessageEntry, OutboxEntry, PublishEntry
 from shared.store.ports import BlobStore, Container, DocumentStore, QueueSender
 
@@ -21,17 +26,28 @@ _GENERATION = "generation"
 class Outbox:
     """Delivers entries to the audit log, the queues and the blobs."""
 
-    def __init__(self, documents: DocumentStore, blobs: BlobStore, queues: QueueSender, clock: Clock) -> None:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        queues: QueueSender,
+        clock: Clock,
+        *,
+        sinks: Sequence[str] = (),
+    ) -> None:
+        """`sinks` names who is told of lifecycle events; without any, nobody is, and no message is sent."""
         self._documents = documents
         self._blobs = blobs
         self._queues = queues
         self._clock = clock
+        self._sinks = tuple(sinks)
 
     def deliver(self, entry: OutboxEntry) -> None:
         """Deliver one entry. Raises UnavailableError; IntegrityError where the audit log holds another event."""
         match entry:
             case AuditEntry():
                 self._append_event(entry.event)
+                self._announce(entry.event)
             case MessageEntry():
                 self._queues.send(entry.queue, json.dumps(entry.body), delay_s=self._delay_s(entry.not_before))
             case PublishEntry():
@@ -50,6 +66,12 @@ class Outbox:
                     f"event {event.seq} of audit stream {event.stream} is not the one that was written: "
                     "find out who changed the audit container"
                 ) from None
+
+    def _announce(self, event: AuditEvent) -> None:
+        if is_lifecycle(event):
+            for sink in self._sinks:
+                message = PublishEvent(stream=event.stream, seq=event.seq, sink=sink)
+                self._queues.send(Queue.LIFECYCLE_EVENTS, json.dumps(message.model_dump(mode="json")))
 
     def _archive(self, entry: ArchiveEntry) -> None:
         try:

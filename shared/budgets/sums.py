@@ -1,0 +1,110 @@
+"""How many of an endpoint's requests failed, by the hour: what an error budget is counted over.
+
+Each window is counted once: a pod's windows are numbered and come in order, so its highest number is the mark, which is
+stored with the sums by one conditional write. A window counts in the hour of its end, however late it comes, up to
+LATE; what comes later is left out. A request that one version failed and another then answered did not fail. Requests
+whose caller named the version count neither way.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.registry.rollout_policy import ErrorBudget
+from shared.telemetry.window import Window
+
+SUMS_ID = "request-sums"
+LATE = timedelta(hours=2)
+CLOCKS = timedelta(minutes=5)
+"""How far the clocks of pods may be from ours."""
+_KEPT = timedelta(hours=721)
+"""The longest error budget, and the hour that it begins in."""
+
+
+class HourSum(BaseModel):
+    """The requests of an hour, and how many of them failed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: int = 0
+    failed: int = 0
+
+
+class Mark(BaseModel):
+    """How far a pod's windows were counted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sequence: int
+    ended_at: AwareDatetime
+
+
+class RequestSums(BaseModel):
+    """The sums of one endpoint, a document beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Literal["request-sums"] = "request-sums"
+    kind: Literal["request_sums"] = "request_sums"
+    endpoint: str
+    hours: dict[str, HourSum] = Field(default_factory=dict)
+    """By the hour's beginning in UTC, as in 2026-11-21T08."""
+    marks: dict[str, Mark] = Field(default_factory=dict)
+    """By pod."""
+    since: AwareDatetime
+    """Windows from then on are to be looked at; of earlier ones none is left to count."""
+
+    def within(self, hours: int, now: datetime) -> HourSum:
+        """The sum of the last hours, the one in which they begin being counted whole."""
+        first = _hour(now - timedelta(hours=hours))
+        found = [total for hour, total in self.hours.items() if hour >= first]
+        return HourSum(requests=sum(one.requests for one in found), failed=sum(one.failed for one in found))
+
+
+def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_all: bool) -> RequestSums:
+    """The sums with windows counted that were not. `is_all`: none is left to count that was written by `now`."""
+    hours, marks = dict(sums.hours), dict(sums.marks)
+    latest = sums.since
+    for window in sorted(windows, key=lambda window: (window.pod, window.sequence)):
+        mark = marks.get(window.pod)
+        if mark and window.sequence <= mark.sequence:
+            continue
+        marks[window.pod] = Mark(sequence=window.sequence, ended_at=window.ended_at)
+        hour = _hour(window.ended_at)
+        hours[hour] = _plus(hours.get(hour, HourSum()), window)
+        latest = max(latest, window.ended_at)
+    # They are read an hour after the other, so that of the hours before the latest one none is left.
+    reached = now - LATE if is_all else latest.replace(minute=0, second=0, microsecond=0) - CLOCKS
+    since = max(sums.since, reached)
+    oldest = _hour(now - _KEPT)
+    return RequestSums(
+        endpoint=sums.endpoint,
+        hours={hour: total for hour, total in sorted(hours.items()) if hour >= oldest},
+        # What ended long before `since` lies in hours that are not looked at again.
+        marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
+        since=since,
+    )
+
+
+def why_spent(budget: ErrorBudget, sums: RequestSums | None, now: datetime) -> str:
+    """Why an error budget is spent, in words; empty where it is not."""
+    found = sums.within(budget.hours, now) if sums else HourSum()
+    allowed = 1.0 - budget.objective
+    if found.failed <= allowed * found.requests:
+        return ""
+    return (
+        f"the error budget is spent: {found.failed} of {found.requests} requests failed in the last {budget.hours} h "
+        f"({found.failed / found.requests:.3%}), and {allowed:.3%} may"
+    )
+
+
+def _plus(total: HourSum, window: Window) -> HourSum:
+    counts = window.versions.values()
+    failed = sum(one.errors for one in counts) - sum(one.fallbacks for one in counts)
+    return HourSum(requests=total.requests + sum(one.requests for one in counts), failed=total.failed + max(0, failed))
+
+
+def _hour(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H}"

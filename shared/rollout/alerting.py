@@ -1,0 +1,139 @@
+"""Alerts on rollouts: each is read off the state of its endpoint, so that a crash in between is made good by the next
+look, and what is over is resolved by it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from shared.alerts.documents import Alert, AlertRule
+from shared.core.clock import Clock
+from shared.rollout.approvers import stage_named
+from shared.rollout.convergence import convergence
+from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.machine import RolloutState
+from shared.store.repository import Repository
+
+_OVER = {
+    AlertRule.ROLLOUT_ROLLED_BACK: "another rollout has begun, or somebody cleared the version",
+    AlertRule.ROLLOUT_HELD: "the rollout goes on, or is over",
+    AlertRule.APPROVAL_OVERDUE: "the rollout waits for no approval any more",
+    AlertRule.VERSION_UNLOADABLE: "no pod says any more that it cannot load the version, or its rollout is over",
+    AlertRule.VERSION_QUARANTINED: "somebody cleared the version",
+}
+
+
+class Alerts(Protocol):
+    """Where alerts are kept. Saying the same again changes nothing."""
+
+    def fire(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
+    ) -> Alert:
+        """Say that a trouble holds."""
+        ...
+
+    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
+        """Say that a trouble is over."""
+        ...
+
+    def firing(self, rule: AlertRule) -> Iterator[Alert]:
+        """The alerts of a rule that fire now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something about a rollout that a person should look at."""
+
+    rule: AlertRule
+    subject: str
+    sentence: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class RolloutAlerts:
+    """Has the alerts say how the endpoints stand."""
+
+    def __init__(self, *, endpoints: Repository[Endpoint], alerts: Alerts, clock: Clock) -> None:
+        self._endpoints = endpoints
+        self._alerts = alerts
+        self._clock = clock
+
+    def settle(self) -> None:
+        """Fire what holds and resolve what does not."""
+        now = self._clock.now()
+        holds: set[tuple[AlertRule, str]] = set()
+        # Those that fire are read first: what begins after that is not taken for over.
+        firing = [alert for rule in _OVER for alert in list(self._alerts.firing(rule))]
+        for endpoint in list(self._endpoints.where()):
+            for found in troubles(endpoint, now):
+                holds.add((found.rule, found.subject))
+                self._alerts.fire(
+                    found.rule, found.subject, found.sentence, model=endpoint.endpoint, evidence=found.evidence
+                )
+        for alert in firing:
+            if (alert.rule, alert.subject) not in holds:
+                self._alerts.resolve(alert.rule, alert.subject, _OVER[alert.rule], model=alert.model)
+
+
+def troubles(endpoint: Endpoint, now: datetime) -> list[Trouble]:
+    """What about an endpoint a person should look at now."""
+    found = [
+        Trouble(
+            rule=AlertRule.VERSION_QUARANTINED,
+            subject=f"version:{endpoint.endpoint}:{quarantine.version}",
+            sentence=f"version {quarantine.version} of {endpoint.endpoint} is quarantined: {quarantine.reason}; clear "
+            f"it if it is fit: slipway quarantine clear {endpoint.endpoint} {quarantine.version}",
+            evidence={"version": quarantine.version, "rollout_id": quarantine.rollout_id},
+        )
+        for quarantine in endpoint.quarantined
+    ]
+    rollout = endpoint.rollout
+    return found + (_of_rollout(endpoint, rollout, now) if rollout else [])
+
+
+def _of_rollout(endpoint: Endpoint, rollout: Rollout, now: datetime) -> list[Trouble]:
+    found = []
+    named = f"the rollout of version {rollout.candidate.version} on {endpoint.endpoint}"
+
+    def add(rule: AlertRule, sentence: str, **evidence: object) -> None:
+        found.append(
+            Trouble(
+                rule=rule,
+                subject=f"endpoint:{endpoint.endpoint}",
+                sentence=sentence,
+                evidence={"rollout_id": rollout.rollout_id, "version": rollout.candidate.version, **evidence},
+            )
+        )
+
+    if rollout.state is RolloutState.ROLLED_BACK and endpoint.is_quarantined(rollout.candidate.version):
+        add(AlertRule.ROLLOUT_ROLLED_BACK, f"{named} was rolled back: {rollout.reason}")
+    if rollout.state is RolloutState.HELD:
+        said = f"{named} is held at {rollout.weight_bp / 100:g} %: resume, skip or abort it"
+        add(AlertRule.ROLLOUT_HELD, said, weight_bp=rollout.weight_bp)
+    if rollout.state is RolloutState.AWAITING and _is_overdue(rollout, now):
+        said = f"{named} awaits an approval of {stage_named(rollout, rollout.next_stage)}: approve or reject it"
+        add(AlertRule.APPROVAL_OVERDUE, said, stage=rollout.next_stage)
+    if not rollout.state.is_over:
+        pods = _failing(rollout, now)
+        if pods:
+            pod, why = next(iter(pods.items()))
+            add(AlertRule.VERSION_UNLOADABLE, f"{named}: pod {pod} cannot load it: {why}", pods=sorted(pods))
+    return found
+
+
+def _is_overdue(rollout: Rollout, now: datetime) -> bool:
+    """Whether an approval is awaited for longer than a link holds, so that the first one has expired."""
+    since = rollout.halted_at or rollout.published_at
+    return now - since > timedelta(seconds=rollout.policy.approval_link_s)
+
+
+def _failing(rollout: Rollout, now: datetime) -> Mapping[str, str]:
+    return convergence(
+        rollout.progress.pods,
+        generation=rollout.progress.generation,
+        versions=(rollout.candidate.version,),
+        quorum=rollout.policy.quorum,
+        now=now,
+    ).failing
