@@ -14,6 +14,7 @@ from shared.rollout.blocks import pass_block
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
+from shared.rollout.reverts import revert
 from shared.rollout.schedule import QuietStage
 
 _HEARD_KEPT = 200
@@ -43,28 +44,36 @@ def apply(
     allow it or a signed link has served, InvalidInputError.
     """
     rollout = endpoint.rollout
-    if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
-        raise NotFoundError(
-            f"rollout {command.rollout_id or ''} of endpoint {endpoint.endpoint}", hint="only the latest one hears"
-        )
-    check_link(rollout, command.link_id)
-    if command.command_id in rollout.heard:
+    if rollout is not None:
+        check_link(rollout, command.link_id)
+    if endpoint.has_heard(command.command_id):
         return False
+    if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
+        named = f"rollout {command.rollout_id}" if command.rollout_id else "a rollout"
+        raise NotFoundError(f"{named} of endpoint {endpoint.endpoint}", hint="only the latest one hears")
     check_command(rollout.state, command.command)
     said = command.reason or f"{command.command} by {command.requested_by}"
-    # Noted first: a rollout that it ends is archived as it then stands.
-    rollout.heard = [*rollout.heard, command.command_id][-_HEARD_KEPT:]
     if rollout.state.is_over:
-        _revert(endpoint, command, now, said)
+        back = _way_back(endpoint, rollout, command)
+        _hear(endpoint, rollout, command)
+        revert(endpoint, back, now, by=command.requested_by, reason=said)
         return True
+    to = _known_good(endpoint, command.version) if command.command is CommandKind.ROLLBACK else None
     event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked, author=author)
+    # Noted before the step: a rollout that it ends is archived as it then stands.
+    _hear(endpoint, rollout, command)
     if event in {RolloutEvent.SWITCH, RolloutEvent.COMPLETE} and command.command is not CommandKind.APPROVE:
         rollout.promoted_by = command.requested_by
     if next_state(rollout.state, event).is_over:
         rollout.ended_by = command.command_id
     weight_bp = command.weight_bp if event is RolloutEvent.SET_WEIGHT else None
-    steps.move(endpoint, rollout, event, now, reason=said, by=command.requested_by, weight_bp=weight_bp)
+    steps.move(endpoint, rollout, event, now, reason=said, by=command.requested_by, weight_bp=weight_bp, to=to)
     return True
+
+
+def _hear(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> None:
+    endpoint.hear(command.command_id)
+    rollout.heard = [*rollout.heard, command.command_id][-_HEARD_KEPT:]
 
 
 def _event(
@@ -123,24 +132,46 @@ def _check_approved_to_the_end(rollout: Rollout) -> None:
         raise ConflictError(f"a promotion would pass over {names}, of which somebody must approve first")
 
 
-def _revert(endpoint: Endpoint, command: RolloutCommand, now: datetime, said: str) -> None:
-    """Take stable back to an earlier version, no rollout being under way."""
+def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> Target:
+    """What is to serve in place of stable, no rollout being under way. Raises ConflictError.
+
+    Where the latest rollout was taken back already, the version must be named: a rollback that comes a moment after
+    Slipway's own, or twice, must not take the good version back too.
+    """
     stable = endpoint.stable
     if stable is None:
         raise ConflictError(f"endpoint {endpoint.endpoint} has no stable version: nothing can be rolled back")
-    steps.revert(endpoint, _target(endpoint, stable, command), now, by=command.requested_by, reason=said)
-
-
-def _target(endpoint: Endpoint, stable: Target, command: RolloutCommand) -> Target:
-    if command.version is None:
-        found = endpoint.last_good(but=stable.version)
-        if found is None:
-            raise ConflictError(
-                f"endpoint {endpoint.endpoint} has no known good version besides {stable.version}: roll a version out"
-            )
+    if command.version is not None:
+        found = _known_good(endpoint, command.version)
+        if found is None or found.version == stable.version:
+            raise ConflictError(f"version {stable.version} serves on {endpoint.endpoint} already")
         return found
-    known = {target.version: target for target in endpoint.good}
-    if command.version not in known or command.version == stable.version:
-        names = ", ".join(str(version) for version in known if version != stable.version) or "none"
-        raise ConflictError(f"version {command.version} is no known good version of {endpoint.endpoint}: {names} are")
-    return known[command.version]
+    is_named = command.rollout_id is not None and stable.version != rollout.candidate.version
+    if is_named or rollout.state is RolloutState.ROLLED_BACK:
+        raise ConflictError(
+            f"version {rollout.candidate.version} of {endpoint.endpoint} was taken back already, and version "
+            f"{stable.version} serves: to take that back as well, name the version to go back to ({_names(endpoint)})"
+        )
+    if endpoint.fallback is None:
+        raise ConflictError(
+            f"endpoint {endpoint.endpoint} has no known good version besides {stable.version}: roll a version out"
+        )
+    return endpoint.fallback
+
+
+def _known_good(endpoint: Endpoint, version: int | None) -> Target | None:
+    """The version that a rollback names, None where it names none. Raises ConflictError where it is not known good."""
+    if version is None:
+        return None
+    found = next((target for target in endpoint.good if target.version == version), None)
+    if found is None or endpoint.is_quarantined(version):
+        raise ConflictError(
+            f"version {version} is no known good version of {endpoint.endpoint}; these are: {_names(endpoint)}"
+        )
+    return found
+
+
+def _names(endpoint: Endpoint) -> str:
+    serving = endpoint.stable.version if endpoint.stable else None
+    others = [target.version for target in endpoint.good if target.version != serving]
+    return ", ".join(str(version) for version in others) or "none"

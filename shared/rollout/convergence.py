@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from math import ceil
 
-from shared.rollout.progress import PodSeen
+from shared.rollout.progress import FORGOTTEN, PodSeen
 
 FRESH_S = 30.0
 """A pod whose latest window ended longer ago than this has fallen silent."""
-_FORGOTTEN_S = 3_600.0
+_GONE_S = 300.0
+"""A pod that has been silent for longer was scaled away, as far as a rolling rollout is concerned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +53,19 @@ def convergence(
     pods: Mapping[str, PodSeen], *, generation: int, versions: tuple[int, ...], quorum: float, now: datetime
 ) -> Convergence:
     """How far the pods are. `versions` are those that must be ready."""
-    fresh = {name: seen for name, seen in pods.items() if _age(seen, now) <= timedelta(seconds=FRESH_S)}
-    silent = tuple(
-        sorted(n for n, s in pods.items() if n not in fresh and _age(s, now) <= timedelta(seconds=_FORGOTTEN_S))
-    )
-    applied = {name: seen for name, seen in fresh.items() if seen.generation >= generation}
+    reporting = fresh(pods, now)
+    silent = tuple(sorted(n for n, s in pods.items() if n not in reporting and _age(s, now) <= FORGOTTEN))
+    applied = {name: pods[name] for name in reporting if pods[name].generation >= generation}
     ready = tuple(sorted(name for name, seen in applied.items() if set(versions) <= set(seen.loaded)))
     failing = {
         name: "; ".join(applied[name].failed[v] for v in versions if v in applied[name].failed)
         for name in sorted(applied)
         if set(versions) & set(applied[name].failed)
     }
-    wanted = max(1, ceil(quorum * len(fresh) - 1e-9))
+    wanted = max(1, ceil(quorum * len(reporting) - 1e-9))
     return Convergence(
         versions=versions,
-        reporting=tuple(sorted(fresh)),
+        reporting=reporting,
         ready=ready,
         failing=failing,
         silent=silent,
@@ -74,10 +73,31 @@ def convergence(
     )
 
 
-def chosen(pods: tuple[str, ...], share_bp: int, salt: str) -> tuple[str, ...]:
-    """The pods of a share, rounded up: of one salt a larger share holds every pod of a smaller one."""
-    in_order = sorted(pods, key=lambda pod: blake2b(f"{salt}\0{pod}".encode(), digest_size=8).digest())
-    return tuple(sorted(in_order[: ceil(len(pods) * share_bp / 10_000)]))
+def fresh(pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:
+    """The pods that report, in order."""
+    return tuple(sorted(name for name, seen in pods.items() if _age(seen, now) <= timedelta(seconds=FRESH_S)))
+
+
+def unavailable(found: Convergence, pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:
+    """The pods that a rolling rollout misses: those that cannot load a version, and those that fell silent lately.
+
+    Whether a pod crashed or was scaled away nobody says: after five minutes it is not missed any more.
+    """
+    missed = [name for name in found.silent if _age(pods[name], now) <= timedelta(seconds=_GONE_S)]
+    return tuple(sorted({*missed, *found.failing}))
+
+
+def chosen(pods: tuple[str, ...], share_bp: int, salt: str, *, keep: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The pods of a share, rounded up: those of `keep` first, so that a larger share takes none of them away.
+
+    Of one salt a larger share of the same pods holds every pod of a smaller one.
+    """
+    kept = set(keep)
+
+    def rank(pod: str) -> tuple[bool, bytes]:
+        return pod not in kept, blake2b(f"{salt}\0{pod}".encode(), digest_size=8).digest()
+
+    return tuple(sorted(sorted(pods, key=rank)[: ceil(len(pods) * share_bp / 10_000)]))
 
 
 def _age(seen: PodSeen, now: datetime) -> timedelta:

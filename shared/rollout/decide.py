@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from shared.core.verdict import Outcome, Verdict, joined
-from shared.registry.rollout_policy import GateName, Otherwise
-from shared.rollout.convergence import Convergence, convergence
+from shared.registry.rollout_policy import GateName, Otherwise, Strategy
+from shared.rollout.convergence import Convergence, convergence, fresh, unavailable
 from shared.rollout.documents import Rollout
 from shared.rollout.gates import judge
 from shared.rollout.machine import RolloutEvent, RolloutState
@@ -57,19 +57,19 @@ def decide(
         said = f"version {version} was taken out of traffic by a pod's own guard: {tripped}"
         verdict = Verdict(check="guard", outcome=Outcome.FAIL, sentence=said)
         return replace(_failed(rollout, Trigger.GUARD, said), verdicts=(verdict,))
-    if rollout.stage_started_at is None:
-        return _converging(rollout, _convergence(rollout, now), now, blocked)
+    if rollout.state is RolloutState.LOADING:
+        return _loading(rollout, now, blocked)
     return _in_stage(rollout, now, blocked, answers or {})
 
 
 def onward(rollout: Rollout) -> RolloutEvent:
     """The event by which a rollout goes on from where it stands, to its next stage or its end."""
     following = rollout.next_stage
-    if following >= len(rollout.stages) and rollout.stages and ends_without_promotion(rollout.policy):
+    if rollout.stage is not None and following >= len(rollout.stages) and ends_without_promotion(rollout.policy):
         return RolloutEvent.CONCLUDE
-    if rollout.stable is not None and not rollout.is_approved(following):
+    if not rollout.is_approved(following):
         return RolloutEvent.WAIT
-    if rollout.stable is not None and following < len(rollout.stages):
+    if following < len(rollout.stages):
         return RolloutEvent.LOADED if rollout.state is RolloutState.LOADING else RolloutEvent.ADVANCE
     return to_all_traffic(rollout)
 
@@ -87,65 +87,112 @@ def _failed(rollout: Rollout, trigger: Trigger, reason: str) -> Decision:
 
 
 def _convergence(rollout: Rollout, now: datetime) -> Convergence:
-    targets = (rollout.candidate, *(rollout.shadows if rollout.mirror_bp else ()))
+    """How far the pods are with the plan in force and the candidate.
+
+    A further shadow is waited for only while no pod has failed to load it: that is no fault of the candidate's.
+    """
+    pods = rollout.progress.pods
+    shadows = rollout.shadows if rollout.mirror_bp and not _waited(rollout, now) else ()
+    unloadable = {version for name in fresh(pods, now) for version in pods[name].failed}
+    versions = [rollout.candidate.version, *(s.version for s in shadows if s.version not in unloadable)]
     return convergence(
-        rollout.progress.pods,
+        pods,
         generation=rollout.progress.generation,
-        versions=tuple(target.version for target in targets),
+        versions=tuple(versions),
         quorum=rollout.policy.quorum,
         now=now,
     )
 
 
-def _converging(rollout: Rollout, found: Convergence, now: datetime, blocked: str) -> Decision:
-    """While the pods have not applied the plan yet: before the first stage, or at the beginning of one."""
-    policy = rollout.policy
-    waited_s = (now - rollout.published_at).total_seconds()
-    late = f"after {waited_s:.0f} s " if waited_s > policy.load_timeout_s else ""
-    if found.is_reached and not found.failing:
-        if rollout.state is not RolloutState.LOADING:
-            return Decision(is_settled=True, reason=found.sentence, failed_checks=rollout.failed_checks)
-        if blocked:
-            return Decision(reason=f"{found.sentence}; {blocked}")
-        verdict = Verdict(
-            check="convergence", outcome=Outcome.PASS, sentence=found.sentence, n=len(found.reporting), value=None
-        )
-        return Decision(event=onward(rollout), verdicts=(verdict,), reason=found.sentence)
-    if (found.failing or late) and policy.on_load_failure is Otherwise.ABORT:
-        return _failed(rollout, Trigger.LOADING, late + found.sentence)
-    return Decision(reason=late + found.sentence, failed_checks=rollout.failed_checks)
+def _waited(rollout: Rollout, now: datetime) -> str:
+    """How long the pods have been waited for, in words, where that is longer than the policy allows."""
+    since = max(rollout.published_at, rollout.resumed_at or rollout.published_at)
+    waited_s = (now - since).total_seconds()
+    return f"after {waited_s:.0f} s " if waited_s > rollout.policy.load_timeout_s else ""
+
+
+def _loading(rollout: Rollout, now: datetime, blocked: str) -> Decision:
+    """Before the first stage: the candidate has no traffic, and the quorum of the pods must have it ready."""
+    found = _convergence(rollout, now)
+    if not _is_applied(rollout, found):
+        late = _waited(rollout, now)
+        if (found.failing or late) and rollout.policy.on_load_failure is Otherwise.ABORT:
+            return _failed(rollout, Trigger.LOADING, late + found.sentence)
+        return Decision(reason=late + found.sentence)
+    if blocked:
+        return Decision(reason=f"{found.sentence}; {blocked}")
+    verdict = Verdict(check="convergence", outcome=Outcome.PASS, sentence=found.sentence, n=len(found.reporting))
+    return Decision(event=onward(rollout), verdicts=(verdict,), reason=found.sentence)
+
+
+def _is_applied(rollout: Rollout, found: Convergence) -> bool:
+    """Whether the quorum has the candidate ready; where a pod's failure to load it ends the rollout, none may fail."""
+    return found.is_reached and not (found.failing and rollout.policy.on_load_failure is Otherwise.ABORT)
+
+
+def _unapplied(rollout: Rollout, found: Convergence, held: Decision, now: datetime) -> Decision:
+    """The pods have not applied the stage's plan: its time has not begun."""
+    late = _waited(rollout, now)
+    held = replace(held, reason=late + found.sentence)
+    if not (found.failing or late):
+        return held
+    if rollout.policy.on_load_failure is Otherwise.ABORT:
+        return replace(held, event=RolloutEvent.FAIL, trigger=Trigger.LOADING)
+    return replace(held, event=RolloutEvent.HOLD) if rollout.state is RolloutState.PROGRESSING else held
 
 
 def _in_stage(rollout: Rollout, now: datetime, blocked: str, answers: Mapping[str, QueryAnswer]) -> Decision:
-    assert rollout.stage_started_at is not None  # noqa: S101 - the caller has seen it
-    policy = rollout.policy
     judged = judge(rollout, answers, now)
     verdicts = tuple(one.verdict for one in judged)
     outcome = joined(verdicts)
     worst = next((v.sentence for v in verdicts if v.outcome is outcome and not v.advisory), "no gate has spoken")
-    lasted_s = (now - rollout.stage_started_at).total_seconds()
     held = Decision(verdicts=verdicts, failed_checks=rollout.failed_checks, reason=worst)
     if outcome is Outcome.FAIL:
+        # Whether or not all pods have applied the plan: those that have show that it fails.
         return _failing(rollout, judged, held)
     errored = rollout.errored_checks + 1 if outcome is Outcome.ERROR else 0
     held = replace(held, errored_checks=errored, failed_checks=0 if outcome is Outcome.PASS else held.failed_checks)
-    if rollout.state.is_halted or (is_held_open(policy) and rollout.state is RolloutState.PROGRESSING):
+    started_at = rollout.stage_started_at
+    if started_at is None:
+        found = _convergence(rollout, now)
+        if not _is_applied(rollout, found):
+            return _unapplied(rollout, found, held, now)
+        started_at, held = now, replace(held, is_settled=True)
+    return _without_failure(rollout, outcome, held, now, (now - started_at).total_seconds(), blocked)
+
+
+def _without_failure(
+    rollout: Rollout, outcome: Outcome, held: Decision, now: datetime, lasted_s: float, blocked: str
+) -> Decision:
+    """What a tick concludes of a stage that has lasted so long, and in which nothing failed."""
+    if rollout.state.is_halted or (is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING):
         return held
     if outcome is Outcome.PASS and lasted_s >= _least_s(rollout):
-        return _passed(rollout, held, blocked)
+        return _passed(rollout, held, now, blocked)
     if outcome is Outcome.ERROR:
-        return _errored(rollout, held, errored)
+        return _errored(rollout, held)
     if outcome is Outcome.INCONCLUSIVE and lasted_s > _most_s(rollout):
-        return _unconcluded(rollout, replace(held, reason=f"no conclusion after {lasted_s:.0f} s: {worst}"))
+        return _unconcluded(rollout, replace(held, reason=f"no conclusion after {lasted_s:.0f} s: {held.reason}"))
     return held
 
 
-def _passed(rollout: Rollout, held: Decision, blocked: str) -> Decision:
+def _passed(rollout: Rollout, held: Decision, now: datetime, blocked: str) -> Decision:
     is_watching = rollout.state is RolloutState.WATCHING
-    if blocked and not is_watching:
-        return replace(held, reason=f"all gates pass; {blocked}")
+    if hindered := "" if is_watching else blocked or _missing_pods(rollout, now):
+        return replace(held, reason=f"all gates pass; {hindered}")
     event = to_all_traffic(rollout) if is_watching else onward(rollout)
     return replace(held, event=event, reason=f"all gates pass: {held.reason}")
+
+
+def _missing_pods(rollout: Rollout, now: datetime) -> str:
+    """Why no more pods may get the candidate, in words: more are missing than the policy allows for."""
+    if rollout.policy.strategy is not Strategy.ROLLING:
+        return ""
+    missing = unavailable(_convergence(rollout, now), rollout.progress.pods, now)
+    if len(missing) <= rollout.policy.max_unavailable:
+        return ""
+    named = ", ".join(missing[:5])
+    return f"{len(missing)} pods are silent or failing ({named}), max_unavailable is {rollout.policy.max_unavailable}"
 
 
 def _unconcluded(rollout: Rollout, held: Decision) -> Decision:
@@ -178,7 +225,8 @@ def _failing(rollout: Rollout, judged: list[Judged], held: Decision) -> Decision
     return replace(held, failed_checks=failed, reason=f"failed check {failed} of {limit}: {said}")
 
 
-def _errored(rollout: Rollout, held: Decision, errored: int) -> Decision:
+def _errored(rollout: Rollout, held: Decision) -> Decision:
+    errored = held.errored_checks
     if errored < rollout.policy.error_limit or rollout.state is not RolloutState.PROGRESSING:
         return held
     return replace(held, event=RolloutEvent.HOLD, reason=f"{errored} ticks in a row: {held.reason}")

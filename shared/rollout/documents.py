@@ -30,6 +30,7 @@ from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
 ENDPOINT_ID = "endpoint"
+_HEARD_KEPT = 1_000
 
 
 class Target(BaseModel):
@@ -100,6 +101,8 @@ class Rollout(BaseModel):
     """When the plan in force was."""
     stage_started_at: AwareDatetime | None = None
     """When the pods had applied the stage's plan; None while they have not."""
+    resumed_at: AwareDatetime | None = None
+    """When somebody last had it go on: the pods then have as long again to apply the plan."""
     halted_at: AwareDatetime | None = None
     """Since when it is paused, held or awaiting approval."""
     ended_at: AwareDatetime | None = None
@@ -164,7 +167,12 @@ class Rollout(BaseModel):
 
     @property
     def next_stage(self) -> int:
-        """The index of the stage after this one; the count of stages means the switch."""
+        """The index of the stage after this one; the count of stages means the switch.
+
+        With no stable version there is nothing to share traffic with: the switch is all that there is.
+        """
+        if self.stable is None:
+            return len(self.stages)
         return 0 if self.stage is None else self.stage + 1
 
     def is_approved(self, stage: int) -> bool:
@@ -205,7 +213,7 @@ class AliasCall(BaseModel):
 
 
 class Endpoint(Aggregate):
-    """An endpoint. Its stable version changes in one way only: a rollout that is promoted."""
+    """An endpoint. Its stable version changes in two ways only: a promotion, and a rollback of stable."""
 
     container: ClassVar[Container] = Container.ENDPOINTS
 
@@ -231,6 +239,9 @@ class Endpoint(Aggregate):
     """Versions that failed: no rollout of one begins."""
     rollback: Rollback | None = None
     """The latest one, until the pods that report have applied it."""
+    heard: list[str] = Field(default_factory=list)
+    """Digests of the ids of the commands that it has heard, the latest last: one that comes again finds its own, also
+    when another rollout has begun since."""
     generation: int = 0
 
     @property
@@ -257,6 +268,15 @@ class Endpoint(Aggregate):
         """The calls for an alias that are not known to be heard, in their order."""
         return [call.move for call in self.alias_calls if call.move.alias == alias]
 
+    def has_heard(self, command_id: str) -> bool:
+        """Whether a command was heard, as far as it is remembered."""
+        return _heard_as(command_id) in self.heard
+
+    def hear(self, command_id: str) -> None:
+        """Remember a command."""
+        if not self.has_heard(command_id):
+            self.heard = [*self.heard, _heard_as(command_id)][-_HEARD_KEPT:]
+
     def plan(self) -> RoutePlan | None:
         """The route plan that this state calls for; None before the first rollout."""
         if self.generation == 0:
@@ -281,6 +301,11 @@ class Endpoint(Aggregate):
         """The last known good version other than one."""
         return next((t for t in reversed(self.good) if t.version != but and not self.is_quarantined(t.version)), None)
 
+    @property
+    def fallback(self) -> Target | None:
+        """The version that a rollback of stable would go back to; None where there is none."""
+        return self.last_good(but=self.stable.version) if self.stable else None
+
     def _routes(self) -> list[Route]:
         routes: list[Route] = []
         active = self.active
@@ -302,6 +327,10 @@ def _rolls(rollout: Rollout) -> bool:
         and rollout.current is not None
         and rollout.state is not RolloutState.WATCHING
     )
+
+
+def _heard_as(command_id: str) -> str:
+    return digest_of_bytes(command_id.encode())[:16]
 
 
 def rollout_id_of(command_id: str, version: int) -> RolloutId:

@@ -5,12 +5,19 @@ later under a lower one is left out; lateness does not depend on outcomes, so th
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.sequential.excess import ExcessState
 from shared.telemetry.window import VersionCounts, Window, merge_counts
+
+FORGOTTEN = timedelta(hours=1)
+"""A pod that has been silent for longer is forgotten."""
+_SAID = 200
+"""Characters that are kept of what a pod says of a version: a thousand pods must fit into one document."""
 
 
 class PodSeen(BaseModel):
@@ -21,6 +28,8 @@ class PodSeen(BaseModel):
     sequence: int
     generation: int
     at: AwareDatetime
+    since: AwareDatetime | None = None
+    """When it applied that generation: the start of the first window under it."""
     loaded: tuple[int, ...] = ()
     failed: dict[int, str] = Field(default_factory=dict)
     tripped: dict[int, str] = Field(default_factory=dict)
@@ -42,8 +51,14 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    first_generation: int = 0
+    """That of the rollout's first plan: what pods tell of earlier ones is not of this rollout."""
     generation: int = 0
     """The generation of the plan that `counts` are of."""
+    looked_at: AwareDatetime | None = None
+    """When the latest tick looked for windows."""
+    since: AwareDatetime | None = None
+    """When the earliest window of the latest tick's block began."""
     pods: dict[str, PodSeen] = Field(default_factory=dict)
     counts: dict[int, VersionCounts] = Field(default_factory=dict)
     """By version, of this stage."""
@@ -60,51 +75,73 @@ class Progress(BaseModel):
         return self.counts.get(version, VersionCounts())
 
     def tripped(self, version: int) -> str:
-        """Which pod took a version out of traffic under this generation, and why; empty where none did."""
+        """Which pod took a version out of traffic since the rollout began, and why; empty where none did."""
         for name in sorted(self.pods):
-            seen = self.pods[name]
-            if seen.generation == self.generation and version in seen.tripped:
-                return f"pod {name}: {seen.tripped[version]}"
+            if version in self.pods[name].tripped:
+                return f"pod {name}: {self.pods[name].tripped[version]}"
         return ""
 
+    def without_pods(self) -> Self:
+        """Without what each pod said last: of interest no longer once a rollout is over, and large."""
+        return self.model_copy(update={"pods": {}, "block": {}})
 
-def taken(progress: Progress, windows: Iterable[Window], generation: int) -> Progress:
+
+def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
     """The progress with windows taken in that it had not. Those of another generation count for their pods alone.
 
-    Another generation than before begins the stage's counts anew. The running tests are left to the gates.
+    Another generation than before begins the stage's counts anew. The running tests are left to the gates. Pods that
+    have been silent for an hour by `now` are forgotten; windows as old as that are not read again.
     """
     counts = dict(progress.counts) if progress.generation == generation else {}
     pods = dict(progress.pods)
     block: dict[int, list[VersionCounts]] = {}
+    began: list[datetime] = []
     for window in sorted({(w.pod, w.sequence): w for w in windows}.values(), key=lambda w: (w.pod, w.sequence)):
         seen = pods.get(window.pod)
         if seen is not None and window.sequence <= seen.sequence:
             continue
-        pods[window.pod] = _seen(window, seen)
+        pods[window.pod] = _seen(window, seen, progress.first_generation)
         if window.generation == generation:
+            began.append(window.started_at)
             for version, found in window.versions.items():
                 block.setdefault(version, []).append(found)
     merged = {version: merge_counts(parts) for version, parts in block.items()}
     for version, found in merged.items():
         counts[version] = merge_counts([counts.get(version, VersionCounts()), found])
     both = counts if sum(found.requests > 0 for found in counts.values()) > 1 else progress.both
+    if now is not None:
+        pods = {name: seen for name, seen in pods.items() if now - seen.at <= FORGOTTEN}
     return progress.model_copy(
-        update={"generation": generation, "pods": pods, "counts": counts, "block": merged, "both": both}
+        update={
+            "generation": generation,
+            "pods": pods,
+            "counts": counts,
+            "block": merged,
+            "both": both,
+            "since": min(began, default=None),
+            "looked_at": now or progress.looked_at,
+        }
     )
 
 
-def _seen(window: Window, before: PodSeen | None) -> PodSeen:
+def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodSeen:
+    # What a pod's guard tripped stays tripped for the whole rollout, whatever later windows say: a trip that is read
+    # after the next plan was made is proof no less.
+    tripped = dict(before.tripped) if before is not None else {}
+    if window.generation >= first_generation:
+        tripped |= {version: why[:_SAID] for version, why in window.tripped.items()}
     # A run that outlasts its plan is reported late, under the older generation and a higher sequence.
     if before is not None and window.generation < before.generation:
-        return before.model_copy(update={"sequence": window.sequence, "at": max(before.at, window.ended_at)})
-    # What a pod's guard tripped stays tripped under its generation, whatever later windows say.
-    tripped = dict(before.tripped) if before is not None and before.generation == window.generation else {}
+        at = max(before.at, window.ended_at)
+        return before.model_copy(update={"sequence": window.sequence, "at": at, "tripped": tripped})
+    is_new = before is None or window.generation > before.generation
     return PodSeen(
         sequence=window.sequence,
         generation=window.generation,
         at=window.ended_at,
+        since=window.started_at if is_new else before and before.since,
         loaded=tuple(window.loaded),
-        failed=dict(window.failed),
-        tripped=tripped | dict(window.tripped),
+        failed={version: why[:_SAID] for version, why in window.failed.items()},
+        tripped=tripped,
         memory_share=window.memory_share,
     )

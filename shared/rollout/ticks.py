@@ -7,17 +7,18 @@ replayed, under another policy too.
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from shared.rollout import steps, tickrecord
+from shared.rollout import tickrecord
 from shared.rollout.convergence import convergence, fresh
 from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import Progress, taken
+from shared.rollout.publishing import schedule
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import advanced
-from shared.rollout.publishing import schedule
-from shared.rollout.rollbacks import Trigger
 from shared.rollout.reverts import CONFIRM_TICK_S, put_on_record
+from shared.rollout.rollbacks import Trigger
+from shared.rollout.steps import move
 from shared.telemetry.window import VersionCounts, Window
 
 _SLOWLY_AFTER_S = 60.0
@@ -26,9 +27,7 @@ _SLOW_TICK_S = 30.0
 _GIVE_UP_S = 3_600.0
 
 
-def took_in(
-    rollout: Rollout, windows: Iterable[Window], generation: int, *, now: datetime | None = None
-) -> Progress:
+def took_in(rollout: Rollout, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
     """The rollout's progress with windows taken in, and its running tests advanced by one block."""
     progress = taken(rollout.progress, windows, generation, now=now)
     if rollout.stable is None or not rollout.weight_bp or rollout.state is RolloutState.WATCHING:

@@ -1,0 +1,152 @@
+"""Which version may begin a rollout, which waits for its turn, and which must stay: pure changes of the endpoint.
+
+One rollout is under way at a time. One version waits: what somebody asks for by command takes the place of what waited
+before; what policy asks for never takes the place of what somebody asked for, and is asked for again by the sweep.
+"""
+
+from datetime import datetime, timedelta
+
+from shared.core.errors import ConflictError
+from shared.core.messages import CommandKind, RolloutCommand
+from shared.rollout.documents import Endpoint, RefusedStart, automatic_command_id
+
+
+def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) -> None:
+    """Raise ConflictError where a rollout of the version by command cannot begin; it may supersede another's."""
+    active = endpoint.active
+    if active and (not supersedes or active.candidate.version == version):
+        raise ConflictError(
+            f"rollout {active.rollout_id} of version {active.candidate.version} is under way on "
+            f"endpoint {endpoint.endpoint}: promote or abort it first"
+        )
+    check_fit(endpoint, version)
+
+
+def check_fit(endpoint: Endpoint, version: int) -> None:
+    """Raise ConflictError for a version of which no rollout may begin, whatever else is under way."""
+    if endpoint.stable and endpoint.stable.version == version:
+        raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already")
+    if version in endpoint.withdrawn:
+        raise ConflictError(f"version {version} of {endpoint.endpoint} is being archived: roll out another one")
+    found = next((q for q in endpoint.quarantined if q.version == version), None)
+    if found:
+        raise ConflictError(
+            f"version {version} of {endpoint.endpoint} is quarantined since {found.at.isoformat()}: {found.reason}; "
+            f"clear it first if it is fit: slipway quarantine clear {endpoint.endpoint} {version}"
+        )
+
+
+def refuse(endpoint: Endpoint, version: int, reason: str, now: datetime) -> bool:
+    """Note that a version's rollout does not start, nor wait any longer. Whether anything changed."""
+    changed = unqueue(endpoint, version)
+    if endpoint.refused and endpoint.refused.version == version and endpoint.refused.reason == reason:
+        return changed
+    endpoint.refused = RefusedStart(version=version, reason=reason, at=now)
+    endpoint.record("rollout_refused", now, version=version, reason=reason)
+    return True
+
+
+def queue(endpoint: Endpoint, version: int, now: datetime, command: RolloutCommand | None = None) -> bool:
+    """Have a version wait for the end of the active rollout. Whether anything changed. `command`: who asked for it."""
+    if command is None and (endpoint.queued_command or endpoint.queued_version == version):
+        return False
+    if endpoint.queued_command and command and endpoint.queued_command.command_id == command.command_id:
+        return False
+    before = endpoint.queued_version
+    endpoint.queued_version, endpoint.queued_command = version, command
+    endpoint.record(
+        "rollout_queued",
+        now,
+        version=version,
+        instead_of=before,
+        requested_by=command.requested_by if command else "policy",
+    )
+    return True
+
+
+def unqueue(endpoint: Endpoint, version: int) -> bool:
+    """Have a version wait no longer. Whether anything changed."""
+    if endpoint.queued_version != version:
+        return False
+    endpoint.queued_version = endpoint.queued_command = None
+    return True
+
+
+def is_queued(endpoint: Endpoint, command: RolloutCommand) -> bool:
+    """Whether it is this command's rollout that waits."""
+    return endpoint.queued_command is not None and endpoint.queued_command.command_id == command.command_id
+
+
+def send_queued(endpoint: Endpoint, now: datetime) -> None:
+    """Ask for the start of the queued version. It stays queued until it begins, lest the command be lost."""
+    if endpoint.queued_version is None:
+        return
+    automatic = RolloutCommand(
+        command=CommandKind.START,
+        command_id=automatic_command_id(endpoint.endpoint, endpoint.queued_version),
+        endpoint=endpoint.endpoint,
+        version=endpoint.queued_version,
+        requested_by="policy",
+        reason=f"queued until the rollout before it was over at {now.isoformat()}",
+    )
+    endpoint.send(endpoint.queued_command or automatic)
+
+
+def is_overtaken(endpoint: Endpoint, version: int) -> bool:
+    """Whether an automatic start of the version would take its endpoint back in time."""
+    newest = [endpoint.stable.version if endpoint.stable else 0, endpoint.queued_version or 0]
+    if endpoint.rollout:
+        newest.append(endpoint.rollout.candidate.version)
+    return version < max(newest)
+
+
+def is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
+    """Whether a tick, or the start of what is queued, should have come long ago."""
+    ticking = endpoint.ticking
+    if ticking and now - ticking.next_tick_at > grace:
+        return True
+    return is_queue_overdue(endpoint, now, grace)
+
+
+def is_queue_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
+    """Whether the start of what is queued should have come long ago."""
+    ended_at = endpoint.rollout.ended_at if endpoint.rollout and not endpoint.active else None
+    return endpoint.queued_version is not None and ended_at is not None and now - ended_at > grace
+
+
+def use_of(endpoint: Endpoint, version: int) -> str:
+    """What an endpoint needs a version for, in words; empty where it does not."""
+    active = endpoint.active
+    if endpoint.stable and endpoint.stable.version == version:
+        return "serves"
+    if active and active.candidate.version == version:
+        return "is being rolled out"
+    if active and any(shadow.version == version for shadow in active.shadows):
+        return "is a shadow"
+    if endpoint.queued_version == version:
+        return "waits for its rollout"
+    fallback = endpoint.fallback
+    return "is what a rollback would go back to" if fallback and fallback.version == version else ""
+
+
+def withdraw(endpoint: Endpoint, version: int) -> bool:
+    """Let no rollout of a version begin any more, nor a rollback to it. Whether anything changed.
+
+    Raises ConflictError where it is in use.
+    """
+    use = use_of(endpoint, version)
+    if use:
+        raise ConflictError(f"version {version} of {endpoint.endpoint} {use}: it cannot be archived")
+    if version in endpoint.withdrawn:
+        return False
+    endpoint.withdrawn = [*endpoint.withdrawn, version]
+    endpoint.good = [target for target in endpoint.good if target.version != version]
+    return True
+
+
+def forget_withdrawn(endpoint: Endpoint, version: int) -> bool:
+    """Forget that a version is just being archived. Whether anything changed."""
+    if version not in endpoint.withdrawn:
+        return False
+    endpoint.withdrawn = [other for other in endpoint.withdrawn if other != version]
+    return True

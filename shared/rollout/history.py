@@ -1,0 +1,85 @@
+"""What an endpoint has been through: its rollouts that are over, and its rollbacks, as they were archived.
+
+An archived record may still wait in the endpoint's outbox: it counts from the change on that made it, not from its
+delivery.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from shared.core.errors import NotFoundError
+from shared.rollout.documents import Endpoint, Rollout, RolloutRecord
+from shared.rollout.rollbacks import Rollback, RollbackRecord
+from shared.store.aggregate import ArchiveEntry
+from shared.store.ports import Container, DocumentStore
+
+
+class History:
+    """Reads the records of endpoints. It writes nothing."""
+
+    def __init__(self, documents: DocumentStore) -> None:
+        self._documents = documents
+
+    def rollouts(self, endpoint: Endpoint) -> list[Rollout]:
+        """All rollouts, the latest one included, in the order of their start."""
+        records = (RolloutRecord.model_validate(body) for body in self._bodies(endpoint, "rollout"))
+        found = {record.rollout.rollout_id: record.rollout for record in records}
+        if endpoint.rollout:
+            found[endpoint.rollout.rollout_id] = endpoint.rollout
+        return sorted(found.values(), key=lambda rollout: rollout.started_at)
+
+    def rollout(self, endpoint: Endpoint, rollout_id: str) -> Rollout:
+        """One rollout. Raises NotFoundError."""
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
+            return endpoint.rollout
+        for body in waiting_records(endpoint, "rollout"):
+            if body["id"] == rollout_id:
+                return RolloutRecord.model_validate(body).rollout
+        stored = self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id)
+        if stored is None or stored.body["kind"] != "rollout":
+            raise NotFoundError(f"rollout {rollout_id} of endpoint {endpoint.endpoint}")
+        return RolloutRecord.model_validate(stored.body).rollout
+
+    def rollbacks(self, endpoint: Endpoint) -> list[Rollback]:
+        """All rollbacks, in their order; the latest one may not be confirmed by the pods yet."""
+        records = (RollbackRecord.model_validate(body) for body in self._bodies(endpoint, "rollback"))
+        found = {record.rollback.rollback_id: record.rollback for record in records}
+        if endpoint.rollback:
+            found[endpoint.rollback.rollback_id] = endpoint.rollback
+        return sorted(found.values(), key=lambda rollback: rollback.generation)
+
+    def has_begun(self, endpoint: Endpoint, rollout_id: str) -> bool:
+        """Whether a start command has had its rollout, under way or over."""
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
+            return True
+        if any(body["id"] == rollout_id for body in waiting_records(endpoint, "rollout")):
+            return True
+        return self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id) is not None
+
+    def has_rolled_out(self, endpoint: Endpoint, version: int) -> bool:
+        """Whether a version has had a rollout, by policy or by hand."""
+        if endpoint.rollout and endpoint.rollout.candidate.version == version:
+            return True
+        if any(body["version"] == version for body in waiting_records(endpoint, "rollout")):
+            return True
+        page = self._documents.query(
+            Container.ENDPOINTS, partition=endpoint.endpoint, where={"kind": "rollout", "version": version}
+        )
+        return bool(page.items) or page.continuation is not None
+
+    def _bodies(self, endpoint: Endpoint, kind: str) -> Iterator[dict[str, Any]]:
+        yield from waiting_records(endpoint, kind)
+        continuation = None
+        while True:
+            page = self._documents.query(
+                Container.ENDPOINTS, partition=endpoint.endpoint, where={"kind": kind}, continuation=continuation
+            )
+            yield from (stored.body for stored in page.items)
+            if page.continuation is None:
+                return
+            continuation = page.continuation
+
+
+def waiting_records(endpoint: Endpoint, kind: str) -> list[dict[str, Any]]:
+    """The archived records of a kind that are still in the endpoint's outbox."""
+    return [e.body for e in endpoint.outbox if isinstance(e, ArchiveEntry) and e.body["kind"] == kind]
