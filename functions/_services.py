@@ -8,15 +8,20 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import TYPE_CHECKING
 
 from shared.alerts.documents import Alert
 from shared.alerts.service import AlertService
+from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
+from shared.budgets.service import BudgetService
 from shared.core.clock import SystemClock
-from shared.core.errors import InvalidInputError, SlipwayError
-from shared.core.settings import Settings
+from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
+from shared.core.settings import Settings, SinkSettings
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
+from shared.events.service import EventService
+from shared.events.sinks import HttpSink
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
 from shared.lineage.service import LineageService
@@ -29,6 +34,7 @@ from shared.registry.service import RegistryService
 from shared.retention.documents import RetentionRun
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
+from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import Endpoint
 from shared.rollout.service import RolloutService
 from shared.store.aggregate import Aggregate
@@ -40,6 +46,11 @@ from shared.sweep import SweepService
 from shared.validation.champion import Champions
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
+
+if TYPE_CHECKING:
+    from azure.identity import DefaultAzureCredential
+
+_EVENT_GRID_SCOPE = "https://eventgrid.azure.net/.default"
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +75,10 @@ class Services:
     integrity: IntegrityService
     retention: RetentionService
     lineage: LineageService
+    approvals: ApprovalService
+    events: EventService
+    budgets: BudgetService
+    rollout_alerts: RolloutAlerts
     documents: DocumentStore
     blobs: BlobStore
 
@@ -81,7 +96,7 @@ def services() -> Services:
 def _composed(settings: Settings) -> Services:
     clock = SystemClock()
     documents, blobs, queues = open_documents(settings), open_blobs(settings), open_queues(settings)
-    outbox = Outbox(documents, blobs, queues, clock)
+    outbox = Outbox(documents, blobs, queues, clock, sinks=[sink.name for sink in settings.event_sinks])
 
     def repository[A: Aggregate](kind: type[A]) -> Repository[A]:
         return Repository(kind, documents, outbox)
@@ -159,6 +174,42 @@ def _composed(settings: Settings) -> Services:
             clock=clock,
         ),
         lineage=LineageService(registry=registry, aliases=alias_service, rollouts=rollouts, audit=audit, clock=clock),
+        approvals=ApprovalService(
+            endpoints=endpoints, rollouts=rollouts, registry=registry, keys=settings.approval_keys, clock=clock
+        ),
+        events=EventService(
+            documents=documents,
+            sinks={sink.name: _sink(sink) for sink in settings.event_sinks},
+            source=settings.event_source,
+        ),
+        budgets=BudgetService(
+            endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock
+        ),
+        rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,
     )
+
+
+def _sink(settings: SinkSettings) -> HttpSink:
+    """A sink of lifecycle events, with what it authenticates by."""
+    given = settings.token
+    token = (lambda: given) if given else _identity_token if settings.identity else None
+    return HttpSink(settings.name, settings.url, token=token)
+
+
+@cache
+def _credential() -> "DefaultAzureCredential":
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - heavy: only where a sink wants it
+
+    return DefaultAzureCredential()
+
+
+def _identity_token() -> str:
+    """A token of the app's identity for Event Grid."""
+    from azure.core.exceptions import ClientAuthenticationError  # noqa: PLC0415
+
+    try:
+        return _credential().get_token(_EVENT_GRID_SCOPE).token
+    except ClientAuthenticationError as error:
+        raise UnavailableError("the app's identity", "it gave no token for Event Grid: assign one") from error

@@ -7,6 +7,7 @@ leave through its outbox. A command or tick that comes again finds its effect an
 import logging
 from datetime import datetime, timedelta
 
+from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName, ModelName, VersionNumber
@@ -144,7 +145,10 @@ class RolloutService:
     def _blocked(self, endpoint: Endpoint, now: datetime) -> str:
         """Why no candidate of the endpoint may get more traffic now, in words; empty where it may."""
         policy = self._registry.model(endpoint.endpoint).policy.rollout
-        return blocks.why_blocked(policy, now)
+        sums = None
+        if policy.error_budget and (stored := self._documents.get(Container.ENDPOINTS, endpoint.endpoint, SUMS_ID)):
+            sums = RequestSums.model_validate(stored.body)
+        return blocks.why_blocked(policy, now, sums)
 
     def _command(self, command: RolloutCommand) -> Rollout:
         now = self._clock.now()
