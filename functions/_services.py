@@ -182,9 +182,7 @@ def _composed(settings: Settings) -> Services:
             sinks={sink.name: _sink(sink) for sink in settings.event_sinks},
             source=settings.event_source,
         ),
-        budgets=BudgetService(
-            endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock
-        ),
+        budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,

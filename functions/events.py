@@ -14,3 +14,17 @@ bp = func.Blueprint()
 def publish_event(message: func.QueueMessage) -> None:
     """Tell a sink of an event."""
     handled(Queue.LIFECYCLE_EVENTS, message, PublishEvent, services().events.publish)
+
+
+@bp.function_name("settle_rollout_alerts")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+def settle_rollout_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Have the alerts say how the rollouts stand."""
+    services().rollout_alerts.settle()
+
+
+@bp.function_name("count_requests")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+def count_requests(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Count requests for the error budgets."""
+    services().budgets.count()
