@@ -1,6 +1,7 @@
 """`slipway test`: every check of this repository, all of them run whatever the first ones say.
 
-The closing lines are pytest's own. With `--json` everything that the checks print goes to standard error.
+Tests that start servers and processes of their own run one at a time, and last; the others run two at a time. The
+closing lines are pytest's own. With `--json` everything that the checks print goes to standard error.
 """
 
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from cli.outcome import Answer, ExitCode, tell
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_ALONE = ("tests/serving", "tests/e2e", "tests/real")
+_TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +28,20 @@ class Check:
 
 
 def checks(pytest_arguments: Sequence[str], *, long: bool) -> list[Check]:
-    """The checks, in their order; pytest comes last, so that its summary closes the output."""
+    """The checks, in their order; pytest comes last, so that its summary closes the output.
+
+    With arguments of the caller's, pytest runs once, by those.
+    """
     selection = () if long or _selects_markers(pytest_arguments) else ("-m", "not long")
+    pytest = (sys.executable, "-m", "pytest", *selection)
+    alone = [f"--ignore={folder}" for folder in _ALONE]
     return [
         Check(name="ruff check", argv=(_tool("ruff"), "check", ".")),
         Check(name="ruff format", argv=(_tool("ruff"), "format", "--check", ".")),
         Check(name="mypy", argv=(_tool("mypy"),)),
         Check(name="import-linter", argv=(_tool("lint-imports"),)),
-        Check(name="pytest", argv=(sys.executable, "-m", "pytest", *selection, *pytest_arguments)),
+        *([] if pytest_arguments else [Check(name="pytest, two at a time", argv=(*pytest, *_TWO_AT_A_TIME, *alone))]),
+        Check(name="pytest", argv=(*pytest, *(pytest_arguments or _ALONE))),
     ]
 
 
@@ -47,7 +56,7 @@ def run(pytest_arguments: Sequence[str], *, long: bool, json_output: bool) -> in
         ended = subprocess.run(check.argv, cwd=REPOSITORY, env=environment, stdout=out, check=False)
         seconds = time.monotonic() - started_s
         results.append({"check": check.name, "passed": ended.returncode == 0, "seconds": round(seconds, 1)})
-        if check.name != "pytest":
+        if not check.name.startswith("pytest"):
             word = "passed" if ended.returncode == 0 else "FAILED"
             print(f"slipway test: {check.name} {word} in {seconds:.1f} s", file=sys.stderr, flush=True)
     failed = [result["check"] for result in results if not result["passed"]]
