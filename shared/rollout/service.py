@@ -23,7 +23,7 @@ from shared.rollout.publishing import schedule
 from shared.rollout.queries import MetricsStores, QueryAnswer, ask
 from shared.rollout.rollbacks import Rollback
 from shared.rollout.starting import Starting
-from shared.store.ports import BlobStore, DocumentStore
+from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 from shared.telemetry.evidence import windows_after
 
