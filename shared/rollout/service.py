@@ -57,6 +57,7 @@ class RolloutService:
         self._endpoints = endpoints
         self._registry = registry
         self._aliases = aliases
+        self._documents = documents
         self._blobs = blobs
         self._clock = clock
 
