@@ -6,6 +6,7 @@ was in force when it started.
 
 from enum import StrEnum
 from typing import Annotated, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -226,9 +227,22 @@ class FreezeWindow(PolicyPart):
         once = self.since is not None and self.until is not None
         if once == bool(self.days):
             raise ValueError(f"freeze window {self.name} needs either since and until, or days")
+        if not _is_timezone(self.timezone):
+            raise ValueError(
+                f"freeze window {self.name} is in the time zone {self.timezone!r}, which is not known: use a name of the "
+                "IANA database, as in Europe/Vienna or UTC"
+            )
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise ValueError(f"freeze window {self.name} ends at {self.until}, before it begins at {self.since}")
         return self
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 class ErrorBudget(PolicyPart):
