@@ -229,8 +229,8 @@ class FreezeWindow(PolicyPart):
             raise ValueError(f"freeze window {self.name} needs either since and until, or days")
         if not _is_timezone(self.timezone):
             raise ValueError(
-                f"freeze window {self.name} is in the time zone {self.timezone!r}, which is not known: use a name of the "
-                "IANA database, as in Europe/Vienna or UTC"
+                f"freeze window {self.name} is in the time zone {self.timezone!r}, which is not known: use a name of "
+                "the IANA database, as in Europe/Vienna or UTC"
             )
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise ValueError(f"freeze window {self.name} ends at {self.until}, before it begins at {self.since}")

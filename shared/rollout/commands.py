@@ -9,7 +9,7 @@ from datetime import datetime
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout import steps
-from shared.rollout.approvers import check_approver, check_link, check_stage
+from shared.rollout.approvers import LinkUsedError, check_approver, check_link, check_stage
 from shared.rollout.blocks import pass_block
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
@@ -47,6 +47,8 @@ def apply(
     if rollout is not None:
         check_link(rollout, command.link_id)
     if endpoint.has_heard(command.command_id):
+        if command.link_id:
+            raise LinkUsedError("this link has served: ask for another")
         return False
     if rollout is None or (command.rollout_id and rollout.rollout_id != command.rollout_id):
         named = f"rollout {command.rollout_id}" if command.rollout_id else "a rollout"

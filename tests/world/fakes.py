@@ -245,6 +245,22 @@ class FakeBlobs:
 
 
 @dataclass
+class FakeSink:
+    """A sink of events that keeps what it is told."""
+
+    fuse: Fuse
+    told: list[dict[str, Any]] = field(default_factory=list)
+    is_down: bool = False
+
+    def post(self, event: Mapping[str, Any]) -> None:
+        """See EventSink.post."""
+        self.fuse.before_call()
+        if self.is_down:
+            raise UnavailableError("the sink", "it is down")
+        self.told.append(dict(event))
+
+
+@dataclass
 class FakeQueues:
     """Messages in a list, each with the time from which it is visible."""
 

@@ -7,21 +7,24 @@ and the sweep runs. Only the sandbox is replaced by a stand-in, which reads a ve
 import contextlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from shared.alerts.documents import Alert
 from shared.alerts.service import AlertService
+from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
+from shared.budgets.service import BudgetService
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
-from shared.core.messages import MoveAlias, Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
+from shared.core.messages import MoveAlias, PublishEvent, Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
 from shared.core.verdict import Outcome, Verdict
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
+from shared.events.service import EventService
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
 from shared.lineage.service import LineageService
@@ -37,6 +40,7 @@ from shared.registry.signature import FREE, Signature, TensorSpec
 from shared.retention.documents import RetentionRun
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
+from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import ENDPOINT_ID, Endpoint
 from shared.rollout.service import RolloutService
 from shared.routing.plan import RoutePlan, plan_blob_name
@@ -52,7 +56,7 @@ from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
-from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, Fuse, Killed
+from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, FakeSink, Fuse, Killed
 
 GRACE = timedelta(seconds=60)
 MODEL = ModelName("digits")
@@ -106,14 +110,17 @@ class Pod:
 class World:
     """The control plane over ports in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sinks: Sequence[str] = ()) -> None:
+        """`sinks` names who is told of lifecycle events."""
         self.fuse = Fuse()
         self.clock = FakeClock()
         self.documents = FakeDocuments(self.fuse)
         self.blobs = FakeBlobs(self.fuse, self.clock)
         self.queues = FakeQueues(self.fuse, self.clock)
         self.pod = Pod()
-        outbox = Outbox(self.documents, self.blobs, self.queues, self.clock)
+        outbox = Outbox(self.documents, self.blobs, self.queues, self.clock, sinks=sinks)
+        self.sinks = {name: FakeSink(self.fuse) for name in sinks}
+        self.events = EventService(documents=self.documents, sinks=self.sinks, source="/slipway")
 
         def repository[A: Aggregate](kind: type[A]) -> Repository[A]:
             return Repository(kind, self.documents, outbox)
@@ -162,6 +169,17 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
         )
+        self.approvals = ApprovalService(
+            endpoints=endpoints, rollouts=self.rollouts, registry=self.registry, keys=[b"k" * 32], clock=self.clock
+        )
+        self.budgets = BudgetService(
+            endpoints=endpoints,
+            registry=self.registry,
+            documents=self.documents,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
+        self.rollout_alerts = RolloutAlerts(endpoints=endpoints, alerts=self.alerts, clock=self.clock)
         self.retention = RetentionService(
             registry=self.registry,
             rollouts=self.rollouts,
@@ -226,6 +244,8 @@ class World:
                 self.rollouts.tick(RolloutTick.model_validate_json(body))
             case Queue.ALIAS_MOVES:
                 self.aliases.follow(MoveAlias.model_validate_json(body))
+            case Queue.LIFECYCLE_EVENTS:
+                self.events.publish(PublishEvent.model_validate_json(body))
             case _:
                 raise AssertionError(queue)
 
