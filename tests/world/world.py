@@ -20,7 +20,15 @@ from shared.budgets.service import BudgetService
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
-from shared.core.messages import MoveAlias, PublishEvent, Queue, RegisterDrop, RolloutCommand, RolloutTick, ValidateVersion
+from shared.core.messages import (
+    MoveAlias,
+    PublishEvent,
+    Queue,
+    RegisterDrop,
+    RolloutCommand,
+    RolloutTick,
+    ValidateVersion,
+)
 from shared.core.verdict import Outcome, Verdict
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
