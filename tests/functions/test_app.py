@@ -68,6 +68,12 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "start_rollout",
             "promote_rollout",
             "abort_rollout",
+            "make_approval_link",
+            "show_approval",
+            "answer_approval",
+            "publish_event",
+            "settle_rollout_alerts",
+            "count_requests",
             "list_audit_events",
             "verify_audit",
             "get_prediction",
@@ -99,11 +105,15 @@ def test_a_drop_arrives_by_event_grid_as_a_client_so_that_its_bytes_never_cross_
     assert trigger["properties"] == {"SupportsDeferredBinding": True}
 
 
-def test_only_health_answers_without_a_key(bindings: dict[str, list[dict[str, Any]]]) -> None:
+def test_only_health_and_signed_approval_links_answer_without_a_key(bindings: dict[str, list[dict[str, Any]]]) -> None:
     levels = {
         name: found[0]["authLevel"].upper() for name, found in bindings.items() if found[0]["type"] == "httpTrigger"
     }
-    assert {name for name, level in levels.items() if level == "ANONYMOUS"} == {"health"}
+    assert {name for name, level in levels.items() if level == "ANONYMOUS"} == {
+        "health",
+        "show_approval",
+        "answer_approval",
+    }
     assert set(levels.values()) == {"ANONYMOUS", "FUNCTION"}
 
 
