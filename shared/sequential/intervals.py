@@ -42,7 +42,7 @@ def exceeds(failed: int, requests: int, rate: float, *, level: float) -> bool:
     """Whether it is proven, at whatever look, that more than `rate` of the requests fail in the mean."""
     if not failed or failed <= rate * requests:
         return False
-    return _evidence(failed, requests, rate)[0] >= -math.log(level)
+    return _log_evidence(failed, requests, rate) >= -math.log(level)
 
 
 def quantile_interval(histogram: Mapping[int, int], q: float, *, confidence: float) -> tuple[int | None, int | None]:
@@ -75,32 +75,39 @@ def _lowest(failed: int, requests: int, log_needed: float) -> float:
 
     It is convex in the mean, as each of its terms is: Newton's steps from a mean that is ruled out never pass the end.
     """
-    if failed == 0 or _evidence(failed, requests, 0.0)[0] < log_needed:
+    if failed == 0 or _log_evidence(failed, requests, 0.0) < log_needed:
         return 0.0
     rate = failed / requests
     mean = rate - 1.5 * math.sqrt(2 * log_needed * rate * (1 - rate) / requests)
     if mean <= 0.0:
         mean = rate / 2
-    found, slope = _evidence(failed, requests, mean)
+    found, slope = _log_evidence_and_slope(failed, requests, mean)
     while found < log_needed:
         mean /= 2
-        found, slope = _evidence(failed, requests, mean)
+        found, slope = _log_evidence_and_slope(failed, requests, mean)
     for _ in range(_STEPS):
         step = (log_needed - found) / slope
         mean += step
         if step <= _CONVERGED * mean:
             break
-        found, slope = _evidence(failed, requests, mean)
+        found, slope = _log_evidence_and_slope(failed, requests, mean)
     return min(mean, rate)
 
 
-def _evidence(failed: int, requests: int, mean: float) -> tuple[float, float]:
-    """Logarithm of the evidence that the mean rate is above `mean`, and by how much it rises with that."""
+def _log_evidence(failed: int, requests: int, mean: float) -> float:
+    """Logarithm of the evidence that the mean rate is above `mean`."""
     logs = [tilt * failed - requests * math.log1p(mean * odds) for tilt, odds in _TILTED]
     largest = max(logs)
-    parts = [math.exp(value - largest) for value in logs]
-    total = math.fsum(parts)
-    slope = -requests * math.fsum(
-        part * odds / (1.0 + mean * odds) for part, (_, odds) in zip(parts, _TILTED, strict=True)
-    )
-    return largest + math.log(total / len(logs)), slope / total
+    return largest + math.log(sum([math.exp(value - largest) for value in logs]) / len(logs))
+
+
+def _log_evidence_and_slope(failed: int, requests: int, mean: float) -> tuple[float, float]:
+    """That, and by how much it rises with `mean`."""
+    logs = [tilt * failed - requests * math.log1p(mean * odds) for tilt, odds in _TILTED]
+    largest = max(logs)
+    total = weighted = 0.0
+    for value, (_, odds) in zip(logs, _TILTED, strict=True):
+        part = math.exp(value - largest)
+        total += part
+        weighted += part * odds / (1.0 + mean * odds)
+    return largest + math.log(total / len(logs)), -requests * weighted / total
