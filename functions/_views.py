@@ -1,13 +1,17 @@
 """How the admin API shows the domain's documents."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from shared.registration.documents import Drop
 from shared.registry.aliases import Alias, AliasMove, stage_of
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.policy import Policy
+from shared.rollout.convergence import Convergence
 from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.rollbacks import Quarantine, Rollback
+from shared.rollout.standing import standing
 from shared.rollout.starts import why_held
 
 
@@ -97,8 +101,8 @@ def drop_view(drop: Drop) -> dict[str, Any]:
     return {"drop_id": drop.id, **shown}
 
 
-def rollout_view(endpoint: str, rollout: Rollout) -> dict[str, Any]:
-    """A rollout."""
+def rollout_view(endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[str, Any]:
+    """A rollout of an endpoint, as it stands now."""
     shown = rollout.model_dump(
         mode="json",
         include={
@@ -107,35 +111,79 @@ def rollout_view(endpoint: str, rollout: Rollout) -> dict[str, Any]:
             "stage",
             "started_at",
             "stage_started_at",
+            "halted_at",
             "ended_at",
             "tick",
             "next_tick_at",
             "failed_checks",
+            "errored_checks",
+            "failing_since",
             "verdicts",
             "reason",
             "requested_by",
+            "promoted_by",
             "policy_version",
             "forced",
+            "overridden",
+            "approvals",
+            "rolled",
         },
     )
+    stands = standing(endpoint, rollout, now)
+    pods = stands.convergence
     return {
-        "endpoint": endpoint,
+        "endpoint": endpoint.endpoint,
         "version": rollout.candidate.version,
         "stable": rollout.stable.version if rollout.stable else None,
+        "shadows": [target.version for target in rollout.shadows],
         "strategy": rollout.policy.strategy.value,
-        "stages": [stage.model_dump(mode="json") for stage in rollout.policy.stages],
+        "stages": [stage.model_dump(mode="json", exclude={"gates"}) for stage in rollout.stages],
+        "watch_s": rollout.policy.watch_s,
+        "failure_limit": rollout.policy.failure_limit,
         "weight_bp": rollout.weight_bp,
+        "mirror_bp": rollout.mirror_bp,
         **shown,
+        "waiting": stands.waiting.value,
+        "waiting_for": stands.sentence,
+        "stage_age_s": stands.stage_age_s,
+        "stage_limit_s": stands.stage_limit_s,
+        "stage_left_s": stands.stage_left_s,
+        "left_s": stands.left_s,
+        "convergence": pods and _convergence_view(pods),
     }
 
 
-def endpoint_view(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint."""
+def endpoint_view(endpoint: Endpoint, now: datetime) -> dict[str, Any]:
+    """An endpoint, as it stands now."""
     return {
         "endpoint": endpoint.endpoint,
         "stable": endpoint.stable.version if endpoint.stable else None,
+        "good": [target.version for target in endpoint.good],
         "generation": endpoint.generation,
         "queued_version": endpoint.queued_version,
         "refused": endpoint.refused.model_dump(mode="json") if endpoint.refused else None,
-        "rollout": rollout_view(endpoint.endpoint, endpoint.rollout) if endpoint.rollout else None,
+        "quarantined": [quarantine_view(found) for found in endpoint.quarantined],
+        "rollback": rollback_view(endpoint.rollback) if endpoint.rollback else None,
+        "rollout": rollout_view(endpoint, endpoint.rollout, now) if endpoint.rollout else None,
+    }
+
+
+def rollback_view(rollback: Rollback) -> dict[str, Any]:
+    """A rollback."""
+    return rollback.model_dump(mode="json")
+
+
+def quarantine_view(found: Quarantine) -> dict[str, Any]:
+    """A version in quarantine."""
+    return found.model_dump(mode="json")
+
+
+def _convergence_view(pods: Convergence) -> dict[str, Any]:
+    return {
+        "is_reached": pods.is_reached,
+        "reporting": list(pods.reporting),
+        "ready": list(pods.ready),
+        "failing": dict(pods.failing),
+        "silent": list(pods.silent),
+        "sentence": pods.sentence,
     }

@@ -1,0 +1,46 @@
+"""The admin API: what was taken back, the report of it, and the versions in quarantine."""
+
+from typing import Any
+
+import azure.functions as func
+from pydantic import BaseModel, ConfigDict
+
+from functions._http import answering, body_of, listing
+from functions._requests import Reason
+from functions._services import services
+from functions._views import quarantine_view
+from shared.core.ids import endpoint_name, version_number
+
+bp = func.Blueprint()
+
+
+class ClearBody(BaseModel):
+    """The body of a quarantine's clearing. `by` is who answers for it, as the caller claims.
+
+    It takes no command's id and needs none: a version is cleared once, and sent again it is not found.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: Reason
+    reason: Reason
+
+
+@bp.function_name("list_quarantine")
+@bp.route("endpoints/{endpoint}/quarantine", methods=["GET"])
+@answering
+def list_quarantine(req: func.HttpRequest) -> dict[str, Any]:
+    """The versions of an endpoint that failed, and that nobody cleared since."""
+    endpoint = services().rollouts.endpoint(endpoint_name(req.route_params["endpoint"]))
+    return listing(quarantine_view(found) for found in endpoint.quarantined)
+
+
+@bp.function_name("clear_quarantine")
+@bp.route("endpoints/{endpoint}/quarantine/{version}/clear", methods=["POST"])
+@answering
+def clear_quarantine(req: func.HttpRequest) -> dict[str, Any]:
+    """Let rollouts of a version that failed begin again."""
+    name, number = endpoint_name(req.route_params["endpoint"]), version_number(req.route_params["version"])
+    body = body_of(req, ClearBody)
+    endpoint = services().rollouts.clear_quarantine(name, number, by=body.by, reason=body.reason)
+    return listing(quarantine_view(found) for found in endpoint.quarantined)

@@ -1,0 +1,175 @@
+"""How a rollout stands, for people: what it waits for, how far the pods are, and the time that it will still take.
+
+Pure, and of no effect: decisions are `shared.rollout.decide`'s alone. Times left are the least that is still to come
+where every gate passes; what a person or evidence holds has none.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from shared.core.verdict import Outcome, joined
+from shared.rollout.convergence import Convergence, convergence
+from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.machine import RolloutState
+from shared.rollout.schedule import ends_without_promotion, is_held_open
+
+
+class Waiting(StrEnum):
+    """What a rollout waits for."""
+
+    PODS = "pods"
+    """That the pods that report have applied the plan, or have the candidate ready."""
+    TIME = "time"
+    """The least time of its stage."""
+    EVIDENCE = "evidence"
+    """That every gate passes."""
+    TICK = "tick"
+    """The next tick: nothing else is lacking, or what the reason says blocks it."""
+    APPROVAL = "approval"
+    """That somebody approves of what comes next."""
+    PERSON = "person"
+    """That somebody says how it goes on."""
+    NOTHING = "nothing"
+    """It is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a rollout stands at a moment."""
+
+    waiting: Waiting
+    sentence: str
+    """What it waits for, in words."""
+    convergence: Convergence | None
+    """How far the pods have applied the plan in force; None once it is over and no rollback is to be applied."""
+    stage_age_s: float | None
+    """Since its stage's time began, or since its plan was published where the pods have not applied that yet."""
+    stage_limit_s: float | None
+    """The longest that the stage, or the loading, may last before it is ended or held; None where nothing bounds it."""
+    stage_left_s: float | None
+    """At least this long until the stage can end by itself."""
+    left_s: float | None
+    """At least this long until the rollout is over."""
+
+
+def standing(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Standing:
+    """How a rollout of an endpoint, under way or over, stands."""
+    is_ticking = endpoint.ticking is not None and endpoint.ticking.rollout_id == rollout.rollout_id
+    pods = _convergence(endpoint, rollout, now) if is_ticking else None
+    waiting, sentence = _waiting(endpoint, rollout, now, pods)
+    if rollout.state.is_over:
+        return Standing(
+            waiting=waiting,
+            sentence=sentence,
+            convergence=pods,
+            stage_age_s=None,
+            stage_limit_s=None,
+            stage_left_s=None,
+            left_s=None,
+        )
+    return Standing(
+        waiting=waiting,
+        sentence=sentence,
+        convergence=pods,
+        stage_age_s=max(0.0, (now - (rollout.stage_started_at or rollout.published_at)).total_seconds()),
+        stage_limit_s=_limit_s(rollout),
+        stage_left_s=_stage_left_s(rollout, now),
+        left_s=_left_s(rollout, now),
+    )
+
+
+def least_s(rollout: Rollout) -> float:
+    """The least time of the stage that a rollout is in; of the watch period where it has all traffic."""
+    if rollout.current:
+        return rollout.current.duration_s
+    return rollout.policy.watch_s if rollout.state is RolloutState.WATCHING else 0.0
+
+
+def most_s(rollout: Rollout) -> float:
+    """The most time of the stage that a rollout is in, without a conclusion."""
+    stage, policy = rollout.current, rollout.policy
+    if stage is None:
+        return max(policy.max_stage_s, policy.watch_s)
+    return policy.max_stage_s if stage.max_duration_s is None else stage.max_duration_s
+
+
+def _convergence(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Convergence:
+    targets = () if rollout.state.is_over else (rollout.candidate, *(rollout.shadows if rollout.mirror_bp else ()))
+    return convergence(
+        rollout.progress.pods,
+        generation=endpoint.generation,
+        versions=tuple(target.version for target in targets),
+        quorum=rollout.policy.quorum,
+        now=now,
+    )
+
+
+def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Convergence | None) -> tuple[Waiting, str]:
+    endpoint_name = endpoint.endpoint
+    match rollout.state:
+        case RolloutState.AWAITING:
+            switch = rollout.next_stage >= len(rollout.stages)
+            what = "the switch to all traffic" if switch else f"stage {rollout.next_stage + 1} of {len(rollout.stages)}"
+            return Waiting.APPROVAL, f"somebody to approve of {what}, or to reject it"
+        case RolloutState.PAUSED:
+            return Waiting.PERSON, f"somebody to resume it: slipway rollout resume {endpoint_name}"
+        case RolloutState.HELD:
+            said = f"somebody to say how it goes on: slipway rollout resume, skip or abort {endpoint_name}"
+            return Waiting.PERSON, said
+        case _ if rollout.state.is_over:
+            if pods is not None:
+                return Waiting.PODS, f"the pods to apply the rollback: {pods.sentence}"
+            return Waiting.NOTHING, f"nothing: it is {rollout.state}"
+        case _:
+            return _waiting_by_itself(rollout, now, pods)
+
+
+def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None) -> tuple[Waiting, str]:
+    """What a rollout that goes on without anybody's word waits for."""
+    if rollout.stage_started_at is None:
+        return Waiting.PODS, f"the pods to apply the plan: {pods.sentence if pods else 'none has reported'}"
+    if is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING:
+        return Waiting.PERSON, "somebody to end it: a split is held open"
+    unsure = [v for v in rollout.verdicts if not v.advisory and v.outcome is not Outcome.PASS]
+    if rollout.verdicts and unsure:
+        worst = joined(rollout.verdicts)
+        sentence = next(v.sentence for v in unsure if v.outcome is worst)
+        return Waiting.EVIDENCE, f"every gate to pass: {sentence}"
+    left_s = _stage_left_s(rollout, now) or 0.0
+    if left_s > 0:
+        what = "watch period" if rollout.state is RolloutState.WATCHING else "stage"
+        return Waiting.TIME, f"its {what}'s least time, {left_s:.0f} s more"
+    return Waiting.TICK, "the next tick"
+
+
+def _limit_s(rollout: Rollout) -> float | None:
+    if rollout.state.is_halted:
+        return None
+    if rollout.stage_started_at is None:
+        return rollout.policy.load_timeout_s
+    if is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING:
+        return None
+    return most_s(rollout)
+
+
+def _stage_left_s(rollout: Rollout, now: datetime) -> float | None:
+    if rollout.state.is_halted or rollout.state is RolloutState.LOADING:
+        return None
+    if rollout.stage_started_at is None:
+        return least_s(rollout)
+    return max(0.0, least_s(rollout) - (now - rollout.stage_started_at).total_seconds())
+
+
+def _left_s(rollout: Rollout, now: datetime) -> float | None:
+    if rollout.state.is_halted or is_held_open(rollout.policy):
+        return None
+    in_stage_s = _stage_left_s(rollout, now) or 0.0
+    if rollout.state is RolloutState.WATCHING:
+        return in_stage_s
+    # Without a stable version there is nothing to compare with: the candidate becomes stable once it is loaded.
+    if rollout.stable is None:
+        return 0.0
+    to_come_s = sum(stage.duration_s for stage in rollout.stages[rollout.next_stage :])
+    watch_s = 0.0 if ends_without_promotion(rollout.policy) else rollout.policy.watch_s
+    return in_stage_s + to_come_s + watch_s
