@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Callable
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from shared.approvals.links import LinkAlteredError, LinkExpiredError, read_link
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.registry.policy import Policy
-from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Stage
+from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Stage, Weekday
 from shared.rollout.approvers import LinkUsedError, NotAnApproverError, OtherStageError
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
@@ -66,6 +67,7 @@ def twin(world: World) -> World:
     other.documents.held, other.documents.etags = dict(world.documents.held), itertools.count(1_000_000)
     other.blobs.held, other.blobs.etags = dict(world.blobs.held), itertools.count(1_000_000)
     other.queues.messages = list(world.queues.messages)
+    other.pod = replace(world.pod)
     return other
 
 
@@ -135,7 +137,7 @@ def test_a_link_is_answered_once_by_whichever_verb_and_looking_changes_nothing()
             world,
             LinkUsedError,
             "this link has served: Cid approved with it at 2026-",
-            lambda approve=approve: world.approvals.answer(made.token, approve=approve, reason="again"),
+            partial(world.approvals.answer, made.token, approve=approve, reason="again"),
         )
     # Nor when the next stage waits.
     world.run(seconds=20)
@@ -196,7 +198,7 @@ def test_an_altered_link_or_one_of_another_key_is_refused() -> None:
     spliced = f"{forged.partition('.')[0]}.{signature}"
     for token in (forged, spliced, f"{content}.{signature[::-1]}", content, "", "a.b", "ä" * 50):
         refused(
-            world, LinkAlteredError, "approval link", lambda t=token: world.approvals.answer(t, approve=True, reason="")
+            world, LinkAlteredError, "approval link", partial(world.approvals.answer, token, approve=True, reason="")
         )
     assert read_link(made.token, [b"new" * 16, KEY]) == made.link
 
@@ -212,8 +214,8 @@ def test_a_link_is_made_only_while_a_stage_waits() -> None:
 def test_a_freeze_window_keeps_an_approval_back_and_leaves_its_link_good() -> None:
     world = awaiting()
     made = link(world)
-    everyday = tuple("mon tue wed thu fri sat sun".split())
-    freezes = (FreezeWindow.model_validate({"name": "christmas", "days": everyday}),)
+    everyday = tuple(Weekday)
+    freezes = (FreezeWindow(name="christmas", days=everyday),)
     world.put_policy(policy(freezes=freezes))
     refused(
         world,
