@@ -66,8 +66,12 @@ def _uses_by(endpoint: Endpoint) -> list[tuple[int, str]]:
     uses = use(endpoint.stable, "its endpoint serves it")
     if active:
         uses += use(active.candidate, "it is being rolled out")
+        uses += [(shadow.version, "it is a shadow of the rollout under way") for shadow in active.shadows]
     elif rollout:
         uses += use(rollout.stable, "its endpoint served it before the latest rollout")
+    named = {version for version, _ in uses}
+    if endpoint.fallback and endpoint.fallback.version not in named:
+        uses += use(endpoint.fallback, "a rollback would go back to it")
     if endpoint.queued_version is not None:
         uses.append((endpoint.queued_version, "its rollout is queued"))
     return uses

@@ -114,8 +114,8 @@ def is_queue_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> boo
     return endpoint.queued_version is not None and ended_at is not None and now - ended_at > grace
 
 
-def use_of(endpoint: Endpoint, version: int) -> str:
-    """What an endpoint needs a version for, in words; empty where it does not."""
+def use_of(endpoint: Endpoint, version: int, *, is_altered: bool = False) -> str:
+    """What an endpoint needs a version for, in words; empty where it does not. Nothing goes back to an altered one."""
     active = endpoint.active
     if endpoint.stable and endpoint.stable.version == version:
         return "serves"
@@ -125,16 +125,16 @@ def use_of(endpoint: Endpoint, version: int) -> str:
         return "is a shadow"
     if endpoint.queued_version == version:
         return "waits for its rollout"
-    fallback = endpoint.fallback
+    fallback = None if is_altered else endpoint.fallback
     return "is what a rollback would go back to" if fallback and fallback.version == version else ""
 
 
-def withdraw(endpoint: Endpoint, version: int) -> bool:
+def withdraw(endpoint: Endpoint, version: int, *, is_altered: bool = False) -> bool:
     """Let no rollout of a version begin any more, nor a rollback to it. Whether anything changed.
 
     Raises ConflictError where it is in use.
     """
-    use = use_of(endpoint, version)
+    use = use_of(endpoint, version, is_altered=is_altered)
     if use:
         raise ConflictError(f"version {version} of {endpoint.endpoint} {use}: it cannot be archived")
     if version in endpoint.withdrawn:

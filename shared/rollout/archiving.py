@@ -57,7 +57,10 @@ class Archiving:
         if version.state is VersionState.REJECTED:
             return self._archive(name, number, by=by, reason=reason)
         self._endpoints.find_or_create(Endpoint(endpoint=name))
-        self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: admission.withdraw(endpoint, number))
+        is_altered = bool(version.altered)
+        self._endpoints.change(
+            name, ENDPOINT_ID, lambda endpoint: admission.withdraw(endpoint, number, is_altered=is_altered)
+        )
         try:
             archived = self._archive(name, number, by=by, reason=reason)
         except ConflictError:

@@ -36,12 +36,13 @@ def apply(
     altered: str = "",
     blocked: str = "",
     author: str = "",
+    unfit: frozenset[int] = frozenset(),
 ) -> bool:
     """Carry a command out. Whether anything changed: a command that was heard before changes nothing.
 
     `altered` says what of the candidate's stored parts is not what was registered, `blocked` why no candidate may get
-    more traffic now, `author` who made the candidate. Raises NotFoundError, ConflictError where the state does not
-    allow it or a signed link has served, InvalidInputError.
+    more traffic now, `author` who made the candidate, `unfit` which versions nothing may go back to. Raises
+    NotFoundError, ConflictError where the state does not allow it or a signed link has served, InvalidInputError.
     """
     rollout = endpoint.rollout
     if rollout is not None:
@@ -56,11 +57,11 @@ def apply(
     check_command(rollout.state, command.command)
     said = command.reason or f"{command.command} by {command.requested_by}"
     if rollout.state.is_over:
-        back = _way_back(endpoint, rollout, command)
+        back = _way_back(endpoint, rollout, command, unfit)
         _hear(endpoint, rollout, command)
         revert(endpoint, back, now, by=command.requested_by, reason=said)
         return True
-    to = _known_good(endpoint, command.version) if command.command is CommandKind.ROLLBACK else None
+    to = _known_good(endpoint, command.version, unfit) if command.command is CommandKind.ROLLBACK else None
     event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked, author=author)
     # Noted before the step: a rollout that it ends is archived as it then stands.
     _hear(endpoint, rollout, command)
@@ -134,7 +135,7 @@ def _check_approved_to_the_end(rollout: Rollout) -> None:
         raise ConflictError(f"a promotion would pass over {names}, of which somebody must approve first")
 
 
-def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> Target:
+def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unfit: frozenset[int]) -> Target:
     """What is to serve in place of stable, no rollout being under way. Raises ConflictError.
 
     Where the latest rollout was taken back already, the version must be named: a rollback that comes a moment after
@@ -144,7 +145,7 @@ def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> 
     if stable is None:
         raise ConflictError(f"endpoint {endpoint.endpoint} has no stable version: nothing can be rolled back")
     if command.version is not None:
-        found = _known_good(endpoint, command.version)
+        found = _known_good(endpoint, command.version, unfit)
         if found is None or found.version == stable.version:
             raise ConflictError(f"version {stable.version} serves on {endpoint.endpoint} already")
         return found
@@ -152,28 +153,30 @@ def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> 
     if is_named or rollout.state is RolloutState.ROLLED_BACK:
         raise ConflictError(
             f"version {rollout.candidate.version} of {endpoint.endpoint} was taken back already, and version "
-            f"{stable.version} serves: to take that back as well, name the version to go back to ({_names(endpoint)})"
+            f"{stable.version} serves: to take that back as well, name the version to go back to "
+            f"({_names(endpoint, unfit)})"
         )
-    if endpoint.fallback is None:
+    back = next((t for t in reversed(endpoint.good) if t.version not in {stable.version, *unfit}), None)
+    if back is None:
         raise ConflictError(
             f"endpoint {endpoint.endpoint} has no known good version besides {stable.version}: roll a version out"
         )
-    return endpoint.fallback
+    return back
 
 
-def _known_good(endpoint: Endpoint, version: int | None) -> Target | None:
+def _known_good(endpoint: Endpoint, version: int | None, unfit: frozenset[int]) -> Target | None:
     """The version that a rollback names, None where it names none. Raises ConflictError where it is not known good."""
     if version is None:
         return None
     found = next((target for target in endpoint.good if target.version == version), None)
-    if found is None or endpoint.is_quarantined(version):
+    if found is None or version in unfit:
         raise ConflictError(
-            f"version {version} is no known good version of {endpoint.endpoint}; these are: {_names(endpoint)}"
+            f"version {version} is no known good version of {endpoint.endpoint}; these are: {_names(endpoint, unfit)}"
         )
     return found
 
 
-def _names(endpoint: Endpoint) -> str:
-    serving = endpoint.stable.version if endpoint.stable else None
-    others = [target.version for target in endpoint.good if target.version != serving]
+def _names(endpoint: Endpoint, unfit: frozenset[int]) -> str:
+    serving = endpoint.stable.version if endpoint.stable else 0
+    others = [target.version for target in endpoint.good if target.version not in {serving, *unfit}]
     return ", ".join(str(version) for version in others) or "none"

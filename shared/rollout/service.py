@@ -160,11 +160,17 @@ class RolloutService:
                 candidate = self._registry.version(endpoint.endpoint, VersionNumber(endpoint.active.candidate.version))
                 altered, author = candidate.altered, candidate.author
                 blocked = "" if endpoint.active.overridden else self._blocked(endpoint, now)
-            return commands.apply(endpoint, command, now, altered=altered, blocked=blocked, author=author)
+            unfit = self._unfit(endpoint) if command.command is CommandKind.ROLLBACK else frozenset()
+            return commands.apply(endpoint, command, now, altered=altered, blocked=blocked, author=author, unfit=unfit)
 
         endpoint = self._endpoints.change(command.endpoint, ENDPOINT_ID, change)
         assert endpoint.rollout is not None  # noqa: S101 - a command without one was refused
         return self._history.rollout(endpoint, command.rollout_id or endpoint.rollout.rollout_id)
+
+    def _unfit(self, endpoint: Endpoint) -> frozenset[int]:
+        """The versions that served well and that nothing may go back to: a stored part of them is altered."""
+        versions = (self._registry.version(endpoint.endpoint, VersionNumber(t.version)) for t in endpoint.good)
+        return frozenset(found.version for found in versions if found.altered)
 
     def resend_overdue(self, grace: timedelta) -> int:
         """Send again each tick, queued start and call for an alias that is overdue by more than `grace`. How many."""

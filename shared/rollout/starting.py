@@ -145,11 +145,8 @@ class Starting:
                 return False
             return self._begin_by_command(endpoint, start, command, is_queued=is_queued)
 
-        # Of a rollout that has begun the version may have been archived since: the command is heard all the same.
-        endpoint = self._endpoints.find_or_create(Endpoint(endpoint=version.model))
-        if not self._history.has_begun(endpoint, rollout_id):
-            starts.check_state(version)
-            endpoint = self._change(command, version, begin)
+        starts.check_state(version)
+        endpoint = self._change(command, version, begin)
         if not self._history.has_begun(endpoint, rollout_id):
             return None
         return self._history.rollout(endpoint, rollout_id)

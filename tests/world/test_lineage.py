@@ -163,8 +163,10 @@ def test_what_took_a_candidate_back_is_told_of_the_generation_after_it(lived: tu
 
 def test_a_version_that_is_archived_since_is_told_of_as_before(lived: tuple[World, Plans]) -> None:
     world, plans = copy_of(lived[0]), lived[1]
-    world.rollouts.archive(ModelName(MODEL), VersionNumber(1), by="test", reason="old")
-    found = world.lineage.lineage(claim(1, 2, plans[2][1]))
+    world.rollouts.archive(ModelName(MODEL), VersionNumber(3), by="test", reason="old")
+    generation = next(g for g, (plan, _) in plans.items() if plan.candidate and plan.candidate.version == 3)
+    id_ = claim(3, generation, plans[generation][1], role=Role.CANDIDATE, reason=Reason.PINNED)
+    found = world.lineage.lineage(id_)
     assert found.version.state is VersionState.ARCHIVED
     assert "version_archived" in {reference.kind for reference in found.audit.references}
 
