@@ -1,0 +1,103 @@
+"""Request sums: each window once, in its hour, however they come; and when a budget is spent."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.budgets.sums import LATE, HourSum, RequestSums, counted, why_spent
+from shared.registry.rollout_policy import ErrorBudget
+from shared.telemetry.window import VersionCounts, Window
+
+START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+
+
+def window(pod: str, sequence: int, at: datetime, **versions: VersionCounts) -> Window:
+    return Window(
+        endpoint="m",
+        pod=pod,
+        sequence=sequence,
+        generation=1,
+        started_at=at,
+        ended_at=at,
+        loaded=[1],
+        versions={int(name[1:]): counts for name, counts in versions.items()},
+    )
+
+
+def empty() -> RequestSums:
+    return RequestSums(endpoint="m", since=START - timedelta(hours=24))
+
+
+def test_every_version_counts_and_what_another_answered_did_not_fail_and_the_pinned_count_neither_way() -> None:
+    stable = VersionCounts(requests=900, errors=3, fallbacks=40, pinned=7, pinned_errors=7)
+    candidate = VersionCounts(requests=100, errors=45)
+    found = counted(empty(), [window("a", 0, START, v1=stable, v2=candidate)], START, is_all=True)
+    assert found.hours == {"2026-11-21T08": HourSum(requests=1_000, failed=8)}
+
+
+def test_windows_in_any_portions_doubled_and_out_of_order_come_to_one_sum() -> None:
+    rng = random.Random(5)
+    windows = [
+        window(pod, number, START + timedelta(minutes=7 * number), v1=VersionCounts(requests=10, errors=number % 3))
+        for pod in "abc"
+        for number in range(20)
+    ]
+    now = START + timedelta(hours=3)
+    whole = counted(empty(), windows, now, is_all=True)
+    assert sum(one.requests for one in whole.hours.values()) == 600
+    sums, queue = empty(), sorted(windows, key=lambda one: (f"{one.ended_at:%H}", one.pod, one.sequence))
+    while queue:
+        portion, queue = queue[:7], queue[7:]
+        shuffled = portion * 2
+        rng.shuffle(shuffled)
+        sums = counted(sums, shuffled, now, is_all=not queue)
+        # Nothing that is still to be counted lies before what is looked at again.
+        assert all(one.ended_at >= sums.since for one in queue)
+    assert sums.hours == whole.hours
+    assert counted(sums, windows, now, is_all=True).hours == whole.hours
+
+
+def test_hours_and_pods_of_long_ago_are_forgotten_and_no_window_is_counted_again_for_it() -> None:
+    late = START + timedelta(hours=800)
+    sums = counted(empty(), [window("a", 3, START, v1=VersionCounts(requests=5))], START, is_all=True)
+    after = counted(sums, [window("b", 0, late, v1=VersionCounts(requests=7))], late, is_all=True)
+    assert after.hours == {f"{late:%Y-%m-%dT%H}": HourSum(requests=7)}
+    assert set(after.marks) == {"b"}
+    # The forgotten pod's windows lie in hours that are not looked at again.
+    assert after.since == late - LATE > START
+
+
+def test_a_window_counts_in_the_hour_of_its_end_in_utc() -> None:
+    at = datetime.fromisoformat("2026-11-21T09:30:00+02:00")
+    found = counted(empty(), [window("a", 0, at, v1=VersionCounts(requests=1))], START, is_all=True)
+    assert list(found.hours) == ["2026-11-21T07"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "requests", "hours_ago", "spent"),
+    [(10, 1_000, 0, False), (11, 1_000, 0, True), (11, 1_000, 23, True), (1_000, 1_000, 26, False), (1, 1, 0, True)],
+)
+def test_a_budget_is_spent_by_more_than_its_share_within_its_hours(
+    failed: int,
+    requests: int,
+    hours_ago: int,
+    spent: bool,  # noqa: FBT001 - a case
+) -> None:
+    hour = f"{START - timedelta(hours=hours_ago):%Y-%m-%dT%H}"
+    sums = RequestSums(endpoint="m", hours={hour: HourSum(requests=requests, failed=failed)}, since=START)
+    said = why_spent(ErrorBudget(objective=0.99, hours=24), sums, START)
+    assert bool(said) is spent
+    assert not spent or f"{failed} of {requests} requests failed in the last 24 h" in said
+
+
+def test_of_an_endpoint_that_was_never_counted_nothing_is_spent() -> None:
+    assert why_spent(ErrorBudget(), None, START) == ""
+    assert why_spent(ErrorBudget(), empty(), START) == ""
+
+
+def test_the_document_of_a_month_and_a_thousand_pods_stays_small() -> None:
+    hours = {f"{START - timedelta(hours=n):%Y-%m-%dT%H}": HourSum(requests=10**9, failed=10**6) for n in range(721)}
+    sums = RequestSums(endpoint="m", hours=hours, since=START)
+    pods = [window(f"model-server-7f9c4d-{n:05d}", 10**6, START) for n in range(1_000)]
+    assert len(counted(sums, pods, START, is_all=True).model_dump_json()) < 200_000
