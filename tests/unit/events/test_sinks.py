@@ -1,0 +1,110 @@
+"""The HTTP sink against a real server: what it sends, and how it takes every answer, slow and broken ones too."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from shared.core.errors import UnavailableError
+from shared.events.sinks import HttpSink
+
+EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"name": "größer"}}
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it is sent, and answers by the path: its first part is the status."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, dict[str, str], bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.path, dict(self.headers), body))
+        self.send_response(int(self.path.split("/")[1]))
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/200/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def sink(receiver: Receiver, path: str, **given: Any) -> HttpSink:
+    return HttpSink("ops", f"http://127.0.0.1:{receiver.server_port}{path}", **given)
+
+
+def test_an_event_goes_out_whole_in_structured_mode_with_query_and_token(receiver: Receiver) -> None:
+    tokens = iter(["one", "two"])
+    both = sink(receiver, "/200/hook?api-version=2018-01-01", token=lambda: next(tokens))
+    both.post(EVENT)
+    both.post(EVENT)
+    for (path, headers, body), token in zip(receiver.got[-2:], ("one", "two"), strict=True):
+        assert path == "/200/hook?api-version=2018-01-01"
+        assert headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
+        assert headers["Authorization"] == f"Bearer {token}"
+        assert json.loads(body) == EVENT
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_any_2xx_is_taken(receiver: Receiver, status: int) -> None:
+    sink(receiver, f"/{status}/hook").post(EVENT)
+    assert "Authorization" not in receiver.got[-1][1]
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410, 429, 500, 503])
+def test_any_other_answer_is_an_error_without_the_address_and_is_not_followed(receiver: Receiver, status: int) -> None:
+    before = len(receiver.got)
+    with pytest.raises(UnavailableError, match=f"the event sink ops is unavailable: it answered {status}") as raised:
+        sink(receiver, f"/{status}/secret").post(EVENT)
+    assert len(receiver.got) == before + 1
+    assert "secret" not in str(raised.value)
+    assert "127.0.0.1" not in str(raised.value)
+
+
+def test_a_sink_that_is_down_hangs_or_speaks_no_http_is_unavailable() -> None:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/secret"
+        # Nobody listens yet.
+        with pytest.raises(UnavailableError, match="ConnectionRefusedError while it was posted to"):
+            HttpSink("ops", url).post(EVENT)
+        listening.listen()
+        # Nobody answers.
+        with pytest.raises(UnavailableError, match="TimeoutError"):
+            HttpSink("ops", url, timeout_s=0.05).post(EVENT)
+        answering = threading.Thread(target=_junk, args=(listening,))
+        answering.start()
+        with pytest.raises(UnavailableError, match="BadStatusLine") as raised:
+            HttpSink("ops", url).post(EVENT)
+        answering.join()
+    assert "secret" not in str(raised.value)
+
+
+def _junk(listening: socket.socket) -> None:
+    # The one that timed out waits in the backlog still.
+    for _ in range(2):
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"what?\r\n\r\n")
