@@ -51,14 +51,14 @@ from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import ENDPOINT_ID, Endpoint
 from shared.rollout.service import RolloutService
-from shared.routing.plan import RoutePlan, plan_blob_name
+from shared.routing.plan import Role, Route, RoutePlan, plan_blob_name
 from shared.store.aggregate import Aggregate
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
 from shared.store.repository import Repository
 from shared.sweep import SweepService
 from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import VersionCounts, Window, window_blob_name
+from shared.telemetry.window import ShadowCounts, VersionCounts, Window, window_blob_name
 from shared.validation.champion import Champions
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
@@ -75,7 +75,8 @@ ENDPOINT = EndpointName(MODEL)
 class Pod:
     """A model server: each `report` follows the plan and reports a window of traffic.
 
-    `errors` is the share of each version's requests that it fails; `unloadable` names versions that it cannot load.
+    `errors` is the share of each version's requests that it fails, `unloadable` names versions that it cannot load,
+    and why. A pod that `is_silent` reports nothing; one that `is_stuck` goes on with the plan that it follows.
     """
 
     errors: dict[int, float] = field(default_factory=dict)
@@ -83,36 +84,58 @@ class Pod:
     latency_ms: dict[int, float] = field(default_factory=dict)
     requests: int = 1_000
     sequence: int = 0
+    name: str = "pod-1"
+    is_silent: bool = False
+    is_stuck: bool = False
+    tripped: dict[int, str] = field(default_factory=dict)
+    disagreements: dict[int, float] = field(default_factory=dict)
+    """The share of the copies to which a shadow gives another answer."""
+    pinned: int = 0
+    """Requests that name the candidate, in each window."""
+    plan: RoutePlan | None = None
+    """The one that it follows."""
 
     def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
         """Serve a while under the plan that is published, and write a window."""
         blob = blobs.held.get((BlobContainer.ROUTES, plan_blob_name(endpoint)))
-        if blob is None:
+        if blob is None or self.is_silent:
             return
-        plan = RoutePlan.model_validate_json(blob.data)
-        loaded = [route.version for route in plan.routes if route.version not in self.unloadable]
-        versions = {}
-        for route in plan.routes:
-            requests = self.requests * route.weight_bp // 10_000
-            errors = round(requests * self.errors.get(route.version, 0.0))
-            bucket = bucket_index(self.latency_ms.get(route.version, 5.0))
-            versions[route.version] = VersionCounts(
-                requests=requests, errors=errors, latency_ms={bucket: requests - errors} if requests > errors else {}
-            )
+        if self.plan is None or not self.is_stuck:
+            self.plan = RoutePlan.model_validate_json(blob.data)
+        routes = self.plan.for_pod(self.name).routes
         window = Window(
             endpoint=endpoint,
-            pod="pod-1",
+            pod=self.name,
             sequence=self.sequence,
-            generation=plan.generation,
+            generation=self.plan.generation,
             started_at=clock.now(),
             ended_at=clock.now(),
-            loaded=loaded,
-            failed={version: why for version, why in self.unloadable.items() if version not in loaded},
-            versions=versions,
+            loaded=[route.version for route in routes if route.version not in self.unloadable],
+            failed={
+                route.version: self.unloadable[route.version] for route in routes if route.version in self.unloadable
+            },
+            tripped={route.version: self.tripped[route.version] for route in routes if route.version in self.tripped},
+            versions={route.version: self._counts(route) for route in routes},
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
         self.sequence += 1
+
+    def _counts(self, route: Route) -> VersionCounts:
+        requests = self.requests * route.weight_bp // 10_000
+        errors = round(requests * self.errors.get(route.version, 0.0))
+        bucket = bucket_index(self.latency_ms.get(route.version, 5.0))
+        mirrored = self.requests * route.mirror_bp // 10_000
+        disagreements = round(mirrored * self.disagreements.get(route.version, 0.0))
+        return VersionCounts(
+            requests=requests,
+            errors=errors,
+            latency_ms={bucket: requests - errors} if requests > errors else {},
+            pinned=self.pinned if route.role is Role.CANDIDATE else 0,
+            shadow=ShadowCounts(mirrored=mirrored, compared=mirrored, disagreements=disagreements)
+            if mirrored
+            else None,
+        )
 
 
 class World:
@@ -126,6 +149,8 @@ class World:
         self.blobs = FakeBlobs(self.fuse, self.clock)
         self.queues = FakeQueues(self.fuse, self.clock)
         self.pod = Pod()
+        self.others: list[Pod] = []
+        """Further pods; each reports beside the first."""
         outbox = Outbox(self.documents, self.blobs, self.queues, self.clock, sinks=sinks)
         self.sinks = {name: FakeSink(self.fuse) for name in sinks}
         self.events = EventService(documents=self.documents, sinks=self.sinks, source="/slipway")
@@ -285,7 +310,8 @@ class World:
                 pass
             for container, _, document_id in list(self.documents.held):
                 if container is Container.ENDPOINTS and document_id == ENDPOINT_ID:
-                    self.pod.report(self.blobs, self.clock, ENDPOINT)
+                    for pod in (self.pod, *self.others):
+                        pod.report(self.blobs, self.clock, ENDPOINT)
             self.clock.pass_s(1)
             if second % 60 == 59:
                 with contextlib.suppress(Killed):
