@@ -14,6 +14,7 @@ from functions import (
     dead_letters,
     events,
     integrity,
+    metrics,
     predictions,
     registration,
     retention,
@@ -41,5 +42,6 @@ for blueprint in (
     retention.bp,
     alerts.bp,
     predictions.bp,
+    metrics.bp,
 ):
     app.register_functions(blueprint)

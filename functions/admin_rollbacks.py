@@ -5,11 +5,13 @@ from typing import Any
 import azure.functions as func
 from pydantic import BaseModel, ConfigDict
 
+from functions._endpoints import all_endpoints
 from functions._http import answering, body_of, listing
-from functions._requests import Reason
+from functions._requests import Reason, time_param
 from functions._services import services
-from functions._views import quarantine_view
-from shared.core.ids import endpoint_name, version_number
+from functions._views import quarantine_view, rollback_view
+from shared.core.ids import EndpointName, endpoint_name, version_number
+from shared.rollout.report import report_of
 
 bp = func.Blueprint()
 
@@ -24,6 +26,26 @@ class ClearBody(BaseModel):
 
     by: Reason
     reason: Reason
+
+
+@bp.function_name("list_rollbacks")
+@bp.route("endpoints/{endpoint}/rollbacks", methods=["GET"])
+@answering
+def list_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
+    """An endpoint's rollbacks, oldest first."""
+    found = services().rollouts.rollbacks(endpoint_name(req.route_params["endpoint"]))
+    return listing(map(rollback_view, found))
+
+
+@bp.function_name("report_rollbacks")
+@bp.route("rollbacks/report", methods=["GET"])
+@answering
+def report_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
+    """What became of the rollbacks from `?since=` to before `?until=`, of all endpoints or of `?endpoint=`."""
+    since, until, named = time_param(req, "since"), time_param(req, "until"), req.params.get("endpoint")
+    names = [endpoint_name(named)] if named else [EndpointName(endpoint.endpoint) for endpoint in all_endpoints()]
+    found = [rollback for name in names for rollback in services().rollouts.rollbacks(name)]
+    return report_of(found, since=since, until=until).model_dump(mode="json")
 
 
 @bp.function_name("list_quarantine")
