@@ -5,7 +5,7 @@ these counts, so that a request is counted once and in one place. A latency is k
 come, and then counted into buckets at once: nothing is lost, and memory is bounded.
 
 Latencies of answers that the plan assigned are `latency_ms`; those of the rare other outcomes are kept apart by outcome
-(`error`, `fallback`, `pinned`), for the metrics alone.
+(`error`, `fallback`, `pinned`, `pinned_error`), for the metrics alone. What was predicted is for the windows alone.
 """
 
 import math
@@ -14,9 +14,11 @@ from enum import IntEnum
 
 import numpy as np
 
+from aks_serving.tensors import Array
 from aks_serving.values import Values
 from shared.routing.prediction import Reason
 from shared.telemetry.histogram import GAMMA, bucket_index
+from shared.telemetry.predictions import PredictionTally
 from shared.telemetry.window import ShadowCounts, VersionCounts
 
 _MAX_FRESH = 8192
@@ -105,7 +107,8 @@ class Runs:
 class VersionTally:
     """Counts of one version, as shared.telemetry.window.VersionCounts defines them, and the sum of the latencies.
 
-    `runs` are the batches that the version ran, for whatever reason.
+    `runs` are the batches that the version ran, for whatever reason; `predictions` what it answered to those whom the
+    plan assigned, which a sum of tallies does not hold.
     """
 
     __slots__ = (
@@ -116,6 +119,8 @@ class VersionTally:
         "latency_ms_sum",
         "others",
         "pinned",
+        "pinned_errors",
+        "predictions",
         "requests",
         "runs",
         "shadow",
@@ -128,6 +133,8 @@ class VersionTally:
         self.errors = 0
         self.fallbacks = 0
         self.pinned = 0
+        self.pinned_errors = 0
+        self.predictions = PredictionTally()
         self.latency_ms_sum = 0.0
         self.shadow: ShadowCounts | None = None
         self._latency_ms: dict[int, int] = {}
@@ -153,8 +160,9 @@ class VersionTally:
             self.pinned += 1
             self._other("pinned", latency_ms)
 
-    def answered_together(self, latencies_ms: list[float]) -> None:
-        """Assigned calls that the version answered in one batch."""
+    def answered_together(self, latencies_ms: list[float], first: Array) -> None:
+        """Assigned calls that the version answered in one batch, whose first output is `first`."""
+        self.predictions.gave(first)
         self.requests += len(latencies_ms)
         self._fresh_ms += latencies_ms
         if len(self._fresh_ms) >= _MAX_FRESH:
@@ -168,7 +176,8 @@ class VersionTally:
             self._other("error", latency_ms)
         elif kind is Kind.PINNED:
             self.pinned += 1
-            self._other("pinned", latency_ms)
+            self.pinned_errors += 1
+            self._other("pinned_error", latency_ms)
 
     def shadowed(self) -> ShadowCounts:
         """The counts of the version as a shadow, to be added to."""
@@ -182,6 +191,7 @@ class VersionTally:
         self.errors += other.errors
         self.fallbacks += other.fallbacks
         self.pinned += other.pinned
+        self.pinned_errors += other.pinned_errors
         _add_buckets(self._latency_ms, other.latency_ms)
         self.latency_ms_sum += other.latency_ms_sum
         for outcome, latencies in other.others.items():
@@ -199,7 +209,9 @@ class VersionTally:
             errors=self.errors,
             fallbacks=self.fallbacks,
             pinned=self.pinned,
+            pinned_errors=self.pinned_errors,
             latency_ms=dict(self.latency_ms),
+            predictions=dict(self.predictions.counts),
             shadow=None if self.shadow is None else self.shadow.model_copy(),
         )
 

@@ -108,8 +108,11 @@ class Ask(Call):
 
     def answered(self, results: Results, start: int, stop: int, now_s: float) -> None:
         serving, kind = self.serving, self.kind
-        serving.tally_of(self.route.version).answered(kind, (now_s - self.started_s) * 1e3)
+        tally = serving.tally_of(self.route.version)
+        tally.answered(kind, (now_s - self.started_s) * 1e3)
         if kind is Kind.ASSIGNED:
+            first = results.arrays[0]
+            tally.predictions.gave(first if results.whole else first[start:stop])
             serving.seen[CANDIDATE_OK if self.route.role is Role.CANDIDATE else STABLE_OK] += 1
         elif kind is Kind.FALLBACK and self.blame != _NEVER:
             serving.seen[CANDIDATE_FAILED] += 1

@@ -130,7 +130,8 @@ def _outcomes(tally: VersionTally) -> tuple[tuple[str, int], ...]:
         ("success", tally.requests - tally.errors),
         ("error", tally.errors),
         ("fallback", tally.fallbacks),
-        ("pinned", tally.pinned),
+        ("pinned", tally.pinned - tally.pinned_errors),
+        ("pinned_error", tally.pinned_errors),
     )
 
 

@@ -35,6 +35,7 @@ class Counts(msgspec.Struct):
     """Rows, seconds, sizes and times: see aks_serving.counts.Runs."""
     values: tuple[dict[int, int], float] = ({}, 0.0)
     """See aks_serving.values."""
+    pinned_errors: int = 0
 
 
 class Http(msgspec.Struct):
@@ -199,13 +200,14 @@ def _counts(tally: VersionTally) -> Counts:
         others={outcome: (dict(found.buckets), found.sum_ms) for outcome, found in tally.others.items()},
         runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
         values=(dict(tally.runs.values.counts), tally.runs.values.sum),
+        pinned_errors=tally.pinned_errors,
     )
 
 
 def _tally(counts: Counts) -> VersionTally:
     tally = VersionTally()
     tally.requests, tally.errors = counts.requests, counts.errors
-    tally.fallbacks, tally.pinned = counts.fallbacks, counts.pinned
+    tally.fallbacks, tally.pinned, tally.pinned_errors = counts.fallbacks, counts.pinned, counts.pinned_errors
     tally.latency_ms.update(counts.latency_ms)
     tally.latency_ms_sum = counts.latency_ms_sum
     for outcome, (buckets, sum_ms) in counts.others.items():

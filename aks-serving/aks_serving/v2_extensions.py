@@ -125,7 +125,7 @@ def _statistics(model: str, version: int, tally: VersionTally) -> dict[str, Any]
     return {
         "name": model,
         "version": str(version),
-        "inference_count": answered + tally.fallbacks + tally.pinned,
+        "inference_count": answered + tally.fallbacks + tally.pinned - tally.pinned_errors,
         "inference_stats": {
             "success": {"count": answered, "ns": round(tally.latency_ms_sum * 1e6)},
             "fail": {"count": tally.errors, "ns": 0},

@@ -72,7 +72,12 @@ async def test_a_version_that_the_caller_named_fails_by_itself(start: Start, sto
         await running.reload()
         assert (await running.predict([[7]], model_version=2)).status_code == 500
         assert (await running.predict([[3]], model_version=2)).status_code == 200
-    assert {v: _summary(c) for v, c in _merged(storage.windows()).items()} == {2: (0, 0, 0, 2, 0)}
+        series = (await running.client.get("/metrics")).text.splitlines()
+    counts = _merged(storage.windows())
+    assert {v: _summary(c) for v, c in counts.items()} == {2: (0, 0, 0, 2, 0)}
+    assert counts[2].pinned_errors == 1
+    named = 'model_prediction_requests_total{model="churn",version="2",variant="candidate",outcome='
+    assert {f'{named}"pinned"}} 1', f'{named}"pinned_error"}} 1', f'{named}"error"}} 0'} <= set(series)
 
 
 async def test_the_windows_hold_every_request_once(start: Start, storage: MemoryStorage) -> None:

@@ -234,10 +234,12 @@ def test_tallies_add_up_with_all_that_the_metrics_read() -> None:
         whole.add(part)
     assert {name: sum(found.buckets.values()) for name, found in whole.others.items()} == {
         "fallback": 3,
-        "pinned": 6,
+        "pinned": 3,
+        "pinned_error": 3,
         "error": 3,
     }
     assert whole.others["error"].sum_ms == 9.0
+    assert (whole.pinned, whole.pinned_errors) == (6, 3)
     assert whole.runs.rows == 300
     assert whole.runs.took_s == pytest.approx(6e-3)
     assert whole.runs.sizes == {6: 1, 7: 1, 8: 1}
