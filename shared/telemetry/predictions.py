@@ -7,7 +7,8 @@ of different levels add up, and are compared at the coarser one (uniform collaps
 Morleo 2020, "UDDSketch"). A pod counts numbers at the finest level that needs no more than MAX_KEYS keys. Of labels it
 names the MAX_KEYS most frequent, and counts the others together: what is compared are the frequent ones, and the rest.
 
-Counts add without loss. Loads numpy where something is counted, not where counts are compared.
+Counts add without loss while they need no more than MAX_MERGED_KEYS keys of either kind; beyond, they are bounded in
+the same way. Loads numpy where something is counted, not where counts are added or compared.
 """
 
 import math
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     type Array = NDArray[Any]
 
-MAX_KEYS = 200
+MAX_KEYS, MAX_MERGED_KEYS = 200, 1_000
 MAX_CLASSES = 1_000
 """Scores of as many classes are counted by the greatest; wider rows are not counted."""
 OTHER, NAN = "#other", "#nan"
@@ -74,16 +75,22 @@ class PredictionTally:
             self._counts = bounded(merged([self._counts, _counted(fresh)]))
 
 
-def bounded(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts under at most MAX_KEYS labels, and as many buckets of numbers: rarer labels counted together."""
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of counts, under at most MAX_MERGED_KEYS labels and as many buckets of numbers."""
+    total = merged(counts)
+    return total if len(total) <= MAX_MERGED_KEYS else bounded(total, MAX_MERGED_KEYS)
+
+
+def bounded(counts: Mapping[str, int], most: int = MAX_KEYS) -> dict[str, int]:
+    """The counts under at most so many labels, and as many buckets of numbers: rarer labels counted together."""
     labels = {key: count for key, count in counts.items() if not key.startswith("#") or key.startswith("##")}
     numbers = {place: count for key, count in counts.items() if (place := _place(key))}
     kept = {key: counts[key] for key in (OTHER, NAN) if counts.get(key)}
-    if len(labels) > MAX_KEYS:
-        frequent = sorted(labels, key=lambda key: (-labels[key], key))[:MAX_KEYS]
+    if len(labels) > most:
+        frequent = sorted(labels, key=lambda key: (-labels[key], key))[:most]
         kept[OTHER] = kept.get(OTHER, 0) + sum(labels.values()) - sum(labels[key] for key in frequent)
         labels = {key: labels[key] for key in frequent}
-    while len(numbers) > MAX_KEYS:
+    while len(numbers) > most:
         level = min(level for level, _ in numbers)
         numbers = merged(({_raised(place, level + 1): count} for place, count in numbers.items()))
     return labels | {f"#{level}:{bucket}": count for (level, bucket), count in numbers.items()} | kept

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.telemetry.histogram import merged
+from shared.telemetry.predictions import added
 
 
 class ShadowCounts(BaseModel):
@@ -94,7 +95,7 @@ def merge_counts(counts: list[VersionCounts]) -> VersionCounts:
         pinned=sum(c.pinned for c in counts),
         pinned_errors=sum(c.pinned_errors for c in counts),
         latency_ms=merged(c.latency_ms for c in counts),
-        predictions=merged(c.predictions for c in counts),
+        predictions=added(c.predictions for c in counts),
         shadow=_merge_shadows([c.shadow for c in counts if c.shadow is not None]),
     )
 

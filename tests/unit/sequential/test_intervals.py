@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.sequential.evariable import Block
-from shared.sequential.intervals import difference_interval, rate_interval
+from shared.sequential.intervals import difference_interval, exceeds, quantile_interval, rate_interval
 
 
 def test_without_requests_everything_is_possible() -> None:
@@ -63,3 +63,50 @@ def test_the_difference_is_the_candidates_rate_less_stables() -> None:
 def test_counts_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="give 0 <= failed <= requests"):
         rate_interval(2, 1, confidence=0.95)
+
+
+def test_a_rate_is_proven_above_another_as_soon_as_the_interval_leaves_it() -> None:
+    for failed in range(0, 300, 7):
+        low, _ = rate_interval(failed, 1_000, confidence=0.98)
+        assert exceeds(failed, 1_000, 0.05, level=0.01) == (low > 0.05)
+    assert not exceeds(0, 0, 0.0, level=0.5)
+    assert exceeds(1, 1_000, 0.0, level=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+def test_a_rate_that_is_no_higher_is_rarely_proven_to_be_however_often_one_looks(rate: float) -> None:
+    generator, trials, wrong = random.Random(12), 120, 0
+    for _ in range(trials):
+        failed, is_proven = 0, False
+        for look in range(1, 41):
+            failed += sum(generator.random() < rate for _ in range(25))
+            is_proven |= exceeds(failed, 25 * look, rate, level=0.2)
+        wrong += is_proven
+    assert wrong <= 0.2 * trials
+
+
+def test_a_quantiles_interval_holds_it_at_every_look() -> None:
+    generator, trials, missed = random.Random(13), 60, 0
+    truth = 90  # of whole numbers below 100, the first of which 91 % are at most.
+    for _ in range(trials):
+        histogram: dict[int, int] = {}
+        is_missed = False
+        for _ in range(15):
+            for _ in range(40):
+                value = generator.randrange(100)
+                histogram[value] = histogram.get(value, 0) + 1
+            low, high = quantile_interval(histogram, 0.905, confidence=0.8)
+            is_missed |= (low is not None and low > truth) or (high is not None and high < truth)
+        missed += is_missed
+    assert missed <= 0.2 * trials
+
+
+def test_a_quantiles_interval_narrows_and_has_no_end_where_there_is_no_proof() -> None:
+    few, many = (dict.fromkeys(range(100), n) for n in (1, 1_000))
+    assert quantile_interval({}, 0.5, confidence=0.95) == (None, None)
+    assert quantile_interval({5: 3}, 0.5, confidence=0.95) == (None, None)
+    assert quantile_interval(few, 0.99, confidence=0.95)[1] is None
+    low, high = quantile_interval(many, 0.5, confidence=0.95)
+    assert low is not None
+    assert high is not None
+    assert 48 <= low <= 49 <= high <= 51
