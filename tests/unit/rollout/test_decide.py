@@ -1,222 +1,192 @@
-"""What a tick concludes from which evidence, and what no sequence of events can do."""
+"""What a tick concludes from which evidence, in which state."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.errors import ConflictError
-from shared.core.verdict import Outcome
-from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
-from shared.rollout.decide import FRESH_S, Decision, decide
-from shared.rollout.documents import Endpoint, Rollout, Target
-from shared.rollout.machine import TRANSITIONS, RolloutEvent, RolloutState, next_state
+from shared.core.verdict import Outcome, joined
+from shared.registry.rollout_policy import Gates, Otherwise, QueryGate, Stage, Strategy
+from shared.rollout.decide import Decision, decide
+from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.machine import RolloutEvent, RolloutState
+from shared.rollout.progress import PodSeen, Progress
+from shared.rollout.queries import QueryAnswer
+from shared.rollout.rollbacks import Trigger
 from shared.routing.plan import Guard
-from shared.telemetry.evidence import Evidence, evidence_of
-from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import VersionCounts, Window
+from shared.telemetry.window import VersionCounts
+from tests.unit.rollout.evidence import CANDIDATE, NOW, OTHER, STABLE, counted, pod, rollout, target
 
-NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
-STABLE, CANDIDATE = 1, 2
-POLICY = RolloutPolicy(
-    stages=(Stage(weight_bp=1_000, duration_s=60), Stage(weight_bp=5_000, duration_s=60)), min_requests=100
-)
-
-
-def target(version: int) -> Target:
-    return Target(version=version, artifact_digest="a" * 64, size_bytes=1, golden_digest=None)
-
-
-def rollout(**changes: Any) -> Rollout:
-    fields: dict[str, Any] = {
-        "rollout_id": "rollout-000002-0",
-        "command_id": "c",
-        "candidate": target(CANDIDATE),
-        "stable": target(STABLE),
-        "policy": POLICY,
-        "started_at": NOW - timedelta(seconds=100),
-        "next_tick_at": NOW,
-        "requested_by": "test",
-    }
-    return Rollout(**(fields | changes))
+STAGES = (Stage(weight_bp=1_000, duration_s=60), Stage(weight_bp=5_000, duration_s=60))
+ONWARD = {
+    RolloutEvent.LOADED,
+    RolloutEvent.ADVANCE,
+    RolloutEvent.WAIT,
+    RolloutEvent.SWITCH,
+    RolloutEvent.COMPLETE,
+    RolloutEvent.CONCLUDE,
+}
+HEALTHY = {CANDIDATE: counted(1_000), STABLE: counted(9_000)}
+QUERY = QueryGate(name="revenue", query="x", at_least=1.0)
+ASKED = Gates(queries=(QUERY,))
 
 
-def in_stage(stage: int = 0, lasted_s: float = 30.0, **changes: Any) -> Rollout:
-    return rollout(
-        state=RolloutState.PROGRESSING, stage=stage, stage_started_at=NOW - timedelta(seconds=lasted_s), **changes
+def in_stage(
+    counts: dict[int, VersionCounts] | None = None, *, lasted_s: float = 60, stage: int | None = 0, **changes: Any
+) -> Rollout:
+    policy = {"stages": STAGES, **changes.pop("policy", {})}
+    started = NOW - timedelta(seconds=lasted_s)
+    fields = {"stage": stage, "stage_started_at": started, "published_at": started, **changes}
+    return rollout(HEALTHY if counts is None else counts, policy=policy, **fields)
+
+
+def loading(pods: dict[str, PodSeen] | None = None, **changes: Any) -> Rollout:
+    return in_stage({}, state=RolloutState.LOADING, stage=None, pods=pods, **changes).model_copy(
+        update={"stage_started_at": None}
     )
 
 
-def counts(requests: int, errors: int = 0, ms: float = 5.0) -> VersionCounts:
-    answered = requests - errors
-    return VersionCounts(requests=requests, errors=errors, latency_ms={bucket_index(ms): answered} if answered else {})
+def unapplied(counts: dict[int, VersionCounts] | None = None, **changes: Any) -> Rollout:
+    """In a stage whose plan the quorum has not applied."""
+    pods = {"p": pod(), "q": pod(generation=2)}
+    return in_stage(counts, **{"pods": pods, **changes}).model_copy(update={"stage_started_at": None})
 
 
-def evidence(candidate: VersionCounts, stable: VersionCounts) -> Evidence:
-    return Evidence(generation=3, counts={CANDIDATE: candidate, STABLE: stable}, pods={})
+def decided(found: Rollout, **told: Any) -> Decision:
+    return decide(found, NOW, **told)
 
 
-def window(pod: str = "p", age_s: float = 1.0, **changes: Any) -> Window:
-    at = NOW - timedelta(seconds=age_s)
-    fields: dict[str, Any] = {
-        "endpoint": "digits",
-        "pod": pod,
-        "sequence": 1,
-        "generation": 3,
-        "started_at": at,
-        "ended_at": at,
-        "loaded": [STABLE, CANDIDATE],
-    }
-    return Window(**(fields | changes))
-
-
-def decided(rollout: Rollout, found: Evidence) -> Decision:
-    return decide(rollout, found, NOW)
-
-
-HEALTHY = evidence(counts(1_000), counts(9_000))
-
-
-def test_a_stage_that_passes_for_its_duration_leads_to_the_next_one() -> None:
-    assert decided(in_stage(lasted_s=60), HEALTHY).event is RolloutEvent.ADVANCE
-
-
-def test_the_last_stage_leads_to_the_promotion() -> None:
-    assert decided(in_stage(stage=1, lasted_s=60), HEALTHY).event is RolloutEvent.COMPLETE
+@pytest.mark.parametrize(
+    ("stage", "policy", "event"),
+    [
+        (0, {}, RolloutEvent.ADVANCE),
+        (1, {}, RolloutEvent.SWITCH),
+        (1, {"watch_s": 0}, RolloutEvent.COMPLETE),
+        (0, {"stages": (STAGES[0], STAGES[1].model_copy(update={"approval": True}))}, RolloutEvent.WAIT),
+        (1, {"switch_approval": True}, RolloutEvent.WAIT),
+    ],
+)
+def test_a_stage_that_passes_for_its_duration_leads_on(stage: int, policy: dict[str, Any], event: RolloutEvent) -> None:
+    assert decided(in_stage(stage=stage, policy=policy)).event is event
 
 
 def test_a_stage_holds_until_its_duration_is_over() -> None:
-    assert decided(in_stage(lasted_s=59), HEALTHY).event is None
+    assert decided(in_stage(lasted_s=59)).event is None
 
 
-@pytest.mark.parametrize(
-    ("candidate", "stable"),
-    [(counts(99), counts(9_000)), (counts(1_000), counts(99)), (counts(0), counts(0)), (counts(0), counts(10**6))],
-)
-def test_too_little_evidence_on_either_side_never_advances(candidate: VersionCounts, stable: VersionCounts) -> None:
-    decision = decided(in_stage(lasted_s=600), evidence(candidate, stable))
-    assert decision.event is None
-    assert {verdict.outcome for verdict in decision.verdicts} == {Outcome.INCONCLUSIVE}
-    assert "each needs 100" in decision.reason
-
-
-def test_a_stage_without_a_conclusion_ends_the_rollout_at_its_maximum_duration() -> None:
-    decision = decided(in_stage(lasted_s=POLICY.max_stage_s + 1), evidence(counts(0), counts(0)))
-    assert decision.event is RolloutEvent.FAIL
-    assert "no conclusion" in decision.reason
-
-
-def test_an_error_rate_above_stables_by_more_than_the_limit_fails_the_check() -> None:
-    decision = decided(in_stage(), evidence(counts(1_000, errors=12), counts(9_000, errors=9)))
-    assert decision.failed_checks == 1
-    verdict = next(v for v in decision.verdicts if v.check == "error_rate")
-    assert verdict.outcome is Outcome.FAIL
-    assert verdict.n == 1_000
-    assert verdict.value == pytest.approx(0.011)
-    assert verdict.limit == 0.01
-    assert "12 of 1000 requests (1.20%)" in verdict.sentence
-
-
-def test_an_error_rate_at_the_limit_passes() -> None:
-    policy = POLICY.model_copy(update={"gates": Gates(error_rate=0.25)})
-    decision = decided(in_stage(policy=policy), evidence(counts(1_000, errors=250), counts(9_000)))
-    assert decision.failed_checks == 0
-
-
-def test_errors_that_touch_both_versions_alike_fail_nothing() -> None:
-    decision = decided(in_stage(lasted_s=60), evidence(counts(1_000, errors=200), counts(9_000, errors=1_800)))
-    assert decision.event is RolloutEvent.ADVANCE
-
-
-def test_the_third_failed_check_in_a_row_takes_the_candidate_back() -> None:
-    failing = evidence(counts(1_000, errors=100), counts(9_000))
-    assert decided(in_stage(failed_checks=1), failing).event is None
-    decision = decided(in_stage(failed_checks=2), failing)
-    assert decision.event is RolloutEvent.FAIL
-    assert "3 failed checks in a row" in decision.reason
-
-
-def test_a_passed_check_sets_the_count_of_failed_ones_back() -> None:
-    assert decided(in_stage(failed_checks=2), HEALTHY).failed_checks == 0
-
-
-def test_a_candidate_that_errs_on_every_request_fails_though_it_has_no_latencies() -> None:
-    decision = decided(in_stage(failed_checks=2), evidence(counts(1_000, errors=1_000), counts(9_000)))
-    assert decision.event is RolloutEvent.FAIL
-
-
-@pytest.mark.parametrize(
-    ("candidate_ms", "stable_ms", "fails"),
-    [(190, 5, False), (250, 5, True), (250, 200, False), (400, 200, True), (150, 20, False)],
-)
-def test_latency_fails_only_above_both_the_fixed_limit_and_the_ratio_to_stables(
-    candidate_ms: float, stable_ms: float, *, fails: bool
+@pytest.mark.parametrize("counts", [{}, {CANDIDATE: counted(99), STABLE: counted(9_000)}, {STABLE: counted(10**6)}])
+def test_too_little_evidence_never_advances_and_ends_the_rollout_at_the_stage_s_longest(
+    counts: dict[int, VersionCounts],
 ) -> None:
-    decision = decided(in_stage(), evidence(counts(1_000, ms=candidate_ms), counts(9_000, ms=stable_ms)))
-    verdict = next(v for v in decision.verdicts if v.check == "p99_ms")
-    assert (verdict.outcome is Outcome.FAIL) is fails
+    assert decided(in_stage(counts, lasted_s=600)).event is None
+    late = decided(in_stage(counts, lasted_s=3_601))
+    assert (late.event, late.trigger) == (RolloutEvent.FAIL, Trigger.NO_CONCLUSION)
+    assert "no conclusion after 3601 s" in late.reason
 
 
-def test_loading_ends_when_every_pod_that_reports_has_the_candidate_ready() -> None:
-    found = evidence_of([window("a"), window("b")], 3)
-    assert decided(rollout(), found).event is RolloutEvent.LOADED
+def test_a_stage_without_a_conclusion_is_held_where_policy_says_so_and_a_watched_candidate_stays_watched() -> None:
+    hold = {"on_inconclusive": Otherwise.HOLD}
+    assert decided(in_stage({}, lasted_s=3_601, policy=hold)).event is RolloutEvent.HOLD
+    watched = in_stage({}, lasted_s=3_601, policy=hold, state=RolloutState.WATCHING)
+    assert decided(watched).event is None
 
 
-def test_loading_goes_on_while_one_pod_lacks_the_candidate() -> None:
-    found = evidence_of([window("a"), window("b", loaded=[STABLE])], 3)
-    decision = decided(rollout(), found)
+def test_a_stage_of_its_own_most_and_least_goes_by_them() -> None:
+    own = Stage(weight_bp=1_000, duration_s=10, max_duration_s=20, min_requests=2_000)
+    enough = {CANDIDATE: counted(2_000), STABLE: counted(9_000)}
+    assert decided(in_stage(lasted_s=15, policy={"stages": (own,)})).event is None
+    assert decided(in_stage(lasted_s=21, policy={"stages": (own,)})).trigger is Trigger.NO_CONCLUSION
+    assert decided(in_stage(enough, lasted_s=11, policy={"stages": (own,)})).event is RolloutEvent.SWITCH
+
+
+def test_what_is_proven_ends_the_rollout_at_once_and_names_its_trigger() -> None:
+    decision = decided(in_stage({CANDIDATE: counted(1_000, 200), STABLE: counted(9_000)}, lasted_s=1))
+    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, Trigger.ERROR_RATE)
+    assert "worse than stable is proven" in decision.reason
+
+
+def test_failed_checks_without_a_proof_end_the_rollout_at_the_limit_and_a_pass_forgets_them() -> None:
+    low = {QUERY.name: QueryAnswer(value=0.5)}
+    first = decided(in_stage(gates=ASKED), answers=low)
+    assert (first.event, first.failed_checks) == (None, 1)
+    assert first.reason.startswith("failed check 1 of 3")
+    third = decided(in_stage(gates=ASKED, failed_checks=2), answers=low)
+    assert (third.event, third.trigger) == (RolloutEvent.FAIL, Trigger.QUERY)
+    assert third.reason.startswith("3 failed checks in a row")
+    assert (
+        decided(in_stage(gates=ASKED, failed_checks=2), answers={QUERY.name: QueryAnswer(value=2)}).failed_checks == 0
+    )
+
+
+def test_a_gate_that_cannot_be_asked_is_asked_again_and_holds_the_stage_at_the_limit() -> None:
+    down = {QUERY.name: QueryAnswer(error="timeout")}
+    assert decided(in_stage(gates=ASKED), answers=down).errored_checks == 1
+    held = decided(in_stage(gates=ASKED, errored_checks=4), answers=down)
+    assert held.event is RolloutEvent.HOLD
+    assert held.reason.startswith("5 ticks in a row")
+    assert (
+        decided(in_stage(gates=ASKED, errored_checks=4), answers={QUERY.name: QueryAnswer(value=2)}).errored_checks == 0
+    )
+
+
+@pytest.mark.parametrize("state", [RolloutState.PAUSED, RolloutState.HELD, RolloutState.AWAITING])
+def test_a_halted_stage_goes_nowhere_by_itself_but_back(state: RolloutState) -> None:
+    assert decided(in_stage(state=state, lasted_s=10_000)).event is None
+    failing = in_stage({CANDIDATE: counted(1_000, 200), STABLE: counted(9_000)}, state=state)
+    assert decided(failing).event is RolloutEvent.FAIL
+
+
+def test_a_split_is_ended_by_no_gate_but_by_failure() -> None:
+    split = {"strategy": Strategy.SPLIT}
+    assert decided(in_stage(lasted_s=10_000, policy=split)).event is None
+    assert decided(in_stage({}, lasted_s=10_000, policy=split)).event is None
+    failing = {CANDIDATE: counted(1_000, 200), STABLE: counted(9_000)}
+    assert decided(in_stage(failing, policy=split)).event is RolloutEvent.FAIL
+
+
+def test_what_blocks_keeps_a_passing_stage_and_ends_no_watch() -> None:
+    decision = decided(in_stage(), blocked="freeze window x is on")
     assert decision.event is None
-    assert "1 of 2 pods" in decision.reason
+    assert decision.reason == "all gates pass; freeze window x is on"
+    assert decided(loading(), blocked="freeze window x is on").event is None
+    watched = in_stage({CANDIDATE: counted(10_000)}, lasted_s=301, state=RolloutState.WATCHING, both=HEALTHY)
+    assert decided(watched, blocked="freeze window x is on").event is RolloutEvent.COMPLETE
 
 
-def test_a_pod_that_no_longer_reports_is_not_waited_for() -> None:
-    found = evidence_of([window("a"), window("b", age_s=FRESH_S + 1, loaded=[STABLE])], 3)
-    assert decided(rollout(), found).event is RolloutEvent.LOADED
+# Whole state table: row G28.
 
 
-def test_no_pod_at_all_is_not_readiness() -> None:
-    assert decided(rollout(), evidence_of([], 3)).event is None
+def states() -> list[Rollout]:
+    """A rollout of each active state and of each way to be in it, all evidence of which passes and is old enough."""
+    active = [state for state in RolloutState if not state.is_over and state is not RolloutState.LOADING]
+    found = []
+    for strategy in Strategy:
+        policy = {"strategy": strategy, "on_inconclusive": Otherwise.HOLD}
+        found += [in_stage(lasted_s=10_000, gates=ASKED, policy=policy, state=state) for state in active]
+        found += [in_stage(lasted_s=1, gates=ASKED, policy=policy, state=state) for state in active]
+    return [one for one in found if one.stage is None or one.stage < len(one.stages)]
 
 
-def test_a_pod_that_still_reports_an_older_generation_is_waited_for() -> None:
-    behind = window("b", generation=2, sequence=9, loaded=[STABLE, CANDIDATE])
-    decision = decided(rollout(), evidence_of([window("a"), behind], 3))
-    assert decision.event is None
-    assert "1 of 2 pods" in decision.reason
+@pytest.mark.parametrize("answer", [QueryAnswer(), QueryAnswer(error="down"), QueryAnswer(value=0.0)])
+def test_one_gate_that_is_inconclusive_in_error_or_failed_keeps_every_state_from_going_on(answer: QueryAnswer) -> None:
+    looked_at = 0
+    for found in states():
+        decision = decided(found, answers={QUERY.name: answer})
+        assert decision.event not in ONWARD, (found.state, found.policy.strategy)
+        looked_at += 1
+    assert looked_at >= 50
 
 
-def test_a_late_window_of_an_older_generation_does_not_hide_that_a_pod_is_ready() -> None:
-    late = window("a", generation=2, sequence=2, loaded=[STABLE])
-    assert decided(rollout(), evidence_of([window("a"), late], 3)).event is RolloutEvent.LOADED
-
-
-def test_loading_that_takes_too_long_takes_the_candidate_back() -> None:
-    late = rollout(started_at=NOW - timedelta(seconds=POLICY.load_timeout_s + 1))
-    assert decided(late, evidence_of([], 3)).event is RolloutEvent.FAIL
-
-
-def test_a_pod_that_cannot_load_the_candidate_takes_it_back_with_its_reason() -> None:
-    found = evidence_of([window("a"), window("b", loaded=[STABLE], failed={CANDIDATE: "digest differs"})], 3)
-    decision = decided(rollout(), found)
-    assert decision.event is RolloutEvent.FAIL
-    assert decision.reason == "pod b cannot load version 2: digest differs"
-
-
-@pytest.mark.parametrize("change", [{"stable": None}, {"policy": RolloutPolicy(strategy=Strategy.ALL_AT_ONCE)}])
-def test_without_stages_to_go_through_a_loaded_candidate_is_promoted(change: dict[str, Any]) -> None:
-    assert decided(rollout(**change), evidence_of([window()], 3)).event is RolloutEvent.COMPLETE
-
-
-def test_windows_of_another_generation_are_no_evidence() -> None:
-    busy = window(generation=2, versions={CANDIDATE: counts(1_000)})
-    assert evidence_of([busy], 3).counts == {}
-
-
-def test_a_window_that_is_read_twice_counts_once() -> None:
-    busy = window(versions={CANDIDATE: counts(10)})
-    assert evidence_of([busy, busy], 3).of(CANDIDATE).requests == 10
+def test_no_data_keeps_every_state_from_going_on() -> None:
+    for found in states():
+        for pods in ({}, {"p": pod(age_s=100)}):
+            empty = found.model_copy(update={"progress": Progress(generation=3, pods=pods)})
+            for stage_started_at in (None, found.stage_started_at):
+                decision = decided(empty.model_copy(update={"stage_started_at": stage_started_at}))
+                assert decision.event not in ONWARD, (found.state, found.policy.strategy)
+    assert decided(loading({})).event is None
 
 
 @given(
@@ -226,73 +196,146 @@ def test_a_window_that_is_read_twice_counts_once() -> None:
     st.floats(0, 1),
     st.floats(0, 4_000),
     st.integers(0, 2),
+    st.sampled_from([s for s in RolloutState if not s.is_over and s is not RolloutState.LOADING]),
 )
-def test_nothing_advances_or_completes_without_every_gate_passing(
-    requests: int, error_share: float, stable_requests: int, stable_share: float, lasted_s: float, failed_checks: int
+def test_nothing_goes_on_without_a_pass_of_all_that_binds(
+    requests: int, share: float, others: int, other_share: float, lasted_s: float, failed: int, state: RolloutState
 ) -> None:
-    found = evidence(
-        counts(requests, errors=round(requests * error_share)),
-        counts(stable_requests, errors=round(stable_requests * stable_share)),
+    counts = {
+        CANDIDATE: counted(requests, round(requests * share)),
+        STABLE: counted(others, round(others * other_share)),
+    }
+    decision = decided(in_stage(counts, lasted_s=lasted_s, failed_checks=failed, state=state))
+    if decision.event in ONWARD:
+        assert joined(decision.verdicts) is Outcome.PASS
+
+
+# Convergence.
+
+
+def test_loading_ends_when_the_quorum_of_the_pods_that_report_has_the_candidate_ready() -> None:
+    ready, behind = pod(), pod(loaded=(STABLE,))
+    assert decided(loading({"a": ready, "b": ready})).event is RolloutEvent.LOADED
+    one_of_two = decided(loading({"a": ready, "b": behind}))
+    assert one_of_two.event is None
+    assert "1 of 2 pods that report have version 2 ready" in one_of_two.reason
+    half = {"quorum": 0.5}
+    assert decided(loading({"a": ready, "b": behind}, policy=half)).event is RolloutEvent.LOADED
+
+
+def test_a_pod_that_fell_silent_is_not_waited_for_and_one_that_reports_an_older_plan_is() -> None:
+    silent = decided(loading({"a": pod(), "b": pod(age_s=31, loaded=(STABLE,))}))
+    assert silent.event is RolloutEvent.LOADED
+    assert "1 fell silent" in silent.reason
+    assert decided(loading({"a": pod(), "b": pod(generation=2)})).event is None
+
+
+def test_a_pod_that_cannot_load_takes_the_candidate_back_with_its_reason_or_holds_it_there() -> None:
+    pods = {"a": pod(), "b": pod(loaded=(STABLE,), failed={CANDIDATE: "digest differs"})}
+    decision = decided(loading(pods))
+    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, Trigger.LOADING)
+    assert "pod b cannot load version 2: digest differs" in decision.reason
+    held = decided(loading(pods, policy={"on_load_failure": Otherwise.HOLD}))
+    assert held.event is None
+    assert "digest differs" in held.reason
+    quorum = {"on_load_failure": Otherwise.HOLD, "quorum": 0.5}
+    assert decided(loading(pods, policy=quorum)).event is RolloutEvent.LOADED
+
+
+def test_a_further_shadow_that_no_pod_can_load_is_no_fault_of_the_candidate_s() -> None:
+    pods = {"a": pod(failed={OTHER: "no memory"})}
+    mirrored = in_stage({}, pods=pods, shadows=(target(OTHER),), policy={"strategy": Strategy.SHADOW}).model_copy(
+        update={"stage_started_at": None}
     )
-    decision = decided(in_stage(lasted_s=lasted_s, failed_checks=failed_checks), found)
-    if decision.event in {RolloutEvent.ADVANCE, RolloutEvent.COMPLETE}:
-        assert {verdict.outcome for verdict in decision.verdicts} == {Outcome.PASS}
+    assert decided(mirrored).is_settled
+    waited_for = mirrored.model_copy(update={"progress": Progress(generation=3, pods={"a": pod()})})
+    assert not decided(waited_for).is_settled
 
 
-@given(st.lists(st.sampled_from(RolloutEvent), max_size=12))
-def test_no_sequence_of_events_leaves_the_table_or_reopens_what_is_over(events: list[RolloutEvent]) -> None:
-    state = RolloutState.LOADING
-    for event in events:
-        if (state, event) in TRANSITIONS:
-            assert not state.is_over
-            state = next_state(state, event)
-        else:
-            with pytest.raises(ConflictError, match=f"{state} cannot {event}"):
-                next_state(state, event)
+def test_loading_that_takes_too_long_is_taken_back() -> None:
+    late = loading({"a": pod(loaded=())}, lasted_s=601)
+    assert decided(late).trigger is Trigger.LOADING
+    assert "after 601 s" in decided(late).reason
 
 
-def test_promotion_by_command_needs_a_candidate_that_is_loaded() -> None:
-    with pytest.raises(ConflictError, match="loading cannot promote; possible now: loaded, complete, fail, abort"):
-        next_state(RolloutState.LOADING, RolloutEvent.PROMOTE)
+def test_a_stage_s_time_begins_when_the_quorum_has_applied_its_plan() -> None:
+    assert not decided(unapplied()).is_settled
+    both = decided(unapplied(pods={"p": pod(), "q": pod()}))
+    assert both.is_settled
+    assert both.event is None
 
 
-@pytest.mark.parametrize("active", [rollout(), in_stage(lasted_s=60)])
+def test_a_candidate_that_fails_before_all_pods_have_applied_the_stage_s_plan_is_taken_back_at_once() -> None:
+    failing = unapplied({CANDIDATE: counted(1_000, 200), STABLE: counted(9_000)})
+    assert (decided(failing).event, decided(failing).trigger) == (RolloutEvent.FAIL, Trigger.ERROR_RATE)
+
+
+def test_a_plan_that_pods_do_not_apply_in_time_is_taken_back_or_held_and_resuming_gives_them_as_long_again() -> None:
+    assert decided(unapplied(lasted_s=601)).trigger is Trigger.LOADING
+    hold = {"on_load_failure": Otherwise.HOLD}
+    assert decided(unapplied(lasted_s=601, policy=hold)).event is RolloutEvent.HOLD
+    resumed = unapplied(lasted_s=601, policy=hold, resumed_at=NOW - timedelta(seconds=5))
+    assert decided(resumed).event is None
+
+
+def test_more_pods_of_a_rolling_rollout_wait_for_those_that_are_missing() -> None:
+    rolling: dict[str, Any] = {"strategy": Strategy.ROLLING}
+    pods = {"a": pod(), "b": pod(age_s=100)}
+    held = decided(in_stage(pods=pods, policy=rolling))
+    assert held.event is None
+    assert "1 pods are silent or failing (b), max_unavailable is 0" in held.reason
+    assert decided(in_stage(pods=pods, policy=rolling | {"max_unavailable": 1})).event is RolloutEvent.ADVANCE
+    scaled_away = {"a": pod(), "b": pod(age_s=301)}
+    assert decided(in_stage(pods=scaled_away, policy=rolling)).event is RolloutEvent.ADVANCE
+
+
+# What the candidate is proven to be.
+
+
+@pytest.mark.parametrize("active", [loading(), in_stage(), in_stage(stage=1), unapplied()])
 def test_an_altered_candidate_is_taken_back_whatever_the_evidence(active: Rollout) -> None:
-    found = decide(active, HEALTHY, NOW, altered="the ONNX file is gone")
-    assert (found.event, found.reason) == (RolloutEvent.FAIL, "version 2 was altered: the ONNX file is gone")
+    found = decided(active, altered="the ONNX file is gone")
+    assert (found.event, found.trigger) == (RolloutEvent.FAIL, Trigger.ALTERED)
+    assert found.reason == "version 2 was altered: the ONNX file is gone"
 
 
-@pytest.mark.parametrize("active", [rollout(), in_stage(lasted_s=60), in_stage(stage=1, lasted_s=1)])
-def test_one_pod_whose_guard_tripped_takes_the_candidate_back_at_once(active: Rollout) -> None:
-    healthy = [window(f"p{i}", versions={CANDIDATE: counts(1_000), STABLE: counts(9_000)}) for i in range(20)]
-    found = evidence_of([*healthy, window("q", tripped={CANDIDATE: "it failed 3 of 3 requests"})], 3)
-    decision = decided(active, found)
-    assert decision.event is RolloutEvent.FAIL
-    assert decision.reason == (
-        "version 2 was taken out of traffic by a pod's own guard: pod q: it failed 3 of 3 requests"
+@pytest.mark.parametrize("state", [s for s in RolloutState if not s.is_over])
+def test_one_pod_whose_guard_tripped_takes_the_candidate_back_at_once(state: RolloutState) -> None:
+    pods = {
+        **{f"p{n}": pod() for n in range(20)},
+        "q": pod(age_s=300, tripped={CANDIDATE: "it failed 3 of 3 requests"}),
+    }
+    decision = decided(in_stage(state=state, pods=pods))
+    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, Trigger.GUARD)
+    assert (
+        decision.reason == "version 2 was taken out of traffic by a pod's own guard: pod q: it failed 3 of 3 requests"
     )
     assert [(verdict.check, verdict.outcome) for verdict in decision.verdicts] == [("guard", Outcome.FAIL)]
 
 
-def test_a_trip_counts_although_its_pod_is_gone_or_says_no_more_of_it() -> None:
-    told = window("p", age_s=300, sequence=1, tripped={CANDIDATE: "its run hangs"})
-    assert decided(in_stage(), evidence_of([told, window("p", sequence=2)], 3)).event is RolloutEvent.FAIL
+def test_a_trip_of_another_version_is_not_the_candidate_s() -> None:
+    assert decided(in_stage(pods={"q": pod(tripped={STABLE: "x"})})).event is RolloutEvent.ADVANCE
 
 
-def test_the_first_trip_is_the_one_that_is_named_in_whatever_order_windows_are_read() -> None:
-    windows = [window("a", age_s=5, tripped={CANDIDATE: "later"}), window("b", age_s=9, tripped={CANDIDATE: "first"})]
-    assert [evidence_of(found, 3).tripped for found in (windows, windows[::-1])] == [{CANDIDATE: "pod b: first"}] * 2
+# The ways of the strategies.
 
 
-@pytest.mark.parametrize("other", [window(tripped={STABLE: "x"}), window(generation=2, tripped={CANDIDATE: "x"})])
-def test_a_trip_of_another_version_or_generation_is_not_the_candidates(other: Window) -> None:
-    found = evidence_of([other, window("q", versions={CANDIDATE: counts(1_000), STABLE: counts(9_000)})], 3)
-    assert decided(in_stage(lasted_s=60), found).event is RolloutEvent.ADVANCE
+def test_the_first_version_is_promoted_once_it_is_loaded_and_approved_of_where_the_switch_needs_that() -> None:
+    for strategy in Strategy:
+        assert decided(loading(stable=None, policy={"strategy": strategy})).event is RolloutEvent.COMPLETE
+    assert decided(loading(stable=None, policy={"switch_approval": True})).event is RolloutEvent.WAIT
+
+
+def test_all_at_once_goes_from_loading_to_the_switch() -> None:
+    policy = {"strategy": Strategy.ALL_AT_ONCE}
+    assert decided(loading(policy=policy)).event is RolloutEvent.SWITCH
+    assert decided(loading(policy=policy | {"watch_s": 0})).event is RolloutEvent.COMPLETE
+    assert decided(loading(policy=policy | {"switch_approval": True})).event is RolloutEvent.WAIT
 
 
 def test_the_plan_carries_the_guard_of_the_policy_that_the_rollout_began_with() -> None:
     guard = Guard(level=0.01, margin=0.02)
-    active = in_stage(policy=POLICY.model_copy(update={"guard": guard}))
+    active = in_stage(policy={"guard": guard})
     plan = Endpoint(endpoint="digits", generation=3, stable=target(STABLE), rollout=active).plan()
     assert plan is not None
     assert plan.guard == guard
