@@ -12,7 +12,7 @@ import grpc
 
 from aks_serving.api import Server
 from aks_serving.grpc.caller import Caller
-from aks_serving.grpc.calls import end, status_for, unary
+from aks_serving.grpc.calls import MESSAGE_S, end, only_message, status_for, unary
 from aks_serving.grpc.messages import HEALTH, HealthCheckRequest, HealthCheckResponse
 from aks_serving.grpc.request import parsed
 from aks_serving.grpc.status import Status
@@ -31,9 +31,10 @@ _TOO_MANY = Status(
 class Health:
     """The methods. Used from the event loop alone."""
 
-    def __init__(self, server: Server, *, service: str) -> None:
+    def __init__(self, server: Server, *, service: str, message_s: float = MESSAGE_S) -> None:
         """`service` is what is served beside."""
         self._server = server
+        self._message_s = message_s
         self._names = ("", service)
         self._stopping = False
         self._open = 0
@@ -46,7 +47,10 @@ class Health:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """All methods, as a gRPC server takes them."""
-        methods = {"Check": unary(self._check, None), "Watch": grpc.unary_stream_rpc_method_handler(self._watched)}
+        methods = {
+            "Check": unary(self._check, None, message_s=self._message_s),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._watched),
+        }
         return grpc.method_handlers_generic_handler(f"{HEALTH}.Health", methods)
 
     def stop(self) -> None:
@@ -63,14 +67,14 @@ class Health:
             raise NotFoundError(f"service {service[:200]!r}")
         return HealthCheckResponse(status=self._status())
 
-    async def _watched(self, data: bytes, context: Any) -> None:  # noqa: ANN401 - grpc has no types
+    async def _watched(self, _: Any, context: Any) -> None:  # noqa: ANN401 - grpc has no types
         if self._open >= MAX_WATCHES:
             await end(context, _TOO_MANY)
         self._open += 1
         try:
             if self._timer is None:
                 self._look_on()
-            await self._watch(data, context)
+            await self._watch(await only_message(context, self._message_s), context)
         except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
             status = status_for(error)
         else:

@@ -24,16 +24,23 @@ type Parameter = bool | int | float | str
 CLASSIFICATION = "classification"
 _SHARED_MEMORY = "shared_memory_region"
 _MAX_WHOLE = 2**53
+_COPIES = 3
+"""What came, the message, and its contents as Python has them."""
 
 
 class InferRequest:
-    """A request. `raw` are its raw contents, by place; `message` is a ModelInferRequest, and not to be changed."""
+    """A request. `raw` are its raw contents, by place; `message` is a ModelInferRequest, and not to be changed.
+    `held_bytes` is what it holds while it waits.
+    """
 
-    __slots__ = ("_inputs", "message", "outputs", "parameters", "raw")
+    __slots__ = ("_inputs", "held_bytes", "message", "outputs", "parameters", "raw")
 
-    def __init__(self, message: Any) -> None:  # noqa: ANN401 - a message
-        """Raises InvalidInputError for parameters of which nothing will come."""
+    def __init__(self, message: Any, size_bytes: int) -> None:  # noqa: ANN401 - a message
+        """`size_bytes` is the size of what the message was read from. Raises InvalidInputError for parameters of which
+        nothing will come.
+        """
         self.message = message
+        self.held_bytes = _COPIES * size_bytes
         self.raw: list[bytes] = message.raw_input_contents[:]
         self._inputs: list[Any] = message.inputs[:]
         self.parameters = _parameters(message.parameters)
@@ -114,7 +121,7 @@ class InferRequest:
 
 def read_request(data: bytes) -> InferRequest:
     """Read an inference request. Raises InvalidInputError."""
-    return InferRequest(parsed(ModelInferRequest, data))
+    return InferRequest(parsed(ModelInferRequest, data), len(data))
 
 
 def parsed(kind: Any, data: bytes) -> Any:  # noqa: ANN401 - a class of messages, and one of it

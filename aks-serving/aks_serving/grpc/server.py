@@ -20,8 +20,10 @@ import grpc.aio
 
 from aks_serving.api import Server
 from aks_serving.grpc.caller import Authorize
+from aks_serving.grpc.calls import MESSAGE_S
 from aks_serving.grpc.health import Health
 from aks_serving.grpc.service import SERVICE, InferenceService
+from aks_serving.grpc.streams import IDLE_S
 from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
 
@@ -30,7 +32,8 @@ _PING_MS = 60_000
 _PING_ANSWER_MS = 20_000
 _HANDSHAKE_MS = 10_000
 _MAX_METADATA_BYTES = 16 * 1024
-_MAX_STREAMS = 1000
+_MAX_STREAMS = 256
+"""Calls of one connection at once: no single one takes all places. A client waits with the next by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +74,25 @@ async def serve_grpc(
     override_keys: Sequence[bytes] = (),
     tls: TlsFiles | None = None,
     share_port: bool = False,
+    message_s: float = MESSAGE_S,
+    idle_s: float = IDLE_S,
 ) -> RunningGrpc:
     """Start serving gRPC on `address`, an IP address; port 0 is any free one.
 
     `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. `timeout_s` is how long a request may wait that
     names no time of its own; `authorize` says who may call, `pinning` and `override_keys` who may name a version. With
-    `share_port` several processes listen on one port. Raises InvalidInputError where the port or the TLS files cannot
-    be used.
+    `share_port` several processes listen on one port. A call that sends no message within `message_s` ends, and a
+    stream that then sends none for `idle_s`. Raises InvalidInputError where the port or the TLS files cannot be used.
     """
-    service = InferenceService(server, timeout_s=timeout_s, pinning=pinning, override_keys=override_keys)
-    health = Health(server, service=SERVICE)
+    service = InferenceService(
+        server,
+        timeout_s=timeout_s,
+        pinning=pinning,
+        override_keys=override_keys,
+        message_s=message_s,
+        idle_s=idle_s,
+    )
+    health = Health(server, service=SERVICE, message_s=message_s)
     transport = grpc.aio.server(
         handlers=(service.handler(authorize), health.handler()),
         options=_options(max_message_bytes, share_port=share_port),

@@ -14,7 +14,7 @@ import grpc
 from aks_serving.api import Server
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
-from aks_serving.grpc.calls import unary, unsupported
+from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
 from aks_serving.grpc.messages import (
     INFERENCE,
     ModelConfigRequest,
@@ -28,7 +28,7 @@ from aks_serving.grpc.messages import (
 )
 from aks_serving.grpc.request import InferRequest, parsed, read_request
 from aks_serving.grpc.response import response
-from aks_serving.grpc.streams import Streams
+from aks_serving.grpc.streams import IDLE_S, Streams
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.predictor import Prediction, predict
 from aks_serving.serving import Serving
@@ -66,28 +66,32 @@ class InferenceService:
         timeout_s: float = math.inf,
         pinning: Pinning = Pinning.OPEN,
         override_keys: Sequence[bytes] = (),
+        message_s: float = MESSAGE_S,
+        idle_s: float = IDLE_S,
     ) -> None:
-        """As aks_serving.api.Api is told."""
+        """As aks_serving.api.Api is told. `message_s` and `idle_s` are for how long calls and streams may be silent."""
         self._server = server
         self._timeout_s = timeout_s
         self._pinning = pinning
         self._override_keys = override_keys
-        self.streams = Streams(self._infer)
+        self._message_s = message_s
+        self.streams = Streams(self._infer, message_s=message_s, idle_s=idle_s)
 
     def handler(self, authorize: Authorize | None) -> grpc.GenericRpcHandler:
         """All methods, as a gRPC server takes them. Liveness and readiness are told to anybody."""
-        methods: dict[str, grpc.RpcMethodHandler] = {
-            "ServerLive": unary(self._server_live, None),
-            "ServerReady": unary(self._server_ready, None),
-            "ModelReady": unary(self._model_ready, authorize),
-            "ServerMetadata": unary(self._server_metadata, authorize),
-            "ModelMetadata": unary(self._model_metadata, authorize),
-            "ModelInfer": unary(self._model_infer, authorize),
-            "ModelStreamInfer": self.streams.method(authorize),
-            "ModelConfig": unary(self._model_config, authorize),
-            "ModelStatistics": unary(self._model_statistics, authorize),
-            "RepositoryIndex": unary(self._repository_index, authorize),
+        to_anybody = {"ServerLive": self._server_live, "ServerReady": self._server_ready}
+        to_callers = {
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+            "ModelConfig": self._model_config,
+            "ModelStatistics": self._model_statistics,
+            "RepositoryIndex": self._repository_index,
         }
+        methods: dict[str, grpc.RpcMethodHandler] = {"ModelStreamInfer": self.streams.method(authorize)}
+        for access, answers in ((None, to_anybody), (authorize, to_callers)):
+            methods |= {name: unary(answer, access, message_s=self._message_s) for name, answer in answers.items()}
         methods |= {method: unsupported(method, reason) for method, reason in _UNSUPPORTED.items()}
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -153,6 +157,7 @@ class InferenceService:
             version=version,
             subject=subject_of(caller.headers, request.user(), serving.plan.subject),
             started_s=started_s,
+            held_bytes=request.held_bytes,
             deadline_s=min(caller.deadline_s, started_s + (self._timeout_s if timeout_s is None else timeout_s)),
             priority=request.priority(),
         )

@@ -19,6 +19,13 @@ class UnauthenticatedError(SlipwayError):
         super().__init__("the call has no valid token: send the metadata `authorization: Bearer <token>`")
 
 
+class SilentError(SlipwayError):
+    """A call was opened, and what it is about did not come."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"no message came within {waited_s:g} s: send it, whole, or open the call once you have it")
+
+
 class UnsupportedError(SlipwayError):
     """The protocol has this method, and this server does not."""
 
@@ -40,6 +47,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (OverrideRefusedError, grpc.StatusCode.PERMISSION_DENIED),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
     (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (SilentError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BodyTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),

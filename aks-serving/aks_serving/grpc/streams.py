@@ -4,6 +4,9 @@ A failed request is answered with its error, and the stream goes on; a client th
 `triton_grpc_error: true`) has the stream end with the error's status instead. A client that does not read its answers
 is not read from: at most MAX_UNANSWERED requests of a stream are in the server. When the server stops, what was read is
 answered, and the stream ends with UNAVAILABLE.
+
+A stream takes a place of the calls that may run at once: one whose first message does not come in time, or after which
+none came for IDLE_S, is answered what it asked, and ends with DEADLINE_EXCEEDED.
 """
 
 import asyncio
@@ -14,14 +17,15 @@ from typing import Any
 import grpc
 
 from aks_serving.grpc.caller import Authorize, Caller
-from aks_serving.grpc.calls import end, status_for
+from aks_serving.grpc.calls import MESSAGE_S, end, next_message, status_for
 from aks_serving.grpc.messages import ModelInferRequest, ModelStreamInferResponse
 from aks_serving.grpc.request import InferRequest, parsed
-from aks_serving.grpc.status import Status, status_of
+from aks_serving.grpc.status import SilentError, Status, status_of
 from aks_serving.predictor import Prediction
 from shared.core.errors import UnavailableError
 
 MAX_UNANSWERED = 64
+IDLE_S = 300.0
 
 type Infer = Callable[[InferRequest, Caller, float], Awaitable[tuple[Any, Prediction]]]
 """Answers a request that came at a time of perf_counter, as a ModelInferResponse. Raises SlipwayError."""
@@ -32,9 +36,11 @@ _STOPPING = UnavailableError("this server", "it is stopping; open another stream
 class Streams:
     """The open streams. Used from the event loop alone."""
 
-    def __init__(self, infer: Infer) -> None:
+    def __init__(self, infer: Infer, *, message_s: float = MESSAGE_S, idle_s: float = IDLE_S) -> None:
         self._infer = infer
-        self._readers: set[asyncio.Task[None]] = set()
+        self._message_s = message_s
+        self._idle_s = idle_s
+        self._readers: set[asyncio.Task[Status | None]] = set()
         self._stopping = False
 
     def method(self, authorize: Authorize | None) -> grpc.RpcMethodHandler:
@@ -77,7 +83,9 @@ class Streams:
                     message = message.message
                 await context.write(message.SerializeToString())
                 places.release()
-            return status_of(_STOPPING) if self._stopping else None
+            if self._stopping:
+                return status_of(_STOPPING)
+            return await reader
         finally:
             self._readers.discard(reader)
             for left in (reader, *tasks):
@@ -90,17 +98,22 @@ class Streams:
         answers: asyncio.Queue[asyncio.Task[Any] | None],
         places: asyncio.Semaphore,
         tasks: set[asyncio.Task[Any]],
-    ) -> None:
+    ) -> Status | None:
+        """Read requests until there are no more; with which status the stream is then to end, where that is not OK."""
+        patience_s = self._message_s
         try:
             while True:
                 await places.acquire()
-                data = await context.read()
-                if data is grpc.aio.EOF:
-                    return
+                data = await next_message(context, patience_s)
+                patience_s = self._idle_s
+                if data is None:
+                    return None
                 task = asyncio.create_task(self._answer(data, caller))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 answers.put_nowait(task)
+        except SilentError as error:
+            return status_of(error)
         finally:
             answers.put_nowait(None)
 
@@ -109,7 +122,7 @@ class Streams:
         try:
             message = parsed(ModelInferRequest, data)
             request_id = message.id
-            answer, _ = await self._infer(InferRequest(message), caller, perf_counter())
+            answer, _ = await self._infer(InferRequest(message, len(data)), caller, perf_counter())
         except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
             return _Failure(status_for(error), request_id)
         answer.parameters["triton_final_response"].bool_param = True

@@ -10,7 +10,7 @@ import pytest
 from aks_serving.grpc.caller import Caller
 from aks_serving.grpc.health import MAX_WATCHES
 from aks_serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
-from aks_serving.grpc.server import TlsFiles
+from aks_serving.grpc.server import TlsFiles, serve_grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,11 +23,13 @@ from tests.serving.conftest import eventually
 from tests.serving.fakes import MemoryStorage
 from tests.serving.grpc.cases import publish, request
 from tests.serving.grpc.conftest import Reach, refused
+from tests.serving.handled import HandServer, Watched
 
 pytestmark = pytest.mark.anyio
 
 _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
 _SERVICE = "inference.GRPCInferenceService"
+_HEALTH = "grpc.health.v1.Health"
 
 
 @pytest.fixture
@@ -187,6 +189,82 @@ async def test_more_calls_at_once_than_allowed_are_told_to_come_later(reach: Rea
         assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "RESOURCE_EXHAUSTED"
         for stream in open_streams:
             stream.cancel()
+
+
+def _opened(reached: Any, method: str = "ModelInfer", service: str = _SERVICE) -> Any:
+    """A call that is open, and sends nothing."""
+    return reached.channel.stream_unary(f"/{service}/{method}")()
+
+
+@pytest.mark.usefixtures("doubling")
+@pytest.mark.parametrize(
+    ("service", "method"), [(_SERVICE, "ModelInfer"), (_SERVICE, "ServerLive"), (_HEALTH, "Check"), (_HEALTH, "Watch")]
+)
+async def test_a_call_that_sends_no_message_gives_its_place_back(reach: Reach, service: str, method: str) -> None:
+    async with reach(max_calls=1, message_s=0.05) as reached:
+        call = _opened(reached, method, service)
+        await call.wait_for_connection()
+        async with asyncio.timeout(20):
+            code, details = await refused(call)
+        assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
+        assert (await _stub(reached).ModelInfer(request(1, 2))).model_name == "churn"
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_a_call_without_access_is_refused_before_it_sends_anything(reach: Reach) -> None:
+    async with reach(authorize=lambda _: False) as reached:
+        for method, code in (("ModelInfer", "UNAUTHENTICATED"), ("LogSettings", "UNIMPLEMENTED")):
+            async with asyncio.timeout(20):
+                assert (await refused(_opened(reached, method)))[0] == code
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_a_call_that_ends_without_a_message_is_told_so(reach: Reach) -> None:
+    async with reach() as reached:
+        call = _opened(reached)
+        await call.done_writing()
+        assert await refused(call) == ("INVALID_ARGUMENT", "the call ended without a message: send one")
+
+
+@pytest.mark.usefixtures("doubling")
+@pytest.mark.parametrize(("limits", "asked"), [({"message_s": 0.05}, 0), ({"idle_s": 0.05}, 1)])
+async def test_a_stream_that_stays_silent_is_answered_what_it_asked_and_ends(
+    reach: Reach, limits: dict[str, float], asked: int
+) -> None:
+    async with reach(max_calls=1, **limits) as reached:
+        stream = _stub(reached).ModelStreamInfer()
+        for number in range(asked):
+            await stream.write(request(1, 2, id=str(number)))
+            assert (await stream.read()).infer_response.id == str(number)
+        async with asyncio.timeout(20):
+            code, details = await refused(stream.read())
+        assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
+        assert (await _stub(reached).ModelInfer(request(1, 2))).model_name == "churn"
+
+
+async def test_what_a_request_holds_counts_in_the_bound_of_the_queue() -> None:
+    scaler = models.scaler(2.0)
+    model = Watched(scaler)
+    server = HandServer(models.plan(1, models.route(1, scaler)), {1: model}, max_queue_bytes=20_000)
+    served = await serve_grpc(server, address="127.0.0.1", port=0, max_message_bytes=2**20)
+    large = request(1, 2)
+    large.parameters["unread"].string_param = "x" * 5_000
+    model.open.clear()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            first = asyncio.ensure_future(stub.ModelInfer(large))
+            assert await asyncio.to_thread(model.began.wait, 30)
+            assert server.engine.waiting_bytes > len(large.SerializeToString())
+            assert (await refused(stub.ModelInfer(large)))[0] == "RESOURCE_EXHAUSTED"
+            model.open.set()
+            assert (await first).model_name == "churn"
+            assert server.engine.waiting_bytes == 0
+            assert (await stub.ModelInfer(large)).model_name == "churn"
+    finally:
+        model.open.set()
+        await served.drain(within_s=1)
+        server.close()
 
 
 @pytest.mark.usefixtures("doubling")
