@@ -95,9 +95,9 @@ class QueryGate(PolicyPart):
 class Gates(PolicyPart):
     """What holds or ends a stage, measured beside stable over the same time.
 
-    The error and slow rates are tested by an anytime-valid test over the whole rollout (shared.sequential): what it
-    proves ends the rollout at once. The other gates compare point estimates: they end it after `failure_limit` failed
-    checks in a row.
+    The error and slow rates are tested by an anytime-valid test over the whole rollout (shared.sequential), a shadow's
+    disagreement by an interval that holds at every look: what they prove ends the rollout at once. The other gates
+    end it after `failure_limit` failed checks in a row.
     """
 
     mode: GateMode = GateMode.NO_PROVEN_HARM
@@ -140,7 +140,8 @@ class Triggers(PolicyPart):
     """What takes a candidate back whatever stage it is in, and through the watch period after the switch.
 
     Limits on the candidate alone; one that stable breaks too, at the same time, is no fault of the candidate's.
-    They end the rollout after `failure_limit` failed checks in a row. None leaves one unchecked.
+    They end the rollout after `failure_limit` failed checks in a row; an error rate or a p99 that is proven beyond its
+    limit at a level of one in a million, at once. None leaves one unchecked.
     """
 
     error_rate: float | None = Field(default=0.05, gt=0, le=1)
