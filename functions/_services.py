@@ -5,10 +5,10 @@ Each process composes once, on first use, so that importing the app connects to 
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
 
 from shared.alerts.documents import Alert
 from shared.alerts.service import AlertService
@@ -16,7 +16,7 @@ from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
 from shared.budgets.service import BudgetService
 from shared.core.clock import SystemClock
-from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
+from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings, SinkSettings
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
@@ -25,6 +25,7 @@ from shared.events.sinks import HttpSink
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
 from shared.lineage.service import LineageService
+from shared.metrics.open import open_metrics
 from shared.registration.documents import Drop
 from shared.registration.service import RegistrationService
 from shared.registry.alias_service import AliasService
@@ -38,7 +39,7 @@ from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import Endpoint
 from shared.rollout.service import RolloutService
 from shared.store.aggregate import Aggregate
-from shared.store.open import open_blobs, open_documents, open_queues
+from shared.store.open import open_blobs, open_documents, open_queues, open_tokens
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobStore, DocumentStore
 from shared.store.repository import Repository
@@ -46,9 +47,6 @@ from shared.sweep import SweepService
 from shared.validation.champion import Champions
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
-
-if TYPE_CHECKING:
-    from azure.identity import DefaultAzureCredential
 
 _EVENT_GRID_SCOPE = "https://eventgrid.azure.net/.default"
 
@@ -96,6 +94,7 @@ def services() -> Services:
 def _composed(settings: Settings) -> Services:
     clock = SystemClock()
     documents, blobs, queues = open_documents(settings), open_blobs(settings), open_queues(settings)
+    tokens_for = open_tokens(settings.metrics.client_id)
     outbox = Outbox(documents, blobs, queues, clock, sinks=[sink.name for sink in settings.event_sinks])
 
     def repository[A: Aggregate](kind: type[A]) -> Repository[A]:
@@ -118,6 +117,7 @@ def _composed(settings: Settings) -> Services:
         documents=documents,
         blobs=blobs,
         clock=clock,
+        stores=open_metrics(settings.metrics, tokens_for),
     )
     alert_service = AlertService(alerts=alerts, clock=clock)
     uses = Uses(endpoints=endpoints, aliases=aliases)
@@ -179,7 +179,7 @@ def _composed(settings: Settings) -> Services:
         ),
         events=EventService(
             documents=documents,
-            sinks={sink.name: _sink(sink) for sink in settings.event_sinks},
+            sinks={sink.name: _sink(sink, tokens_for(_EVENT_GRID_SCOPE)) for sink in settings.event_sinks},
             source=settings.event_source,
         ),
         budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
@@ -189,25 +189,8 @@ def _composed(settings: Settings) -> Services:
     )
 
 
-def _sink(settings: SinkSettings) -> HttpSink:
+def _sink(settings: SinkSettings, tokens: Callable[[], str]) -> HttpSink:
     """A sink of lifecycle events, with what it authenticates by."""
     given = settings.token
-    token = (lambda: given) if given else _identity_token if settings.identity else None
+    token = (lambda: given) if given else tokens if settings.identity else None
     return HttpSink(settings.name, settings.url, token=token)
-
-
-@cache
-def _credential() -> "DefaultAzureCredential":
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - heavy: only where a sink wants it
-
-    return DefaultAzureCredential()
-
-
-def _identity_token() -> str:
-    """A token of the app's identity for Event Grid."""
-    from azure.core.exceptions import ClientAuthenticationError  # noqa: PLC0415
-
-    try:
-        return _credential().get_token(_EVENT_GRID_SCOPE).token
-    except ClientAuthenticationError as error:
-        raise UnavailableError("the app's identity", "it gave no token for Event Grid: assign one") from error

@@ -15,6 +15,7 @@ PROMETHEUS_URL = "SLIPWAY_PROMETHEUS_URL"
 PROMETHEUS_AUTH = "SLIPWAY_PROMETHEUS_AUTH"
 LOG_ANALYTICS_WORKSPACE = "SLIPWAY_LOG_ANALYTICS_WORKSPACE"
 LOG_ANALYTICS_URL = "SLIPWAY_LOG_ANALYTICS_URL"
+CLIENT_ID = "SlipwayStorage__clientId"
 
 _LOG_ANALYTICS = "https://api.loganalytics.io"
 _WORKSPACE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -30,6 +31,8 @@ class MetricsSettings:
     log_analytics_url: str = _LOG_ANALYTICS
     log_analytics_workspace: str = ""
     """Its id, not its name."""
+    client_id: str | None = None
+    """Of the managed identity, where it is a user-assigned one."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -47,6 +50,7 @@ class MetricsSettings:
             prometheus_by_identity=by_identity,
             log_analytics_url=_url(env, LOG_ANALYTICS_URL, ("https",)) or _LOG_ANALYTICS,
             log_analytics_workspace=workspace,
+            client_id=env.get(CLIENT_ID, "").strip() or None,
         )
 
 

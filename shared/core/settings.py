@@ -13,6 +13,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from shared.core.errors import InvalidInputError
+from shared.core.metrics_settings import MetricsSettings
 
 DOCUMENTS = "SLIPWAY_DOCUMENTS"
 COSMOS_DATABASE = "SLIPWAY_COSMOS_DATABASE"
@@ -93,6 +94,8 @@ class Settings:
     """Who is told of lifecycle events; without one nobody is."""
     event_source: str = "/slipway"
     """How the `source` of every lifecycle event begins."""
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    """Who answers the queries of gates."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -104,6 +107,7 @@ class Settings:
             approval_keys=_approval_keys(env),
             event_sinks=_event_sinks(env),
             event_source=_event_source(env),
+            metrics=MetricsSettings.from_env(env),
         )
 
 

@@ -1,10 +1,17 @@
-"""Queries as gates: a number from a metrics store, held against a limit. The port; adapters stand elsewhere."""
+"""Queries as gates: a number from a metrics store, held against a limit. The port; shared.metrics has the adapters.
 
-from collections.abc import Mapping
+What fills a query's names in is an endpoint's name and numbers: nothing that could close a string or a brace of PromQL
+or KQL. All queries of a tick are asked at once: a store that hangs costs a tick one timeout, however many ask it.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from shared.core.errors import InvalidInputError
+from shared.core.ids import endpoint_name
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import Provider, QueryGate
 from shared.rollout.documents import Rollout
@@ -38,14 +45,26 @@ class QueryAnswer:
 
 
 class MetricsStore(Protocol):
-    """Answers queries. Never raises: what goes wrong is an answer with an error."""
+    """Answers queries, of several threads at once. Never raises: what goes wrong is an answer with an error."""
 
     def ask(self, query: str) -> QueryAnswer:
-        """The number that a query comes to."""
+        """The finite number that a query comes to."""
         ...
 
 
 type MetricsStores = Mapping[Provider, MetricsStore]
+
+
+def ask_all(
+    queries: Iterable[QueryGate], stores: MetricsStores, endpoint: str, rollout: Rollout, now: datetime
+) -> dict[str, QueryAnswer]:
+    """What the queries come to, by name; all are asked at once."""
+    wanted = list(queries)
+    if not wanted:
+        return {}
+    with ThreadPoolExecutor(max_workers=len(wanted), thread_name_prefix="query") as threads:
+        answers = threads.map(lambda query: ask(query, stores, endpoint, rollout, now), wanted)
+        return dict(zip((query.name for query in wanted), answers, strict=True))
 
 
 def ask(query: QueryGate, stores: MetricsStores, endpoint: str, rollout: Rollout, now: datetime) -> QueryAnswer:
@@ -54,13 +73,17 @@ def ask(query: QueryGate, stores: MetricsStores, endpoint: str, rollout: Rollout
     if store is None:
         return QueryAnswer(error=f"no {query.provider} is configured: set its address in the app's settings")
     since = rollout.stage_started_at or rollout.started_at
+    try:
+        name = endpoint_name(endpoint)
+    except InvalidInputError as error:
+        return QueryAnswer(error=str(error))
     names = {
-        "endpoint": endpoint,
+        "endpoint": name,
         "version": str(rollout.candidate.version),
         "stable": str(rollout.stable.version) if rollout.stable else "",
         "seconds": str(max(1, int((now - since).total_seconds()))),
     }
     text = query.query
-    for name, value in names.items():
-        text = text.replace(f"{{{name}}}", value)
+    for place, value in names.items():
+        text = text.replace(f"{{{place}}}", value)
     return store.ask(text)

@@ -20,7 +20,7 @@ from shared.rollout.archiving import Archiving
 from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.history import History
 from shared.rollout.publishing import schedule
-from shared.rollout.queries import MetricsStores, QueryAnswer, ask
+from shared.rollout.queries import MetricsStores, QueryAnswer, ask_all
 from shared.rollout.rollbacks import Rollback
 from shared.rollout.starting import Starting
 from shared.store.ports import BlobStore, Container, DocumentStore
@@ -48,7 +48,7 @@ class RolloutService:
         stores: MetricsStores | None = None,
     ) -> None:
         """`stores` answer the queries of gates."""
-        self._stores = stores or {}
+        self._stores: MetricsStores = {} if stores is None else stores
         self._history = History(documents)
         self._starting = Starting(
             endpoints=endpoints, registry=registry, history=self._history, blocked=self._blocked, clock=clock
@@ -139,9 +139,7 @@ class RolloutService:
         """What the queries of the rollout's gates come to."""
         if rollout.state.is_over or rollout.stage_started_at is None:
             return {}
-        return {
-            query.name: ask(query, self._stores, endpoint.endpoint, rollout, now) for query in rollout.gates.queries
-        }
+        return ask_all(rollout.gates.queries, self._stores, endpoint.endpoint, rollout, now)
 
     def _blocked(self, endpoint: Endpoint, now: datetime) -> str:
         """Why no candidate of the endpoint may get more traffic now, in words; empty where it may."""

@@ -5,6 +5,8 @@ Each SDK is imported by the call that needs it, so that a function pays only for
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from shared.core.settings import CosmosSettings, Settings, SqliteSettings, StorageByIdentity, StorageByKey
@@ -51,6 +53,28 @@ def open_queues(settings: Settings) -> AzureQueues:
             return AzureQueues.from_connection_string(connection_string)
         case StorageByIdentity(queue_url=queue_url, client_id=client_id):
             return AzureQueues.from_credential(queue_url, _credential(client_id))
+
+
+def open_tokens(client_id: str | None) -> Callable[[str], Callable[[], str]]:
+    """What gives, for a scope, a source of bearer tokens of the app's identity.
+
+    The source raises UnavailableError where there is none to be had. Nothing connects before it is asked.
+    """
+
+    @cache
+    def credential() -> TokenCredential:
+        return _credential(client_id)
+
+    def tokens_for(scope: str) -> Callable[[], str]:
+        def token() -> str:
+            from shared.store.azure_errors import azure_errors  # noqa: PLC0415
+
+            with azure_errors("the app's identity"):
+                return credential().get_token(scope).token
+
+        return token
+
+    return tokens_for
 
 
 def _credential(client_id: str | None) -> TokenCredential:

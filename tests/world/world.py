@@ -43,6 +43,7 @@ from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest, Task, parse_manifest
 from shared.registry.policy import Policy
+from shared.registry.rollout_policy import Provider
 from shared.registry.service import RegistryService
 from shared.registry.signature import FREE, Signature, TensorSpec
 from shared.retention.documents import RetentionRun
@@ -50,6 +51,7 @@ from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.queries import MetricsStore
 from shared.rollout.service import RolloutService
 from shared.routing.plan import Role, Route, RoutePlan, plan_blob_name
 from shared.store.aggregate import Aggregate
@@ -151,6 +153,8 @@ class World:
         self.pod = Pod()
         self.others: list[Pod] = []
         """Further pods; each reports beside the first."""
+        self.stores: dict[Provider, MetricsStore] = {}
+        """Who answers the queries of gates."""
         outbox = Outbox(self.documents, self.blobs, self.queues, self.clock, sinks=sinks)
         self.sinks = {name: FakeSink(self.fuse) for name in sinks}
         self.events = EventService(documents=self.documents, sinks=self.sinks, source="/slipway")
@@ -180,6 +184,7 @@ class World:
             documents=self.documents,
             blobs=self.blobs,
             clock=self.clock,
+            stores=self.stores,
         )
         self.validation = ValidationService(
             versions=versions,
