@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from shared.registry.rollout_policy import Otherwise, RolloutPolicy, Stage
+from shared.registry.rollout_policy import Gates, Otherwise, RolloutPolicy, Stage
 from shared.rollout import ticks
 from shared.rollout.decide import decide
 from shared.rollout.documents import Endpoint, Rollout, Target
@@ -161,11 +161,15 @@ def rolled_out(traffic: Traffic, policy: RolloutPolicy, *, looks: int = LOOKS) -
     return Ended(looks=made, requests=requests, failed=failed)
 
 
-def canary(weight_bp: int) -> RolloutPolicy:
+def canary(weight_bp: int, *, slow_ms: float = 200.0) -> RolloutPolicy:
     """The default policy, with one stage that lasts for all looks."""
     stage = Stage(weight_bp=weight_bp, duration_s=10 * LOOKS * TICK_S)
     return RolloutPolicy(
-        stages=(stage,), tick_s=TICK_S, max_stage_s=100 * LOOKS * TICK_S, on_inconclusive=Otherwise.HOLD
+        stages=(stage,),
+        gates=Gates(slow_ms=slow_ms),
+        tick_s=TICK_S,
+        max_stage_s=100 * LOOKS * TICK_S,
+        on_inconclusive=Otherwise.HOLD,
     )
 
 
@@ -254,6 +258,7 @@ class Worse:
     name: str
     candidate: Version
     is_latency: bool = False
+    slow_ms: float = 200.0
 
 
 GOOD = Version(error_rate=0.001)
@@ -261,6 +266,12 @@ WORSE = (
     *(Worse(name=f"fails {rate:.0%}", candidate=Version(error_rate=rate)) for rate in (0.01, 0.02, 0.03, 0.05)),
     Worse(name="is twice as slow", candidate=Version(error_rate=0.001, slower=2.0), is_latency=True),
     Worse(name="p99 twice as slow", candidate=Version(error_rate=0.001, tail_slower=2.0), is_latency=True),
+    Worse(
+        name="same, slow_ms 300",
+        candidate=Version(error_rate=0.001, tail_slower=2.0),
+        is_latency=True,
+        slow_ms=300.0,
+    ),
 )
 
 
@@ -320,7 +331,7 @@ def _power() -> None:
         peers: dict[int, list[int]] = {each: [] for each in CHECK_TICKS}
         for seed in range(POWER_ROLLOUTS):
             traffic = _ticks(worse.candidate, seed)
-            end = rolled_out(traffic, canary(SHARES[0]), looks=MOST_LOOKS)
+            end = rolled_out(traffic, canary(SHARES[0], slow_ms=worse.slow_ms), looks=MOST_LOOKS)
             ours.append(end.requests)
             missed += not end.failed
             while len(traffic.seen) < LOOKS:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from shared.core.verdict import Outcome, Verdict
@@ -173,6 +174,19 @@ def test_a_psi_of_few_requests_that_chance_explains_is_inconclusive_and_nothing_
     assert found.outcome is not Outcome.FAIL
     none = rollout({CANDIDATE: counted(99, predictions={"0": 99}), STABLE: stable})
     assert outcome(none, GateName.PREDICTION_PSI) is Outcome.INCONCLUSIVE
+
+
+def test_what_chance_adds_to_a_psi_is_taken_off() -> None:
+    draw, found = np.random.default_rng(6), []
+    for _ in range(40):
+        labels = [{str(n): int(rows) for n, rows in enumerate(draw.multinomial(100, [0.1] * 10))} for _ in range(2)]
+        counts = {
+            version: counted(100, predictions=rows) for version, rows in zip((CANDIDATE, STABLE), labels, strict=True)
+        }
+        found.append(verdict(rollout(counts), GateName.PREDICTION_PSI))
+    # By chance alone it is 9 (1/100 + 1/100) = 0.18 in the mean.
+    assert np.mean([one.value or 0.0 for one in found]) < 0.05
+    assert sum(one.outcome is Outcome.FAIL for one in found) <= 1
 
 
 def test_rows_of_one_request_go_together() -> None:
