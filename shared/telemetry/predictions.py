@@ -35,6 +35,8 @@ _LEAST_EXPECTED = 5.0
 """Rows that the smaller sample must expect in a bin (Cochran 1954)."""
 _SMALLEST, _GREATEST = 1e-9, 1e15
 _LOG_GAMMA = math.log(GAMMA)
+_BUCKETS = math.ceil(math.log(_GREATEST / _SMALLEST) / _LOG_GAMMA)
+"""Of one sign, at level 0."""
 _MAX_INTEGER_LABEL = 1_000
 _MAX_TEXT = 64
 _MAX_FRESH, _MAX_FRESH_ROWS = 256, 8_192
@@ -43,10 +45,12 @@ _MAX_FRESH, _MAX_FRESH_ROWS = 256, 8_192
 class PredictionTally:
     """Counts the first outputs of answered requests. They are kept as they are until some hundreds have come."""
 
-    __slots__ = ("_counts", "_fresh", "_fresh_rows")
+    __slots__ = ("_bins", "_fresh", "_fresh_rows", "_labels")
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+        self._labels: dict[str, int] = {}
+        self._bins: Array | None = None
+        """Numbers by their bucket of level 0, from the least to the greatest; None before the first."""
         self._fresh: list[Array] = []
         self._fresh_rows = 0
 
@@ -54,7 +58,7 @@ class PredictionTally:
     def counts(self) -> dict[str, int]:
         """Rows by key, at most MAX_KEYS labels and as many numbers."""
         self._fold()
-        return self._counts
+        return bounded(self._labels | ({} if self._bins is None else _number_keys(self._bins)))
 
     def gave(self, first: "Array") -> None:
         """Count an output: a value a row, shape [n] or [n, 1], or scores of classes, [n, k]. Of others, nothing.
@@ -70,9 +74,16 @@ class PredictionTally:
             self._fold()
 
     def _fold(self) -> None:
-        if self._fresh:
-            fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
-            self._counts = bounded(merged([self._counts, _counted(fresh)]))
+        if not self._fresh:
+            return
+        fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
+        labels, numbers = _counted(fresh)
+        self._labels = merged([self._labels, labels])
+        if len(self._labels) > MAX_MERGED_KEYS:
+            self._labels = bounded(self._labels, MAX_MERGED_KEYS)
+        for part in numbers:
+            bins = _binned(part)
+            self._bins = bins if self._bins is None else self._bins + bins
 
 
 def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -172,45 +183,61 @@ def _rows(first: "Array") -> "Array | None":
     return None
 
 
-def _counted(fresh: Iterable["Array"]) -> dict[str, int]:
+def _counted(fresh: Iterable["Array"]) -> tuple[dict[str, int], list["Array"]]:
+    """Labels, counted, and the numbers that are left to be."""
     import numpy as np  # noqa: PLC0415
 
     by_kind: dict[str, list[Array]] = {}
     for rows in fresh:
         by_kind.setdefault(rows.dtype.kind, []).append(rows)
-    found: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    numbers: list[Array] = []
     for kind, parts in by_kind.items():
         rows = np.concatenate(parts)
         if kind in "biu":
             values, times = np.unique(rows, return_counts=True)
             is_label = np.abs(values.astype(np.float64)) < _MAX_INTEGER_LABEL
             texts = [str(value).lower() for value in values[is_label].tolist()]
-            found.update(dict(zip(texts, times[is_label].tolist(), strict=True)))
-            found.update(_buckets(np.repeat(values[~is_label], times[~is_label]).astype(np.float64)))
+            labels.update(dict(zip(texts, times[is_label].tolist(), strict=True)))
+            numbers.append(np.repeat(values[~is_label], times[~is_label]).astype(np.float64))
         elif kind == "f":
-            found.update(_buckets(rows.astype(np.float64)))
+            is_nan = np.isnan(rows)
+            if is_nan.any():
+                labels[NAN] += int(is_nan.sum())
+                rows = rows[~is_nan]
+            numbers.append(rows.astype(np.float64))
         else:
             for value, count in Counter(rows.tolist()).items():
-                found[_label(value)] += count
-    return found
+                labels[_label(value)] += count
+    return labels, numbers
 
 
-def _buckets(numbers: "NDArray[Any]") -> dict[str, int]:
+def _binned(numbers: "Array") -> "Array":
     import numpy as np  # noqa: PLC0415
 
-    is_nan = np.isnan(numbers)
-    numbers = numbers[~is_nan]
-    size = np.clip(np.abs(numbers), 0.0, _GREATEST)
-    with np.errstate(divide="ignore"):
-        bucket = np.ceil(np.log(size / _SMALLEST) / _LOG_GAMMA)
-    bucket = np.where(size <= _SMALLEST, 0.0, np.maximum(bucket, 1.0)) * np.sign(numbers)
-    values, times = np.unique(bucket.astype(np.int64), return_counts=True)
-    found = {f"#0:{value}": count for value, count in zip(values.tolist(), times.tolist(), strict=True)}
-    return found | {NAN: int(is_nan.sum())} if is_nan.any() else found
+    size = np.clip(np.abs(numbers), _SMALLEST, _GREATEST)
+    # The least size is bucket 0, whatever its sign; whatever is larger is at least 1.
+    bucket = np.where(size <= _SMALLEST, 0.0, np.maximum(np.ceil(np.log(size / _SMALLEST) / _LOG_GAMMA), 1.0))
+    places = np.copysign(bucket, numbers).astype(np.int64) + _BUCKETS
+    return np.bincount(places, minlength=2 * _BUCKETS + 1)
+
+
+def _number_keys(bins: "Array") -> dict[str, int]:
+    """Rows by key, at the finest level that needs no more than MAX_KEYS."""
+    import numpy as np  # noqa: PLC0415
+
+    buckets = np.flatnonzero(bins)
+    times, buckets, level = bins[buckets], buckets - _BUCKETS, 0
+    while len(buckets) > MAX_KEYS:
+        buckets, place = np.unique(np.sign(buckets) * ((np.abs(buckets) + 1) // 2), return_inverse=True)
+        times, level = np.bincount(place, weights=times).astype(np.int64), level + 1
+    return {f"#{level}:{bucket}": count for bucket, count in zip(buckets.tolist(), times.tolist(), strict=True)}
 
 
 def _label(value: object) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if len(text) <= _MAX_TEXT and text.isascii() and not text.startswith("#"):
+        return text
     data = text.encode("utf-8", "replace")
     text = data.decode()
     if len(text) > _MAX_TEXT:
