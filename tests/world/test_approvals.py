@@ -1,8 +1,6 @@
 """Approvals of stages and of the switch: who may, by signed link, once, and through any kill."""
 
-import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -18,6 +16,7 @@ from shared.rollout.approvers import LinkUsedError, NotAnApproverError, OtherSta
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from tests.world.fakes import Fuse, Killed
+from tests.world.twins import twin
 from tests.world.world import ENDPOINT, MODEL, World
 
 KEY = b"k" * 32
@@ -58,17 +57,6 @@ def _made(**rollout: Any) -> World:
     assert latest(world).state is RolloutState.AWAITING
     assert latest(world).weight_bp == 1_000
     return world
-
-
-def twin(world: World) -> World:
-    """Another world in which everything stands as in this one."""
-    other = World()
-    other.clock.time = world.clock.time
-    other.documents.held, other.documents.etags = dict(world.documents.held), itertools.count(1_000_000)
-    other.blobs.held, other.blobs.etags = dict(world.blobs.held), itertools.count(1_000_000)
-    other.queues.messages = list(world.queues.messages)
-    other.pod = replace(world.pod)
-    return other
 
 
 def latest(world: World) -> Rollout:
