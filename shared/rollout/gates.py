@@ -14,7 +14,7 @@ from shared.registry.rollout_policy import GateName, Gates
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from shared.rollout.predictions import psi_verdict
-from shared.rollout.queries import QueryAnswer
+from shared.rollout.queries import NOT_ASKED, QueryAnswer
 from shared.rollout.rates import Judged, errors_block, rate_verdict, slow, slow_block
 from shared.rollout.shadows import compared, disagreements
 from shared.rollout.traffic import Traffic, answered, traffic_of
@@ -35,7 +35,7 @@ def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer], now: datetime) -
         return []
     least = max(1, rollout.least_requests)
     found = _measured(rollout, least)
-    found += [answer.judged(query) for query in rollout.gates.queries if (answer := answers.get(query.name))]
+    found += [answers.get(query.name, NOT_ASKED).judged(query) for query in rollout.gates.queries]
     found += triggered(rollout, least, now)
     return [_dry(rollout, one) for one in found]
 

@@ -44,6 +44,10 @@ class QueryAnswer:
         return Judged(verdict=verdict)
 
 
+NOT_ASKED = QueryAnswer(error="this tick did not ask it")
+"""Of a query without an answer: it must not pass for one that is content."""
+
+
 class MetricsStore(Protocol):
     """Answers queries, of several threads at once. Never raises: what goes wrong is an answer with an error."""
 

@@ -19,6 +19,7 @@ from shared.rollout import admission, alias_calls, blocks, commands, reverts, ti
 from shared.rollout.archiving import Archiving
 from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.history import History
+from shared.rollout.machine import RolloutState
 from shared.rollout.publishing import schedule
 from shared.rollout.queries import MetricsStores, QueryAnswer, ask_all
 from shared.rollout.rollbacks import Rollback
@@ -137,7 +138,7 @@ class RolloutService:
 
     def _ask(self, endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[str, QueryAnswer]:
         """What the queries of the rollout's gates come to."""
-        if rollout.state.is_over or rollout.stage_started_at is None:
+        if rollout.state.is_over or rollout.state is RolloutState.LOADING:
             return {}
         return ask_all(rollout.gates.queries, self._stores, endpoint.endpoint, rollout, now)
 

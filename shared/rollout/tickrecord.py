@@ -51,6 +51,7 @@ class PodMark(_Part):
 
     sequence: int
     at: AwareDatetime
+    since: AwareDatetime | None = None
     memory_share: float | None = None
 
 
@@ -106,15 +107,6 @@ class Decided(_Part):
         )
 
 
-class Standing(_Part):
-    """Where the rollout stood after the tick. Found elsewhere by the next tick, somebody moved it in between."""
-
-    state: RolloutState
-    stage: int | None
-    generation: int
-    stage_started_at: AwareDatetime | None
-
-
 class TickRecord(_Part):
     """What a tick saw and decided."""
 
@@ -141,9 +133,10 @@ class TickRecord(_Part):
     altered: str
     blocked: str
     decided: Decided
-    left: Standing
     found: dict[str, Any]
     """The rollout's changing fields as the tick found them."""
+    left: dict[str, Any]
+    """And as it left them: where the next tick finds others, somebody acted in between."""
 
     @property
     def blob_name(self) -> str:
@@ -158,6 +151,7 @@ class TickRecord(_Part):
                 sequence=mark.sequence,
                 generation=group.generation,
                 at=mark.at,
+                since=mark.since,
                 loaded=group.loaded,
                 failed=group.failed,
                 tripped=group.tripped,
@@ -224,19 +218,14 @@ def record_of(
         altered=altered,
         blocked=blocked,
         decided=Decided.of(decision),
-        left=standing(endpoint, rollout),
-        found=rollout.model_dump(mode="json", exclude=_KEPT_BY_THE_ROLLOUT | _NOT_DECIDED_FROM | {"progress"}),
+        found=changing(rollout),
+        left=changing(rollout),
     )
 
 
-def standing(endpoint: Endpoint, rollout: Rollout) -> Standing:
-    """Where a rollout stands."""
-    return Standing(
-        state=rollout.state,
-        stage=rollout.stage,
-        generation=endpoint.generation,
-        stage_started_at=rollout.stage_started_at,
-    )
+def changing(rollout: Rollout) -> dict[str, Any]:
+    """The fields of a rollout that decisions are made from and that change, but for its progress."""
+    return rollout.model_dump(mode="json", exclude=_KEPT_BY_THE_ROLLOUT | _NOT_DECIDED_FROM | {"progress"})
 
 
 def publish(endpoint: Endpoint, record: TickRecord) -> None:
@@ -269,9 +258,9 @@ def _groups(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
     marks: dict[str, dict[str, PodMark]] = defaultdict(dict)
     said: dict[str, PodSeen] = {}
     for name, seen in pods.items():
-        key = seen.model_dump_json(exclude={"sequence", "at", "memory_share"})
+        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share"})
         said.setdefault(key, seen)
-        marks[key][name] = PodMark(sequence=seen.sequence, at=seen.at, memory_share=seen.memory_share)
+        marks[key][name] = PodMark(sequence=seen.sequence, at=seen.at, since=seen.since, memory_share=seen.memory_share)
     return tuple(
         PodGroup(
             generation=seen.generation, loaded=seen.loaded, failed=seen.failed, tripped=seen.tripped, pods=marks[key]

@@ -52,7 +52,7 @@ def look(
     decision = tickrecord.with_evidence(decision, endpoint, rollout)
     record = tickrecord.record_of(endpoint, rollout, now, decision, altered=altered, blocked=blocked, answers=answers)
     apply(endpoint, rollout, decision, now)
-    tickrecord.publish(endpoint, record.model_copy(update={"left": tickrecord.standing(endpoint, rollout)}))
+    tickrecord.publish(endpoint, record.model_copy(update={"left": tickrecord.changing(rollout)}))
 
 
 def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetime) -> None:
