@@ -11,6 +11,7 @@ import typer
 from cli import (
     alerts,
     aliases,
+    approvals,
     audits,
     bench,
     deadletters,
@@ -56,6 +57,7 @@ def build_app() -> typer.Typer:
         versions,
         aliases,
         rollouts,
+        approvals,
         policies,
         retention,
         deadletters,
