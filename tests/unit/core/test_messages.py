@@ -12,6 +12,7 @@ from shared.core.messages import (
     CommandKind,
     Message,
     MoveAlias,
+    PublishEvent,
     Queue,
     RegisterDrop,
     RolloutCommand,
@@ -61,6 +62,7 @@ WIRE: list[tuple[BaseModel, dict[str, Any]]] = [
         },
     ),
     (RolloutTick(endpoint="m", rollout_id="r1", tick=1), {"endpoint": "m", "rollout_id": "r1", "tick": 1}),
+    (PublishEvent(stream="model:m", seq=7, sink="ops"), {"stream": "model:m", "seq": 7, "sink": "ops"}),
 ]
 MESSAGES = pytest.mark.parametrize(("message", "wire"), WIRE, ids=lambda value: type(value).__name__)
 
