@@ -29,7 +29,9 @@ def approval_link(
     with Client(target) as client:
         rollout = client.get("endpoints", name)["rollout"]
         if rollout is None:
-            raise ConflictError(f"endpoint {name} has no rollout: start one with `slipway rollout start {name} VERSION`")
+            raise ConflictError(
+                f"endpoint {name} has no rollout: start one with `slipway rollout start {name} VERSION`"
+            )
         body = {"approver": approver, "by": by}
         made = client.post("endpoints", name, "rollouts", rollout["rollout_id"], "approval-links", body=body)
     link = target.functions_url + made["path"]
