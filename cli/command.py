@@ -11,7 +11,7 @@ from typing import Annotated, Any, Concatenate
 
 import typer
 
-from cli.outcome import JSON_OPTION, Answer, CliError, ExitCode, tell
+from cli.outcome import JSON_OPTION, Answer, CliError, ExitCode, Following, tell
 from cli.target import Target
 
 _UrlOption = Annotated[str | None, typer.Option("--url", help="The functions app. [env: SLIPWAY_URL]")]
@@ -34,10 +34,10 @@ _SHARED: dict[str, Any] = {
 
 def command[**P](
     app: typer.Typer, name: str | None = None
-) -> Callable[[Callable[Concatenate[Target, P], Answer]], Callable[Concatenate[Target, P], Answer]]:
+) -> Callable[[Callable[Concatenate[Target, P], Answer | Following]], None]:
     """Register a function as a command of `app`."""
 
-    def register(function: Callable[Concatenate[Target, P], Answer]) -> Callable[Concatenate[Target, P], Answer]:
+    def register(function: Callable[Concatenate[Target, P], Answer | Following]) -> None:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def run(*, json_output: bool, **values: Any) -> int:  # noqa: ANN401 - of the types that are declared below
@@ -58,7 +58,6 @@ def command[**P](
         run.__doc__ = function.__doc__
         run.__name__ = getattr(function, "__name__", "command")
         app.command(name)(run)
-        return function
 
     return register
 

@@ -21,8 +21,10 @@ from cli import (
     override,
     policies,
     push,
+    quarantine,
     reports,
     retention,
+    rollbacks,
     rollouts,
     sign,
     validate,
@@ -32,7 +34,8 @@ from cli.outcome import JSON_OPTION, CliError, ExitCode, tell_error
 from shared.core.errors import SlipwayError
 
 _EPILOG = (
-    "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 not reachable; 4 not found; 5 conflict; 130 interrupted."
+    "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 not reachable; 4 not found; 5 conflict; "
+    "6 the rollout that was watched was taken back; 130 interrupted."
 )
 
 
@@ -58,6 +61,8 @@ def build_app() -> typer.Typer:
         aliases,
         rollouts,
         approvals,
+        quarantine,
+        rollbacks,
         policies,
         retention,
         deadletters,

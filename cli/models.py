@@ -64,14 +64,14 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again until ctrl-C.")] = False,
 ) -> Answer:
     """Show versions, drops that wait or were refused, the endpoint, and its rollout with what the gates found."""
-    from cli import show  # noqa: PLC0415
+    from cli import show, shown  # noqa: PLC0415
 
     name = None if model is None else model_name(model)
     with Client(target) as client:
         if watch:
             show.live((_status(client, name) for _ in _every(_WATCH_S)), show.status)
         value = _status(client, name)
-    return Answer(value=value, show=lambda: show.print_one(show.status(value)))
+    return Answer(value=value, show=lambda: shown.print_one(show.status(value)))
 
 
 def predict(

@@ -1,12 +1,12 @@
 """How a command ends: an answer or an error, told to a person or as JSON, and an exit code.
 
-With `--json` standard output holds exactly one JSON value, also for an error: {"error": {"code", "message"}}. Otherwise
-an error is one sentence on standard error.
+With `--json` standard output holds exactly one JSON value, also for an error: {"error": {"code", "message"}}; of a
+command that follows something, one a line. Otherwise an error is one sentence on standard error.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
     NOT_REACHABLE = 3
     NOT_FOUND = 4
     CONFLICT = 5
+    TAKEN_BACK = 6
+    """The rollout that was watched ended without its candidate."""
     INTERRUPTED = 130
 
 
@@ -56,6 +58,18 @@ class Answer:
     exit_code: ExitCode = ExitCode.OK
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """What a command sees while it follows something.
+
+    `values` are at least one; `show` shows them to a person as they come; the last one says how the command ends.
+    """
+
+    values: Iterator[Json]
+    show: Callable[[Iterator[Json]], None]
+    exit_code: Callable[[Json], ExitCode]
+
+
 _CODES: tuple[tuple[type[SlipwayError], ExitCode, str], ...] = (
     (InvalidInputError, ExitCode.USAGE, "invalid_input"),
     (NotFoundError, ExitCode.NOT_FOUND, "not_found"),
@@ -64,8 +78,10 @@ _CODES: tuple[tuple[type[SlipwayError], ExitCode, str], ...] = (
 )
 
 
-def tell(answer: Answer, *, as_json: bool) -> int:
+def tell(answer: Answer | Following, *, as_json: bool) -> int:
     """Tell an answer, and return the exit code."""
+    if isinstance(answer, Following):
+        return _tell_all(answer, as_json=as_json)
     if as_json:
         _print_json(answer.value)
     else:
@@ -74,7 +90,27 @@ def tell(answer: Answer, *, as_json: bool) -> int:
     return answer.exit_code
 
 
-def tell_error(error: SlipwayError, *, as_json: bool) -> int:
+def _tell_all(following: Following, *, as_json: bool) -> int:
+    last: Json = None
+
+    def seen() -> Iterator[Json]:
+        nonlocal last
+        for value in following.values:
+            last = value
+            yield value
+
+    if not as_json:
+        following.show(seen())
+        return following.exit_code(last)
+    try:
+        for value in seen():
+            print(json.dumps(value, ensure_ascii=False), flush=True)
+    except SlipwayError as error:
+        return tell_error(error, as_json=True, indent=None)
+    return following.exit_code(last)
+
+
+def tell_error(error: SlipwayError, *, as_json: bool, indent: int | None = 2) -> int:
     """Tell an error, and return the exit code."""
     exit_code, code = ExitCode.FAILED, "failed"
     if isinstance(error, CliError):
@@ -85,11 +121,11 @@ def tell_error(error: SlipwayError, *, as_json: bool) -> int:
                 exit_code, code = kind_exit_code, kind_code
                 break
     if as_json:
-        _print_json({"error": {"code": code, "message": str(error)}})
+        _print_json({"error": {"code": code, "message": str(error)}}, indent=indent)
     else:
         print(f"slipway: {error}", file=sys.stderr)
     return exit_code
 
 
-def _print_json(value: Json) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+def _print_json(value: Json, *, indent: int | None = 2) -> None:
+    print(json.dumps(value, indent=indent, ensure_ascii=False))

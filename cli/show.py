@@ -8,39 +8,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cli import shown, watch_show
 from cli.outcome import Json
+from cli.shown import time
 
 _SHOWN_METRICS = 4
-_COLOURS = {
-    "pass": "green",
-    "validated": "green",
-    "promoted": "green",
-    "registered": "cyan",
-    "validating": "cyan",
-    "waiting": "yellow",
-    "archived": "dim",
-    "loading": "cyan",
-    "progressing": "cyan",
-    "inconclusive": "yellow",
-    "aborted": "yellow",
-    "fail": "red",
-    "error": "red",
-    "rejected": "red",
-    "refused": "red",
-    "rolled_back": "red",
-}
-
-
-def print_one(renderable: RenderableType) -> None:
-    """Print one thing."""
-    Console().print(renderable)
 
 
 def live(values: Iterable[Json], render: Callable[[Json], RenderableType]) -> None:
     """Show each value in place of the one before."""
-    with Live(console=Console(), auto_refresh=False) as shown:
+    with Live(console=Console(), auto_refresh=False) as screen:
         for value in values:
-            shown.update(render(value), refresh=True)
+            screen.update(render(value), refresh=True)
 
 
 def models(found: list[Json]) -> None:
@@ -48,20 +27,22 @@ def models(found: list[Json]) -> None:
     if not found:
         print("There are no models yet: drop one with `slipway push FILE --model NAME`.")
         return
-    table = _table("model", "latest version", "in production")
+    table = shown.table("model", "latest version", "in production")
     for model in found:
-        table.add_row(escape(model["model"]), _number(model["latest_version"]), _number(model["production_version"]))
-    print_one(table)
+        table.add_row(
+            escape(model["model"]), shown.number(model["latest_version"]), shown.number(model["production_version"])
+        )
+    shown.print_one(table)
 
 
 def versions(model: Json) -> None:
     """A model's versions."""
-    print_one(_versions(model["model"], model["versions"]))
+    shown.print_one(_versions(model["model"], model["versions"]))
 
 
 def version(value: Json) -> None:
     """One version, as it stands after a command."""
-    print_one(_versions(value["model"], [value]))
+    shown.print_one(_versions(value["model"], [value]))
 
 
 def policies(found: list[Json]) -> None:
@@ -69,20 +50,20 @@ def policies(found: list[Json]) -> None:
     if not found:
         print("No policy was set: the default one is in force.")
         return
-    table = _table("policy", "set", "by")
+    table = shown.table("policy", "set", "by")
     for policy in found:
-        table.add_row(str(policy["policy_version"]), _time(policy["at"]), escape(policy["by"]))
-    print_one(table)
+        table.add_row(str(policy["policy_version"]), time(policy["at"]), escape(policy["by"]))
+    shown.print_one(table)
 
 
 def alias(value: Json) -> None:
     """What an alias names, or named at a time."""
     named = "no version" if value["version"] is None else f"version {value['version']}"
     if "at" in value:
-        print(f"at {_time(value['at'])} {value['alias']} of {value['model']} named {named}")
+        print(f"at {time(value['at'])} {value['alias']} of {value['model']} named {named}")
         return
     reason = f": {value['reason']}" if value["reason"] else ""
-    print(f"{value['alias']} of {value['model']} names {named}, since {_time(value['since'])} by {value['by']}{reason}")
+    print(f"{value['alias']} of {value['model']} names {named}, since {time(value['since'])} by {value['by']}{reason}")
 
 
 def aliases(found: list[Json]) -> None:
@@ -90,30 +71,30 @@ def aliases(found: list[Json]) -> None:
     if not found:
         print("There are no aliases yet: set one with `slipway alias set MODEL ALIAS VERSION`.")
         return
-    table = _table("alias", "version", "since", "by", "reason")
+    table = shown.table("alias", "version", "since", "by", "reason")
     for one in found:
         table.add_row(
             escape(one["alias"]),
-            _number(one["version"]),
-            _time(one["since"]),
+            shown.number(one["version"]),
+            time(one["since"]),
             escape(one["by"]),
             escape(one["reason"]),
         )
-    print_one(table)
+    shown.print_one(table)
 
 
 def alias_moves(found: list[Json]) -> None:
     """The moves of an alias, newest first."""
-    table = _table("move", "version", "at", "by", "reason")
+    table = shown.table("move", "version", "at", "by", "reason")
     for move in found:
         table.add_row(
             str(move["sequence"]),
-            _number(move["version"]),
-            _time(move["at"]),
+            shown.number(move["version"]),
+            time(move["at"]),
             escape(move["by"]),
             escape(move["reason"]),
         )
-    print_one(table)
+    shown.print_one(table)
 
 
 def pushed(value: Json) -> None:
@@ -125,7 +106,7 @@ def pushed(value: Json) -> None:
         print(f"refused: {drop['reason']}")
     if version is not None:
         print(f"version {version['version']} is {version['state']}")
-        print_one(_verdicts((version["validation"] or {}).get("verdicts", [])))
+        shown.print_one(shown.verdicts((version["validation"] or {}).get("verdicts", [])))
 
 
 def validated(value: Json) -> None:
@@ -139,7 +120,7 @@ def validated(value: Json) -> None:
 
 def report(value: Json) -> None:
     """A validation report."""
-    print_one(_verdicts(value["verdicts"]))
+    shown.print_one(shown.verdicts(value["verdicts"]))
     print(f"{value['outcome']}, on {value['rows']} rows, in {value['duration_s']:.1f} s")
 
 
@@ -165,41 +146,20 @@ def rollouts(value: Json) -> RenderableType:
     endpoint = value["endpoint"]
     if not value["rollouts"]:
         return Text(f"endpoint {endpoint['endpoint']} has had no rollout")
-    table = _table("rollout", "version", "stable", "state", "share", "started", "ended", "reason")
+    table = shown.table("rollout", "version", "stable", "state", "share", "started", "ended", "reason")
     for found in value["rollouts"]:
         table.add_row(
             found["rollout_id"],
             str(found["version"]),
-            _number(found["stable"]),
-            _state(found["state"]),
-            _share(found["weight_bp"]),
-            _time(found["started_at"]),
-            _time(found["ended_at"]),
+            shown.number(found["stable"]),
+            shown.state(found["state"]),
+            shown.share(found["weight_bp"]),
+            time(found["started_at"]),
+            time(found["ended_at"]),
             escape(found["reason"] or ""),
         )
     latest = endpoint["rollout"]
-    return Group(table, rollout(latest)) if latest else table
-
-
-def rollout(value: Json) -> RenderableType:
-    """One rollout."""
-    stages = " -> ".join(_share(stage["weight_bp"]) for stage in value["stages"])
-    now = ""
-    if value["ended_at"] is None:
-        stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
-        now = f" at {_share(value['weight_bp'])}{stage}, {value['failed_checks']} failed checks in a row"
-    head = Text.assemble(
-        f"rollout of version {value['version']} on {value['endpoint']}, {value['strategy']} ({stages}): ",
-        (value["state"], _COLOURS.get(value["state"], "")),
-        now,
-        ", by force" if value["forced"] else "",
-    )
-    parts: list[RenderableType] = [head]
-    if value["reason"]:
-        parts.append(Text(value["reason"]))
-    if value["verdicts"]:
-        parts.append(_verdicts(value["verdicts"]))
-    return Group(*parts)
+    return Group(table, watch_show.rollout(latest)) if latest else table
 
 
 def verified(value: Json) -> None:
@@ -218,11 +178,11 @@ def events(found: list[Json]) -> None:
     if not found:
         print("There are no events in this stream.")
         return
-    table = _table("seq", "at", "kind", "data")
+    table = shown.table("seq", "at", "kind", "data")
     for event in found:
         data = ", ".join(f"{name}={value}" for name, value in event["data"].items() if value not in (None, "", [], {}))
-        table.add_row(str(event["seq"]), _time(event["at"]), escape(event["kind"]), escape(data))
-    print_one(table)
+        table.add_row(str(event["seq"]), time(event["at"]), escape(event["kind"]), escape(data))
+    shown.print_one(table)
 
 
 def _status_of(value: Json) -> RenderableType:
@@ -242,21 +202,21 @@ def _status_of(value: Json) -> RenderableType:
         if endpoint["refused"]:
             parts.append(Text(f"not rolled out by policy: {endpoint['refused']['reason']}", "yellow"))
         if endpoint["rollout"]:
-            parts.append(rollout(endpoint["rollout"]))
+            parts.append(watch_show.rollout(endpoint["rollout"]))
     return Group(*parts)
 
 
 def _versions(model: str, found: list[Json]) -> RenderableType:
     if not found:
         return Text(f"{model} has no versions")
-    table = _table("version", "state", "aliases", "registered", "metrics", "why not", title=model)
+    table = shown.table("version", "state", "aliases", "registered", "metrics", "why not", title=model)
     for version in found:
         metrics = (version["validation"] or {}).get("metrics") or {}
         table.add_row(
             str(version["version"]),
-            _state(version["state"]),
+            shown.state(version["state"]),
             escape(", ".join(version["aliases"])),
-            _time(version["registered_at"]),
+            time(version["registered_at"]),
             escape(_metrics(metrics)),
             escape("; ".join(_hindrances(version))),
         )
@@ -280,50 +240,17 @@ def _hindrances(version: Json) -> list[str]:
 
 
 def _waiting(drops: list[Json]) -> Table:
-    table = _table("drop", "seen", "waits for", title="Drops that are not complete")
+    table = shown.table("drop", "seen", "waits for", title="Drops that are not complete")
     for drop in drops:
-        table.add_row(escape(drop["blob"]), _time(drop["seen_at"]), escape("; ".join(drop["waiting_for"])))
+        table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape("; ".join(drop["waiting_for"])))
     return table
 
 
 def _refused(title: str, drops: list[Json]) -> Table:
-    table = _table("blob", "seen", "reason", title=title)
+    table = shown.table("blob", "seen", "reason", title=title)
     for drop in drops:
-        table.add_row(escape(drop["blob"]), _time(drop["seen_at"]), escape(drop["reason"] or ""))
+        table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape(drop["reason"] or ""))
     return table
-
-
-def _verdicts(found: list[Json]) -> Table:
-    table = _table("check", "outcome", "what was found")
-    for verdict in found:
-        outcome = _state(verdict["outcome"])
-        if verdict.get("advisory"):
-            outcome += " (advice)"
-        table.add_row(escape(verdict["check"]), outcome, escape(verdict["sentence"]))
-    return table
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _state(state: str) -> Text:
-    return Text(state, _COLOURS.get(state, ""))
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def _share(weight_bp: int) -> str:
-    return f"{weight_bp / 100:g} %"
-
-
-def _time(text: str | None) -> str:
-    return "-" if not text else text[:19].replace("T", " ")
 
 
 def _size(size_bytes: int) -> str:

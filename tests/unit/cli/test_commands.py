@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
+from tests.unit.cli.rollout_views import endpoint_of, view
 
 VERSION = {
     "model": "m",
@@ -23,31 +24,8 @@ VERSION = {
         "metrics": {"accuracy": 0.5},
     },
 }
-ROLLOUT = {
-    "rollout_id": "rollout-1",
-    "endpoint": "m",
-    "version": 2,
-    "stable": 1,
-    "strategy": "canary",
-    "state": "progressing",
-    "stages": [{"weight_bp": 1_000, "duration_s": 5.0}, {"weight_bp": 5_000, "duration_s": 5.0}],
-    "stage": 0,
-    "weight_bp": 1_000,
-    "started_at": "2026-01-02T03:04:05Z",
-    "ended_at": None,
-    "failed_checks": 0,
-    "forced": False,
-    "verdicts": [{"check": "error_rate", "outcome": "inconclusive", "sentence": "12 of 100 requests seen"}],
-    "reason": "",
-}
-ENDPOINT = {
-    "endpoint": "m",
-    "stable": 1,
-    "generation": 4,
-    "queued_version": None,
-    "refused": None,
-    "rollout": ROLLOUT,
-}
+ROLLOUT = view()
+ENDPOINT = endpoint_of()
 DROP = {
     "blob": "m/x.onnx",
     "etag": "1",
@@ -150,7 +128,7 @@ def test_a_rollout_is_started_under_one_command_id_however_often_it_is_sent(slip
 def test_promote_and_abort_act_on_the_active_rollout(slipway: Slipway, api: FakeApi, verb: str) -> None:
     api.answers["GET /api/endpoints/m"] = (200, ENDPOINT)
     api.answers[f"POST /api/endpoints/m/rollouts/rollout-1/{verb}"] = (200, ROLLOUT | {"state": "aborted"})
-    ran = slipway("rollout", verb, "m")
+    ran = slipway("rollout", verb, "m", "--by", "bob")
     assert ran.code == 0
     assert "aborted" in ran.out
 

@@ -1,0 +1,66 @@
+"""How rollbacks, their report and quarantine look to a person."""
+
+from datetime import datetime
+
+from rich.markup import escape
+
+from cli.outcome import Json
+from cli.shown import duration, number, print_one, table, time
+
+
+def rollbacks(found: list[Json]) -> None:
+    """A model's rollbacks."""
+    if not found:
+        print("Nothing was taken back yet.")
+        return
+    shown = table("detected", "trigger", "from", "to", "by", "to zero traffic", "reason")
+    for rollback in found:
+        shown.add_row(
+            time(rollback["detected_at"]),
+            escape(rollback["trigger"]),
+            number(rollback["from_version"]),
+            number(rollback["to_version"]),
+            escape(rollback["by"]),
+            _took(rollback),
+            escape(rollback["reason"]),
+        )
+    print_one(shown)
+
+
+def report(value: Json) -> None:
+    """The report of rollbacks."""
+    if not value["rollbacks"]:
+        print("Nothing was taken back in that time.")
+        return
+    shown = table("trigger", "rollbacks")
+    for trigger, count in value["by_trigger"].items():
+        if count:
+            shown.add_row(escape(trigger), str(count))
+    print_one(shown)
+    share = f"{value['success_share'] * 100:.0f} %"
+    print(
+        f"{value['rollbacks']} rollbacks, {value['automatic']} of them by Slipway itself; {share} confirmed by the pods"
+    )
+    for name, words in (("from_fault", "from the fault"), ("from_detection", "from its detection")):
+        times = value[name]
+        if times["n"]:
+            mean, p95 = duration(times["mean_s"]), duration(times["p95_s"])
+            print(f"to zero traffic {words}: mean {mean}, p95 {p95}, of {times['n']}")
+
+
+def quarantined(found: list[Json]) -> None:
+    """Versions in quarantine."""
+    if not found:
+        print("No version is in quarantine.")
+        return
+    shown = table("version", "since", "rollout", "why")
+    for held in found:
+        shown.add_row(str(held["version"]), time(held["at"]), escape(held["rollout_id"] or "-"), escape(held["reason"]))
+    print_one(shown)
+
+
+def _took(rollback: Json) -> str:
+    if rollback["zero_traffic_at"] is None:
+        return "not confirmed"
+    begun, done = (datetime.fromisoformat(rollback[name]) for name in ("detected_at", "zero_traffic_at"))
+    return duration((done - begun).total_seconds())
