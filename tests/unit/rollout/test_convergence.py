@@ -1,0 +1,71 @@
+"""Which pods have applied a plan, which cannot, which fell silent; and which are chosen to."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.rollout.convergence import chosen, convergence, fresh, unavailable
+from shared.rollout.progress import PodSeen
+from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, pod
+
+PODS = st.lists(st.sampled_from([f"pod-{n}" for n in range(30)]), min_size=1, max_size=30, unique=True).map(tuple)
+SHARES = st.integers(0, 10_000)
+
+
+def of(pods: dict[str, PodSeen], quorum: float = 1.0) -> tuple[bool, str]:
+    found = convergence(pods, generation=3, versions=(CANDIDATE,), quorum=quorum, now=NOW)
+    return found.is_reached, found.sentence
+
+
+def test_pods_that_fell_silent_are_told_from_those_that_fail_and_from_those_that_lag() -> None:
+    pods = {
+        "ready": pod(),
+        "failing": pod(loaded=(STABLE,), failed={CANDIDATE: "digest differs"}),
+        "lagging": pod(generation=2),
+        "silent": pod(age_s=31),
+        "gone": pod(age_s=3_601),
+    }
+    found = convergence(pods, generation=3, versions=(CANDIDATE,), quorum=0.3, now=NOW)
+    assert found.reporting == ("failing", "lagging", "ready")
+    assert found.ready == ("ready",)
+    assert found.failing == {"failing": "digest differs"}
+    assert found.silent == ("silent",)
+    assert found.is_reached
+    assert found.healthy_share == 1 / 3
+
+
+def test_the_quorum_is_of_the_pods_that_report_and_nobody_is_no_quorum() -> None:
+    assert of({}) == (False, "0 of 0 pods that report have version 2 ready")
+    assert not of({"a": pod(age_s=31)})[0]
+    half = {"a": pod(), "b": pod(), "c": pod(generation=2), "d": pod(generation=2)}
+    assert of(half, 0.5)[0]
+    assert not of(half, 0.51)[0]
+    assert of(half | {"c": pod(age_s=60), "d": pod(age_s=60)})[0]
+
+
+def test_a_pod_is_missed_while_it_fails_and_for_five_minutes_after_it_fell_silent() -> None:
+    pods = {"a": pod(age_s=299), "b": pod(age_s=301), "c": pod(failed={CANDIDATE: "no"}), "d": pod()}
+    found = convergence(pods, generation=3, versions=(CANDIDATE,), quorum=1, now=NOW)
+    assert unavailable(found, pods, NOW) == ("a", "c")
+    assert fresh(pods, NOW) == ("c", "d")
+
+
+@given(PODS, SHARES, SHARES)
+def test_a_larger_share_of_the_pods_holds_every_pod_of_a_smaller_one(pods: tuple[str, ...], a: int, b: int) -> None:
+    low, high = sorted((a, b))
+    fewer, more = chosen(pods, low, "s"), chosen(pods, high, "s")
+    assert set(fewer) <= set(more)
+    assert len(more) == -(-len(pods) * high // 10_000)
+    assert chosen(pods, 0, "s") == ()
+    assert chosen(pods, 10_000, "s") == tuple(sorted(pods))
+
+
+@given(PODS, PODS, SHARES, SHARES)
+def test_a_ramp_takes_no_pod_away_that_still_reports_whatever_pods_came_and_went(
+    before: tuple[str, ...], after: tuple[str, ...], a: int, b: int
+) -> None:
+    low, high = sorted((a, b))
+    had = chosen(before, low, "s")
+    has = chosen(after, high, "s", keep=had)
+    left = set(had) & set(after)
+    assert left <= set(has) or set(has) <= left
+    assert len(has) == -(-len(after) * high // 10_000)
