@@ -15,6 +15,7 @@ from pathlib import Path
 from cli.outcome import Answer, ExitCode, tell
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_TOGETHER = ("tests/unit", "tests/world", "tests/sandbox", "tests/contract", "tests/functions", "tests/hostile")
 _ALONE = ("tests/serving", "tests/e2e", "tests/real")
 _TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
 
@@ -34,13 +35,13 @@ def checks(pytest_arguments: Sequence[str], *, long: bool) -> list[Check]:
     """
     selection = () if long or _selects_markers(pytest_arguments) else ("-m", "not long")
     pytest = (sys.executable, "-m", "pytest", *selection)
-    alone = [f"--ignore={folder}" for folder in _ALONE]
+    together = Check(name="pytest, two at a time", argv=(*pytest, *_TWO_AT_A_TIME, *_TOGETHER))
     return [
         Check(name="ruff check", argv=(_tool("ruff"), "check", ".")),
         Check(name="ruff format", argv=(_tool("ruff"), "format", "--check", ".")),
         Check(name="mypy", argv=(_tool("mypy"),)),
         Check(name="import-linter", argv=(_tool("lint-imports"),)),
-        *([] if pytest_arguments else [Check(name="pytest, two at a time", argv=(*pytest, *_TWO_AT_A_TIME, *alone))]),
+        *([] if pytest_arguments else [together]),
         Check(name="pytest", argv=(*pytest, *(pytest_arguments or _ALONE))),
     ]
 
