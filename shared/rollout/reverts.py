@@ -27,6 +27,7 @@ def quarantine(endpoint: Endpoint, version: int, reason: str, now: datetime, rol
     found = Quarantine(version=version, reason=reason, at=now, rollout_id=rollout_id)
     endpoint.quarantined = [*(q for q in endpoint.quarantined if q.version != version), found]
     endpoint.good = [t for t in endpoint.good if t.version != version]
+    endpoint.record("version_quarantined", now, version=version, rollout_id=rollout_id, reason=reason)
 
 
 def clear_quarantine(endpoint: Endpoint, version: int, now: datetime, *, by: str, reason: str) -> bool:

@@ -62,6 +62,7 @@ def test_every_transition_is_told_to_every_sink_once() -> None:
         "endpoint.stage_started",
         "endpoint.rollout_promoted",
         "endpoint.rollout_rolled_back",
+        "endpoint.version_quarantined",
         "endpoint.quarantine_cleared",
         "alias.alias_moved",
     }
