@@ -63,6 +63,8 @@ def test_health_answers_without_a_key_and_the_rest_does_not(system: System) -> N
         ("GET", "endpoints/nothing", "endpoint nothing does not exist"),
         ("GET", "endpoints/nothing/plan", "endpoint nothing does not exist"),
         ("GET", "endpoints/nothing/rollouts", "endpoint nothing does not exist"),
+        ("GET", "endpoints/nothing/rollbacks", "endpoint nothing does not exist"),
+        ("GET", "endpoints/nothing/quarantine", "endpoint nothing does not exist"),
         ("POST", "endpoints/nothing/rollouts/r/abort", "endpoint of nothing does not exist"),
         ("GET", "models/nothing/aliases", "model 'nothing' does not exist"),
         ("GET", "models/nothing/aliases/champion", "alias champion of model 'nothing' does not exist"),
@@ -109,6 +111,10 @@ def test_what_does_not_exist_is_named(system: System, method: str, path: str, me
         ("POST", "endpoints/digits/rollouts", "{}", "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 0}', "version"),
         ("POST", "endpoints/digits/rollouts", '{"version": 1, "versoin": 2}', "versoin"),
+        ("POST", "endpoints/digits/rollouts/r/promote", "{}", "by: Field required"),
+        ("POST", "endpoints/digits/rollouts/r/weight", '{"weight_bp": -1}', "weight_bp"),
+        ("POST", "endpoints/digits/rollback", '{"reason": "it fails"}', "by: Field required"),
+        ("POST", "endpoints/digits/quarantine/0/clear", '{"by": "ann", "reason": "fit"}', "is not a version number"),
     ],
 )
 def test_bad_input_is_refused_and_named(system: System, method: str, path: str, body: str, message: str) -> None:
@@ -181,9 +187,9 @@ def test_a_command_that_the_state_does_not_allow_is_a_conflict_that_changes_noth
     assert (status, code) == (409, "conflict")
     assert "is under way" in message
     path = f"endpoints/iris/rollouts/{rollout['rollout_id']}/promote"
-    status, code, message = error_of(call(system, "POST", path))
+    status, code, message = error_of(call(system, "POST", path, json={"by": "ann"}))
     assert (status, code) == (409, "conflict")
-    assert "loading cannot promote" in message
+    assert "loading does not hear promote" in message
     assert driver.get("endpoints/iris")["generation"] == before["generation"]
 
     driver.wait_for("its start to be heard", lambda: driver.get("models/iris/aliases/challenger"))
@@ -212,5 +218,12 @@ def test_a_command_that_the_state_does_not_allow_is_a_conflict_that_changes_noth
     assert call(system, "POST", path, json=command).json() == first
     assert error_of(call(system, "POST", path, json={}))[:2] == (409, "conflict")
     driver.wait_for("its end to be heard", lambda: driver.get("models/iris/aliases/challenger")["version"] is None)
+
+    scraped = call(system, "GET", "metrics")
+    assert scraped.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    state = f'slipway_rollout_state{{endpoint="iris",version="{number}",state="aborted"}} 1'
+    assert state in scraped.text.splitlines()
+    assert call(system, "GET", "metrics", key=None).status_code == 401
+    assert call(system, "GET", "rollbacks/report").json()["rollbacks"] == 0
     problems = call(system, "GET", "audit/verify").json()["problems"]
     assert [problem for problem in problems if problem["stream"] != "model:edited"] == []
