@@ -22,12 +22,12 @@ from aks_serving.engine import Engine, Lane
 from aks_serving.errors import LoadCode, LoadError
 from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader, LoadWatch
-from aks_serving.memory import Room, group_limit
+from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
 from aks_serving.prometheus import Transport
-from aks_serving.rehearsal import rehearse
+from aks_serving.rehearsal import ROUNDS, rehearse
 from aks_serving.reports import (
     Http,
     Present,
@@ -74,10 +74,12 @@ class ModelServer:
         replace: Callable[[], None] = lambda: None,
         reload_others: Callable[[], None] = lambda: None,
         load_hang_s: float = LOAD_HANG_S,
+        rehearsal_rounds: int = ROUNDS,
     ) -> None:
         """`siblings` are the server's other processes, where there are any; `reload_others` has them reload, and does
         not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
-        place. A version hangs that is not made within `load_hang_s`, once it is fetched.
+        place. A version hangs that is not made within `load_hang_s`, once it is fetched. `rehearsal_rounds` is how
+        often a version is asked in each form before it serves.
         """
         self._settings = settings
         self._siblings = siblings
@@ -92,8 +94,14 @@ class ModelServer:
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
         self._uplink = Uplink(storage.keep_window)
+        self._memory_share: float | None = None
+        """As of the last measurement."""
         self._windows = Windows(
-            pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, is_behind=self._is_behind
+            pod=settings.pod,
+            clock=clock or SystemClock(),
+            keep=self._uplink.put,
+            is_behind=self._is_behind,
+            memory_share=lambda: self._memory_share,
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
@@ -102,6 +110,7 @@ class ModelServer:
         self._hung_loads = Trips(settings.cache_dir, name="hung-loads")
         """Versions that no process of the pod loads under a generation again, since it hung."""
         self._load_watch = LoadWatch(self._loader, hang_s=load_hang_s, found=self._found_load_hanging)
+        self._rehearse = functools.partial(rehearse, rounds=rehearsal_rounds)
         self._replace = replace
         self._watchdog = Watchdog(
             self._engine, servings=lambda: self._servings, hang_s=settings.hang_s, trip=_trip, replace=replace
@@ -234,6 +243,7 @@ class ModelServer:
         """Take the cached plans, and begin polling and reporting."""
         sys.setswitchinterval(_SWITCH_S)
         cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._read_disk)
+        await self._measure_memory()
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
                 self._offer(endpoint, data)
@@ -242,6 +252,7 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
+            asyncio.create_task(_again_and_again(self._measure_memory, every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
@@ -293,6 +304,7 @@ class ModelServer:
         if deployment is None:
             deployment = self._deployments[endpoint] = Deployment(
                 endpoint,
+                pod=self._settings.pod,
                 load=functools.partial(self._load, endpoint),
                 threads=self._threads,
                 engine=self._engine,
@@ -300,7 +312,7 @@ class ModelServer:
                 guard=self._guard,
                 applied=self._applied,
                 laned=self._watchdog.watch,
-                rehearse=rehearse,
+                rehearse=self._rehearse,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):
@@ -362,6 +374,14 @@ class ModelServer:
                 )
                 deployment.give_up(route, str(LoadError(LoadCode.HANGS, reason)))
         self._replace()
+
+    async def _measure_memory(self) -> None:
+        settings = self._settings
+
+        def measure() -> float | None:
+            return memory_share(settings.memory_limit_bytes, workers=settings.workers)
+
+        self._memory_share = await self._loop.run_in_executor(self._disk, measure)
 
     async def _look(self) -> None:
         """Have the guards look."""

@@ -61,6 +61,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
     @asynccontextmanager
     async def started(
         *,
+        pod: str = "pod",
         cache: Path = tmp_path / "cache",
         endpoints: tuple[str, ...] = (),
         poll_s: float = 3600.0,
@@ -68,20 +69,21 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         max_queue: int = 1024,
         max_body_bytes: int = 1024 * 1024,
         trusted_keys: tuple[str, ...] = (),
+        rehearsal_rounds: int = 1,
     ) -> AsyncIterator[Running]:
         settings = Settings(
             storage_connection="unused",
             blob_url=None,
             cache_dir=cache,
             endpoints=tuple(endpoint_name(name) for name in endpoints),
-            pod="pod",
+            pod=pod,
             poll_s=poll_s,
             window_s=window_s,
             max_queue=max_queue,
             max_body_bytes=max_body_bytes,
             trusted_keys=trusted_keys,
         )
-        server = ModelServer(settings, storage)
+        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds)
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aks_serving.api import Api
+from aks_serving.exchange import Response
 
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
+from tests.serving.handled import Asked
 
 pytestmark = pytest.mark.anyio
 
 ONE, TWO, THREE = models.scaler(1.0), models.scaler(2.0), models.scaler(3.0)
 CHURN = EndpointName("churn")
+_BREATH_S = 0.005
+"""Callers leave the processor some time: what loads gives way to them, and to all else on the machine."""
 
 
 def _one_case(y: float, *, width: int = 2) -> bytes:
@@ -31,6 +36,18 @@ def _generation(running: Running) -> int:
     return running.server.servings["churn"].plan.generation
 
 
+class Awaited(Asked):
+    """A request whose reply can be waited for."""
+
+    def __init__(self, path: str, body: bytes) -> None:
+        super().__init__(path, body)
+        self.replied = asyncio.Event()
+
+    def reply(self, response: Response) -> None:
+        super().reply(response)
+        self.replied.set()
+
+
 async def test_fifty_swaps_under_load_fail_no_request(start: Start, storage: MemoryStorage) -> None:
     files = [models.scaler(float(factor)) for factor in range(1, 6)]
     storage.put(*files)
@@ -39,18 +56,24 @@ async def test_fifty_swaps_under_load_fail_no_request(start: Start, storage: Mem
     failures: list[str] = []
     stop = asyncio.Event()
 
-    async def caller(running: Running, number: int) -> None:
+    async def caller(api: Api, number: int) -> None:
+        body = json.dumps({"features": [[number, 1]]}).encode()
         while not stop.is_set():
-            answer = await running.predict([[number, 1]])
-            body = answer.json()
-            factor = (body.get("model_version", 0) - 1) % 5 + 1
-            if answer.status_code != 200 or body["predictions"] != [[number * factor, factor]]:
-                failures.append(answer.text)
-            seen.add(body.get("generation", 0))
+            asked = Awaited("/predict", body)
+            api.handle(asked)
+            async with asyncio.timeout(20):
+                await asked.replied.wait()
+            answer = asked.json()
+            factor = (answer.get("model_version", 0) - 1) % 5 + 1
+            if asked.status != 200 or answer["predictions"] != [[number * factor, factor]]:
+                failures.append(str(answer))
+            seen.add(answer.get("generation", 0))
+            await asyncio.sleep(_BREATH_S)
 
     async with start() as running:
         await running.reload()
-        callers = [asyncio.create_task(caller(running, number)) for number in range(8)]
+        api = Api(running.server)
+        callers = [asyncio.create_task(caller(api, number)) for number in range(8)]
         for generation in range(2, 52):
             storage.publish(models.plan(generation, models.route(generation, files[(generation - 1) % 5])))
             assert (await running.reload())["endpoints"]["churn"]["loaded"] == [generation]

@@ -1,8 +1,12 @@
 """A version answers by the whole way of a request before it serves, and nothing counts that."""
 
+import asyncio
 import logging
 import re
 from dataclasses import replace
+from itertools import pairwise
+from time import thread_time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from shared.routing.plan import RoutePlan, SubjectSource
 from tests.serving import models
 from tests.serving.conftest import Start
 from tests.serving.fakes import MemoryStorage
-from tests.serving.handled import Watched
+from tests.serving.handled import Watched, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -76,12 +80,67 @@ async def test_a_version_that_fails_its_rehearsal_is_no_reason_to_stop(caplog: p
     assert [record.levelname for record in caplog.records if _WRONG.search(record.getMessage())] == ["ERROR"]
 
 
-async def test_a_large_body_is_not_rehearsed() -> None:
-    wide = models.scaler(2.0, width=200_000)
-    model = Watched(wide, version=3)
-    sample = {"x": np.ones((1, 200_000), np.float32)}
-    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, sample)) == {}
-    assert not model.ran
+async def test_large_bodies_are_not_rehearsed() -> None:
+    for width, binary in ((200_000, 0), (7_000, ROUNDS)):
+        wide = models.scaler(2.0, width=width)
+        model = Watched(wide, version=3)
+        statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, {"x": np.full((1, width), 0.1, np.float32)}))
+        # Of that width, one is sent at a time.
+        assert sum(statuses.values()) == len(model.ran) == (binary + 1 if binary else 0)
+
+
+async def test_no_more_is_asked_of_a_version_whose_answers_are_large() -> None:
+    broad = models.graph(
+        [helper.make_node("Tile", ["x", "times"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n", 2])],
+        [("y", TensorProto.FLOAT, ["n", 20_000])],
+        {"times": np.array([1, 10_000])},
+    )
+    model = Watched(broad, version=3)
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row())) == {200: 1}
+
+
+class _Slow(Watched):
+    """A model of which each run takes the processor some 30 ms."""
+
+    def run(self, feeds: Feeds) -> Any:
+        until_s = thread_time() + 0.03
+        while thread_time() < until_s:
+            pass
+        return super().run(feeds)
+
+
+async def test_a_slow_version_is_run_once_in_each_form() -> None:
+    model = _Slow(SCALER, version=3)
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9)) == {200: FORMS}
+    assert len(model.ran) == FORMS
+
+
+async def test_a_rehearsal_ends_where_it_is_cancelled() -> None:
+    model = Watched(SCALER, version=3)
+    model.open.clear()
+    rehearsal = asyncio.create_task(rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9)))
+    try:
+        assert await asyncio.to_thread(model.began.wait, 30)
+        rehearsal.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rehearsal
+    finally:
+        model.open.set()
+    await turn()
+    assert len(model.ran) == 1
+
+
+async def test_the_event_loop_turns_between_any_two_requests_of_a_rehearsal() -> None:
+    model = Watched(SCALER, version=3)
+    turns: list[int] = []
+    rehearsal = asyncio.create_task(rehearse(PLAN, PLAN.routes[0], _loaded(model, _row())))
+    while not rehearsal.done():
+        turns.append(len(model.ran))
+        await asyncio.sleep(0)
+    runs = [after - before for before, after in pairwise(turns)]
+    assert max(runs) == 1
+    assert sum(runs) > FORMS * ROUNDS
 
 
 async def test_a_version_is_rehearsed_before_it_serves_and_nothing_counts_it(
@@ -92,7 +151,7 @@ async def test_a_version_is_rehearsed_before_it_serves_and_nothing_counts_it(
     plan: RoutePlan = models.plan(1, *models.canary((1, one), (2, two), 5_000))
     storage.publish(plan)
     caplog.set_level(logging.INFO)
-    async with start() as running:
+    async with start(rehearsal_rounds=ROUNDS) as running:
         await running.reload()
         said = [record.getMessage() for record in caplog.records]
         served = next(place for place, line in enumerate(said) if line.startswith("endpoint churn: generation 1"))
