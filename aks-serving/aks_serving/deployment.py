@@ -3,7 +3,8 @@
 A plan is taken only where its generation is higher than any before. It is applied, by swapping one reference, once each
 of its versions is loaded or has failed; until then the last one goes on. A plan that needs nothing loaded applies at
 once, even while loads of an older plan go on. A version that failed to load takes no part; a plan whose stable version
-failed is not applied while an older one can answer. Nothing here blocks the event loop.
+failed is not applied while an older one can answer. A plan that names pods is taken as this pod is to follow it.
+Nothing here blocks the event loop.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Deployment:
         self,
         endpoint: EndpointName,
         *,
+        pod: str,
         load: Callable[[Route], LoadedModel],
         threads: Executor,
         engine: Engine,
@@ -52,8 +54,9 @@ class Deployment:
         laned: Callable[[Lane], None] = lambda _: None,
         rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]] | None = None,
     ) -> None:
-        """`load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
+        """`pod` is the name that this process has in its windows.
 
+        `load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
         `laned` is called with each version's lane before it takes calls. `rehearse` has a loaded version answer before
         it serves, and does not raise.
@@ -64,6 +67,7 @@ class Deployment:
         """The wanted plan as it was published."""
         self.settled = asyncio.Event()
         """Set while every version of the wanted plan is loaded or has failed."""
+        self._pod = pod
         self._load_route = load
         self._threads = threads
         self._engine = engine
@@ -88,7 +92,7 @@ class Deployment:
     def offer(self, data: bytes) -> None:
         """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
         try:
-            plan = _parsed(self.endpoint, data)
+            plan = _parsed(self.endpoint, data).for_pod(self._pod)
         except InvalidInputError as error:
             log.warning("endpoint %s: a plan is refused, the last one goes on: %s", self.endpoint, error)
             return
@@ -180,7 +184,7 @@ class Deployment:
         failed = {key[0]: reason for key, reason in self._failed.items() if key not in self._lanes}
         waiting = frozenset(key[0] for key in self._waiting | self._evicted if key[0] in failed)
         lanes = {key[0]: self._lanes[key] for key in keys if key in self._lanes}
-        if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.answers:
+        if plan.stable is not None and plan.stable.version in failed and self.serving and self.serving.is_whole:
             self._swap(replace(self.serving, failed=failed, waiting=waiting, tally=Tally()))
         else:
             self._serve(plan, lanes, failed, waiting)

@@ -1,4 +1,4 @@
-"""What this process takes of memory, what it may take, and room for one version more.
+"""What this process takes of memory, what it may take, what share that is, and room for one version more.
 
 The limit is for all workers together. Each keeps to an equal part of it, beside the pages that they share, and so needs
 to ask no other. Where a version does not fit, shadows make room, the least recently used first;
@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aks_serving.errors import LoadCode, LoadError
 
@@ -23,6 +24,7 @@ _USABLE = 0.95
 """The part of a limit that is planned with: at the limit itself the kernel ends processes."""
 _GONE_WAIT_S, _LOOK_S = 5.0, 0.02
 _ROLLUP, _STATM = Path("/proc/self/smaps_rollup"), Path("/proc/self/statm")
+_GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 50
 """From here on a control group's limit says that there is none."""
 
@@ -30,6 +32,19 @@ type Evict = Callable[[], "weakref.ref[object] | None"]
 """Takes out of service what is least needed: gives a reference to it, which dies when its memory is free, or None where
 nothing may go. Called on any thread.
 """
+
+
+class _Files(NamedTuple):
+    """Where a version of control groups says what."""
+
+    limit: str
+    used: str
+    inactive: str
+    """The line of memory.stat that tells of files' pages that nobody used lately."""
+
+
+_VERSION_2 = _Files("memory.max", "memory.current", "inactive_file")
+_VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +78,48 @@ def _resident(statm: Path) -> Usage:
     return Usage(private_bytes=(resident - shared) * mmap.PAGESIZE, shared_bytes=shared * mmap.PAGESIZE)
 
 
-def group_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+def group_limit(root: Path = _GROUPS, own: Path = _OWN_GROUP) -> int | None:
     """What the control group of this process, or one above it, allows of memory; None where none limits it."""
     limits = []
-    for folder, name in _groups(root, own):
+    for folder, files in _groups(root, own):
         try:
-            text = (folder / name).read_text().strip()
+            text = (folder / files.limit).read_text().strip()
         except OSError:
             continue
         if text.isdecimal() and int(text) < _UNLIMITED:
             limits.append(int(text))
     return min(limits, default=None)
+
+
+def memory_share(
+    limit_bytes: int | None,
+    *,
+    workers: int = 1,
+    used: Callable[[], Usage] = usage,
+    root: Path = _GROUPS,
+    own: Path = _OWN_GROUP,
+) -> float | None:
+    """The share of its limit that the whole server takes; None where it has none. Blocks for some milliseconds.
+
+    Against a limit that was set, what all workers take, each as much as this one. Else the control groups' own figures,
+    those of the group that is nearest to its limit; without pages of files that the kernel drops when it needs memory
+    (as the kubelet counts, too).
+    """
+    if limit_bytes is not None:
+        found = used()
+        return (found.shared_bytes + workers * found.private_bytes) / limit_bytes
+    shares = []
+    for folder, files in _groups(root, own):
+        try:
+            limit = (folder / files.limit).read_text().strip()
+            if not limit.isdecimal() or not 0 < int(limit) < _UNLIMITED:
+                continue
+            used_bytes = int((folder / files.used).read_text())
+            stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        shares.append(max(0, used_bytes - int(stat.get(files.inactive, "0"))) / int(limit))
+    return max(shares, default=None)
 
 
 def give_back() -> None:
@@ -133,7 +179,7 @@ def _wait_until(gone: "weakref.ref[object]") -> None:
         time.sleep(_LOOK_S)
 
 
-def _groups(root: Path, own: Path) -> list[tuple[Path, str]]:
+def _groups(root: Path, own: Path) -> list[tuple[Path, _Files]]:
     """Where limits may stand, of both versions of control groups: of this process's group and of all above it."""
     try:
         lines = own.read_text().splitlines()
@@ -143,11 +189,11 @@ def _groups(root: Path, own: Path) -> list[tuple[Path, str]]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            base, name = root, "memory.max"
+            base, files = root, _VERSION_2
         elif "memory" in controllers.split(","):
-            base, name = root / "memory", "memory.limit_in_bytes"
+            base, files = root / "memory", _VERSION_1
         else:
             continue
         folder = base / path.strip("/")
-        found += [(place, name) for place in (folder, *folder.parents) if place.is_relative_to(base)]
+        found += [(place, files) for place in (folder, *folder.parents) if place.is_relative_to(base)]
     return found

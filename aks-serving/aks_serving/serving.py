@@ -19,7 +19,7 @@ from aks_serving.numbering import Numbering
 from aks_serving.shadow import Mirrors, mirrors_of
 from aks_serving.subjects import Share
 from shared.core.ids import EndpointName
-from shared.routing.plan import Route, RoutePlan
+from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
 
 CANDIDATE_OK, CANDIDATE_FAILED, STABLE_OK, STABLE_FAILED = range(4)
@@ -143,12 +143,23 @@ class Serving:
         keep(self, "fast", fast_reader(signatures) if len(signatures) == len(self.lanes) else None)
 
     @property
-    def answers(self) -> bool:
-        """Whether requests are answered: stable is loaded, or where there is none yet, a candidate that has traffic."""
+    def is_whole(self) -> bool:
+        """Whether requests are answered whatever the candidate does: stable is loaded, or where there is none yet, a
+        candidate that has traffic.
+        """
         if self.stable is not None:
             return self.stable.version in self.lanes
+        return self.candidate_weight_bp > 0 and self._candidate_answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests are answered: by stable, or by a candidate that has all of them."""
+        return self.is_whole or (self.candidate_weight_bp == FULL_WEIGHT_BP and self._candidate_answers)
+
+    @property
+    def _candidate_answers(self) -> bool:
         candidate = self.candidate
-        return candidate is not None and candidate.weight_bp > 0 and candidate.version in self.lanes
+        return candidate is not None and candidate.version in self.lanes and candidate.version not in self.tripped
 
     def look(self) -> None:
         """Tell the guard of what was seen since the last look."""

@@ -1,8 +1,9 @@
 """Closes telemetry windows: every few seconds, and whenever another snapshot answers an endpoint.
 
 Counts belong to the snapshot that a request began with, so no window mixes two plans; a replaced snapshot's window is
-closed once its requests are done (or, where one hangs, in parts). A window without requests is sent while the plan has
-a candidate, and when what is loaded changed: the control plane learns from it that this pod is ready.
+closed once its requests are done (or, where one hangs, in parts). A window without requests is sent while the plan is a
+rollout's (it has a candidate, or a shadow), and when what answers changed: the control plane learns from it that this
+pod is ready, and that it went back.
 """
 
 import asyncio
@@ -15,12 +16,13 @@ from time import monotonic
 from aks_serving.counts import Variant, VersionTally, added
 from aks_serving.serving import Serving
 from shared.core.clock import Clock
+from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
 from shared.telemetry.window import Window, window_blob_name
 
 log = logging.getLogger(__name__)
 
-_DRAIN_S = 3.0
+_DRAIN_S = 1.0
 """How long windows stay open for the requests of a replaced snapshot, so that they are closed in order."""
 
 
@@ -45,12 +47,14 @@ class Windows:
         clock: Clock,
         keep: Callable[[str, bytes], None],
         is_behind: Callable[[str], bool] = lambda _: False,
+        memory_share: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`keep` takes a closed window's name and bytes, and does not block.
 
         `is_behind` tells whether an endpoint's latest plan is not applied yet: such a pod reports even when idle, so
-        that the control plane waits for it.
+        that the control plane waits for it. `memory_share` is of what the server may take.
         """
+        self._memory_share = memory_share
         self._is_behind = is_behind
         self._pod = pod
         self._clock = clock
@@ -139,7 +143,7 @@ class Windows:
         serving.count_runs()
         counted, refused = serving.tally.take()
         started_at, window.started_at = window.started_at, self._clock.now()
-        beats = serving.plan.candidate is not None or self._is_behind(endpoint)
+        beats = _rolls_out(serving.plan) or self._is_behind(endpoint)
         heartbeat = beats and not replaced
         if not counted and not refused and not heartbeat and window.announced:
             return
@@ -158,10 +162,15 @@ class Windows:
             failed={version: why for version, why in serving.failed.items() if version not in serving.waiting},
             tripped=dict(serving.tripped),
             refused=refused,
+            memory_share=self._memory_share(),
             versions={version: tally.counts() for version, tally in counted.items()},
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())
+
+
+def _rolls_out(plan: RoutePlan) -> bool:
+    return plan.candidate is not None or plan.rollout_id is not None or bool(plan.shadows)
 
 
 def _variants(serving: Serving, versions: Mapping[int, VersionTally]) -> dict[Variant, VersionTally]:

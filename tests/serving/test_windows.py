@@ -8,6 +8,7 @@ from aks_serving.counts import Kind
 from aks_serving.serving import Serving
 from aks_serving.windows import Windows
 
+from shared.routing.plan import Role, Route
 from shared.telemetry.window import Window
 from tests.serving import models
 from tests.serving.conftest import eventually
@@ -55,6 +56,56 @@ async def test_a_request_that_outlasts_its_plan_is_counted_under_it_and_not_lost
     assert (late.generation, late.sequence, late.versions[1].requests) == (1, 2, 1)
     assert len(kept.all()) == 3
     assert kept.windows.totals()["churn"][1, "stable"].requests == 1
+
+
+@pytest.mark.parametrize(
+    ("routes", "rollout_id", "windows"),
+    [
+        ((models.route(1, ONE),), None, 1),
+        (models.canary((1, ONE), (2, TWO), 0), "rollout", 4),
+        (models.canary((1, ONE), (2, TWO), 10_000), None, 4),
+        ((models.route(1, ONE), models.route(2, TWO, role=Role.SHADOW, weight=0)), "rollout", 4),
+        ((models.route(1, ONE), models.route(2, TWO, role=Role.SHADOW, weight=0)), None, 4),
+        ((models.route(1, ONE),), "rollout", 4),
+    ],
+)
+async def test_an_idle_pod_goes_on_reporting_while_there_is_a_rollout(
+    routes: tuple[Route, ...], rollout_id: str | None, windows: int
+) -> None:
+    kept = _Kept()
+    plan = models.plan(1, *routes).model_copy(update={"rollout_id": rollout_id})
+    kept.windows.applied(Serving(plan=plan, lanes={}, failed={}))
+    kept.windows.close_changed()
+    assert len(kept.all()) == 1
+    for _ in range(3):
+        kept.windows.close_all()
+    assert len(kept.all()) == windows
+
+
+async def test_an_idle_pod_tells_at_once_that_it_went_back_and_once_only() -> None:
+    """Also where a request still hangs at the version that it went back from."""
+    kept = _Kept()
+    routes = models.canary((1, ONE), (2, TWO), 10_000)
+    watched = Serving(plan=models.plan(1, *routes), lanes={}, failed={})
+    kept.windows.applied(watched)
+    kept.windows.close_changed()
+    watched.tally.in_flight = 1
+    running = asyncio.create_task(kept.windows.run(every_s=3600.0))
+    kept.windows.applied(_serving(2))
+    await eventually(lambda: kept.all()[-1].generation == 2)
+    running.cancel()
+    for _ in range(3):
+        kept.windows.close_all()
+    assert [window.generation for window in kept.all()].count(2) == 1
+
+
+async def test_a_window_tells_of_memory_what_was_measured() -> None:
+    blobs = dict[str, bytes]()
+    windows = Windows(pod="pod", clock=_Clock(), keep=blobs.__setitem__, memory_share=lambda: 0.25)
+    windows.applied(_serving(1))
+    windows.close_all()
+    (data,) = blobs.values()
+    assert Window.model_validate_json(data).memory_share == 0.25
 
 
 async def test_windows_of_one_plan_follow_each_other_without_a_gap() -> None:

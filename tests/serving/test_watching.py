@@ -1,0 +1,135 @@
+"""The last stretch of a rollout: the candidate has all the traffic, and stable stays warm to stand in for it.
+
+And the way back: from any weight, a plan whose stable version is warm takes the candidate's traffic away at once.
+"""
+
+import asyncio
+
+import pytest
+
+from shared.routing.plan import Role, RoutePlan
+from tests.serving import models
+from tests.serving.conftest import Running, Start, eventually
+from tests.serving.fakes import MemoryStorage
+
+pytestmark = pytest.mark.anyio
+
+STABLE, PICKY = models.table(), models.picky(limit=4)
+FULL = 10_000
+
+
+def _plan(generation: int, weight: int | None) -> RoutePlan:
+    """With a candidate of some weight, or (None) without one."""
+    stable = models.route(1, STABLE)
+    routes = (stable,) if weight is None else models.canary((1, STABLE), (2, PICKY), weight)
+    return models.plan(generation, *routes)
+
+
+def _publish(storage: MemoryStorage, generation: int, weight: int | None) -> None:
+    storage.put(STABLE, PICKY)
+    storage.publish(_plan(generation, weight))
+
+
+async def _ask(running: Running, feature: int, *, times: int = 40) -> set[tuple[int, bool]]:
+    """Which versions answer, and whether in place of another."""
+    asked = [running.predict([[feature]], user_id=f"user {n}") for n in range(times)]
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {200}
+    return {(answer.json()["model_version"], answer.json()["fallback"]) for answer in answers}
+
+
+async def test_stable_without_traffic_stands_in_and_its_silence_proves_nothing(
+    start: Start, storage: MemoryStorage
+) -> None:
+    """Every request fails at the candidate, and no guard trips by that: it has nothing to hold it against."""
+    _publish(storage, 1, FULL)
+    async with start() as running:
+        await running.reload()
+        serving = running.server.servings["churn"]
+        assert serving.guard is not None
+        for _ in range(5):
+            assert await _ask(running, 9) == {(1, True)}
+            serving.look()
+            await asyncio.sleep(0.11)  # longer than a slice of the guard's time
+        assert serving.guard.tripped is None
+        assert await _ask(running, 1) == {(2, False)}
+        named = await running.predict([[9]], model_version=1)
+        assert (named.status_code, named.json()["fallback"]) == (200, False)
+
+
+async def test_a_candidate_that_hangs_is_tripped_though_stable_had_no_traffic(
+    start: Start, storage: MemoryStorage
+) -> None:
+    _publish(storage, 1, FULL)
+    async with start() as running:
+        await running.reload()
+        serving = running.server.servings["churn"]
+        running.server._watchdog._convict(serving.lanes[2], 30.0)
+        assert "hung" in serving.tripped[2]
+        assert await _ask(running, 1) == {(1, False)}
+        await eventually(lambda: any(window.tripped for window in storage.windows()))
+
+
+async def test_no_window_mixes_the_plans_of_a_rollout(start: Start, storage: MemoryStorage) -> None:
+    """Requests that are on their way while the plan changes are counted under the plan that they began with."""
+    weights = {1: 5_000, 2: FULL, 3: 5_000, 4: 0, 5: FULL, 6: None}
+    async with start(window_s=0.02) as running:
+        _publish(storage, 1, weights[1])
+        await running.reload()
+        for generation in list(weights)[1:]:
+            asking = asyncio.gather(*(running.predict([[n % 6]], user_id=n) for n in range(200)))
+            await asyncio.sleep(0)
+            _publish(storage, generation, weights[generation])
+            await running.reload()
+            await asking
+        assert await _ask(running, 1) == {(1, False)}
+    windows = [window for window in storage.windows() if window.versions]
+    assert {window.generation for window in windows} >= {1, 2, 5}
+    for window in windows:
+        weight = weights[window.generation]
+        stable, candidate = (window.versions.get(version) for version in (1, 2))
+        assert not (weight == FULL and stable and stable.requests)
+        assert not (not weight and candidate and candidate.requests)
+    assert sum(counts.requests for window in windows for counts in window.versions.values()) == 5 * 200 + 40
+
+
+@pytest.mark.parametrize("weight", [1_000, 5_000, FULL])
+@pytest.mark.parametrize("to", [0, None])
+async def test_going_back_to_a_warm_version_takes_no_load_and_leaves_the_candidate_no_request(
+    start: Start, storage: MemoryStorage, weight: int, to: int | None
+) -> None:
+    _publish(storage, 1, weight)
+    async with start(window_s=3600.0) as running:
+        await running.reload()
+        assert (2, False) in await _ask(running, 1)
+        reads = storage.artifact_reads
+        _publish(storage, 2, to)
+        await running.server._poller.poll()
+        # No turn of the event loop lies between the plan's arrival and this.
+        assert running.server.servings["churn"].plan.generation == 2
+        assert await _ask(running, 1) == {(1, False)}
+        assert storage.artifact_reads == reads
+        await eventually(lambda: storage.windows()[-1].generation == 2)
+        (window,) = [window for window in storage.windows() if window.generation == 2]
+        assert not window.versions.get(2)
+
+
+async def test_a_pod_without_stable_is_ready_while_the_candidate_has_everything_and_not_after_a_rollback(
+    start: Start, storage: MemoryStorage
+) -> None:
+    """It started during the watch, and cannot fetch stable: others can answer what it cannot."""
+    _publish(storage, 1, FULL)
+    del storage.artifacts[models.digest(STABLE)]
+    async with start(endpoints=("churn",)) as running:
+        await running.reload()
+        assert (await running.client.get("/ready")).status_code == 200
+        assert await _ask(running, 1) == {(2, False)}
+        storage.publish(_plan(2, 9_000))
+        await running.reload()
+        assert (await running.client.get("/ready")).status_code == 503
+        storage.publish(_plan(3, 0))
+        await running.reload()
+        assert (await running.client.get("/ready")).status_code == 503
+        assert {(await running.predict([[1]], user_id=n)).status_code for n in range(20)} == {503}
+        served = running.server.servings["churn"]
+        assert (served.plan.generation, served.routes[2].role) == (3, Role.CANDIDATE)
