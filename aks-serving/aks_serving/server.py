@@ -22,7 +22,7 @@ from aks_serving.engine import Engine, Lane
 from aks_serving.errors import LoadCode, LoadError
 from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader, LoadWatch
-from aks_serving.memory import Room, group_limit
+from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
@@ -94,8 +94,14 @@ class ModelServer:
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
         self._uplink = Uplink(storage.keep_window)
+        self._memory_share: float | None = None
+        """As of the last measurement."""
         self._windows = Windows(
-            pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, is_behind=self._is_behind
+            pod=settings.pod,
+            clock=clock or SystemClock(),
+            keep=self._uplink.put,
+            is_behind=self._is_behind,
+            memory_share=lambda: self._memory_share,
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
@@ -237,6 +243,7 @@ class ModelServer:
         """Take the cached plans, and begin polling and reporting."""
         sys.setswitchinterval(_SWITCH_S)
         cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._read_disk)
+        await self._measure_memory()
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
                 self._offer(endpoint, data)
@@ -245,6 +252,7 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
+            asyncio.create_task(_again_and_again(self._measure_memory, every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
@@ -296,6 +304,7 @@ class ModelServer:
         if deployment is None:
             deployment = self._deployments[endpoint] = Deployment(
                 endpoint,
+                pod=self._settings.pod,
                 load=functools.partial(self._load, endpoint),
                 threads=self._threads,
                 engine=self._engine,
@@ -365,6 +374,14 @@ class ModelServer:
                 )
                 deployment.give_up(route, str(LoadError(LoadCode.HANGS, reason)))
         self._replace()
+
+    async def _measure_memory(self) -> None:
+        settings = self._settings
+
+        def measure() -> float | None:
+            return memory_share(settings.memory_limit_bytes, workers=settings.workers)
+
+        self._memory_share = await self._loop.run_in_executor(self._disk, measure)
 
     async def _look(self) -> None:
         """Have the guards look."""

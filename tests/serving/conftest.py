@@ -61,6 +61,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
     @asynccontextmanager
     async def started(
         *,
+        pod: str = "pod",
         cache: Path = tmp_path / "cache",
         endpoints: tuple[str, ...] = (),
         poll_s: float = 3600.0,
@@ -75,7 +76,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             blob_url=None,
             cache_dir=cache,
             endpoints=tuple(endpoint_name(name) for name in endpoints),
-            pod="pod",
+            pod=pod,
             poll_s=poll_s,
             window_s=window_s,
             max_queue=max_queue,
