@@ -65,8 +65,7 @@ class Progress(BaseModel):
     block: dict[int, VersionCounts] = Field(default_factory=dict)
     """What the latest tick took in, by version."""
     both: dict[int, VersionCounts] = Field(default_factory=dict)
-    """By version, of the latest stage in which both had traffic: what the predictions of a switched candidate are held
-    against."""
+    """By version, of the latest stage in which stable had traffic: what one with all traffic is held against."""
     tests: dict[TestName, ExcessState] = Field(default_factory=dict)
     """Over the whole rollout."""
 
@@ -108,7 +107,6 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
     merged = {version: merge_counts(parts) for version, parts in block.items()}
     for version, found in merged.items():
         counts[version] = merge_counts([counts.get(version, VersionCounts()), found])
-    both = counts if sum(found.requests > 0 for found in counts.values()) > 1 else progress.both
     if now is not None:
         pods = {name: seen for name, seen in pods.items() if now - seen.at <= FORGOTTEN}
     return progress.model_copy(
@@ -117,7 +115,6 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
             "pods": pods,
             "counts": counts,
             "block": merged,
-            "both": both,
             "since": min(began, default=None),
             "looked_at": now or progress.looked_at,
         }

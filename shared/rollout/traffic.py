@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.window import VersionCounts
@@ -16,19 +17,19 @@ class Traffic:
     candidate_block: VersionCounts
     stable_block: VersionCounts
     is_concurrent: bool
-    """Whether stable's are of the same time; else they are of the time when both last had traffic."""
+    """Whether stable's are of the same time; else they are of the latest stage in which it had traffic."""
 
     @property
     def when(self) -> str:
         """What time stable's counts are of, in words."""
-        return "at the same time" if self.is_concurrent else "when both had traffic"
+        return "at the same time" if self.is_concurrent else "when it last had traffic"
 
 
 def traffic_of(rollout: Rollout) -> Traffic:
     """The traffic of a rollout as it stands."""
     progress, candidate = rollout.progress, rollout.candidate.version
     stable = rollout.stable.version if rollout.stable else -1
-    is_concurrent = rollout.weight_bp < FULL_WEIGHT_BP
+    is_concurrent = rollout.weight_bp < FULL_WEIGHT_BP and not _has_every_pod(rollout)
     before = progress.both.get(stable, VersionCounts())
     return Traffic(
         candidate=progress.of(candidate),
@@ -37,6 +38,13 @@ def traffic_of(rollout: Rollout) -> Traffic:
         stable_block=progress.block.get(stable, VersionCounts()) if is_concurrent else before,
         is_concurrent=is_concurrent,
     )
+
+
+def _has_every_pod(rollout: Rollout) -> bool:
+    """Whether a rolling one has come to every pod that reports, whatever its share: none is left to stable."""
+    progress = rollout.progress
+    reporting = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
+    return bool(rollout.rolled) and set(reporting) <= set(rollout.rolled)
 
 
 def answered(counts: VersionCounts) -> int:

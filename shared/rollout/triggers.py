@@ -3,7 +3,7 @@
 A rate is over its limit where that is proven at every look, of what was counted since the stage began or of what the
 latest tick took in: a long good time hides no fault, and a short bad one by chance is none. A proof at level 0.01 is
 one failed check; one at a millionth ends the rollout at once. Where stable breaks the limit too, at the same time, it
-is no fault of the candidate's. Once stable has no traffic, it is held by what it did when both last had some.
+is no fault of the candidate's. Once stable has no traffic, what it did when it last had some stands for it.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.rates import Judged, advanced
 from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import ShadowCounts, VersionCounts
+from shared.telemetry.window import ShadowCounts, VersionCounts, Window
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 STABLE, CANDIDATE, OTHER = 1, 2, 3
@@ -52,6 +52,20 @@ def pod(age_s: float = 1.0, **changes: Any) -> PodSeen:
         "loaded": (STABLE, CANDIDATE),
     }
     return PodSeen(**(fields | changes))
+
+
+def window(sequence: int, generation: int, versions: Counts) -> Window:
+    """A window of the pod `q` that ended just now."""
+    return Window(
+        endpoint="digits",
+        pod="q",
+        sequence=sequence,
+        generation=generation,
+        started_at=NOW - timedelta(seconds=5),
+        ended_at=NOW,
+        loaded=[STABLE, CANDIDATE],
+        versions=dict(versions),
+    )
 
 
 def rollout(

@@ -216,7 +216,7 @@ def test_a_watched_candidate_is_held_against_what_stable_predicted_when_both_had
     assert outcome(watching(same, before), check) is Outcome.PASS
     found = verdict(watching(moved, before), check)
     assert found.outcome is Outcome.FAIL
-    assert "stable's when both had traffic" in found.sentence
+    assert "stable's when it last had traffic" in found.sentence
 
 
 def test_a_watched_candidate_whose_stable_was_never_counted_waits_for_nothing() -> None:

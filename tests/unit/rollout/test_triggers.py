@@ -10,6 +10,7 @@ from shared.rollout.decide import decide
 from shared.rollout.gates import judge
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.rollbacks import Trigger
+from shared.rollout.ticks import took_in
 from shared.telemetry.window import VersionCounts
 from tests.unit.rollout.evidence import (
     CANDIDATE,
@@ -23,6 +24,7 @@ from tests.unit.rollout.evidence import (
     rollout,
     verdict,
     watching,
+    window,
 )
 
 ERRORS, P99, MEMORY, HEALTH, PSI = (
@@ -109,6 +111,19 @@ def test_a_rate_within_its_limit_passes_with_its_interval() -> None:
     assert found.interval is not None
     assert found.interval[0] < 0.01 < found.interval[1] < 0.05
     assert found.sentence == "the candidate failed 10 of 1000 requests (1.00%), the limit is 5.00%: within it"
+
+
+@pytest.mark.parametrize("strategy", [Strategy.CANARY, Strategy.BLUE_GREEN, Strategy.ALL_AT_ONCE])
+def test_what_stable_did_last_stands_for_it_once_the_candidate_has_all_traffic(strategy: Strategy) -> None:
+    bad = failing(1_000, 0.2)
+    stage: dict[str, Any] = {"stage": None, "state": RolloutState.LOADING} if strategy is Strategy.ALL_AT_ONCE else {}
+    found = rollout(policy={"strategy": strategy}, **stage)
+    found.progress = took_in(found, [window(1, 3, {STABLE: bad})], 3)
+    found.state = RolloutState.WATCHING
+    found.progress = took_in(found, [window(2, 4, {CANDIDATE: bad})], 4)
+    assert outcome(found, ERRORS) is Outcome.PASS
+    found.progress = found.progress.model_copy(update={"both": {STABLE: failing(1_000, 0.0)}})
+    assert outcome(found, ERRORS) is Outcome.FAIL
 
 
 # Pods.
