@@ -17,6 +17,7 @@ from functions import (
     metrics,
     predictions,
     registration,
+    replays,
     retention,
     rollouts,
     sweeping,
@@ -42,6 +43,7 @@ for blueprint in (
     retention.bp,
     alerts.bp,
     predictions.bp,
+    replays.bp,
     metrics.bp,
 ):
     app.register_functions(blueprint)

@@ -37,6 +37,7 @@ from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.documents import Endpoint
+from shared.rollout.dryrun import DryRuns
 from shared.rollout.service import RolloutService
 from shared.store.aggregate import Aggregate
 from shared.store.open import open_blobs, open_documents, open_queues, open_tokens
@@ -77,6 +78,7 @@ class Services:
     events: EventService
     budgets: BudgetService
     rollout_alerts: RolloutAlerts
+    dry_runs: DryRuns
     documents: DocumentStore
     blobs: BlobStore
 
@@ -183,6 +185,7 @@ def _composed(settings: Settings) -> Services:
             source=settings.event_source,
         ),
         budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
+        dry_runs=DryRuns(rollouts=rollouts.rollouts, blobs=blobs),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,
