@@ -72,7 +72,7 @@ def standing(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Standing:
         waiting=waiting,
         sentence=sentence,
         convergence=pods,
-        stage_age_s=max(0.0, (now - (rollout.stage_started_at or rollout.published_at)).total_seconds()),
+        stage_age_s=max(0.0, (now - _began_at(rollout)).total_seconds()),
         stage_limit_s=_limit_s(rollout),
         stage_left_s=_stage_left_s(rollout, now),
         left_s=_left_s(rollout, now),
@@ -92,6 +92,12 @@ def most_s(rollout: Rollout) -> float:
     if stage is None:
         return max(policy.max_stage_s, policy.watch_s)
     return policy.max_stage_s if stage.max_duration_s is None else stage.max_duration_s
+
+
+def _began_at(rollout: Rollout) -> datetime:
+    """When the stage's time began; where it has not, since when the pods have been waited for."""
+    asked_at = rollout.published_at if rollout.resumed_at is None else max(rollout.published_at, rollout.resumed_at)
+    return rollout.stage_started_at or asked_at
 
 
 def _convergence(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Convergence:
@@ -140,7 +146,7 @@ def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None
     if left_s > 0:
         what = "watch period" if rollout.state is RolloutState.WATCHING else "stage"
         return Waiting.TIME, f"its {what}'s least time, {left_s:.0f} s more"
-    return Waiting.TICK, "the next tick"
+    return Waiting.TICK, f"the next tick; {rollout.reason}" if rollout.reason else "the next tick"
 
 
 def _limit_s(rollout: Rollout) -> float | None:

@@ -1,0 +1,111 @@
+"""What the guides on rollouts show can be done: each policy is rolled out, each command line is one."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from cli.main import build_app
+from shared.core.messages import CommandKind
+from shared.registry.policy import Policy
+from shared.registry.rollout_policy import Stage, Strategy
+from shared.rollout.machine import RolloutState
+from tests.world import strategies
+from tests.world.world import World
+
+DOCS = Path(__file__).parents[3] / "docs"
+GUIDE = (DOCS / "choosing-a-strategy.md").read_text()
+RUNBOOK = (DOCS / "runbooks" / "a-rollout-is-stuck.md").read_text()
+POLICIES = [Policy.model_validate(yaml.safe_load(text)) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
+QUICKER = 60
+"""A minute of the guide is a second of the test."""
+PAGES = {
+    "choosing-a-strategy.md": GUIDE,
+    "runbooks/a-rollout-is-stuck.md": RUNBOOK,
+    "operations.md": (DOCS / "operations.md").read_text(),
+    "rollouts.md": (DOCS / "rollouts.md").read_text(),
+}
+
+
+def quicker(policy: Policy) -> dict[str, Any]:
+    """The fields of a policy's rollout, its times shortened alike."""
+    rollout = policy.rollout
+    stages = tuple(
+        Stage.model_validate(
+            stage.model_dump()
+            | {
+                "duration_s": stage.duration_s / QUICKER,
+                "max_duration_s": stage.max_duration_s and stage.max_duration_s / QUICKER,
+            }
+        )
+        for stage in rollout.stages
+    )
+    times = {name: getattr(rollout, name) / QUICKER for name in ("preview_s", "shadow_s", "watch_s", "max_stage_s")}
+    kept = {name: getattr(rollout, name) for name in type(rollout).model_fields}
+    return kept | times | {"stages": stages, "automatic": False, "tick_s": 1}
+
+
+def test_the_guide_shows_a_policy_of_each_strategy() -> None:
+    assert {policy.rollout.strategy for policy in POLICIES} == set(Strategy)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.rollout.strategy.value)
+def test_a_good_version_comes_as_far_as_the_guide_says_and_a_bad_one_does_not(policy: Policy) -> None:
+    good = strategies.world_with(**quicker(policy))
+    good.pod.requests = 20_000
+    is_split = policy.rollout.strategy is Strategy.SPLIT
+    assert outcome_of(good) is (RolloutState.PROGRESSING if is_split else RolloutState.PROMOTED)
+    bad = strategies.world_with(**quicker(policy))
+    bad.pod.errors, bad.pod.disagreements = {2: 0.5}, {2: 0.5}
+    assert outcome_of(bad) is RolloutState.ROLLED_BACK
+    assert bad.stable == 1
+
+
+def outcome_of(world: World) -> RolloutState:
+    """What becomes of version 2 where somebody tries it by its header, and approves of whatever waits for that."""
+    world.pod.pinned = 20
+    strategies.start(world)
+    for second in range(130):
+        if strategies.state(world) is RolloutState.AWAITING:
+            strategies.give(world, CommandKind.APPROVE, by="dora", command_id=f"approve-{second}")
+        if strategies.state(world).is_over:
+            break
+        world.run(seconds=1)
+    return strategies.state(world)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command line that a page shows in a block of its own, and the page."""
+    shown = [
+        (page, line.strip())
+        for page, text in PAGES.items()
+        for line in text.splitlines()
+        if line.startswith(("    slipway ", "       slipway "))
+    ]
+    inline = [
+        (page, f"slipway {line}") for page, text in PAGES.items() for line in re.findall(r"`slipway ([^`]+)`", text)
+    ]
+    return shown + inline
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
+def test_each_command_line_is_one_of_the_commands(page: str, line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: Any = typer.main.get_command(build_app())
+    while getattr(command, "commands", None):
+        assert words, f"{page}: {line} names a group of commands"
+        name = words.pop(0)
+        assert name in command.commands, f"{page}: {line}: there is no {name}"
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options, f"{page}: {line}"
+
+
+def test_the_runbook_knows_every_state_that_can_be_stuck() -> None:
+    told = set(re.findall(r"^\| (.*?) \|", RUNBOOK, re.MULTILINE))
+    named = {state for cell in told for state in re.findall(r"`(\w+)`", cell)}
+    assert {state.value for state in RolloutState if not state.is_over} <= named
