@@ -22,6 +22,7 @@ from aks_serving.counts import Tally
 from aks_serving.engine import Engine, Lane
 from aks_serving.guard import TripGuard
 from aks_serving.numbering import Numbering
+from aks_serving.predictor import divert_waiting
 from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
@@ -211,7 +212,7 @@ class Deployment:
     def _swap(self, serving: Serving) -> None:
         if serving == self.serving:
             return
-        self.serving = serving
+        before, self.serving = self.serving, serving
         log.info(
             "endpoint %s: generation %d, loaded %s, failed %s",
             self.endpoint,
@@ -220,6 +221,10 @@ class Deployment:
             dict(serving.failed),
         )
         self._applied(self, serving)
+        if before is not None and before.candidate is not None:
+            lane, route = before.lanes.get(before.candidate.version), serving.routes.get(before.candidate.version)
+            if lane is not None and (route is None or not route.weight_bp):
+                divert_waiting(lane)
 
     async def _load(self, key: _Key, route: Route) -> None:
         loop = asyncio.get_running_loop()

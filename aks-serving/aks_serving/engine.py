@@ -13,7 +13,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 
@@ -247,6 +247,17 @@ class Lane:
         if not self._due and self._running is None:
             self._due = True
             self._loop.call_soon(self.turn)
+
+    def take_back(self, wanted: Callable[[Call], bool]) -> list[Call]:
+        """Take what waits and is wanted elsewhere; what runs goes on."""
+        taken: list[Call] = []
+        for queue in self._queues:
+            calls = tuple(queue)
+            queue.clear()
+            for call in calls:
+                (taken if wanted(call) else queue).append(call)
+        self._engine.leave(taken)
+        return taken
 
     def expire(self, now_s: float) -> None:
         """Fail what waits and whose deadline passed: for when a run takes long."""

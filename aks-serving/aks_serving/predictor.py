@@ -5,7 +5,9 @@ to a candidate that its own guard has tripped. Where the candidate fails a reque
 does not take inputs that stable takes), stable answers it, within the request's deadline, and the error counts against
 the candidate. A version that the caller named answers or fails by itself.
 
-The guard hears of a candidate's failure when its request ends, whatever stable then did but fail too.
+The guard hears of a candidate's failure when its request ends, whatever stable then did but fail too. Where a candidate
+gets no more traffic, stable answers what still waits for it, as in place of one that failed, and nothing counts against
+the candidate.
 """
 
 import asyncio
@@ -147,6 +149,22 @@ class Ask(Call):
         self._failed_late()
         self.serving.tally.in_flight -= 1
         self.serving.tally.refuse("cancelled")
+
+    @property
+    def waits_for_candidate(self) -> bool:
+        """Whether the plan assigned it to a candidate that stable can stand in for."""
+        return self._may_fall_back()
+
+    def divert(self) -> None:
+        """Have stable answer, in place of a candidate that it no longer waits for. Never raises."""
+        self.blame = _NEVER
+        try:
+            self._fall_back()
+        except SlipwayError as error:
+            self._end(error)
+        except Exception:
+            log.exception("a request that waited for the candidate could not be given to stable")
+            self._end(SlipwayError(_WRONG))
 
     def _assigned(self, subject: str | None) -> Route:
         serving = self.serving
@@ -317,6 +335,13 @@ async def predict(
     ask.future = asyncio.get_running_loop().create_future()
     ask.begin(version=version, subject=subject)
     return await ask.future
+
+
+def divert_waiting(lane: Lane) -> None:
+    """Have stable answer what still waits for a candidate that gets no more traffic. What runs goes on."""
+    for call in lane.take_back(lambda call: isinstance(call, Ask) and call.waits_for_candidate):
+        if isinstance(call, Ask):
+            call.divert()
 
 
 def _blame(error: SlipwayError) -> int:

@@ -26,6 +26,7 @@ from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
+from aks_serving.predictor import divert_waiting
 from aks_serving.prometheus import Transport
 from aks_serving.rehearsal import ROUNDS, rehearse
 from aks_serving.reports import (
@@ -340,6 +341,10 @@ class ModelServer:
             tripped[candidate.version] = reason
             self._disk.submit(self._trips.keep, plan.endpoint, plan.generation, candidate.version, reason)
             self._windows.announce(plan.endpoint)
+            serving = self._servings.get(plan.endpoint)
+            lane = None if serving is None else serving.lanes.get(candidate.version)
+            if serving is not None and serving.plan.generation == plan.generation and lane is not None:
+                divert_waiting(lane)
 
         guard = TripGuard(
             plan.guard,

@@ -4,13 +4,17 @@ And the way back: from any weight, a plan whose stable version is warm takes the
 """
 
 import asyncio
+from dataclasses import replace
 
+import httpx
 import pytest
+from aks_serving.serving import Serving
 
 from shared.routing.plan import Role, RoutePlan
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
+from tests.serving.handled import Watched, keep
 
 pytestmark = pytest.mark.anyio
 
@@ -133,3 +137,75 @@ async def test_a_pod_without_stable_is_ready_while_the_candidate_has_everything_
         assert {(await running.predict([[1]], user_id=n)).status_code for n in range(20)} == {503}
         served = running.server.servings["churn"]
         assert (served.plan.generation, served.routes[2].role) == (3, Role.CANDIDATE)
+
+
+def _hold(serving: Serving) -> Watched:
+    """Have the candidate hang in its first run, with the others waiting behind it."""
+    watched, lane = Watched(PICKY, version=2), serving.lanes[2]
+    watched.open.clear()
+    lane.loaded = replace(lane.loaded, model=watched)
+    keep(lane, inline=False)
+    return watched
+
+
+async def _held(running: Running, *fields: dict[str, int]) -> tuple[Watched, list[asyncio.Task[httpx.Response]]]:
+    """A request that runs at the candidate, and those that wait for it."""
+    watched = _hold(running.server.servings["churn"])
+    asked = [asyncio.create_task(running.predict([[1]]))]
+    await eventually(watched.began.is_set)
+    asked += [asyncio.create_task(running.predict([[n % 4]], **found)) for n, found in enumerate(fields)]
+    await eventually(lambda: running.server.engine.waiting == 1 + len(fields))
+    return watched, asked
+
+
+@pytest.mark.parametrize("to", [0, None])
+async def test_what_waits_for_a_slow_candidate_is_answered_by_stable_once_a_plan_takes_it_back(
+    start: Start, storage: MemoryStorage, to: int | None
+) -> None:
+    """A queue behind a candidate that is slow would keep it answering for long after the rollback."""
+    _publish(storage, 1, FULL)
+    async with start() as running:
+        await running.reload()
+        watched, asked = await _held(running, *[{} for _ in range(50)], {"model_version": 2})
+        _publish(storage, 2, to)
+        await running.server._poller.poll()
+        answers = await asyncio.gather(*asked[1:-1])
+        assert {(a.status_code, a.json()["model_version"], a.json()["fallback"]) for a in answers} == {(200, 1, True)}
+        assert [a.json()["predictions"] for a in answers] == [[[n % 4 * 10.0]] for n in range(50)]
+        assert len(watched.ran) == 1
+        watched.open.set()
+        assert [(await late).json()["model_version"] for late in (asked[0], asked[-1])] == [2, 2]
+        assert running.server.engine.waiting == 0
+    counts = {v: c for w in storage.windows() if w.generation == 1 for v, c in w.versions.items()}
+    assert (counts[2].requests, counts[2].errors, counts[2].pinned, counts[1].fallbacks) == (1, 0, 1, 50)
+
+
+async def test_what_waits_for_a_candidate_that_is_tripped_does_not_run_there(
+    start: Start, storage: MemoryStorage
+) -> None:
+    _publish(storage, 1, FULL)
+    async with start() as running:
+        await running.reload()
+        serving = running.server.servings["churn"]
+        watched, asked = await _held(running, *[{} for _ in range(20)])
+        running.server._watchdog._convict(serving.lanes[2], 30.0)
+        answers = await asyncio.gather(*asked[1:])
+        assert {(a.status_code, a.json()["model_version"]) for a in answers} == {(200, 1)}
+        assert len(watched.ran) == 1
+        watched.open.set()
+        assert (await asked[0]).status_code == 200
+
+
+async def test_what_waits_goes_on_waiting_where_the_candidate_keeps_traffic(
+    start: Start, storage: MemoryStorage
+) -> None:
+    _publish(storage, 1, FULL)
+    async with start() as running:
+        await running.reload()
+        watched, asked = await _held(running, {}, {})
+        _publish(storage, 2, 1_000)
+        await running.server._poller.poll()
+        assert running.server.servings["churn"].plan.generation == 2
+        assert running.server.engine.waiting == 3
+        watched.open.set()
+        assert {(await one).json()["model_version"] for one in asked} == {2}
