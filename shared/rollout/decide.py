@@ -80,6 +80,17 @@ def to_all_traffic(rollout: Rollout) -> RolloutEvent:
     return RolloutEvent.SWITCH if is_watched and rollout.state is not RolloutState.WATCHING else RolloutEvent.COMPLETE
 
 
+def missing_pods(rollout: Rollout, now: datetime) -> str:
+    """Why no more pods may get the candidate, in words: more are missing than the policy allows for."""
+    if rollout.policy.strategy is not Strategy.ROLLING:
+        return ""
+    missing = unavailable(_convergence(rollout, now), rollout.progress.pods, now)
+    if len(missing) <= rollout.policy.max_unavailable:
+        return ""
+    named = ", ".join(missing[:5])
+    return f"{len(missing)} pods are silent or failing ({named}), max_unavailable is {rollout.policy.max_unavailable}"
+
+
 def _failed(rollout: Rollout, trigger: Trigger, reason: str) -> Decision:
     return Decision(
         event=RolloutEvent.FAIL, trigger=trigger, failed_checks=rollout.failed_checks, reason=reason, is_settled=False
@@ -178,21 +189,14 @@ def _without_failure(
 
 def _passed(rollout: Rollout, held: Decision, now: datetime, blocked: str) -> Decision:
     is_watching = rollout.state is RolloutState.WATCHING
-    if hindered := "" if is_watching else blocked or _missing_pods(rollout, now):
+    # What passes may be what pods told that have fallen silent since.
+    found = _convergence(rollout, now)
+    if not found.is_reached:
+        return replace(held, reason=f"all gates pass; {found.sentence}")
+    if hindered := "" if is_watching else blocked or missing_pods(rollout, now):
         return replace(held, reason=f"all gates pass; {hindered}")
     event = to_all_traffic(rollout) if is_watching else onward(rollout)
     return replace(held, event=event, reason=f"all gates pass: {held.reason}")
-
-
-def _missing_pods(rollout: Rollout, now: datetime) -> str:
-    """Why no more pods may get the candidate, in words: more are missing than the policy allows for."""
-    if rollout.policy.strategy is not Strategy.ROLLING:
-        return ""
-    missing = unavailable(_convergence(rollout, now), rollout.progress.pods, now)
-    if len(missing) <= rollout.policy.max_unavailable:
-        return ""
-    named = ", ".join(missing[:5])
-    return f"{len(missing)} pods are silent or failing ({named}), max_unavailable is {rollout.policy.max_unavailable}"
 
 
 def _unconcluded(rollout: Rollout, held: Decision) -> Decision:

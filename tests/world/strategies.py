@@ -17,6 +17,9 @@ from tests.world.world import ENDPOINT, MODEL, Pod, World
 
 STAGES = (Stage(weight_bp=1_000, duration_s=10), Stage(weight_bp=5_000, duration_s=10))
 
+SLOW_STAGES = tuple(stage.model_copy(update={"duration_s": 40.0}) for stage in STAGES)
+"""They last longer than it takes to see that a pod fell silent."""
+
 
 def policy(**rollout: Any) -> Policy:
     """A policy by which nothing starts by itself, ticks each second, and stages are short."""

@@ -9,6 +9,7 @@ from shared.registry.rollout_policy import Gates, Otherwise, QueryGate, Stage, S
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import Role
 from tests.world.strategies import (
+    SLOW_STAGES,
     STAGES,
     give,
     published,
@@ -21,9 +22,6 @@ from tests.world.strategies import (
     world_with,
 )
 from tests.world.world import MODEL, Pod
-
-SLOW_STAGES = tuple(stage.model_copy(update={"duration_s": 40.0}) for stage in STAGES)
-"""They last longer than it takes to see that a pod fell silent."""
 
 
 def test_all_at_once_switches_once_loaded_and_keeps_stable_warm_while_it_watches() -> None:
