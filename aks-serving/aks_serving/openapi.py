@@ -9,15 +9,11 @@ answers before a request reaches the API, which is said in the description.
 
 import sys
 from functools import cache
-from typing import Any
 
 import msgspec
 
-from aks_serving.plain import PredictRequest
+from aks_serving.openapi_schemas import Json, list_of, schemas
 from aks_serving.v2 import SERVER_VERSION
-from aks_serving.v2_bodies import Body, InferResponse, InputTensor
-
-type Json = dict[str, Any]
 
 _DESCRIPTION = """\
 The model server. An endpoint has the name of its model; what it serves is said by its route plan, and which version
@@ -71,7 +67,7 @@ def as_json() -> Json:
         "security": [{}, {"token": []}],
         "paths": _plain_paths() | _v2_paths(),
         "components": {
-            "schemas": _schemas(),
+            "schemas": schemas(),
             "headers": _headers(),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -217,7 +213,7 @@ def _json_of(schema: str, *, binary: bool = False, required: bool = True) -> Jso
 
 
 def _tables() -> Json:
-    rows = _list({"type": "object", "description": "The values of a row by input name."})
+    rows = list_of({"type": "object", "description": "The values of a row by input name."})
     csv = "The inputs' columns by name, or without a header in their order."
     return {
         "required": True,
@@ -248,155 +244,6 @@ def _headers() -> Json:
         name: {"description": what, "required": name not in optional, "schema": schema}
         for name, (what, schema) in described.items()
     }
-
-
-def _schemas() -> Json:
-    tensor = _copied(InputTensor, data=list[Any])
-    request = _copied(Body, name="InferRequest", inputs=list[tensor])  # type: ignore[valid-type]
-    _, found = msgspec.json.schema_components(
-        (PredictRequest, request, InferResponse), ref_template="#/components/schemas/{name}"
-    )
-    found["PredictRequest"]["properties"]["features"] = {
-        "description": "The data of the only input, or an object of data by input name. Nesting gives the shape.",
-        "examples": [[[1.0, 2.0]], {"age": [31, 52], "income": [1500.0, 2200.0]}],
-    }
-    return dict(sorted((found | _plain_schemas() | _v2_schemas()).items()))
-
-
-def _copied(kind: type[msgspec.Struct], *, name: str = "", **types: Any) -> type[msgspec.Struct]:  # noqa: ANN401
-    """A type like another, some of its fields of another type, and optional where they were."""
-    fields: list[Any] = []
-    for of in msgspec.structs.fields(kind):
-        wanted = types.get(of.name)
-        if of.required:
-            fields.append((of.name, wanted or of.type))
-        else:
-            fields.append((of.name, wanted or of.type, msgspec.UNSET if wanted else of.default))
-    copied = msgspec.defstruct(name or kind.__name__, fields)
-    copied.__doc__ = kind.__doc__
-    return copied
-
-
-def _plain_schemas() -> Json:
-    served: Json = {
-        "generation": _INTEGER,
-        "loaded": _list(_INTEGER),
-        "failed": _map(_TEXT),
-        "tripped": _map(_TEXT),
-        "routes": _list(
-            _object(
-                {"version": _INTEGER, "role": {"enum": ["stable", "candidate", "shadow"]}, "weight_bp": _INTEGER},
-                optional={"mirror_bp": _INTEGER},
-            )
-        ),
-    }
-    estimate = {
-        "anyOf": [
-            _object({"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _INTEGER}),
-            {"type": "null"},
-        ],
-        "description": "An estimate with its 95 % interval, from `n` requests.",
-    }
-    counts = dict.fromkeys(("requests", "errors", "fallbacks", "pinned"), _INTEGER)
-    times = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), _NUMBER_OR_NULL)
-    shadow = _object(
-        dict.fromkeys(("mirrored", "shed", "errors", "compared", "disagreements"), _INTEGER)
-        | {"disagreement_rate": estimate, "mean_difference": estimate, "root_mean_square_difference": _NUMBER_OR_NULL}
-    )
-    return {
-        "Error": _object({"error": _TEXT}),
-        "Health": _object({"status": {"const": "ok"}}),
-        "Ready": _object({"ready": _BOOLEAN}, optional={"reason": _TEXT}),
-        "Reloaded": _object({"endpoints": _map(_object(served))}),
-        "Stats": _object(
-            {
-                "endpoints": _map(
-                    _object(served | {"versions": _map(_object(counts | times, optional={"shadow": shadow}))})
-                )
-            }
-        ),
-        "OpenApi": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
-        "Prediction": _object(
-            {
-                "predictions": {"description": "The first output: a row for each row of the features."},
-                "model": _TEXT,
-                "model_version": _INTEGER,
-                "role": {"enum": ["stable", "candidate", "shadow"]},
-                "generation": _INTEGER,
-                "fallback": _BOOLEAN,
-                "prediction_id": _TEXT,
-                "latency_ms": _NUMBER,
-            },
-            optional={"outputs": {"type": "object", "description": "All outputs by name, where there are several."}},
-        ),
-    }
-
-
-def _v2_schemas() -> Json:
-    tensors = _list(_object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}))
-    configured = _list(_object({"name": _TEXT, "data_type": _TEXT, "dims": _list({"type": "integer"})}))
-    counted = _object({"count": _INTEGER, "ns": _INTEGER})
-    return {
-        "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
-        "Live": _object({"live": _BOOLEAN}),
-        "ModelReady": _object({"name": _TEXT, "ready": _BOOLEAN}),
-        "ModelMetadata": _object(
-            {"name": _TEXT, "versions": _list(_TEXT), "platform": _TEXT, "inputs": tensors, "outputs": tensors}
-        ),
-        "ModelConfig": _object(
-            {
-                "name": _TEXT,
-                "platform": _TEXT,
-                "backend": _TEXT,
-                "max_batch_size": _INTEGER,
-                "input": configured,
-                "output": configured,
-            }
-        ),
-        "ModelStatistics": _object(
-            {
-                "model_stats": _list(
-                    _object(
-                        {
-                            "name": _TEXT,
-                            "version": _TEXT,
-                            "inference_count": _INTEGER,
-                            "inference_stats": _object({"success": counted, "fail": counted}),
-                            "batch_stats": {"type": "array"},
-                        }
-                    )
-                )
-            }
-        ),
-        "IndexRequest": {"type": "object", "properties": {"ready": _BOOLEAN}},
-        "RepositoryIndex": _list(
-            _object({"name": _TEXT, "version": _TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": _TEXT})
-        ),
-    }
-
-
-_TEXT: Json = {"type": "string"}
-_BOOLEAN: Json = {"type": "boolean"}
-_NUMBER: Json = {"type": "number"}
-_NUMBER_OR_NULL: Json = {"type": ["number", "null"]}
-_INTEGER: Json = {"type": "integer", "minimum": 0}
-
-
-def _object(required: Json, *, optional: Json | None = None) -> Json:
-    return {
-        "type": "object",
-        "properties": required | (optional or {}),
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _map(values: Json) -> Json:
-    return {"type": "object", "additionalProperties": values}
 
 
 if __name__ == "__main__":

@@ -9,18 +9,31 @@ counted on its other side.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aks_serving.counts import Latencies, Variant, VersionTally
+from aks_serving.exposition import (
+    CONTENT_TYPE,
+    OPENMETRICS,
+    Family,
+    Label,
+    Sample,
+    counter,
+    end,
+    gauge,
+    histogram,
+    powers,
+    wants_openmetrics,
+    written,
+)
 from aks_serving.serving import Serving
 from aks_serving.values import BOUNDS, Values
 from shared.telemetry.histogram import GAMMA
 from shared.telemetry.window import ShadowCounts
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+__all__ = ["CONTENT_TYPE", "OPENMETRICS", "Facts", "Transport", "families", "text", "wants_openmetrics"]
 
 _BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUND_INDEX = tuple(math.floor(math.log(bound * 1e3) / math.log(GAMMA)) for bound in _BOUNDS_S)
@@ -28,10 +41,6 @@ _SIZES = tuple(range(8))
 """Batches of up to 1, 2, 4, ... 128 rows."""
 _TIMES = tuple(range(4, 25))
 """Runs of less than 16, 32, ... microseconds, up to 17 seconds."""
-
-type Label = tuple[str, str]
-type Sample = tuple[str, tuple[Label, ...], float]
-"""What follows the family's name, the labels, and the value."""
 
 
 class Transport(Protocol):
@@ -66,34 +75,9 @@ class Facts:
     transport: Transport | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Metrics of one name, which has no suffix `_total` here."""
-
-    name: str
-    kind: str
-    help: str
-    samples: list[Sample]
-
-
-def wants_openmetrics(accept: bytes) -> bool:
-    """Whether a value of the header Accept names OpenMetrics, as Prometheus' does."""
-    return b"application/openmetrics-text" in accept
-
-
 def text(facts: Facts, *, openmetrics: bool = False) -> bytes:
     """All metrics, in one of the two formats."""
-    lines: list[str] = []
-    for family in families(facts):
-        total = "_total" if family.kind == "counter" else ""
-        title = family.name if openmetrics else family.name + total
-        lines += (f"# HELP {title} {family.help}", f"# TYPE {title} {family.kind}")
-        for suffix, labels, value in family.samples:
-            shown = ",".join([f'{label}="{_escaped(of)}"' for label, of in labels])
-            lines.append(f"{family.name}{total}{suffix}{f'{{{shown}}}' if shown else ''} {_number(value)}")
-    if openmetrics:
-        lines.append("# EOF")
-    return ("\n".join(lines) + "\n").encode()
+    return written(families(facts), openmetrics=openmetrics)
 
 
 def families(facts: Facts) -> Iterator[Family]:
@@ -103,12 +87,12 @@ def families(facts: Facts) -> Iterator[Family]:
         for model, tallies in facts.totals.items()
         for (version, role), tally in sorted(tallies.items())
     ]
-    yield _counter(
+    yield counter(
         "model_prediction_requests",
         "Requests by what became of them at a version.",
         (((*labels, ("outcome", outcome)), n) for labels, tally in each for outcome, n in _outcomes(tally)),
     )
-    yield _histogram(
+    yield histogram(
         "model_prediction_latency_seconds",
         "Time from a request to its answer, or to the version's failure, by outcome.",
         (
@@ -143,13 +127,13 @@ def _latencies(tally: VersionTally) -> Iterator[tuple[str, Latencies]]:
 
 
 def _predicted(each: Sequence[tuple[tuple[Label, ...], Values]]) -> Iterator[Family]:
-    yield _histogram(
+    yield histogram(
         "model_prediction_values",
         "Finite numbers that a version answered with, of its first output, where that has few a row.",
         (s for labels, values in each for s in _values(labels, values)),
     )
     # A sum that may fall is no counter.
-    yield _gauge(
+    yield gauge(
         "model_prediction_values_added",
         "Sum of those numbers since the start.",
         ((labels, values.sum) for labels, values in each),
@@ -157,41 +141,41 @@ def _predicted(each: Sequence[tuple[tuple[Label, ...], Values]]) -> Iterator[Fam
 
 
 def _runs(each: Sequence[tuple[tuple[Label, ...], VersionTally]]) -> Iterator[Family]:
-    yield _histogram(
+    yield histogram(
         "model_batch_rows",
         "Rows of the batches that a version ran.",
-        (s for labels, tally in each for s in _powers(labels, tally.runs.sizes, _SIZES, 1.0, tally.runs.rows)),
+        (s for labels, tally in each for s in powers(labels, tally.runs.sizes, _SIZES, 1.0, tally.runs.rows)),
     )
-    yield _histogram(
+    yield histogram(
         "model_run_seconds",
         "Processor time of a version's runs.",
-        (s for labels, tally in each for s in _powers(labels, tally.runs.times, _TIMES, 1e-6, tally.runs.took_s)),
+        (s for labels, tally in each for s in powers(labels, tally.runs.times, _TIMES, 1e-6, tally.runs.took_s)),
     )
 
 
 def _shadows(each: Sequence[tuple[tuple[Label, ...], ShadowCounts]]) -> Iterator[Family]:
-    yield _counter(
+    yield counter(
         "model_shadow_requests",
         "Copies of requests that a shadow was to get, by what became of them.",
         (((*labels, ("outcome", outcome)), n) for labels, counts in each for outcome, n in _compared(counts)),
     )
-    yield _counter(
+    yield counter(
         "model_shadow_mirrored",
         "Requests of which a shadow was to get a copy.",
         ((labels, counts.mirrored) for labels, counts in each),
     )
-    yield _counter(
+    yield counter(
         "model_shadow_numbers",
         "Numbers of a shadow that were compared with those that were answered.",
         ((labels, counts.numbers) for labels, counts in each),
     )
     # A sum that may fall is no counter.
-    yield _gauge(
+    yield gauge(
         "model_shadow_difference",
         "Sum of the differences, a shadow's number less the answer's, since the start.",
         ((labels, counts.difference) for labels, counts in each),
     )
-    yield _counter(
+    yield counter(
         "model_shadow_difference_squared",
         "Sum of the squared differences.",
         ((labels, counts.difference_squared) for labels, counts in each),
@@ -209,7 +193,7 @@ def _compared(counts: ShadowCounts) -> tuple[tuple[str, int], ...]:
 
 def _served(facts: Facts) -> Iterator[Family]:
     servings = facts.servings
-    yield _gauge(
+    yield gauge(
         "model_loaded",
         "Whether a version of the plan is loaded.",
         (
@@ -219,7 +203,7 @@ def _served(facts: Facts) -> Iterator[Family]:
         ),
     )
     routes = [(model, serving, route) for model, serving in servings.items() for route in serving.plan.routes]
-    yield _gauge(
+    yield gauge(
         "model_version_variant",
         "1 for what a version is to its endpoint now.",
         (
@@ -227,12 +211,12 @@ def _served(facts: Facts) -> Iterator[Family]:
             for model, _, route in routes
         ),
     )
-    yield _gauge(
+    yield gauge(
         "model_version_weight_ratio",
         "The share of requests that the plan assigns to a version.",
         (((("model", m), ("version", str(route.version))), route.weight_bp / 10_000) for m, _, route in routes),
     )
-    yield _gauge(
+    yield gauge(
         "model_version_tripped",
         "Whether this pod's guard took a version out of traffic.",
         (
@@ -240,7 +224,7 @@ def _served(facts: Facts) -> Iterator[Family]:
             for m, _, r in routes
         ),
     )
-    yield _gauge(
+    yield gauge(
         "model_memory_bytes",
         "Memory that loading a version took.",
         (
@@ -249,12 +233,12 @@ def _served(facts: Facts) -> Iterator[Family]:
             for version, size in sorted(sizes.items())
         ),
     )
-    yield _gauge(
+    yield gauge(
         "model_plan_generation",
         "The generation of the route plan that is served.",
         (((("model", model),), serving.plan.generation) for model, serving in servings.items()),
     )
-    yield _gauge(
+    yield gauge(
         "model_in_flight_requests",
         "Requests, and copies for shadows, whose outcome is not known yet.",
         (((("model", model),), count) for model, count in facts.in_flight.items()),
@@ -262,7 +246,7 @@ def _served(facts: Facts) -> Iterator[Family]:
 
 
 def _server(facts: Facts) -> Iterator[Family]:
-    yield _counter(
+    yield counter(
         "model_requests_refused",
         "Requests that no version ran, by why.",
         (
@@ -271,34 +255,22 @@ def _server(facts: Facts) -> Iterator[Family]:
             for why, n in sorted(whys.items())
         ),
     )
-    yield _gauge("model_server_waiting_requests", "Requests that wait for a model or run.", [((), facts.waiting)])
-    yield _counter("model_server_windows_lost", "Telemetry windows that storage never got.", [((), facts.windows_lost)])
+    yield gauge("model_server_waiting_requests", "Requests that wait for a model or run.", [((), facts.waiting)])
+    yield counter("model_server_windows_lost", "Telemetry windows that storage never got.", [((), facts.windows_lost)])
     if facts.transport is not None:
-        yield _gauge("http_server_connections", "Connections that are open.", [((), facts.transport.connections)])
-        yield _counter(
+        yield gauge("http_server_connections", "Connections that are open.", [((), facts.transport.connections)])
+        yield counter(
             "http_server_refused",
             "Requests that were answered before they reached the API, by status.",
             (((("status", str(status)),), n) for status, n in sorted(facts.transport.refused.items())),
         )
 
 
-def _counter(name: str, what: str, samples: Iterable[tuple[tuple[Label, ...], float]]) -> Family:
-    return Family(name=name, kind="counter", help=what, samples=[("", labels, value) for labels, value in samples])
-
-
-def _gauge(name: str, what: str, samples: Iterable[tuple[tuple[Label, ...], float]]) -> Family:
-    return Family(name=name, kind="gauge", help=what, samples=[("", labels, value) for labels, value in samples])
-
-
-def _histogram(name: str, what: str, samples: Iterable[Sample]) -> Family:
-    return Family(name=name, kind="histogram", help=what, samples=list(samples))
-
-
 def _latency(labels: tuple[Label, ...], latencies: Latencies) -> Iterator[Sample]:
     buckets = latencies.buckets
     for bound, limit in zip(_BOUNDS_S, _BOUND_INDEX, strict=True):
         yield "_bucket", (*labels, ("le", repr(bound))), sum(n for index, n in buckets.items() if index <= limit)
-    yield from _end(labels, sum(buckets.values()), latencies.sum_ms / 1e3)
+    yield from end(labels, sum(buckets.values()), latencies.sum_ms / 1e3)
 
 
 def _values(labels: tuple[Label, ...], values: Values) -> Iterator[Sample]:
@@ -308,26 +280,3 @@ def _values(labels: tuple[Label, ...], values: Values) -> Iterator[Sample]:
         yield "_bucket", (*labels, ("le", repr(bound))), within
     # No sum, which may fall where numbers are negative, and thus no count (OpenMetrics 1.0, "Histogram").
     yield "_bucket", (*labels, ("le", "+Inf")), sum(values.counts.values())
-
-
-def _powers(
-    labels: tuple[Label, ...], counts: Mapping[int, int], powers: Iterable[int], unit: float, total: float
-) -> Iterator[Sample]:
-    for power in powers:
-        within = sum(n for index, n in counts.items() if index <= power)
-        yield "_bucket", (*labels, ("le", repr(float(f"{2.0**power * unit:.6g}")))), within
-    yield from _end(labels, sum(counts.values()), total)
-
-
-def _end(labels: tuple[Label, ...], count: int, total: float) -> Iterator[Sample]:
-    yield "_bucket", (*labels, ("le", "+Inf")), count
-    yield "_sum", labels, total
-    yield "_count", labels, count
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.9g}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

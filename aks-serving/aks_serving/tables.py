@@ -16,8 +16,6 @@ for a thread beside the event loop (aks_serving.conversions).
 
 import csv
 import io
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,8 +27,9 @@ import msgspec
 import numpy as np
 
 from aks_serving import arrow, cells
-from aks_serving.model import Signature, TensorSpec
-from aks_serving.tensors import DTYPES, Array, Feeds
+from aks_serving.columns import REAL, column_of, is_column
+from aks_serving.model import Signature
+from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError
 
 _MAX_COLUMNS = 10_000
@@ -39,9 +38,6 @@ _SHORT_CSV_BYTES = 64 * 1024
 _SHORT_ARROW_BYTES = 8 * 1024
 """A column takes some hundred bytes of a stream, whatever it holds."""
 _SHOWN = 80
-_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-_REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|NaN|[+-]?Infinity")
-_TRUTHS = {"true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
 _PARAMETERS = ("model", "model_version", "user_id", "timeout_ms")
 _AS_JSON = (b"application/json", b"application/x-www-form-urlencoded", b"")
 """Read as JSON: also what some clients say of any body, and no type at all."""
@@ -122,10 +118,10 @@ class Asked:
     def feeds(self, signature: Signature) -> Feeds:
         """The table as a signature wants it. Raises InvalidInputError."""
         names = [spec.name for spec in signature.inputs]
-        if all(_is_column(spec) for spec in signature.inputs):
+        if all(is_column(spec) for spec in signature.inputs):
             named = self._by_name(names)
             return {
-                spec.name: _column(named[spec.name], place, spec).reshape((-1, 1) if len(spec.shape) == 2 else (-1,))
+                spec.name: column_of(named[spec.name], place, spec).reshape((-1, 1) if len(spec.shape) == 2 else (-1,))
                 for place, spec in enumerate(signature.inputs, start=1)
             }
         spec = signature.inputs[0]
@@ -136,7 +132,7 @@ class Asked:
             raise InvalidInputError(f"the table has {len(columns)} columns, and input {spec.name!r} {spec.shape[1]}")
         if not columns:
             raise InvalidInputError("the table has no columns")
-        table = np.stack([_column(values, place, spec) for place, values in enumerate(columns, start=1)], axis=1)
+        table = np.stack([column_of(values, place, spec) for place, values in enumerate(columns, start=1)], axis=1)
         return {spec.name: np.ascontiguousarray(table)}
 
     def _by_name(self, names: list[str]) -> dict[str, Any]:
@@ -206,7 +202,7 @@ def read_query(query: bytes) -> dict[str, Any]:
         said[name] = value
     timeout = said["timeout_ms"]
     if timeout is not None:
-        if not _REAL.fullmatch(timeout) or not float(timeout) > 0:
+        if not REAL.fullmatch(timeout) or not float(timeout) > 0:
             raise InvalidInputError(f"timeout_ms is {timeout[:_SHOWN]!r}: use a number above 0")
         said["timeout_ms"] = float(timeout)
     return said
@@ -233,10 +229,6 @@ def by_column(rows: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(b"[" + b",".join([bytes(row[name]) for row in objects]) + b"]") for name in names}
 
 
-def _is_column(spec: TensorSpec) -> bool:
-    return spec.shape in ((-1,), (-1, 1))
-
-
 def _rows(body: bytes) -> list[list[str]]:
     try:
         text = body.decode("utf-8-sig")
@@ -256,68 +248,3 @@ def _rows(body: bytes) -> list[list[str]]:
         raise InvalidInputError(f"line {len(rows) + 1} of the CSV cannot be read: {error}") from error
     cells.check(rows)
     return rows
-
-
-def _column(values: Sequence[str] | Array, place: int, spec: TensorSpec) -> Array:
-    """A column in its input's type."""
-    dtype = DTYPES[spec.datatype]
-    if isinstance(values, np.ndarray):
-        array, wanted = values, _kind(dtype)
-        if _kind(array.dtype) != wanted and not (wanted == "real" and _kind(array.dtype) == "whole"):
-            raise _wrong(1, place, spec, f"a value of type {array.dtype.name.replace('object', 'text')}")
-    else:
-        array = np.array([_cell(value, row, place, spec) for row, value in enumerate(values, start=1)] or [], object)
-        if not len(array):
-            return np.empty(0, dtype)
-        if dtype.kind == "O":
-            return array
-        try:
-            array = array.astype(np.float64 if _kind(dtype) == "real" else dtype)
-        except OverflowError as error:
-            row = next(r for r, value in enumerate(array.tolist(), start=1) if not _fits(value, dtype))
-            raise _wrong(row, place, spec, repr(str(values[row - 1])[:_SHOWN])) from error
-    return _cast(array, dtype, place, spec)
-
-
-def _cast(array: Array, dtype: np.dtype[Any], place: int, spec: TensorSpec) -> Array:
-    if array.dtype == dtype:
-        return array
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(dtype)
-    if _kind(dtype) == "real":
-        bad = np.isinf(cast.astype(np.float64)) & np.isfinite(array)
-    else:
-        limits = np.iinfo(dtype)
-        bad = (array < int(limits.min)) | (array > int(limits.max))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise _wrong(row + 1, place, spec, str(array[row]))
-    return cast
-
-
-def _cell(value: str, row: int, place: int, spec: TensorSpec) -> Any:  # noqa: ANN401 - by the input's type
-    kind = _kind(DTYPES[spec.datatype])
-    if kind == "text":
-        return value
-    text = value.strip(" ")
-    if kind == "real" and _REAL.fullmatch(text) and not (math.isinf(number := float(text)) and "I" not in text):
-        return number
-    if kind == "whole" and _WHOLE.fullmatch(text):
-        return int(text)
-    if kind == "truth" and text in _TRUTHS:
-        return _TRUTHS[text]
-    raise _wrong(row, place, spec, repr(value[:_SHOWN]) if value else "nothing")
-
-
-def _kind(dtype: np.dtype[Any]) -> str:
-    return {"f": "real", "V": "real", "i": "whole", "u": "whole", "b": "truth"}.get(dtype.kind, "text")
-
-
-def _fits(value: int, dtype: np.dtype[Any]) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= value <= limits.max)
-
-
-def _wrong(row: int, place: int, spec: TensorSpec, found: str) -> InvalidInputError:
-    name = f"column {place} ({spec.name})" if _is_column(spec) else f"column {place}"
-    return InvalidInputError(f"row {row}, {name}: found {found}, wanted {spec.datatype}")

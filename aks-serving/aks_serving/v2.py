@@ -15,7 +15,6 @@ unknown fields and parameters are ignored, since a client may offer extensions u
 A request may ask for an output once: a short body never calls for an answer larger than the model's outputs.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -24,17 +23,16 @@ import msgspec
 from aks_serving.classification import best_classes, check_classes
 from aks_serving.engine import LOW, NORMAL
 from aks_serving.model import Signature, TensorSpec
-from aks_serving.tensors import DTYPES, Array, Feeds, flat, from_bytes, read, shaped, to_bytes
+from aks_serving.tensors import Array, Feeds, flat, to_bytes
 from aks_serving.v2_bodies import (
-    NO_DATA,
     BinarySize,
     Body,
     InferResponse,
-    InputTensor,
     OutputParameters,
     OutputTensor,
     RequestedOutput,
 )
+from aks_serving.v2_inputs import HEADER, array_of, parts_of, raw_feeds
 from shared.core.errors import InvalidInputError
 
 SERVER_NAME = "slipway"
@@ -53,7 +51,6 @@ SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 """Parameters of requests that belong to a sequence."""
 
 _MAX_SHOWN = 80
-_HEADER = "Inference-Header-Content-Length"
 
 
 class Encoded(NamedTuple):
@@ -125,17 +122,17 @@ class InferRequest:
         if self._asked.outputs:
             _check_outputs(self._asked.outputs, signature)
         if self._raw is not None:
-            return _raw_feeds(self._raw, signature)
+            return raw_feeds(self._raw, signature)
         inputs, specs, binary = self._asked.inputs, signature.inputs, self._binary
         if len(inputs) == len(specs) == 1 and inputs[0].name == specs[0].name:
             spec = specs[0]
-            return {spec.name: _array(inputs[0], None if binary is None else binary[0], spec)}
+            return {spec.name: array_of(inputs[0], None if binary is None else binary[0], spec)}
         given = {tensor.name: place for place, tensor in enumerate(inputs)}
         check_names(signature, given, total=len(inputs))
         feeds: Feeds = {}
         for spec in specs:
             place = given[spec.name]
-            feeds[spec.name] = _array(inputs[place], None if binary is None else binary[place], spec)
+            feeds[spec.name] = array_of(inputs[place], None if binary is None else binary[place], spec)
         return feeds
 
     def wanted(self, signature: Signature) -> list[tuple[int, bool, int]]:
@@ -168,14 +165,14 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
         return InferRequest(_decoded(body), None)
     if not 0 <= header_length <= len(body):
         raise InvalidInputError(
-            f"the header {_HEADER} is {header_length}, and the body has {len(body)} bytes: "
+            f"the header {HEADER} is {header_length}, and the body has {len(body)} bytes: "
             "give the length of its JSON part"
         )
     view = memoryview(body)
     if header_length == 0:
         return InferRequest(_EMPTY, None, raw=view)
     asked = _decoded(view[:header_length])
-    return InferRequest(asked, _parts(asked.inputs, view[header_length:]))
+    return InferRequest(asked, parts_of(asked.inputs, view[header_length:]))
 
 
 def response(request: InferRequest, prediction: Answered, model: str) -> Encoded:
@@ -237,81 +234,6 @@ def _decoded(text: bytes | memoryview) -> Body:
         raise InvalidInputError(f"the body is not an inference request: {error}") from error
     except RecursionError as error:
         raise InvalidInputError("the body is not an inference request: it is nested too deep") from error
-
-
-def _parts(inputs: list[InputTensor], rest: memoryview) -> list[memoryview | None]:
-    """The binary data of each input, cut from what follows the JSON."""
-    parts: list[memoryview | None] = []
-    start = 0
-    for tensor in inputs:
-        size = None if tensor.parameters is None else tensor.parameters.binary_data_size
-        if size is None:
-            parts.append(None)
-            continue
-        if start + size > len(rest):
-            raise InvalidInputError(
-                f"input {tensor.name[:_MAX_SHOWN]!r} says that it has {size} bytes of binary data, "
-                f"and {len(rest) - start} are left"
-            )
-        parts.append(rest[start : start + size])
-        start += size
-    if start != len(rest):
-        raise InvalidInputError(f"the body has {len(rest) - start} bytes more than its inputs' binary_data_size say")
-    return parts
-
-
-def _array(tensor: InputTensor, binary: memoryview | None, spec: TensorSpec) -> Array:
-    if tensor.datatype != spec.datatype:
-        found = tensor.datatype[:_MAX_SHOWN]
-        raise InvalidInputError(f"input {spec.name!r} is sent as {found}, and the model takes {spec.datatype}")
-    what = f"input {spec.name!r}"
-    has_data = tensor.data is not NO_DATA
-    if binary is not None and not has_data:
-        array = from_bytes(binary, spec.datatype, tensor.shape, what)
-    elif has_data and (tensor.parameters is None or tensor.parameters.binary_data_size is None):
-        array = shaped(read(tensor.data, spec.datatype, what), tensor.shape, what)
-    else:
-        raise _misplaced(tensor, what, has_data=has_data)
-    spec.check(array)
-    return array
-
-
-def _misplaced(tensor: InputTensor, what: str, *, has_data: bool) -> InvalidInputError:
-    said = tensor.parameters
-    if said is not None and said.shared_memory_region is not None:
-        return InvalidInputError(f"{what} is in shared memory, and this server shares none: send it in the body")
-    if said is None or said.binary_data_size is None:
-        return InvalidInputError(f"{what} has no `data`")
-    if has_data:
-        return InvalidInputError(f"{what} has both `data` and binary data: send one of them")
-    return InvalidInputError(f"{what} is said to be binary data, and the request has no header {_HEADER}")
-
-
-def _raw_feeds(data: memoryview, signature: Signature) -> Feeds:
-    """The only input's, from a body that is its data alone: its shape must follow from the data's length."""
-    if len(signature.inputs) != 1:
-        raise InvalidInputError(
-            f"a body that is data alone is for a model with one input, and this has {len(signature.inputs)}"
-        )
-    spec = signature.inputs[0]
-    what = f"input {spec.name!r}"
-    if spec.datatype == "BYTES":
-        # The whole body is the only element.
-        array = from_bytes(memoryview(len(data).to_bytes(4, "little") + data), "BYTES", [1] * len(spec.shape), what)
-    else:
-        array = from_bytes(data, spec.datatype, _shape_by_length(data.nbytes, spec, what), what)
-    spec.check(array)
-    return {spec.name: array}
-
-
-def _shape_by_length(size_bytes: int, spec: TensorSpec, what: str) -> list[int]:
-    if spec.shape.count(-1) > 1:
-        raise InvalidInputError(
-            f"{what} has the shape {list(spec.shape)} (-1 varies), which does not follow from the data's length: "
-            "send its shape in JSON"
-        )
-    fixed = math.prod(size for size in spec.shape if size != -1) * DTYPES[spec.datatype].itemsize
-    return [size_bytes // fixed if size == -1 and fixed else size for size in spec.shape]
 
 
 def _check_outputs(outputs: list[RequestedOutput], signature: Signature) -> None:
