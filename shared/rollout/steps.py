@@ -130,6 +130,33 @@ def move(
     )
 
 
+def replace_gone(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
+    """Have other pods in place of those of a rolling stage that report no more.
+
+    Otherwise the candidate would have less traffic than the stage says, or none. The stage's time goes on: a candidate
+    that ends one pod after the other comes to an end too.
+    """
+    if rollout.policy.strategy is not Strategy.ROLLING or rollout.state is not RolloutState.PROGRESSING:
+        return
+    reporting = fresh(rollout.progress.pods, now)
+    if not reporting or set(rollout.rolled) <= set(reporting):
+        return
+    gone = sorted(set(rollout.rolled) - set(reporting))
+    rollout.rolled = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
+    rollout.published_at = now
+    publish(endpoint)
+    endpoint.record(
+        "pods_replaced",
+        now,
+        rollout_id=rollout.rollout_id,
+        version=rollout.candidate.version,
+        gone=gone,
+        pods=list(rollout.rolled),
+        generation=endpoint.generation,
+        routes=routes_of(endpoint),
+    )
+
+
 def supersede(endpoint: Endpoint, rollout: Rollout, version: int, now: datetime) -> None:
     """Abort the active rollout for another version's."""
     reason = f"superseded by the rollout of version {version}"

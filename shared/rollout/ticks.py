@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.rollout import tickrecord
 from shared.rollout.convergence import convergence, fresh
-from shared.rollout.decide import Decision, decide
+from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import Progress, taken
@@ -18,7 +18,7 @@ from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import advanced
 from shared.rollout.reverts import CONFIRM_TICK_S, put_on_record
 from shared.rollout.rollbacks import Trigger
-from shared.rollout.steps import move
+from shared.rollout.steps import move, replace_gone
 from shared.telemetry.window import VersionCounts, Window
 
 _SLOWLY_AFTER_S = 60.0
@@ -86,6 +86,8 @@ def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetim
         move(endpoint, rollout, decision.event, now, reason=decision.reason)
     else:
         rollout.reason = decision.reason
+        if not missing_pods(rollout, now):
+            replace_gone(endpoint, rollout, now)
     if not rollout.state.is_over:
         schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
 

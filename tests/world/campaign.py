@@ -280,7 +280,7 @@ class Play:
         rollout = self.rollout()
         if rollout is None:
             return
-        if self.scenario.has_next and not self._next_is_dropped and not rollout.state.is_over:
+        if self.scenario.has_next and not self._next_is_dropped:
             self._next_is_dropped = True
             self.world.event(self.world.drop("three", name="3.onnx"))
         if rollout.state is RolloutState.AWAITING:
@@ -288,10 +288,10 @@ class Play:
         if self.scenario.regret is Regret.LATER and rollout.state is RolloutState.PROMOTED:
             if self._quarantine() == []:
                 self._say(CommandKind.ROLLBACK, "regret", rollout)
-        elif rollout.state is RolloutState.PROGRESSING and rollout.stage_started_at:
+        elif rollout.stage_started_at and rollout.state in {RolloutState.PROGRESSING, RolloutState.WATCHING}:
             if self.scenario.regret in {Regret.ABORT, Regret.ROLLBACK}:
                 self._say(CommandKind(self.scenario.regret.value), "regret", rollout)
-            elif self.scenario.is_promoted_by_hand:
+            elif self.scenario.is_promoted_by_hand and rollout.state is RolloutState.PROGRESSING:
                 self._say(CommandKind.PROMOTE, "promote", rollout)
 
     def _quarantine(self) -> list[int]:

@@ -73,7 +73,8 @@ class Scenario:
     @property
     def is_promoted_by_hand(self) -> bool:
         """Whether somebody promotes the candidate: nothing else ends a split."""
-        return self.rollout.strategy is Strategy.SPLIT and self.trait is Trait.HEALTHY and self.regret is Regret.NONE
+        is_wanted = self.trait is Trait.HEALTHY and self.regret in {Regret.NONE, Regret.LATER}
+        return is_wanted and self.rollout.strategy is Strategy.SPLIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +118,20 @@ def scenario_of(seed: int) -> Scenario:
         trait=trait,
         regret=regret,
         has_next=regret is not Regret.LATER and trait is not Trait.QUIET and rng.random() < 0.3,
-        pods=rng.randint(1, 4),
+        pods=rng.randint(2 if _needs_stable_pods(strategy, trait) else 1, 4),
         is_guarded=rng.random() < 0.5,
     )
 
 
+def _needs_stable_pods(strategy: Strategy, trait: Trait) -> bool:
+    """Whether the end hangs on pods that are left to stable: without, nothing tells that predictions are other ones."""
+    return strategy is Strategy.ROLLING and trait is Trait.DRIFTED
+
+
 def _policy(rng: random.Random, strategy: Strategy, trait: Trait, regret: Regret) -> RolloutPolicy:
     waits_s = 3_000.0 if regret in {Regret.ABORT, Regret.ROLLBACK} else 0.0
-    weights = sorted(rng.sample(range(500, 9_501, 500), rng.randint(1, 4)))
+    most_bp = 5_000 if _needs_stable_pods(strategy, trait) else 9_500
+    weights = sorted(rng.sample(range(500, most_bp + 1, 500), rng.randint(1, 4)))
     stages = tuple(
         Stage(
             weight_bp=weight,

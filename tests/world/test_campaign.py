@@ -20,10 +20,11 @@ ENDS = {
     (Trait.HEALTHY, Regret.LATER): {"promoted", "concluded"},
     (Trait.HEALTHY, Regret.ABORT): {"aborted"},
     (Trait.UNLOADABLE, Regret.NONE): {"rolled_back", "loading"},
-    (Trait.DRIFTED, Regret.NONE): {"rolled_back", "promoted", "concluded"},
+    (Trait.DRIFTED, Regret.NONE): {"rolled_back", "promoted"},
     (Trait.QUIET, Regret.NONE): {"rolled_back", "held", "watching", "progressing"},
 }
 """Where it is not taken back."""
+BAD = {Trait.ERRING, Trait.SLOW, Trait.DRIFTED}
 HEALTHY_STEPS = {"stage_started", "rollout_watching", "rollout_promoted", "rollout_concluded", "rollout_started"}
 
 
@@ -69,9 +70,11 @@ def check_counted_once(play: Play) -> None:
 
 def ends_of(scenario: Scenario) -> set[str]:
     """The states in which the candidate's rollout may end, faults or none."""
-    if scenario.trait is Trait.SLOW and scenario.rollout.strategy is Strategy.SHADOW:
-        # How long copies take is not looked at.
-        return {"rolled_back"} if scenario.rollout.shadow_then else {"concluded"}
+    policy = scenario.rollout
+    if policy.strategy is Strategy.SHADOW and policy.shadow_then is None and scenario.trait in BAD:
+        # How long copies take is not looked at; whether they agree only where there is a limit.
+        is_seen = scenario.trait is not Trait.SLOW and policy.gates.disagreement is not None
+        return {"rolled_back"} if is_seen else {"concluded"}
     return ENDS.get((scenario.trait, scenario.regret), {"rolled_back"})
 
 
