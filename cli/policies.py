@@ -1,4 +1,4 @@
-"""`slipway policy`: see and set what a model's versions must show, and how they are rolled out."""
+"""`slipway policy`: see, try and set what a model's versions must show, and how they are rolled out."""
 
 import json
 from pathlib import Path
@@ -14,6 +14,8 @@ from cli.target import Target
 from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
 
+_DRY_RUN_S = 230.0
+"""What Azure lets an HTTP function take."""
 _YAML = frozenset({".yaml", ".yml"})
 
 _ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
@@ -21,10 +23,11 @@ _ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model'
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    group = typer.Typer(help="See and set a model's policy.", no_args_is_help=True)
+    group = typer.Typer(help="See, try and set a model's policy.", no_args_is_help=True)
     command(group)(show)
     command(group, "set")(put)
     command(group)(history)
+    command(group, "dry-run")(dry_run)
     app.add_typer(group, name="policy")
 
 
@@ -73,6 +76,22 @@ def history(target: Target, model: _ModelArgument) -> Answer:
     with Client(target) as client:
         found = list(client.items("models", model_name(model), "policy", "versions"))
     return Answer(value={"policies": found}, show=lambda: shown.policies(found))
+
+
+def dry_run(
+    target: Target,
+    model: _ModelArgument,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A JSON or YAML file; - reads JSON from standard input.")],
+    *,
+    last: Annotated[int, typer.Option("--last", min=1, max=20, help="How many of the latest rollouts.")] = 5,
+) -> Answer:
+    """Show what a policy would have decided in a model's past rollouts. Changes nothing."""
+    from cli import replay_show  # noqa: PLC0415
+
+    body = {"policy": _read(file), "rollouts": last}
+    with Client(target) as client:
+        found = client.post("models", model_name(model), "policy", "dry-run", body=body, timeout_s=_DRY_RUN_S)["items"]
+    return Answer(value={"rollouts": found}, show=lambda: replay_show.replays(found))
 
 
 def _read(file: str) -> dict[str, Json]:
