@@ -27,6 +27,19 @@ def rollbacks(found: list[Json]) -> None:
     print_one(shown)
 
 
+def taken_back(endpoint: Json) -> None:
+    """An endpoint of which something was just taken back."""
+    rollback, serves = endpoint["rollback"], "nothing serves"
+    if endpoint["stable"] is not None:
+        serves = f"version {endpoint['stable']} serves"
+    if rollback is None:
+        # The pods were quicker than the answer.
+        print(f"it is taken back, and no pod sends it traffic any more; {serves}")
+    else:
+        print(f"version {rollback['from_version']} is taken back, as soon as the pods apply it; {serves}")
+    quarantined(endpoint["quarantined"])
+
+
 def report(value: Json) -> None:
     """The report of rollbacks."""
     if not value["rollbacks"]:

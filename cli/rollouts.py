@@ -147,9 +147,12 @@ def rollback(
     reason: _ReasonOption = "",
 ) -> Answer:
     """Take back what fails, and quarantine it: the candidate, or the stable version where no rollout is under way."""
+    from cli import rollbacks_show  # noqa: PLC0415
+
     body = _body(by, reason) | ({} if to is None else {"version": to})
     with Client(target) as client:
-        return _answer(client.post("endpoints", model_name(model), "rollback", body=body))
+        endpoint = client.post("endpoints", model_name(model), "rollback", body=body)
+    return Answer(value=endpoint, show=lambda: rollbacks_show.taken_back(endpoint))
 
 
 def status(target: Target, model: _ModelArgument) -> Answer:

@@ -88,10 +88,11 @@ def _why(data: Json) -> str:
 
 
 def _what_matters(value: Json) -> object:
-    """What makes a line of its own: not the seconds that pass."""
+    """What makes a line of its own: not the seconds that pass, nor what a tick says that changes nothing."""
     pods = value["convergence"] or {"ready": [], "failing": {}}
-    names = ("state", "stage", "weight_bp", "mirror_bp", "waiting", "failed_checks", "errored_checks", "reason")
-    return [value[name] for name in names], len(pods["ready"]), sorted(pods["failing"])
+    names = ("state", "stage", "weight_bp", "mirror_bp", "waiting", "failed_checks", "errored_checks")
+    said = "" if value["waiting"] == "time" else value["waiting_for"]
+    return [value[name] for name in names], said, len(pods["ready"]), sorted(pods["failing"])
 
 
 def _head(value: Json) -> Text:

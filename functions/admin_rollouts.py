@@ -208,31 +208,32 @@ def abort_rollout(req: func.HttpRequest) -> dict[str, Any] | func.HttpResponse:
 @bp.function_name("roll_back")
 @bp.route("endpoints/{endpoint}/rollback", methods=["POST"])
 @answering
-def roll_back(req: func.HttpRequest) -> dict[str, Any] | func.HttpResponse:
+def roll_back(req: func.HttpRequest) -> dict[str, Any]:
     """Take back what fails, and quarantine it: the candidate, or the stable version where no rollout is under way."""
     body = body_of(req, RollbackBody)
-    return _handle(req, CommandKind.ROLLBACK, body, version=body.version)
+    _carry_out(req, CommandKind.ROLLBACK, body, version=body.version)
+    return endpoint_view(services().rollouts.endpoint(_endpoint(req)), datetime.now(UTC))
 
 
 def _handle(
     req: func.HttpRequest, kind: CommandKind, body: RolloutBody, **more: object
 ) -> dict[str, Any] | func.HttpResponse:
-    command = RolloutCommand.model_validate(
-        {
-            "command": kind,
-            "command_id": body.command_id,
-            "endpoint": _endpoint(req),
-            "rollout_id": req.route_params.get("rollout_id"),
-            "requested_by": body.by,
-            "reason": body.reason,
-            **more,
-        }
-    )
-    rollout = services().rollouts.handle(command)
-    name = EndpointName(command.endpoint)
+    rollout = _carry_out(req, kind, body, **more)
     if rollout is None:
-        return json_response(endpoint_view(services().rollouts.endpoint(name), datetime.now(UTC)), 202)
-    return _shown(name, rollout)
+        return json_response(endpoint_view(services().rollouts.endpoint(_endpoint(req)), datetime.now(UTC)), 202)
+    return _shown(_endpoint(req), rollout)
+
+
+def _carry_out(req: func.HttpRequest, kind: CommandKind, body: RolloutBody, **more: object) -> Rollout | None:
+    given = {
+        "command": kind,
+        "command_id": body.command_id,
+        "endpoint": _endpoint(req),
+        "rollout_id": req.route_params.get("rollout_id"),
+        "requested_by": body.by,
+        "reason": body.reason,
+    }
+    return services().rollouts.handle(RolloutCommand.model_validate(given | more))
 
 
 def _shown(name: EndpointName, rollout: Rollout) -> dict[str, Any]:

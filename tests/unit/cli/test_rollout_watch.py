@@ -56,6 +56,8 @@ def test_without_a_terminal_each_thing_that_happens_is_a_line(slipway: Slipway, 
         view(),
         later,
         view(failed_checks=2, progress={"generation": 4, "pods": pods}),
+        view(RolloutState.AWAITING, reason="all gates pass at tick 7"),
+        view(RolloutState.AWAITING, reason="all gates pass at tick 8"),
         view(RolloutState.WATCHING, stage=1),
         view(RolloutState.PROMOTED, reason="all gates pass"),
     )
@@ -64,6 +66,7 @@ def test_without_a_terminal_each_thing_that_happens_is_a_line(slipway: Slipway, 
         "m, canary: loading at 0 %",
         "m, canary: progressing at 10 %, stage 1 of 2",
         "m, canary: progressing at 10 %, stage 1 of 2",
+        "m, canary: awaiting at 10 %, stage 1 of 2",
         "m, canary: watching at 100 %",
     ]
     assert lines[1].endswith("every gate to pass: 12 of 100 requests seen; at least 19 min left")

@@ -62,10 +62,15 @@ def test_what_a_command_lacks_is_told_before_anything_is_asked(
 
 
 def test_a_rollback_goes_to_the_endpoint_whatever_is_under_way(slipway: Slipway, api: FakeApi) -> None:
-    api.answers["POST /api/endpoints/m/rollback"] = (200, view(RolloutState.ROLLED_BACK, reason="it fails"))
-    ran = slipway("rollout", "rollback", "m", "--by", "bob", "--to", "1", "--reason", "it fails")
-    assert (ran.code, "it fails" in ran.out) == (0, True)
+    held = {"version": 2, "reason": "it fails", "at": "2026-01-02T03:04:05Z", "rollout_id": "rollout-1"}
+    back = endpoint_of(RolloutState.ROLLED_BACK) | {"rollback": ROLLBACK, "quarantined": [held]}
+    api.answers["POST /api/endpoints/m/rollback"] = [(200, back), (200, back | {"rollback": None, "stable": None})]
+    given = ("rollout", "rollback", "m", "--by", "bob", "--to", "1", "--reason", "it fails")
+    ran = slipway(*given)
+    assert ran.out.startswith("version 2 is taken back, as soon as the pods apply it; version 1 serves\n")
+    assert ran.out.splitlines()[-1].endswith("it fails")
     assert (api.asked[0].body["by"], api.asked[0].body["version"]) == ("bob", 1)
+    assert slipway(*given).out.startswith("it is taken back, and no pod sends it traffic any more; nothing serves\n")
 
 
 def test_a_start_that_waits_says_so(slipway: Slipway, api: FakeApi) -> None:
