@@ -99,9 +99,7 @@ def _decisions(
     progress, failed, errored = Progress(), 0, 0
     before: TickRecord | None = None
     for record in records:
-        if before is None or before.decided.event is not None or before.left != record.found:
-            # It was moved, by its tick or by somebody: checks in a row are counted anew.
-            failed = errored = 0
+        failed, errored = _counted_on(failed, errored, before, record)
         then = _as_found(rollout, record, rollout.policy, progress)
         is_comparable = _has_same_traffic(then, policy)
         judging = policy if is_comparable else _with_its_gates(rollout.policy, policy)
@@ -121,6 +119,14 @@ def _decisions(
         failed, errored = decision.failed_checks, decision.errored_checks
         yield record, decision, is_comparable
         before = record
+
+
+def _counted_on(failed: int, errored: int, before: TickRecord | None, record: TickRecord) -> tuple[int, int]:
+    """Failed and errored checks in a row, as a tick finds them: another plan, or a resumption, counts them anew."""
+    if before is None or before.generation != record.generation:
+        return 0, 0
+    is_resumed = before.left["resumed_at"] != record.found["resumed_at"]
+    return failed, 0 if is_resumed else errored
 
 
 def _as_found(rollout: Rollout, record: TickRecord, policy: RolloutPolicy, progress: Progress) -> Rollout:
