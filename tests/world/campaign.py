@@ -20,10 +20,10 @@ from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundErr
 from shared.core.messages import CommandKind, Queue, RolloutCommand
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy
-from shared.rollout.documents import Rollout
+from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, plan_blob_name
-from shared.store.ports import BlobContainer
+from shared.store.ports import BlobContainer, Container
 from tests.world.campaign_draws import CANDIDATE, Faults, Regret, Scenario
 from tests.world.campaign_pods import Server
 from tests.world.copies import copy_of
@@ -34,9 +34,11 @@ SWEEP_S = 60
 ATTEMPTS, AGAIN_S = 5, 5.0
 """As host.json has it: a message that failed so often is a dead letter."""
 MOST_S = 2_400
-STEADY_S = 90
+STEADY_S = 60
 """How long an end must last to be one."""
-UNCHANGED_S = 150
+UNCHANGED_S = 80
+"""Longer than a stage without traffic, or a person, waits."""
+CHECK_S = 20
 _AMID_CALLS = (1, 3, 6, 12, 25, 60)
 _INSISTS_S = 60
 
@@ -133,14 +135,24 @@ class Play:
         """Whether a part of storage does not answer now."""
         return self.faults.is_down(part, self.second)
 
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint as it is stored, whatever its storage does."""
+        held = self.world.documents.held.get((Container.ENDPOINTS, ENDPOINT, ENDPOINT_ID))
+        return Endpoint.from_body(held.body) if held else None
+
     def rollout(self) -> Rollout | None:
-        """The candidate's rollout as it stands, or None."""
+        """The candidate's rollout as it stands, or stood at its end; None before it begins."""
         with self._undisturbed():
-            try:
-                found = self.world.rollouts.rollouts(ENDPOINT)
-            except NotFoundError:
-                return None
+            found = self.world.rollouts.rollouts(ENDPOINT)
         return next((one for one in reversed(found) if one.candidate.version == CANDIDATE), None)
+
+    def pulse(self) -> tuple[object, ...]:
+        """Something that changes whenever the endpoint takes a step."""
+        endpoint = self.endpoint()
+        if endpoint is None or endpoint.rollout is None:
+            return ()
+        waits = endpoint.queued_version, endpoint.rollback is None, bool(endpoint.outbox), len(endpoint.alias_calls)
+        return endpoint.rollout.rollout_id, endpoint.rollout.state, endpoint.rollout.stage, endpoint.generation, *waits
 
     def standing(self) -> dict[str, Any]:
         """Where everything stands, as far as it must not depend on faults."""
@@ -277,8 +289,9 @@ class Play:
         """People look now and then, and ask for what they want until they see it."""
         if self.second % 5 or any(self.is_down(part) for part in ("documents", "queues")):
             return
-        rollout = self.rollout()
-        if rollout is None:
+        endpoint = self.endpoint()
+        rollout = endpoint.rollout if endpoint else None
+        if endpoint is None or rollout is None or rollout.candidate.version != CANDIDATE:
             return
         if self.scenario.has_next and not self._next_is_dropped:
             self._next_is_dropped = True
@@ -286,17 +299,13 @@ class Play:
         if rollout.state is RolloutState.AWAITING:
             self._say(CommandKind.APPROVE, f"approve-{rollout.next_stage}", rollout)
         if self.scenario.regret is Regret.LATER and rollout.state is RolloutState.PROMOTED:
-            if self._quarantine() == []:
+            if not endpoint.quarantined:
                 self._say(CommandKind.ROLLBACK, "regret", rollout)
         elif rollout.stage_started_at and rollout.state in {RolloutState.PROGRESSING, RolloutState.WATCHING}:
             if self.scenario.regret in {Regret.ABORT, Regret.ROLLBACK}:
                 self._say(CommandKind(self.scenario.regret.value), "regret", rollout)
             elif self.scenario.is_promoted_by_hand and rollout.state is RolloutState.PROGRESSING:
                 self._say(CommandKind.PROMOTE, "promote", rollout)
-
-    def _quarantine(self) -> list[int]:
-        with self._undisturbed():
-            return [found.version for found in self.world.endpoint().quarantined]
 
     def _say(self, command: CommandKind, command_id: str, rollout: Rollout) -> None:
         if self.second - self._heard_s.get(command_id, -_INSISTS_S) < _INSISTS_S:
@@ -318,21 +327,22 @@ class Play:
 def undisturbed(start: World, scenario: Scenario) -> Play:
     """The scenario without faults, played until nothing changes any more."""
     play = Play(start, scenario, Faults(seed=scenario.seed))
-    steady_s, before = 0, None
-    while steady_s < UNCHANGED_S and play.second < MOST_S:
+    since_s, pulse = 0, play.pulse()
+    while play.second - since_s < UNCHANGED_S and play.second < MOST_S:
         play.go_on()
-        if play.second % 10 == 0 and play.rollout():
-            found = play.standing()
-            steady_s, before = (steady_s + 10, before) if found == before else (0, found)
+        if play.pulse() != pulse:
+            since_s, pulse = play.second, play.pulse()
     return play
 
 
 def disturbed(start: World, scenario: Scenario, faults: Faults, end: dict[str, Any]) -> Play:
     """The scenario with faults, played until it stands at the same end and stays there, or for far too long."""
     play = Play(start, scenario, faults)
-    steady_s = 0
-    while steady_s < STEADY_S and play.second < MOST_S:
+    while play.second < MOST_S:
         play.go_on()
-        if play.second % 10 == 0 and play.second > faults.until_s and play.rollout():
-            steady_s = steady_s + 10 if play.standing() == end else 0
+        if play.second > faults.until_s and play.second % CHECK_S == 0 and play.standing() == end:
+            for _ in range(STEADY_S):
+                play.go_on()
+            if play.standing() == end:
+                break
     return play

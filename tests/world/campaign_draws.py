@@ -22,7 +22,7 @@ from shared.registry.rollout_policy import (
 )
 
 CANDIDATE = 2
-FAULTS_S = 240
+FAULTS_S = 150
 _STORES = ("documents", "blobs", "queues")
 _OUTAGES = (("blobs", "queues"), ("documents",), _STORES)
 """What goes down together: a storage account, the document store, or both."""
