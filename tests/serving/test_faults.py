@@ -406,7 +406,9 @@ async def test_a_defect_before_a_run_leaves_nothing_in_flight() -> None:
         raise LookupError("the server has a defect, says the test")
 
     asked = Asked("/predict")
-    PlainAsk(asked, server.serving, read=read).begin(version=None, subject=None)
+    ask = PlainAsk(server.serving, 0.0, read=read)
+    ask.exchange, ask.extra = asked, ()
+    ask.begin(version=None, subject=None)
     assert asked.status == 500
     assert (server.waiting, server.serving.tally.in_flight) == (0, 0)
     server.close()

@@ -16,7 +16,6 @@ AZURE_ALLOWED: dict[str, tuple[str, ...]] = {
     "function_app.py": ("azure.functions",),
     "functions/": ("azure.functions",),
     "shared/store/": ("azure.core", "azure.cosmos", "azure.identity", "azure.storage.blob", "azure.storage.queue"),
-    "aks-serving/aks_serving/storage.py": ("azure.core", "azure.identity", "azure.storage.blob"),
     "cli/upload.py": ("azure.core", "azure.identity", "azure.storage.blob"),
     "local/": ("azure.core", "azure.functions", "azure.storage.blob", "azure.storage.queue"),
 }
