@@ -11,16 +11,13 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
-import msgspec
-
 from aks_serving.batches import LoadedModel
-from aks_serving.board import State
 from aks_serving.cache import DiskCache, digests
-from aks_serving.counts import VersionTally, by_version
+from aks_serving.convictions import Convictions
+from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine, Lane
 from aks_serving.errors import LoadCode, LoadError
-from aks_serving.guard import TripGuard, Trips
 from aks_serving.loader import Loader, LoadWatch
 from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
@@ -29,21 +26,12 @@ from aks_serving.ports import Storage
 from aks_serving.predictor import divert_waiting
 from aks_serving.prometheus import Transport
 from aks_serving.rehearsal import ROUNDS, rehearse
-from aks_serving.reports import (
-    Http,
-    Present,
-    Report,
-    Siblings,
-    Totals,
-    counts_of,
-    joined,
-    present_of,
-    refused_of,
-)
+from aks_serving.reports import Present, Siblings, Totals
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
+from aks_serving.together import Together
 from aks_serving.uplink import Uplink
-from aks_serving.watchdog import Watchdog, convicted
+from aks_serving.watchdog import Watchdog
 from aks_serving.windows import Windows
 from shared.core.clock import Clock, SystemClock
 from shared.core.ids import EndpointName
@@ -83,7 +71,6 @@ class ModelServer:
         often a version is asked in each form before it serves.
         """
         self._settings = settings
-        self._siblings = siblings
         self._reload_others = reload_others
         self._cache = DiskCache(settings.cache_dir)
         self._loop = asyncio.get_running_loop()
@@ -107,9 +94,9 @@ class ModelServer:
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
         self._servings = Servings({})
-        self._trips = Trips(settings.cache_dir)
-        self._hung_loads = Trips(settings.cache_dir, name="hung-loads")
-        """Versions that no process of the pod loads under a generation again, since it hung."""
+        self._convictions = Convictions(
+            settings.cache_dir, disk=self._disk, processes=settings.workers, tripped=self._tripped
+        )
         self._load_watch = LoadWatch(self._loader, hang_s=load_hang_s, found=self._found_load_hanging)
         self._rehearse = functools.partial(rehearse, rounds=rehearsal_rounds)
         self._replace = replace
@@ -119,8 +106,14 @@ class ModelServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
-        self.transport: Transport | None = None
-        """What carries the API by HTTP, for the metrics."""
+        self._together = Together(
+            siblings,
+            engine=self._engine,
+            uplink=self._uplink,
+            windows=self._windows,
+            servings=lambda: self._servings,
+            not_ready_here=self.not_ready_here,
+        )
 
     @property
     def servings(self) -> Servings:
@@ -135,91 +128,53 @@ class ModelServer:
     @property
     def waiting(self) -> int:
         """Requests that wait or run, in all processes."""
-        return self._engine.waiting + sum(report.waiting for report in self._others())
+        return self._together.waiting
 
     @property
     def windows_lost(self) -> int:
         """Telemetry windows that storage never got, of all processes."""
-        carried = self._siblings.carried.lost if self._siblings is not None else 0
-        return self._uplink.lost + carried + sum(report.lost for report in self._others())
+        return self._together.windows_lost
+
+    @property
+    def transport(self) -> Transport | None:
+        """What carries the API by HTTP in this process, for the metrics."""
+        return self._together.transport
+
+    @transport.setter
+    def transport(self, transport: Transport | None) -> None:
+        self._together.transport = transport
 
     def totals(self) -> dict[str, dict[int, VersionTally]]:
         """Counts since the start, by endpoint and version, of all processes. What it gives never falls."""
-        return {endpoint: by_version(tallies) for endpoint, tallies in self.variants().items()}
+        return self._together.totals()
 
     def variants(self) -> Totals:
         """As `totals`, by endpoint and variant: of a version, what it did in each role that it had."""
-        if self._siblings is None:
-            return self._counted()
-        # Told first: what was shown once is then in the sum for good, also where this process dies.
-        self.tell()
-        return joined([self._counted(), self._siblings.carried.totals(), *(r.totals() for r in self._others())])
-
-    def present(self) -> Present:
-        """What is so now, in all processes. What its counters give never falls."""
-        if self._siblings is None:
-            return present_of(self._report(), [])
-        self.tell()  # as for `totals`
-        return present_of(self._report(), [self._siblings.carried, *self._others()])
-
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        """What each loaded version takes of memory, by endpoint and version, in all processes together."""
-        found: dict[str, dict[int, int]] = {}
-        for part in (self._memory_here(), *(report.memory_bytes for report in self._others())):
-            for endpoint, sizes in part.items():
-                mine = found.setdefault(endpoint, {})
-                for version, size in sizes.items():
-                    mine[version] = mine.get(version, 0) + size
-        return found
-
-    def _memory_here(self) -> dict[str, dict[int, int]]:
-        return {
-            endpoint: {version: lane.loaded.memory_bytes for version, lane in serving.lanes.items()}
-            for endpoint, serving in self._servings.items()
-        }
-
-    def tell(self) -> None:
-        """Have the other processes know what was counted here, and whether this process is ready."""
-        if self._siblings is not None:
-            report = msgspec.structs.replace(
-                self._report(), counts=counts_of(self._counted()), refused=self._windows.refused()
-            )
-            self._siblings.tell(report, State.NOT_READY if self.not_ready_here() else State.READY)
-
-    def _report(self) -> Report:
-        """What this process tells the others, but what it counted of requests."""
-        servings, transport = self._servings, self.transport
-        return Report(
-            lost=self._uplink.lost,
-            waiting=self._engine.waiting,
-            memory_bytes=self._memory_here(),
-            generations={name: serving.plan.generation for name, serving in servings.items()},
-            in_flight={name: serving.tally.in_flight for name, serving in servings.items()},
-            tripped={name: dict(serving.tripped) for name, serving in servings.items()},
-            http=None if transport is None else Http(transport.connections, dict(transport.refused)),
-        )
-
-    def found_hanging(self, lane: Lane, ran_s: float) -> None:
-        """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread."""
-        for serving, why in convicted(self._servings, lane, ran_s):
-            self._trips.keep(serving.plan.endpoint, serving.plan.generation, lane.model.version, why)
-
-    def _counted(self) -> Totals:
-        return {endpoint: dict(tallies) for endpoint, tallies in self._windows.totals().items()}
-
-    def _others(self) -> list[Report]:
-        return [] if self._siblings is None else self._siblings.others()
+        return self._together.variants()
 
     def refused(self) -> dict[str, dict[str, int]]:
         """Requests that no version ran since the start, by endpoint and why, of all processes."""
-        if self._siblings is None:
-            return self._windows.refused()
-        parts = [self._windows.refused(), self._siblings.carried.refused, *(r.refused for r in self._others())]
-        return refused_of(parts)
+        return self._together.refused()
+
+    def present(self) -> Present:
+        """What is so now, in all processes. What its counters give never falls."""
+        return self._together.present()
+
+    def memory_bytes(self) -> dict[str, dict[int, int]]:
+        """What each loaded version takes of memory, by endpoint and version, in all processes together."""
+        return self._together.memory_bytes()
+
+    def tell(self) -> None:
+        """Have the other processes know what was counted here, and whether this process is ready."""
+        self._together.tell()
+
+    def found_hanging(self, lane: Lane, ran_s: float) -> None:
+        """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread."""
+        self._convictions.keep_hanging(self._servings, lane, ran_s)
 
     def not_ready(self) -> str:
         """Why the server is not ready, this process or another; empty where all are."""
-        return self.not_ready_here() or ("" if self._siblings is None else self._siblings.not_ready())
+        return self._together.not_ready()
 
     def not_ready_here(self) -> str:
         """Why this process is not ready; empty where it is.
@@ -310,7 +265,7 @@ class ModelServer:
                 threads=self._threads,
                 engine=self._engine,
                 numbering=self._numbering,
-                guard=self._guard,
+                guard=self._convictions.guard,
                 applied=self._applied,
                 laned=self._watchdog.watch,
                 rehearse=self._rehearse,
@@ -330,43 +285,21 @@ class ModelServer:
         if serving.plan is deployment.wanted:
             self._disk.submit(self._keep, deployment.endpoint, deployment.plan_data)
 
-    def _guard(self, plan: RoutePlan) -> tuple[TripGuard | None, dict[int, str]]:
-        """What watches a plan's candidate, and what tripped under the plan before, in any process of the pod."""
-        tripped = self._trips.of(plan.endpoint, plan.generation)
-        candidate = plan.candidate
-        if candidate is None or plan.stable is None:
-            return None, tripped
-
-        def on_trip(reason: str) -> None:
-            tripped[candidate.version] = reason
-            self._disk.submit(self._trips.keep, plan.endpoint, plan.generation, candidate.version, reason)
-            self._windows.announce(plan.endpoint)
-            serving = self._servings.get(plan.endpoint)
-            lane = None if serving is None else serving.lanes.get(candidate.version)
-            if serving is not None and serving.plan.generation == plan.generation and lane is not None:
-                divert_waiting(lane)
-
-        guard = TripGuard(
-            plan.guard,
-            version=candidate.version,
-            processes=self._settings.workers,
-            tripped=tripped.get(candidate.version),
-            on_trip=on_trip,
-        )
-        return guard, tripped
+    def _tripped(self, plan: RoutePlan, version: int) -> None:
+        self._windows.announce(plan.endpoint)
+        serving = self._servings.get(plan.endpoint)
+        lane = None if serving is None else serving.lanes.get(version)
+        if serving is not None and serving.plan.generation == plan.generation and lane is not None:
+            divert_waiting(lane)
 
     def _read_disk(self) -> dict[EndpointName, bytes]:
         """The cached plans, and with them what tripped before. Blocks."""
-        self._trips.read()
-        self._hung_loads.read()
+        self._convictions.read()
         return self._cache.plans()
 
     def _load(self, endpoint: EndpointName, route: Route) -> LoadedModel:
         """Load a version, unless that hung before under this generation. On a loader's thread."""
-        wanted = self._deployments[endpoint].wanted
-        hung = {} if wanted is None else self._hung_loads.of(endpoint, wanted.generation)
-        if route.version in hung:
-            raise LoadError(LoadCode.HANGS, hung[route.version])
+        self._convictions.check_load(self._deployments[endpoint].wanted, route.version)
         return self._loader.load(route)
 
     def _found_load_hanging(self, route: Route, took_s: float) -> None:
@@ -374,9 +307,7 @@ class ModelServer:
         log.error("loading version %d hangs, since %.0f s; its thread is left behind", route.version, took_s)
         for deployment in self._deployments.values():
             if deployment.wanted is not None and deployment.is_loading(route):
-                self._disk.submit(
-                    self._hung_loads.keep, deployment.endpoint, deployment.wanted.generation, route.version, reason
-                )
+                self._convictions.keep_hung_load(deployment.wanted, route.version, reason)
                 deployment.give_up(route, str(LoadError(LoadCode.HANGS, reason)))
         self._replace()
 
@@ -394,15 +325,7 @@ class ModelServer:
             serving.look()
 
     async def _hear_of_trips(self) -> None:
-        """Take over what tripped in the pod's other processes, also while storage does not answer."""
-        if all(serving.guard is None for serving in self._servings.values()):
-            return
-        await self._loop.run_in_executor(self._disk, self._trips.read)
-        for endpoint, serving in self._servings.items():
-            if serving.guard is not None and serving.guard.tripped is None:
-                for version, reason in self._trips.of(endpoint, serving.plan.generation).items():
-                    if serving.candidate is not None and version == serving.candidate.version:
-                        serving.guard.trip(reason)
+        await self._convictions.hear(self._servings)
 
     def _evict(self) -> "weakref.ref[object] | None":
         """Take the least recently used of what may go out of service. On a loader's thread."""
