@@ -81,6 +81,20 @@ def pause_and_resume(world: World) -> None:
     command(world, CommandKind.RESUME)
 
 
+def set_weight(world: World) -> None:
+    world.run(seconds=20)
+    world.rollouts.handle(
+        RolloutCommand(
+            command=CommandKind.SET_WEIGHT, command_id="w", endpoint=ENDPOINT, requested_by="ann", weight_bp=2_000
+        )
+    )
+
+
+def fail_then_skip(world: World) -> None:
+    world.run(seconds=15)
+    command(world, CommandKind.SKIP)
+
+
 def dry_runs(world: World) -> DryRuns:
     return DryRuns(rollouts=world.rollouts.rollouts, blobs=world.blobs)
 
@@ -139,6 +153,19 @@ LIVES: dict[str, tuple[RolloutPolicy, Pod, RolloutState, Callable[[World], None]
     "unloadable": (BASE, Pod(unloadable={2: "no such operator"}), RolloutState.ROLLED_BACK, None),
     "tripped": (BASE, Pod(tripped={2: "it hangs"}), RolloutState.ROLLED_BACK, None),
     "paused and resumed": (BASE, Pod(), RolloutState.PROMOTED, pause_and_resume),
+    "given another weight": (BASE, Pod(), RolloutState.PROMOTED, set_weight),
+    "skipped while its checks failed": (
+        FAILING_SLOWLY,
+        Pod(latency_ms={2: 60.0}),
+        RolloutState.ROLLED_BACK,
+        fail_then_skip,
+    ),
+    "failing, beside further pods": (
+        BASE.model_copy(update={"quorum": 0.5}),
+        Pod(errors={1: 0.002, 2: 0.02}),
+        RolloutState.ROLLED_BACK,
+        lambda world: world.others.extend([Pod(name="pod-2"), Pod(name="pod-3", is_stuck=True)]),
+    ),
     "not worse": (
         BASE.model_copy(update={"gates": Gates(mode=GateMode.NOT_WORSE, error_rate=0.1, slow_rate=0.1)}),
         Pod(errors={1: 0.01, 2: 0.01}),
