@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from aks_serving.counts import Kind, VersionTally
+from aks_serving.model import Model
 from aks_serving.reports import Report, counts_of
 
 from shared.routing.plan import Route
@@ -13,6 +14,7 @@ from shared.telemetry.window import VersionCounts, Window, merge_counts
 from tests.serving import models
 from tests.serving.conftest import Running, Start
 from tests.serving.fakes import MemoryStorage
+from tests.serving.handled import HandServer, infer, plain, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +74,19 @@ async def test_a_batch_counts_as_its_calls_one_by_one(start: Start, storage: Mem
     counts = _counts(storage.windows(), 1)
     assert counts.predictions == _told(*[10.0 * n for n in range(40)] * 3)
     assert (sum(counts.predictions.values()), counts.requests) == (120, 81)
+
+
+async def test_requests_of_both_protocols_in_one_batch_count_once_each() -> None:
+    """Such a batch is not told together: each call has its own rows of it."""
+    plan = models.plan(1, models.route(1, STABLE))
+    server = HandServer(plan, {1: Model(version=1, digest="", data=STABLE)}, inline=True)
+    asked = [plain([[1], [2]]), infer("INT64", [1, 1], [3]), plain([[4]])]
+    server.ask(*asked)
+    await turn()
+    assert [one.status for one in asked] == [200] * 3
+    assert server.serving.lanes[1].runs.rows == 4
+    assert server.serving.tally.of(1).counts().predictions == _told(10.0, 20.0, 30.0, 40.0)
+    server.close()
 
 
 async def test_labels_stand_under_their_text(start: Start, storage: MemoryStorage) -> None:
