@@ -40,12 +40,12 @@ from shared.routing.plan import Route, RoutePlan
 log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
-_FLUSH_S = 3.0
 _EVICT_WAIT_S = 5.0
 _LOWEST_PRIORITY = 19
 _SWITCH_S = 5e-4
 """How long the event loop waits for a thread that loads to let go of the interpreter: by default ten times as long."""
 LOAD_HANG_S = 600.0
+FLUSH_S = 3.0
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
 
@@ -64,11 +64,13 @@ class ModelServer:
         reload_others: Callable[[], None] = lambda: None,
         load_hang_s: float = LOAD_HANG_S,
         rehearsal_rounds: int = ROUNDS,
+        flush_s: float = FLUSH_S,
     ) -> None:
         """`siblings` are the server's other processes, where there are any; `reload_others` has them reload, and does
         not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
         place. A version hangs that is not made within `load_hang_s`, once it is fetched. `rehearsal_rounds` is how
-        often a version is asked in each form before it serves.
+        often a version is asked in each form before it serves, and `flush_s` how long a stop waits for the last
+        windows to be kept.
         """
         self._settings = settings
         self._reload_others = reload_others
@@ -106,6 +108,7 @@ class ModelServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
+        self._flush_s = flush_s
         self._together = Together(
             siblings,
             engine=self._engine,
@@ -250,7 +253,7 @@ class ModelServer:
         self._windows.close_all()
         self._watchdog.close()
         self.tell()
-        await asyncio.to_thread(self._uplink.close, within_s=_FLUSH_S)
+        await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._disk.shutdown(wait=True)
         self._engine.close()

@@ -46,6 +46,8 @@ class Driver:
         self._blobs = BlobServiceClient.from_connection_string(system.storage_connection)
         self.predictions: dict[int, str] = {}
         """The id of the latest prediction of each version."""
+        self.large_share = 0.0
+        """The share of the predictions that are of flowers larger than any in the data."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -133,7 +135,10 @@ class Driver:
         with httpx.Client(base_url=self._system.server_url, timeout=30) as client:
             while not stop.wait(0.01):
                 number += 1
-                body = {"model": MODEL, "features": [rows[number % len(rows)]], "user_id": f"user-{number % 97}"}
+                row = rows[number % len(rows)]
+                is_large = number % 10 < 10 * self.large_share
+                features = [[3 * value for value in row] if is_large else row]
+                body = {"model": MODEL, "features": features, "user_id": f"user-{number % 97}"}
                 try:
                     answer = client.post("/predict", json=body)
                 except httpx.TransportError as error:

@@ -18,6 +18,9 @@ from tests.serving.fakes import MemoryStorage
 from tests.serving.processes import account as account  # noqa: PLC0414 - a fixture, for all tests here
 from tests.serving.processes import launch as launch  # noqa: PLC0414 - likewise
 
+_FLUSH_S = 0.2
+"""Where storage is down, each stop waits for so long."""
+
 
 class Running:
     """A started server, and an HTTP client to it."""
@@ -83,7 +86,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             max_body_bytes=max_body_bytes,
             trusted_keys=trusted_keys,
         )
-        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds)
+        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds, flush_s=_FLUSH_S)
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:

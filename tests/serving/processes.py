@@ -124,7 +124,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             "SLIPWAY_PORT": "0",
             "SLIPWAY_POLL_S": "0.1",
             "SLIPWAY_WINDOW_S": "0.2",
-            "SLIPWAY_DRAIN_S": "0.5",
+            "SLIPWAY_DRAIN_S": "0.1",
         }
         servers.append(Server(environment | settings, tmp_path / "server.log"))
         return servers[-1]

@@ -134,6 +134,28 @@ def test_a_kill_at_any_port_call_of_one_command_loses_no_event() -> None:
     assert at > 5
 
 
+def test_an_event_that_cannot_be_announced_now_is_announced_by_the_sweep() -> None:
+    world = World(sinks=["ops"])
+    world.put_policy(POLICY)
+    world.event(world.drop("one takes:x", name="one.onnx"))
+    world.run(seconds=2)
+
+    def down() -> bool:
+        raise UnavailableError("queue storage", "it is down")
+
+    world.queues.loses = down
+    # The plan goes out, and the record, while the events of the same write wait.
+    world.rollouts.handle(
+        RolloutCommand(command=CommandKind.ABORT, command_id="stop", endpoint=MODEL, requested_by="ann")
+    )
+    assert world.endpoint().outbox_pending
+    world.queues.loses = lambda: False
+    world.run(seconds=65)
+    told = [event["type"] for event in world.sinks["ops"].told]
+    assert told.count("com.slipway.endpoint.rollout_aborted") == 1
+    assert {event["id"] for event in world.sinks["ops"].told} == set(audited(world))
+
+
 def test_the_same_event_sent_twice_has_one_id() -> None:
     world = lived("ops")
     message = PublishEvent(stream=f"endpoint:{MODEL}", seq=1, sink="ops")

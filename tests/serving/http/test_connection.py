@@ -1,6 +1,7 @@
 """What a connection does with good requests, and with handlers that answer late, twice, never or wrongly."""
 
 import asyncio
+import re
 import time
 from email.utils import parsedate_to_datetime
 
@@ -16,6 +17,7 @@ from tests.serving.http.driven import Driven, answers_in, chunked, request, told
 pytestmark = pytest.mark.anyio
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_DATE = re.compile(rb"date: [^\r]+\r\n")
 
 
 @pytest.fixture
@@ -90,8 +92,8 @@ def _outcome(*pieces: bytes, later: bool = False) -> tuple[list[object], list[st
         for number in reversed(range(len(driven.seen))):
             driven.reply(number)
     plain = [told(exchange).body.decode() for exchange in driven.seen]
-    # llhttp would wait for a HEAD's body.
-    return [driven.transport.written.replace(_CONTINUE, b"")], plain
+    # llhttp would wait for a HEAD's body. A second may pass between two answers.
+    return [_DATE.sub(b"", driven.transport.written.replace(_CONTINUE, b""))], plain
 
 
 def test_every_way_to_cut_a_stream_in_two_gives_the_same_answers() -> None:

@@ -1,0 +1,99 @@
+"""Tick records keep the pods and the answers exactly, and stay small where there are many pods."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.core.verdict import Outcome, Verdict
+from shared.registry.rollout_policy import RolloutPolicy
+from shared.rollout.decide import Decision
+from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.progress import PodSeen, Progress
+from shared.rollout.queries import QueryAnswer
+from shared.rollout.tickrecord import TickRecord, publish, record_of, with_evidence
+from shared.store.aggregate import PublishEntry
+from shared.store.ports import BlobContainer
+from shared.telemetry.window import VersionCounts
+
+AT = datetime(2026, 11, 21, 8, 0, 0, 123_456, tzinfo=UTC)
+
+
+def rollout(progress: Progress) -> Rollout:
+    def target(version: int) -> Target:
+        return Target(version=version, artifact_digest="a" * 64, size_bytes=1, golden_digest=None)
+
+    return Rollout(
+        rollout_id="rollout-000002-abc",
+        command_id="c",
+        candidate=target(2),
+        stable=target(1),
+        policy=RolloutPolicy(),
+        started_at=AT,
+        published_at=AT,
+        next_tick_at=AT,
+        requested_by="ann",
+        tick=7,
+        progress=progress,
+    )
+
+
+def recorded(progress: Progress, **more: QueryAnswer) -> TickRecord:
+    """The record of a tick, as it comes back from its blob."""
+    record = record_of(Endpoint(endpoint="digits"), rollout(progress), AT, Decision(reason="so"), answers=more)
+    return TickRecord.model_validate_json(record.model_dump_json())
+
+
+WORDS = st.text(max_size=10)
+TIMES = st.integers(0, 10**9).map(lambda us: AT + timedelta(microseconds=us))
+PODS = st.builds(
+    PodSeen,
+    sequence=st.integers(0, 5),
+    generation=st.integers(1, 2),
+    at=TIMES,
+    since=st.none() | TIMES,
+    loaded=st.sampled_from([(), (1,), (1, 2)]),
+    failed=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
+    tripped=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
+    memory_share=st.none() | st.floats(0, 2),
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), PODS, max_size=6))
+def test_what_pods_said_comes_back_as_it_was(pods: dict[str, PodSeen]) -> None:
+    assert recorded(Progress(pods=pods)).pods_seen == pods
+
+
+def test_answers_come_back_as_they_were() -> None:
+    answers = {"a": QueryAnswer(value=0.1 + 0.2), "b": QueryAnswer(), "c": QueryAnswer(error="down")}
+    assert recorded(Progress(), **answers).query_answers == answers
+
+
+def test_a_thousand_pods_and_full_histograms_are_a_small_record() -> None:
+    pods = {
+        f"digits-7f9c5b6d8-{n:05d}": PodSeen(
+            sequence=n, generation=3, at=AT + timedelta(seconds=n % 30), since=AT, loaded=(1, 2), memory_share=n / 1_000
+        )
+        for n in range(1_000)
+    }
+    counts = VersionCounts(
+        requests=10**6,
+        latency_ms=dict.fromkeys(range(400), 10**4),
+        predictions={f"label-{n}": 10**4 for n in range(200)},
+    )
+    record = recorded(Progress(generation=3, pods=pods, block={1: counts, 2: counts}))
+    assert (record.pods.reporting, record.pods.ready, record.pods.greatest_memory_share) == (1_000, 1_000, 0.999)
+    assert len(record.model_dump_json()) < 250_000
+
+
+def test_it_is_written_with_the_endpoint_s_change_under_the_name_that_its_verdicts_hold() -> None:
+    endpoint, found = Endpoint(endpoint="digits"), rollout(Progress())
+    verdict = Verdict(check="error_rate", outcome=Outcome.PASS, sentence="fine")
+    decision = with_evidence(Decision(reason="so", verdicts=(verdict,)), endpoint, found)
+    publish(endpoint, record_of(endpoint, found, AT, decision))
+    (entry,) = endpoint.outbox
+    assert isinstance(entry, PublishEntry)
+    assert (entry.container, entry.generation) == (BlobContainer.REPORTS, 7)
+    assert entry.name == "rollouts/digits/rollout-000002-abc/000007.json"
+    assert decision.verdicts[0].evidence == f"reports/{entry.name}"
+    assert TickRecord.model_validate(entry.body).decided.verdicts == decision.verdicts
