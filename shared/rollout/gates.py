@@ -16,6 +16,7 @@ from shared.rollout.machine import RolloutState
 from shared.rollout.predictions import psi_verdict
 from shared.rollout.queries import NOT_ASKED, QueryAnswer
 from shared.rollout.rates import Judged, errors_block, rate_verdict, slow, slow_block
+from shared.rollout.schedule import QuietStage
 from shared.rollout.shadows import compared, disagreements
 from shared.rollout.traffic import Traffic, answered, traffic_of
 from shared.rollout.triggers import triggered
@@ -34,15 +35,18 @@ def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer], now: datetime) -
     if rollout.current is None and rollout.state is not RolloutState.WATCHING:
         return []
     least = max(1, rollout.least_requests)
-    found = _measured(rollout, least)
-    found += [answers.get(query.name, NOT_ASKED).judged(query) for query in rollout.gates.queries]
-    found += triggered(rollout, least, now)
-    return [_dry(rollout, one) for one in found]
+    gates = rollout.gates
+    found = [_dry(one) if one.verdict.check in gates.dry_run else one for one in _measured(rollout, least)]
+    for query in gates.queries:
+        asked = answers.get(query.name, NOT_ASKED).judged(query)
+        found.append(_dry(asked) if query.dry_run else asked)
+    return [*found, *triggered(rollout, least, now)]
 
 
 def _measured(rollout: Rollout, least: int) -> list[Judged]:
     """The gates that Slipway measures by itself, and whether there is evidence."""
-    if rollout.weight_bp:
+    # A stage whose share somebody set to nothing has no traffic to prove anything by: it is no preview.
+    if rollout.weight_bp or not isinstance(rollout.current, QuietStage):
         traffic = traffic_of(rollout)
         compared_to_stable = _compared(rollout, traffic, least) if traffic.is_concurrent else []
         return [*compared_to_stable, _evidence(traffic.candidate.requests, "requests of the candidate", least)]
@@ -54,11 +58,10 @@ def _measured(rollout: Rollout, least: int) -> list[Judged]:
 
 
 def _compared(rollout: Rollout, traffic: Traffic, least: int) -> list[Judged]:
-    gates, tests = rollout.gates, rollout.progress.tests
-    candidate, stable = traffic.candidate, traffic.stable
+    gates, candidate, stable = rollout.gates, traffic.candidate, traffic.stable
     found = [
-        rate_verdict(GateName.ERROR_RATE, tests, errors_block(candidate, stable), gates, least),
-        rate_verdict(GateName.SLOW_RATE, tests, slow_block(candidate, stable, gates.slow_ms), gates, least),
+        rate_verdict(rollout, GateName.ERROR_RATE, errors_block(candidate, stable), least),
+        rate_verdict(rollout, GateName.SLOW_RATE, slow_block(candidate, stable, gates.slow_ms), least),
         Judged(verdict=p99_verdict(candidate, stable, gates, least)),
     ]
     if gates.prediction_psi is not None:
@@ -146,8 +149,5 @@ def _quantiles(counts: VersionCounts) -> str:
     return ", ".join(f"{value:.1f}" for value in found if value is not None)
 
 
-def _dry(rollout: Rollout, one: Judged) -> Judged:
-    dry = {*rollout.gates.dry_run, *(query.name for query in rollout.gates.queries if query.dry_run)}
-    if one.verdict.check not in dry:
-        return one
+def _dry(one: Judged) -> Judged:
     return Judged(verdict=one.verdict.model_copy(update={"advisory": True}), is_proof=False)

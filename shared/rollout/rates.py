@@ -1,16 +1,22 @@
 """The gates over error and slow rates: candidate against concurrent stable, by a test that may be looked at every tick.
 
-Over the whole rollout, not a stage: a test that began anew with each stage would have as many chances to err. One block
-a tick, of the windows that came since the last; shared.sequential has the test and what it takes for granted.
+Over the whole rollout, not a stage: a test that began anew with each stage would have as many chances to err. Where
+stages ask for different margins it must begin anew; the level is then divided among as many tests as there can be. One
+block a tick, of the windows that came since the last; shared.sequential has the test and what it takes for granted.
+
+The rates that a verdict tells, their difference and its interval are the stage's: over stages with different shares
+of a time that changes, the totals of two equal versions differ.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import GateMode, GateName, Gates
+from shared.rollout.documents import Rollout
 from shared.rollout.progress import TestName
 from shared.sequential.evariable import Block
 from shared.sequential.excess import Claim, ExcessState, ExcessTest
@@ -76,20 +82,16 @@ def slow(counts: VersionCounts, slow_ms: float) -> int:
     return sum(count for bucket, count in counts.latency_ms.items() if bucket > limit)
 
 
-def rate_verdict(
-    gate: GateName, tests: Mapping[TestName, ExcessState], stage: Block, gates: Gates, min_requests: int
-) -> Judged:
+def rate_verdict(rollout: Rollout, gate: GateName, stage: Block, min_requests: int) -> Judged:
     """The verdict on the error rate or the slow rate. `stage` holds the counts since the stage began."""
+    gates, tests = rollout.gates, rollout.progress.tests
     worse_name, not_worse_name, harm, margin, what = _parts(gate, gates)
-    level = gates.level / 2
-    worse, not_worse = tests.get(worse_name), tests.get(not_worse_name)
-    total = ExcessTest.of(worse).total if worse else Block()
-    interval = difference_interval(total, confidence=1 - level) if total.has_both else None
-    value = _rate(total.candidate_failed, total.candidate) - _rate(total.stable_failed, total.stable)
-    limit = harm if gates.mode is GateMode.NO_PROVEN_HARM else margin
+    level = gates.level / 2 / _times_begun(rollout, gate)
+    worse = ExcessTest.of(tests[worse_name]) if worse_name in tests else None
+    value = _rate(stage.candidate_failed, stage.candidate) - _rate(stage.stable_failed, stage.stable)
     counted = (
-        f"{what[0]} {_counted(total.candidate_failed, total.candidate)} for the candidate, "
-        f"{_counted(total.stable_failed, total.stable)} for stable at the same time"
+        f"{what[0]} {_counted(stage.candidate_failed, stage.candidate)} for the candidate, "
+        f"{_counted(stage.stable_failed, stage.stable)} for stable at the same time"
     )
 
     def judged(outcome: Outcome, said: str, *, is_proof: bool = False) -> Judged:
@@ -97,16 +99,18 @@ def rate_verdict(
             check=gate,
             outcome=outcome,
             sentence=f"{counted}: {said}",
-            n=total.candidate,
-            value=value if total.has_both else None,
-            limit=limit,
-            interval=interval,
+            n=stage.candidate,
+            value=value if stage.has_both else None,
+            limit=harm if gates.mode is GateMode.NO_PROVEN_HARM else margin,
+            interval=difference_interval(stage, confidence=1 - level) if stage.has_both else None,
         )
         return Judged(verdict=verdict, is_proof=is_proof)
 
-    if worse and ExcessTest.of(worse).proves(level):
-        proven = f"more than {harm:.2%} above stable is proven at level {level:.2g}" if harm else ""
-        return judged(Outcome.FAIL, proven or f"worse than stable is proven at level {level:.2g}", is_proof=True)
+    if worse and worse.proves(level):
+        proven = f"more than {harm:.2%} above stable" if harm else "worse than stable"
+        over = f"over the rollout's {worse.total.candidate} {what[1]} of the candidate"
+        said = f"{proven} is proven at level {level:.2g}, {over} (p at most {worse.p_value:.2g})"
+        return judged(Outcome.FAIL, said, is_proof=True)
     if min(stage.candidate, stage.stable) < min_requests:
         return judged(
             Outcome.INCONCLUSIVE,
@@ -115,9 +119,15 @@ def rate_verdict(
         )
     if gates.mode is GateMode.NO_PROVEN_HARM:
         return judged(Outcome.PASS, f"no harm is proven at level {level:.2g}")
-    if not_worse and ExcessTest.of(not_worse).proves(level):
+    if not_worse_name in tests and ExcessTest.of(tests[not_worse_name]).proves(level):
         return judged(Outcome.PASS, f"less than {margin:.2%} above stable is proven at level {level:.2g}")
     return judged(Outcome.INCONCLUSIVE, f"that it is less than {margin:.2%} above stable is not proven yet")
+
+
+def _times_begun(rollout: Rollout, gate: GateName) -> int:
+    """How often the rollout's stages can have the gate's tests begin, whether or not somebody skips some."""
+    margins = [_parts(gate, stage.gates or rollout.policy.gates)[2:4] for stage in rollout.stages if stage.weight_bp]
+    return max(1, len(list(groupby(margins))))
 
 
 def _parts(gate: GateName, gates: Gates) -> tuple[TestName, TestName, float, float, tuple[str, str]]:

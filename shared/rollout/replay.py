@@ -150,7 +150,7 @@ def _advanced(rollout: Rollout, record: TickRecord) -> Progress:
         versions=record.block,
     )
     rollout.progress = rollout.progress.model_copy(update={"pods": {}})
-    return took_in(rollout, [block], record.generation).model_copy(update={"pods": record.pods_seen})
+    return took_in(rollout, [block], record.generation, now=record.at).model_copy(update={"pods": record.pods_seen})
 
 
 def _has_same_traffic(then: Rollout, policy: RolloutPolicy) -> bool:

@@ -5,6 +5,7 @@ and what the records before it add up to. It is written once, with the tick's ch
 is over has no further ticks on record.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,10 +22,12 @@ from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import PodSeen
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rollbacks import Trigger
+from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
 from shared.telemetry.window import VersionCounts
 
 MAX_RECORD_BYTES = 4_000_000
+MAX_WAITING = 3
 FOLDER = "rollouts"
 _KEPT_BY_THE_ROLLOUT = {
     "rollout_id",
@@ -40,6 +43,8 @@ _KEPT_BY_THE_ROLLOUT = {
     "requested_by",
 }
 _NOT_DECIDED_FROM = {"verdicts", "heard", "reason", "ended_at", "ended_by", "promoted_by", "tick", "next_tick_at"}
+
+_log = logging.getLogger(__name__)
 
 
 class _Part(BaseModel):
@@ -229,10 +234,24 @@ def changing(rollout: Rollout) -> dict[str, Any]:
 
 
 def publish(endpoint: Endpoint, record: TickRecord) -> None:
-    """Have a record written with the endpoint's change."""
+    """Have a record written with the endpoint's change.
+
+    Of records that storage does not take, the latest MAX_WAITING wait in the endpoint: a document that outgrew its
+    store could never be changed again, nor its candidate be taken back.
+    """
     endpoint.publish(
         BlobContainer.REPORTS, record.blob_name, record.model_dump(mode="json"), generation=max(1, record.tick)
     )
+    waiting = [
+        entry.number
+        for entry in endpoint.outbox
+        if isinstance(entry, PublishEntry) and entry.container is BlobContainer.REPORTS
+    ]
+    if len(waiting) > MAX_WAITING:
+        _log.error(
+            "%d tick records of %s are given up: storage takes none", len(waiting) - MAX_WAITING, record.endpoint
+        )
+        endpoint.strike(set(waiting[:-MAX_WAITING]))
 
 
 def _summary(rollout: Rollout, now: datetime) -> PodsSummary:

@@ -95,6 +95,11 @@ def fail_then_skip(world: World) -> None:
     command(world, CommandKind.SKIP)
 
 
+def abort(world: World) -> None:
+    world.run(seconds=20)
+    command(world, CommandKind.ABORT)
+
+
 def dry_runs(world: World) -> DryRuns:
     return DryRuns(rollouts=world.rollouts.rollouts, blobs=world.blobs)
 
@@ -190,6 +195,60 @@ LIVES: dict[str, tuple[RolloutPolicy, Pod, RolloutState, Callable[[World], None]
         RolloutState.PROMOTED,
         None,
     ),
+    "rolling, over several pods": (
+        BASE.model_copy(
+            update={"strategy": Strategy.ROLLING, "stages": (STAGES[1], Stage(weight_bp=9_000, duration_s=15))}
+        ),
+        Pod(requests=2_000, errors={2: 0.004}),
+        RolloutState.PROMOTED,
+        lambda world: world.others.extend([Pod(name=f"pod-{n}", requests=2_000) for n in (2, 3, 4)]),
+    ),
+    "rolling, failing on one of several pods": (
+        BASE.model_copy(update={"strategy": Strategy.ROLLING}),
+        Pod(requests=2_000, errors={2: 0.03}),
+        RolloutState.ROLLED_BACK,
+        lambda world: world.others.extend([Pod(name=f"pod-{n}", errors={2: 0.03}) for n in (2, 3, 4)]),
+    ),
+    "split, held open": (
+        BASE.model_copy(update={"strategy": Strategy.SPLIT}),
+        Pod(),
+        RolloutState.PROGRESSING,
+        None,
+    ),
+    "split, failing": (
+        BASE.model_copy(update={"strategy": Strategy.SPLIT}),
+        Pod(errors={2: 0.05}),
+        RolloutState.ROLLED_BACK,
+        None,
+    ),
+    "shadow, then canary": (
+        BASE.model_copy(
+            update={"strategy": Strategy.SHADOW, "shadow_s": 20.0, "shadow_then": Strategy.CANARY, "max_stage_s": 90.0}
+        ),
+        Pod(disagreements={2: 0.001}),
+        RolloutState.PROMOTED,
+        None,
+    ),
+    "stages of their own gates": (
+        BASE.model_copy(
+            update={
+                "stages": (
+                    STAGES[0].model_copy(update={"gates": Gates(error_harm=0.01, slow_ms=50.0)}),
+                    STAGES[1].model_copy(update={"gates": Gates(mode=GateMode.NOT_WORSE, error_rate=0.05)}),
+                )
+            }
+        ),
+        Pod(errors={1: 0.002, 2: 0.004}),
+        RolloutState.PROMOTED,
+        None,
+    ),
+    "awaiting an approval that does not come": (
+        BASE.model_copy(update={"switch_approval": True}),
+        Pod(),
+        RolloutState.AWAITING,
+        None,
+    ),
+    "aborted": (BASE, Pod(), RolloutState.ABORTED, abort),
     "all at once": (
         BASE.model_copy(update={"strategy": Strategy.ALL_AT_ONCE}),
         Pod(errors={2: 0.3}),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import GateName, Gates, QueryGate, Stage, Triggers
@@ -93,6 +94,22 @@ def test_a_query_that_cannot_be_asked_is_an_error_and_one_in_dry_run_is_none() -
     assert told["kept"].outcome is Outcome.ERROR
     assert not told["kept"].advisory
     assert told["dry"].advisory
+
+
+@pytest.mark.parametrize("name", [EVIDENCE, "trigger_error_rate", "error_rate", "guard", "disagreement_v3"])
+def test_no_query_takes_the_name_of_another_check(name: str) -> None:
+    with pytest.raises(ValidationError, match="name each query differently"):
+        Gates(queries=(QueryGate(name=name, query="up", at_most=1, dry_run=True),))
+
+
+def test_a_dry_run_query_whose_name_is_that_of_a_check_disarms_nothing_but_itself() -> None:
+    # As a policy might hold it that was stored before such names were refused.
+    query = QueryGate(name=EVIDENCE, query="up", at_most=1, dry_run=True)
+    found = rollout({}, gates=Gates(dry_run=tuple(GateName)), triggers=UNCHECKED)
+    policy = found.policy.model_copy(update={"gates": found.gates.model_copy(update={"queries": (query,)})})
+    decided = judge(found.model_copy(update={"policy": policy}), {}, NOW)
+    assert [one.verdict.outcome for one in decided if not one.verdict.advisory] == [Outcome.INCONCLUSIVE]
+    assert [one.verdict.check for one in decided if one.verdict.advisory].count(EVIDENCE) == 1
 
 
 # The p99.

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from benchmarks.gates import SHARES, Ended, Traffic, Version, canary, equal, rolled_out, settings
+from benchmarks import gates_dependence
+from benchmarks.gates import CHANCE, LEVEL, SHARES, Ended, Traffic, Version, canary, equal, rolled_out, settings
 from shared.registry.rollout_policy import GateName
 
 ERRORS, LATENCY = {GateName.ERROR_RATE}, {GateName.SLOW_RATE, GateName.P99_MS}
@@ -46,3 +48,16 @@ def test_a_worse_version_is_taken_back_within_so_many_of_its_requests(
 
 def test_a_season_in_both_takes_nothing_back() -> None:
     assert not taken_back(Version(error_rate=0.001), is_seasonal=True).failed
+
+
+@pytest.mark.long
+def test_in_each_setting_and_in_all_no_more_are_taken_back_than_the_level_says() -> None:
+    found, each = list(settings()), 30
+    false = {setting.name: sum(bool(equal(setting, seed).failed) for seed in range(each)) for setting in found}
+    # By chance alone, at 5 % each, one run in 100,000 would see more.
+    assert sum(false.values()) <= stats.binom.ppf(1 - CHANCE, each * len(found), LEVEL), false
+    assert max(false.values()) <= stats.binom.ppf(1 - CHANCE, each, LEVEL), false
+
+
+def test_stalls_that_touch_both_versions_take_nothing_back() -> None:
+    assert not gates_dependence.taken_back(lambda draw: gates_dependence.Stalls(draw=draw), 0.0, 8)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.core.verdict import Outcome
+from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import Gates, Provider, QueryGate, RolloutPolicy
 from shared.rollout.documents import Rollout, Target
-from shared.rollout.queries import QueryAnswer, ask, ask_all
+from shared.rollout.queries import MetricsStores, QueryAnswer, ask, ask_all
 
 AT = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 
@@ -115,3 +115,42 @@ def test_the_verdict(answer: QueryAnswer, outcome: Outcome, said: str) -> None:
     assert judged.verdict.outcome is outcome
     assert said in judged.verdict.sentence
     assert not judged.is_proof
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("limits", [{"at_most": 1.0}, {"at_least": 1.0}, {"at_most": 1.0, "at_least": 0.0}])
+def test_what_is_no_finite_number_never_passes(value: float, limits: dict[str, float]) -> None:
+    verdict = QueryAnswer(value=value).judged(QueryGate(name="q", query="up", **limits)).verdict
+    assert verdict.outcome is Outcome.ERROR
+    assert "which is no finite number" in verdict.sentence
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_an_adapter_that_raises_is_an_error_of_its_own_query_alone() -> None:
+    class Breaks:
+        def ask(self, query: str) -> QueryAnswer:
+            raise KeyError(query)
+
+    stores: MetricsStores = {Provider.PROMETHEUS: Breaks(), Provider.LOG_ANALYTICS: Store()}
+    queries = (gate(name="a"), gate(name="b", provider=Provider.LOG_ANALYTICS))
+    answers = ask_all(queries, stores, "digits", rollout(), AT)
+    assert "asking prometheus went wrong (KeyError)" in answers["a"].error
+    assert answers["b"] == QueryAnswer(value=1.0)
+
+
+def test_a_store_that_hangs_keeps_a_tick_waiting_no_longer_than_it_may() -> None:
+    done = threading.Event()
+
+    class Hangs:
+        def ask(self, query: str) -> QueryAnswer:
+            del query
+            done.wait()
+            return QueryAnswer(value=1.0)
+
+    stores: MetricsStores = {Provider.PROMETHEUS: Hangs(), Provider.LOG_ANALYTICS: Store()}
+    queries = (gate(name="a"), gate(name="b", provider=Provider.LOG_ANALYTICS))
+    try:
+        answers = ask_all(queries, stores, "digits", rollout(), AT, within_s=0.2)
+    finally:
+        done.set()
+    assert answers == {"a": QueryAnswer(error="no answer within 0.2 s"), "b": QueryAnswer(value=1.0)}

@@ -1,16 +1,26 @@
 """The verdicts on error and slow rates, in either mode."""
 
+from typing import Any
+
 import pytest
 
 from shared.core.verdict import Outcome
-from shared.registry.rollout_policy import GateMode, GateName, Gates, Triggers
+from shared.registry.rollout_policy import GateMode, GateName, Gates, Stage, Triggers
 from shared.rollout import progress
+from shared.rollout.documents import Rollout
 from shared.rollout.rates import advanced, errors_block, rate_verdict
-from shared.sequential.excess import ExcessState
+from shared.sequential.excess import ExcessState, ExcessTest
 from shared.telemetry.window import VersionCounts
 from tests.unit.rollout.evidence import CANDIDATE, STABLE, counted, judged, outcome, rollout, verdict
 
 NOT_WORSE = Gates(mode=GateMode.NOT_WORSE)
+
+
+def with_tests(tests: dict[progress.TestName, ExcessState], **changes: Any) -> Rollout:
+    """A rollout whose tests stand so."""
+    found = rollout(**changes)
+    found.progress = found.progress.model_copy(update={"tests": tests})
+    return found
 
 
 def at_ms(requests: int, slow: float) -> VersionCounts:
@@ -82,8 +92,8 @@ def test_an_outage_that_touches_both_proves_nothing_and_the_same_one_in_the_cand
         both = advanced(both, counted(100, errors=60), counted(900, errors=540), gates)
         alone = advanced(alone, counted(100, errors=60), counted(900), gates)
     block = errors_block(counted(600, errors=300), counted(5_400, errors=2_700))
-    assert rate_verdict(GateName.ERROR_RATE, both, block, gates, 100).verdict.outcome is Outcome.PASS
-    assert rate_verdict(GateName.ERROR_RATE, alone, block, gates, 100).is_proof
+    assert rate_verdict(with_tests(both), GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.PASS
+    assert rate_verdict(with_tests(alone), GateName.ERROR_RATE, block, 100).is_proof
 
 
 def test_an_excess_within_the_harm_that_is_allowed_proves_nothing() -> None:
@@ -111,3 +121,48 @@ def test_a_test_whose_margin_changes_or_that_other_code_wrote_begins_anew() -> N
         name: state.model_copy(update={"log_stakes": (0.0,)}) for name, state in tests.items()
     }
     assert advanced(stale, *counts, Gates()) == tests
+
+
+def test_a_season_over_stages_of_different_shares_moves_no_figure_of_equal_versions() -> None:
+    # Calm while the candidate had a tenth, a bad hour while it has half: in all it fails 2.5 % to stable's 1.2 %.
+    calm, bad = (counted(1_000, errors=2), counted(9_000, errors=18)), (counted(5_000, errors=145),) * 2
+    tests = advanced(advanced({}, *calm, Gates()), *bad, Gates())
+    found = rate_verdict(with_tests(tests), GateName.ERROR_RATE, errors_block(*bad), 100).verdict
+    assert (found.outcome, found.value, found.n) == (Outcome.PASS, 0.0, 5_000)
+    assert found.interval is not None
+    assert found.interval[0] < 0.0 < found.interval[1]
+
+
+def test_a_proof_from_before_the_stage_says_what_it_rests_on() -> None:
+    tests = advanced({}, counted(1_000, errors=200), counted(9_000), Gates())
+    found = rate_verdict(with_tests(tests), GateName.ERROR_RATE, errors_block(counted(3), counted(3)), 100)
+    assert (found.is_proof, found.verdict.n) == (True, 3)
+    assert "proven at level 0.025, over the rollout's 1000 requests of the candidate (p at most " in (
+        found.verdict.sentence
+    )
+
+
+def staged(*harms: float) -> dict[str, Any]:
+    gates = [Gates(error_harm=harm) for harm in harms]
+    stages = [Stage(weight_bp=1_000 * (n + 1), duration_s=60, gates=each) for n, each in enumerate(gates)]
+    return {"policy": {"stages": tuple(stages)}}
+
+
+@pytest.mark.parametrize(
+    ("harms", "tests"), [((0.0,), 1), ((0.0, 0.0, 0.0), 1), ((0.01, 0.0), 2), ((0.0, 0.01, 0.0), 3)]
+)
+def test_the_level_is_spent_once_also_where_stages_ask_for_other_margins(harms: tuple[float, ...], tests: int) -> None:
+    found = rollout({CANDIDATE: counted(1_000, errors=200), STABLE: counted(9_000)}, **staged(*harms))
+    assert f"proven at level {0.025 / tests:.2g}," in verdict(found, GateName.ERROR_RATE).sentence
+    # The slow rate's margin is the same in all.
+    slow = rollout({CANDIDATE: at_ms(1_000, 0.5), STABLE: at_ms(9_000, 0.0)}, **staged(*harms))
+    assert "proven at level 0.025," in verdict(slow, GateName.SLOW_RATE).sentence
+
+
+def test_evidence_that_is_enough_for_one_test_is_too_little_for_one_of_three() -> None:
+    counts = {CANDIDATE: counted(300, errors=3), STABLE: counted(2_700)}
+    one, three = rollout(counts, **staged(0.0, 0.0, 0.0)), rollout(counts, **staged(0.0, 0.01, 0.0))
+    p_value = ExcessTest.of(one.progress.tests[progress.TestName.ERRORS_WORSE]).p_value
+    assert 0.025 / 3 < p_value <= 0.025, p_value
+    assert judged(one, GateName.ERROR_RATE).is_proof
+    assert outcome(three, GateName.ERROR_RATE) is Outcome.PASS

@@ -11,7 +11,7 @@ from shared.rollout.decide import Decision
 from shared.rollout.documents import Endpoint, Rollout, Target
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.queries import QueryAnswer
-from shared.rollout.tickrecord import TickRecord, publish, record_of, with_evidence
+from shared.rollout.tickrecord import MAX_WAITING, TickRecord, publish, record_of, with_evidence
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
 from shared.telemetry.window import VersionCounts
@@ -97,3 +97,18 @@ def test_it_is_written_with_the_endpoint_s_change_under_the_name_that_its_verdic
     assert entry.name == "rollouts/digits/rollout-000002-abc/000007.json"
     assert decision.verdicts[0].evidence == f"reports/{entry.name}"
     assert TickRecord.model_validate(entry.body).decided.verdicts == decision.verdicts
+
+
+def test_records_that_storage_does_not_take_pile_up_to_a_bound_and_the_latest_are_kept() -> None:
+    endpoint = Endpoint(endpoint="digits")
+    endpoint.record("check_failed", AT)
+    for tick in range(1, 50):
+        endpoint.publish(BlobContainer.ROUTES, "digits.json", {}, generation=tick)
+        found = rollout(Progress())
+        found.tick = tick
+        publish(endpoint, record_of(endpoint, found, AT, Decision(reason="so")))
+    entries = [entry for entry in endpoint.outbox if isinstance(entry, PublishEntry)]
+    kept = [entry.generation for entry in entries if entry.container is BlobContainer.REPORTS]
+    assert kept == list(range(50 - MAX_WAITING, 50))
+    # Nothing else is given up.
+    assert len(endpoint.outbox) == 1 + 49 + MAX_WAITING
