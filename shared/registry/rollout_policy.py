@@ -52,6 +52,10 @@ class GateName(StrEnum):
     SMOKE = "smoke"
 
 
+RESERVED = frozenset({*GateName, "convergence", "evidence", "guard"})
+"""Names of checks that no query takes, nor one that begins with trigger_ or disagreement_."""
+
+
 class GateMode(StrEnum):
     """What the error and slow rates must show for a PASS."""
 
@@ -97,13 +101,14 @@ class Gates(PolicyPart):
 
     The error and slow rates are tested by an anytime-valid test over the whole rollout (shared.sequential), a shadow's
     disagreement by an interval that holds at every look: what they prove ends the rollout at once. The other gates
-    end it after `failure_limit` failed checks in a row.
+    end it after `failure_limit` failed checks in a row. No gate asks for feedback on predictions, of which Slipway
+    keeps none yet: a business metric is held against its limit by a query.
     """
 
     mode: GateMode = GateMode.NO_PROVEN_HARM
     level: float = Field(default=0.05, gt=0, le=0.5)
     """At most the probability that a rollout of a version that is no worse is ended by these tests, however often they
-    are looked at; half of it for each of the two."""
+    are looked at; half of it for each of the two, divided among its tests where stages differ in their margins."""
     error_rate: float = Field(default=0.01, ge=0, lt=1)
     """The margin of mode not-worse: how far the candidate's error rate may exceed stable's."""
     error_harm: float = Field(default=0.0, ge=0, lt=1)
@@ -130,9 +135,9 @@ class Gates(PolicyPart):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [query.name for query in self.queries]
-        taken = set(names) & set(GateName)
+        taken = {name for name in names if name in RESERVED or name.startswith(("trigger_", "disagreement_"))}
         if len(set(names)) != len(names) or taken:
-            raise ValueError(f"two gates have one name among {sorted([*names, *taken])}: name each query differently")
+            raise ValueError(f"two checks have one name among {sorted([*names, *taken])}: name each query differently")
         return self
 
 
@@ -140,8 +145,8 @@ class Triggers(PolicyPart):
     """What takes a candidate back whatever stage it is in, and through the watch period after the switch.
 
     Limits on the candidate alone; one that stable breaks too, at the same time, is no fault of the candidate's.
-    They end the rollout after `failure_limit` failed checks in a row; an error rate or a p99 that is proven beyond its
-    limit at a level of one in a million, at once. None leaves one unchecked.
+    They end the rollout after `failure_limit` failed checks in a row; memory and health after two at the most; an error
+    rate or a p99 that is proven beyond its limit at a level of one in a million, at once. None leaves one unchecked.
     """
 
     error_rate: float | None = Field(default=0.05, gt=0, le=1)
