@@ -1,0 +1,74 @@
+"""Feature counts: what one pod, or many, saw of one version's traffic, in the bins of its reference profile.
+
+A flat row of whole numbers, which add: counts of any pods, in any order and any grouping, are the counts of all rows at
+once, exactly. Sums of values are kept in whole steps of 1/1024 of the reference's standard deviation for that reason.
+Loads numpy where something is added.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+
+from shared.core.errors import InvalidInputError
+
+STEPS = 1024
+"""Of a standard deviation."""
+MOST_SPREADS = 64
+"""A value farther from the mean is summed as if it were so far away."""
+MAX_CELL = 2**62
+
+type Cell = Annotated[int, Field(ge=-MAX_CELL, le=MAX_CELL)]
+
+
+class FeatureCounts(BaseModel):
+    """Rows, counted by a profile: its cells, in its order.
+
+    Of each number: rows by bin, the missing last; infinite ones; of the finite ones the sum of z = (x - mean) / spread
+    in whole steps of 1/STEPS, and that of the squares of these steps. Of each category: rows by bin.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str
+    rows: NonNegativeInt = 0
+    cells: list[Cell]
+
+    @classmethod
+    def sum_of(cls, parts: Sequence["FeatureCounts"]) -> Self:
+        """The counts of all rows, of one part or more. Raises InvalidInputError where two profiles counted them, and
+        where they are more than can be counted.
+        """
+        profiles = sorted({(part.profile, len(part.cells)) for part in parts})
+        if len(profiles) != 1:
+            named = ", ".join(f"{profile[:12]} ({width} cells)" for profile, width in profiles) or "none"
+            raise InvalidInputError(f"counts of one profile can be added, and these are of {named}")
+        import numpy as np  # noqa: PLC0415
+
+        total, size = np.zeros(profiles[0][1], dtype=np.int64), np.zeros(profiles[0][1])
+        for part in parts:
+            cells = np.array(part.cells, dtype=np.int64)
+            total += cells
+            size += np.abs(cells)
+        if (size > MAX_CELL).any():
+            raise InvalidInputError(f"a cell comes to {size.max():.3g}, and holds {MAX_CELL}: add fewer counts at once")
+        return cls(profile=profiles[0][0], rows=sum(part.rows for part in parts), cells=total.tolist())
+
+
+class FeatureWindow(BaseModel):
+    """What one pod saw of the versions of one endpoint, in some minutes. Written once, and never changed.
+
+    `versions` is keyed by the version and what it was to its endpoint, as in `3:stable`. `share` of the rows were
+    counted.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    endpoint: str
+    pod: str
+    sequence: NonNegativeInt
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    share: float = Field(default=1.0, gt=0, le=1)
+    versions: dict[str, FeatureCounts] = Field(default_factory=dict)

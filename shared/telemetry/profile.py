@@ -1,0 +1,206 @@
+"""The reference profile of a version: the bins that its traffic is counted in, and how its reference data filled them.
+
+Made once, when a version is validated, and stored by its content's hash like golden rows. Each server counts by it;
+what was counted by one profile is never added to what was counted by another. The bins come from one half of the
+reference rows and the counts from the other, so that both counts are samples that know nothing of how the bins were
+chosen.
+
+A profile is a list of features, and how each is had from the inputs: a column of a table; a summary of an input that is
+too wide to look at value by value (images, text, audio); the error of a reconstruction of all columns from a few
+(multivariate drift); what the version answered. Whatever it is, it is a number or a category a row, counted alike.
+Loads no numpy: the control plane reads profiles too.
+"""
+
+from enum import StrEnum
+from functools import cached_property
+from itertools import pairwise
+from math import isfinite
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+
+from shared.core.canonical import digest_of
+
+MAX_EDGES = 64
+MAX_CATEGORIES = 20
+MAX_KNOWN = 1_000
+MAX_FEATURES = 600
+MAX_COLUMNS = 256
+"""An input with more columns is summarised."""
+PROJECTIONS = 8
+
+
+class Summary(StrEnum):
+    """What is looked at of a row of a wide input."""
+
+    MEAN = "mean"
+    SPREAD = "spread"
+    """The standard deviation of the row's values."""
+    NORM = "norm"
+    """The root of the mean square."""
+    PROJECTION = "projection"
+    """The sum of the values, each with a sign that its place and the feature's `place` give, over the root of their
+    number: a random projection (Achlioptas 2003)."""
+    LENGTH = "length"
+    """Characters of a text."""
+
+
+class ColumnSource(BaseModel):
+    """A column of an input with a row a case: `place` along its second axis; 0 where it has one axis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["column"] = "column"
+    input: str
+    place: NonNegativeInt = 0
+
+
+class SummarySource(BaseModel):
+    """A number that summarises a row of an input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["summary"] = "summary"
+    input: str
+    summary: Summary
+    place: NonNegativeInt = 0
+    """Which projection."""
+
+
+class ReconstructionSource(BaseModel):
+    """The distance of a row from the plane that holds most of the reference's variance (Jackson and Mudholkar 1979).
+
+    Of the profile's numeric columns in their order, z = (x - mean) / spread, what is not finite as 0: the root of the
+    mean square of z - z V V', where the rows of `components` are the columns of V, shape [k, columns].
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    components: tuple[tuple[float, ...], ...]
+
+
+class AnswerSource(BaseModel):
+    """What the version answered: its first output (`prediction`), or the greatest of its scores (`confidence`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["answer"] = "answer"
+    of: Literal["prediction", "confidence"]
+    output: str
+
+
+type Source = Annotated[ColumnSource | SummarySource | ReconstructionSource | AnswerSource, Field(discriminator="kind")]
+
+
+class NumberFeature(BaseModel):
+    """Numbers, in bins up to each of `edges` (rising), above the last, and missing (NaN). Infinities lie in the
+    outermost bins, and are counted by themselves besides.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["number"] = "number"
+    name: str
+    source: Source
+    edges: tuple[float, ...] = Field(max_length=MAX_EDGES)
+    counts: tuple[NonNegativeInt, ...]
+    """Reference rows in each bin, the missing last."""
+    infinite: NonNegativeInt = 0
+    mean: float = 0.0
+    spread: float = Field(default=1.0, gt=0)
+    """Mean and standard deviation of the reference's finite values; 1 where they do not differ."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not all(map(isfinite, self.edges)) or any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError(f"feature {self.name!r}: edges must rise, and be finite")
+        if len(self.counts) != self.bins:
+            raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
+        return self
+
+    @property
+    def bins(self) -> int:
+        """How many bins there are, with that of the missing."""
+        return len(self.edges) + 2
+
+    @property
+    def width(self) -> int:
+        """How many cells count it: its bins, the infinite, the sums of z and of z squared."""
+        return self.bins + 3
+
+
+class CategoryFeature(BaseModel):
+    """Categories by their text: each of `categories`, the rarer ones of the reference, and those it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["category"] = "category"
+    name: str
+    source: Source
+    categories: tuple[str, ...] = Field(max_length=MAX_CATEGORIES)
+    rare: tuple[str, ...] = Field(default=(), max_length=MAX_KNOWN)
+    counts: tuple[NonNegativeInt, ...]
+    """Reference rows of each category, of the rarer ones, and of those that are in neither."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len({*self.categories, *self.rare}) != len(self.categories) + len(self.rare):
+            raise ValueError(f"feature {self.name!r}: a category stands twice")
+        if len(self.counts) != self.bins:
+            raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
+        return self
+
+    @property
+    def bins(self) -> int:
+        """How many bins there are, with those of the rare and the unseen."""
+        return len(self.categories) + 2
+
+    @property
+    def width(self) -> int:
+        """How many cells count it."""
+        return self.bins
+
+
+type Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="kind")]
+
+
+class Profile(BaseModel):
+    """A reference profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    rows: NonNegativeInt
+    """Reference rows that are counted."""
+    features: tuple[Feature, ...] = Field(max_length=MAX_FEATURES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len({feature.name for feature in self.features}) != len(self.features):
+            raise ValueError("two features have one name")
+        columns = sum(isinstance(one, NumberFeature) and one.source.kind == "column" for one in self.features)
+        for feature in self.features:
+            if not isinstance(feature.source, ReconstructionSource):
+                continue
+            if feature.kind != "number" or any(len(row) != columns for row in feature.source.components):
+                raise ValueError(f"feature {feature.name!r}: its components need {columns} numbers each")
+        return self
+
+    @property
+    def width(self) -> int:
+        """How many cells count a window by it."""
+        return sum(feature.width for feature in self.features)
+
+    @cached_property
+    def id(self) -> str:
+        """What a window that was counted by it names: its content's hash."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def cells(self) -> dict[str, slice]:
+        """Where the cells of each feature stand, by its name."""
+        found, start = {}, 0
+        for feature in self.features:
+            found[feature.name] = slice(start, start + feature.width)
+            start += feature.width
+        return found
