@@ -14,6 +14,7 @@ over 40 ticks at 5 %, tuned on equal versions; its check is as long as serves it
 season is put before the peer too.
 """
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -246,23 +247,34 @@ def equal(setting: Setting, seed: int) -> Ended:
 
 def _calibration(rollouts: int) -> bool:
     found = list(settings())
-    each = ceil(rollouts / len(found))
+    each, ended = 0, dict[tuple[str, int], str]()
+    # Setting by setting in turn, so that a run that is cut short has looked at all of them alike.
+    with contextlib.suppress(KeyboardInterrupt):
+        for each in range(ceil(rollouts / len(found))):
+            ended |= {(setting.name, each): equal(setting, each).failed for setting in found}
+            _progress(each + 1, len(found))
+        each += 1
+    if not each:
+        return False
     print(f"equal versions, {each} rollouts a setting, up to {LOOKS} looks: % taken back (95 % Wilson interval)")
+    failed = {key: check for key, check in ended.items() if check}
     limit = stats.binom.ppf(1 - CHANCE, each, LEVEL)
-    total: Counter[str] = Counter()
-    by_decade: Counter[int] = Counter()
     held = True
     for setting in found:
-        failed = {seed: end.failed for seed in range(each) if (end := equal(setting, seed)).failed}
-        held &= bool(len(failed) <= limit)
-        _tell(setting.name, len(failed), each, Counter(failed.values()))
-        total.update(failed.values())
-        by_decade.update(seed % DECADES for seed in failed)
+        checks = Counter(check for (name, _), check in failed.items() if name == setting.name)
+        held &= bool(checks.total() <= limit)
+        _tell(setting.name, checks.total(), each, checks)
     for decade in range(DECADES):
+        false = sum(seed % DECADES == decade for _, seed in failed)
         looked_at = len(found) * len(range(decade, each, DECADES))
-        _tell(f"{10 ** (1 + decade):,} to {10 ** (2 + decade):,} requests a tick", by_decade[decade], looked_at)
-    _tell("all", total.total(), each * len(found), total)
+        _tell(f"{10 ** (1 + decade):,} to {10 ** (2 + decade):,} requests a tick", false, looked_at)
+    _tell("all", len(failed), each * len(found), Counter(failed.values()))
     return held
+
+
+def _progress(done: int, settings_of_each: int) -> None:
+    if done % 10 == 0:
+        print(f"{done * settings_of_each} rollouts", file=sys.stderr, flush=True)
 
 
 def _tell(name: str, false: int, rollouts: int, checks: Mapping[str, int] | None = None) -> None:

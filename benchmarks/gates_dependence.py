@@ -1,6 +1,6 @@
 """What the gates do with equal versions whose requests do not fail each for itself.
 
-Run `.venv/bin/python -m benchmarks.gates_dependence [ROLLOUTS]`; 200 a row by default, one process. Each is a canary at
+Run `.venv/bin/python -m benchmarks.gates_dependence [ROLLOUTS]`; 100 a row by default, one process. Each is a canary at
 10 % of 1,000 requests a tick, looked at 40 times, with every default gate and trigger (benchmarks/gates.py). In the
 mean one request in 200 fails, and one in 200 is slow:
 
@@ -28,7 +28,7 @@ from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import VersionCounts
 from shared.validation.statistics.intervals import wilson
 
-ROLLOUTS, LOAD, SHARE_BP, RATE = 200, 1_000, 1_000, 0.005
+ROLLOUTS, LOAD, SHARE_BP, RATE = 100, 1_000, 1_000, 0.005
 MARGINS = (0.0, 0.01, 0.05)
 _FAST, _SLOW = bucket_index(60.0), bucket_index(400.0)
 
