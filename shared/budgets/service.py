@@ -1,9 +1,12 @@
 """Keeps the request sums of the endpoints whose policy has an error budget.
 
 Called by timer. Several calls at once do no harm: the sums are saved by one conditional write, and who is late leaves
-it to the next call. A call reads a bounded number of windows; what is left is for the calls after it.
+it to the next call. A call takes a bounded time and saves after every portion; what is left is for the calls after it,
+and the sums say that they are not whole.
 """
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -18,8 +21,10 @@ from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.telemetry.evidence import windows_after
 
-WINDOWS_A_CALL = 2_000
-"""How many windows of an endpoint a call reads at most."""
+PORTION = 2_000
+"""How many windows of an endpoint are in memory at once, and counted by one write."""
+CALL_S = 240.0
+"""How long a call reads at most: shared evenly by the endpoints, each of which gets one portion at least."""
 
 
 class BudgetService:
@@ -33,34 +38,54 @@ class BudgetService:
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+        portion: int = PORTION,
     ) -> None:
         self._endpoints = endpoints
         self._registry = registry
         self._documents = documents
         self._blobs = blobs
         self._clock = clock
+        self._monotonic = monotonic
+        self._portion = portion
 
     def count(self) -> None:
         """Count what the pods of every endpoint with an error budget reported since the last call."""
         now = self._clock.now()
-        for endpoint in self._endpoints.where():
-            budget = self._registry.model(ModelName(endpoint.endpoint)).policy.rollout.error_budget
-            if budget is not None:
-                self._count(endpoint.endpoint, budget, now)
+        ends_at = self._monotonic() + CALL_S
+        budgets = self._budgets()
+        for left, (endpoint, budget) in zip(range(len(budgets), 0, -1), budgets, strict=True):
+            started_at = self._monotonic()
+            self._count(endpoint, budget, now, until=started_at + (ends_at - started_at) / left)
 
-    def _count(self, endpoint: str, budget: ErrorBudget, now: datetime) -> None:
+    def _budgets(self) -> list[tuple[str, ErrorBudget]]:
+        found = [
+            (endpoint.endpoint, self._registry.model(ModelName(endpoint.endpoint)).policy.rollout.error_budget)
+            for endpoint in self._endpoints.where()
+        ]
+        return [(endpoint, budget) for endpoint, budget in found if budget is not None]
+
+    def _count(self, endpoint: str, budget: ErrorBudget, now: datetime, *, until: float) -> None:
+        """Count an endpoint's windows, a portion at a time, up to a time of the monotonic clock."""
         stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
         if stored:
             sums = RequestSums.model_validate(stored.body)
         else:
             sums = RequestSums(endpoint=endpoint, since=now - timedelta(hours=budget.hours))
         marks = {pod: mark.sequence for pod, mark in sums.marks.items()}
-        found = list(islice(windows_after(self._blobs, endpoint, marks, sums.since, now), WINDOWS_A_CALL))
-        after = counted(sums, found, now, is_all=len(found) < WINDOWS_A_CALL).model_dump(mode="json")
-        try:
-            if stored:
-                self._documents.replace(Container.ENDPOINTS, after, etag=stored.etag)
-            else:
-                self._documents.create(Container.ENDPOINTS, after)
-        except (AlreadyExistsError, ChangedMeanwhileError):
-            return
+        windows = windows_after(self._blobs, endpoint, marks, sums.since, now)
+        is_all = False
+        while not is_all:
+            portion = list(islice(windows, self._portion))
+            is_all = len(portion) < self._portion
+            sums = counted(sums, portion, now, is_all=is_all)
+            body = sums.model_dump(mode="json")
+            try:
+                if stored:
+                    stored = self._documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+                else:
+                    stored = self._documents.create(Container.ENDPOINTS, body)
+            except (AlreadyExistsError, ChangedMeanwhileError):
+                return
+            if self._monotonic() >= until:
+                return

@@ -17,6 +17,8 @@ from shared.telemetry.window import Window
 
 SUMS_ID = "request-sums"
 LATE = timedelta(hours=2)
+BEHIND = timedelta(minutes=10)
+"""How long ago all windows were counted for the last time at most, for a budget to be told."""
 CLOCKS = timedelta(minutes=5)
 """How far the clocks of pods may be from ours."""
 _KEPT = timedelta(hours=721)
@@ -55,6 +57,8 @@ class RequestSums(BaseModel):
     """By pod."""
     since: AwareDatetime
     """Windows from then on are to be looked at; of earlier ones none is left to count."""
+    whole_at: AwareDatetime | None = None
+    """When every window that was written by then was last counted; None: never yet."""
 
     def within(self, hours: int, now: datetime) -> HourSum:
         """The sum of the last hours, the one in which they begin being counted whole."""
@@ -85,18 +89,32 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
         # What ended long before `since` lies in hours that are not looked at again.
         marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
         since=since,
+        whole_at=now if is_all else sums.whole_at,
     )
 
 
 def why_spent(budget: ErrorBudget, sums: RequestSums | None, now: datetime) -> str:
-    """Why an error budget is spent, in words; empty where it is not."""
+    """Why an error budget is spent or cannot be told, in words; empty where it is neither.
+
+    What was not counted may have failed: sums that are absent or behind are no proof that the budget is not spent.
+    """
     found = sums.within(budget.hours, now) if sums else HourSum()
     allowed = 1.0 - budget.objective
     if found.failed <= allowed * found.requests:
-        return ""
+        return _why_unknown(sums, now)
     return (
         f"the error budget is spent: {found.failed} of {found.requests} requests failed in the last {budget.hours} h "
         f"({found.failed / found.requests:.3%}), and {allowed:.3%} may"
+    )
+
+
+def _why_unknown(sums: RequestSums | None, now: datetime) -> str:
+    if sums and sums.whole_at and now - sums.whole_at <= BEHIND:
+        return ""
+    last = f"they were last at {sums.whole_at:%Y-%m-%d %H:%M} UTC" if sums and sums.whole_at else "they never were yet"
+    return (
+        f"the error budget cannot be told: its endpoint's requests are not all counted, {last} "
+        "(the function count_requests counts them every minute: its log says what keeps it)"
     )
 
 

@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from shared.core.deadline import at_most
 from shared.core.errors import UnavailableError
 from shared.events.cloudevents import CONTENT_TYPE
 
@@ -32,7 +33,7 @@ class HttpSink:
     def __init__(
         self, name: str, url: str, *, token: Callable[[], str] | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
-        """`token` gives the bearer token of a request; `timeout_s` is the time that connecting, and each wait, has."""
+        """`token` gives the bearer token of a request; `timeout_s` is what connecting has, and all that follows."""
         self._service = f"the event sink {name}"
         self._parts = urlsplit(url)
         self._token = token
@@ -47,8 +48,10 @@ class HttpSink:
         target = (self._parts.path or "/") + (f"?{self._parts.query}" if self._parts.query else "")
         connection = self._connection()
         try:
-            connection.request("POST", target, body, headers)
-            status = connection.getresponse().status
+            connection.connect()
+            with at_most(connection.sock, self._timeout_s):
+                connection.request("POST", target, body, headers)
+                status = connection.getresponse().status
         except (OSError, HTTPException) as error:
             raise UnavailableError(self._service, f"{type(error).__name__} while it was posted to") from error
         finally:

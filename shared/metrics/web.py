@@ -4,16 +4,14 @@ A redirection is not followed: the request carries a token, and an answer from e
 tried again here; the next tick is the next try.
 """
 
-import contextlib
 import http.client
 import json
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.core.deadline import at_most
 from shared.core.errors import SlipwayError
 
 TIMEOUT_S = 5.0
@@ -86,7 +84,7 @@ def _exchange(url: str, body: bytes, headers: Mapping[str, str], timeout_s: floa
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         connection.connect()
-        with _at_most(connection.sock, timeout_s):
+        with at_most(connection.sock, timeout_s):
             connection.request("POST", parts.path or "/", body=body, headers=dict(headers))
             response = connection.getresponse()
             if 300 <= response.status < 400:
@@ -98,29 +96,3 @@ def _exchange(url: str, body: bytes, headers: Mapping[str, str], timeout_s: floa
             return WebAnswer(status=response.status, reason=response.reason, body=data)
     finally:
         connection.close()
-
-
-@contextlib.contextmanager
-def _at_most(sock: socket.socket, timeout_s: float) -> Iterator[None]:
-    """Cut a connection off after a time, also one that goes on byte by byte. Raises TimeoutError where it was."""
-    is_late = threading.Event()
-
-    def cut() -> None:
-        is_late.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(timeout_s, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        if is_late.is_set():
-            raise TimeoutError from error
-        raise
-    finally:
-        timer.cancel()
-    if is_late.is_set():
-        # What was cut off may look like an answer that ended early.
-        raise TimeoutError

@@ -148,6 +148,9 @@ class RolloutService:
         sums = None
         if policy.error_budget and (stored := self._documents.get(Container.ENDPOINTS, endpoint.endpoint, SUMS_ID)):
             sums = RequestSums.model_validate(stored.body)
+        elif endpoint.stable is None:
+            # Nothing serves there yet, and nothing is counted of an endpoint that has no document.
+            sums = RequestSums(endpoint=endpoint.endpoint, since=now, whole_at=now)
         return blocks.why_blocked(policy, now, sums)
 
     def _command(self, command: RolloutCommand) -> Rollout:

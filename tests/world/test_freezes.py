@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 
-from shared.budgets.sums import SUMS_ID, RequestSums
+from shared.budgets.service import BudgetService
+from shared.budgets.sums import BEHIND, SUMS_ID, RequestSums
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import ErrorBudget, FreezeWindow, RolloutPolicy, Stage
-from shared.rollout.documents import Rollout
+from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
+from shared.store.outbox import Outbox
 from shared.store.ports import Container
+from shared.store.repository import Repository
 from tests.world.fakes import Fuse, Killed
-from tests.world.world import MODEL, World
+from tests.world.world import MODEL, Pod, World
 
 STAGES = (Stage(weight_bp=1_000, duration_s=5), Stage(weight_bp=5_000, duration_s=5))
 FREEZE = FreezeWindow(
@@ -225,6 +228,67 @@ def test_windows_are_counted_once_by_several_counters_killed_anywhere() -> None:
         world.budgets.count()
         assert sums(world).within(2, world.clock.now()).requests == before + 4_000
     assert at > 4
+
+
+def backlog(world: World, *, pods: int, errors: float) -> None:
+    """Have many pods report that nobody counted meanwhile."""
+    for number in range(pods):
+        pod = Pod(name=f"pod-of-many-{number}", errors={1: errors, 2: errors})
+        for _ in range(10):
+            pod.report(world.blobs, world.clock, MODEL)
+            world.clock.pass_s(1)
+
+
+def counter(world: World, *, portion: int, ticks: list[float]) -> BudgetService:
+    """A counter whose monotonic clock is as far on at each look as `ticks` says, and then stands."""
+    left = iter(ticks)
+    outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
+    return BudgetService(
+        endpoints=Repository(Endpoint, world.documents, outbox),
+        registry=world.registry,
+        documents=world.documents,
+        blobs=world.blobs,
+        clock=world.clock,
+        portion=portion,
+        monotonic=lambda: next(left, ticks[-1]),
+    )
+
+
+def test_a_call_counts_more_than_a_portion_as_long_as_it_has_time() -> None:
+    world = serving(error_budget=BUDGET)
+    report(world)
+    before = sums(world).within(2, world.clock.now()).requests
+    backlog(world, pods=8, errors=0.05)
+    counter(world, portion=7, ticks=[0.0]).count()
+    assert sums(world).within(2, world.clock.now()).requests - before == 80 * 1_000
+    with pytest.raises(ConflictError, match=SPENT):
+        command(world, CommandKind.START, version=2)
+
+
+def test_sums_that_are_behind_block_and_say_so_until_they_are_whole() -> None:
+    world = serving(error_budget=BUDGET)
+    with pytest.raises(ConflictError, match=r"cannot be told: .* they never were yet"):
+        command(world, CommandKind.START, version=2)
+    report(world)
+    backlog(world, pods=3, errors=0.0)
+    world.clock.pass_s(BEHIND.total_seconds())
+    before = sums(world)
+    # A call without time counts one portion.
+    counter(world, portion=7, ticks=[0.0, 0.0, 1e9]).count()
+    assert sums(world).within(2, world.clock.now()).requests - before.within(2, world.clock.now()).requests == 7_000
+    with pytest.raises(ConflictError, match=r"cannot be told: .* they were last at .*: wait, or give the command with"):
+        command(world, CommandKind.START, version=2)
+    world.budgets.count()
+    command(world, CommandKind.START, version=2)
+    assert latest(world).state is RolloutState.LOADING
+
+
+def test_the_first_version_of_an_endpoint_needs_no_sums() -> None:
+    world = World()
+    world.put_policy(policy(automatic=True, error_budget=BUDGET))
+    world.event(world.drop("one takes:x", name="one.onnx"))
+    world.run(seconds=12)
+    assert world.stable == 1
 
 
 def test_without_an_error_budget_nothing_is_counted() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.budgets.sums import LATE, HourSum, RequestSums, counted, why_spent
+from shared.budgets.sums import BEHIND, LATE, HourSum, RequestSums, counted, why_spent
 from shared.registry.rollout_policy import ErrorBudget
 from shared.telemetry.window import VersionCounts, Window
 
@@ -85,15 +85,31 @@ def test_a_budget_is_spent_by_more_than_its_share_within_its_hours(
     spent: bool,  # noqa: FBT001 - a case
 ) -> None:
     hour = f"{START - timedelta(hours=hours_ago):%Y-%m-%dT%H}"
-    sums = RequestSums(endpoint="m", hours={hour: HourSum(requests=requests, failed=failed)}, since=START)
+    hours = {hour: HourSum(requests=requests, failed=failed)}
+    sums = RequestSums(endpoint="m", hours=hours, since=START, whole_at=START)
     said = why_spent(ErrorBudget(objective=0.99, hours=24), sums, START)
     assert bool(said) is spent
     assert not spent or f"{failed} of {requests} requests failed in the last 24 h" in said
 
 
-def test_of_an_endpoint_that_was_never_counted_nothing_is_spent() -> None:
-    assert why_spent(ErrorBudget(), None, START) == ""
-    assert why_spent(ErrorBudget(), empty(), START) == ""
+def test_without_sums_and_with_sums_that_are_behind_a_budget_cannot_be_told() -> None:
+    whole = counted(empty(), [], START, is_all=True)
+    assert why_spent(ErrorBudget(), whole, START + BEHIND) == ""
+    later = START + BEHIND + timedelta(seconds=1)
+    assert "cannot be told: its endpoint's requests are not all counted, they were last at 2026-11-21 08:00 UTC" in (
+        why_spent(ErrorBudget(), whole, later)
+    )
+    # A part that was counted does not make the sums whole.
+    part = counted(whole, [window("a", 0, later, v1=VersionCounts(requests=9))], later, is_all=False)
+    assert part.whole_at == START
+    assert "cannot be told" in why_spent(ErrorBudget(), part, later)
+    for never in (None, empty(), counted(empty(), [], START, is_all=False)):
+        assert "cannot be told: its endpoint's requests are not all counted, they never were" in (
+            why_spent(ErrorBudget(), never, START)
+        )
+    # What is counted of it may be enough to tell.
+    spent = counted(empty(), [window("a", 0, START, v1=VersionCounts(requests=9, errors=9))], START, is_all=False)
+    assert "is spent: 9 of 9" in why_spent(ErrorBudget(), spent, START)
 
 
 def test_the_document_of_a_month_and_a_thousand_pods_stays_small() -> None:

@@ -1,5 +1,6 @@
 """The HTTP sink against a real server: what it sends, and how it takes every answer, slow and broken ones too."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -99,6 +100,33 @@ def test_a_sink_that_is_down_hangs_or_speaks_no_http_is_unavailable() -> None:
             HttpSink("ops", url).post(EVENT)
         answering.join()
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_sink_that_answers_drop_by_drop_is_given_up_in_time(said: bytes) -> None:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        dripping = threading.Thread(target=_drip, args=(listening, said))
+        dripping.start()
+        with pytest.raises(UnavailableError, match="TimeoutError while it was posted to"):
+            HttpSink("ops", f"http://127.0.0.1:{listening.getsockname()[1]}/", timeout_s=0.2).post(EVENT)
+        # It drips until it is cut off, or says enough for a whole line of an answer.
+        dripping.join()
+
+
+def _drip(listening: socket.socket, said: bytes) -> None:
+    connection, _ = listening.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.recv(65_536)
+        connection.sendall(said)
+        for _ in range(500):
+            connection.sendall(b"x")
+            connection.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                if not connection.recv(1):
+                    return
+        connection.sendall(b"\r\n\r\n")
 
 
 def _junk(listening: socket.socket) -> None:

@@ -109,11 +109,12 @@ def test_a_policy_with_a_time_zone_that_nobody_knows_is_refused_by_name(timezone
 
 def test_what_blocks_is_told_together_and_nothing_blocks_without_a_cause() -> None:
     now = utc("2026-11-20T17:00:00")
-    sums = RequestSums(endpoint="m", hours={"2026-11-20T16": HourSum(requests=1_000, failed=11)}, since=now)
+    hours = {"2026-11-20T16": HourSum(requests=1_000, failed=11)}
+    sums = RequestSums(endpoint="m", hours=hours, since=now, whole_at=now)
     budget = ErrorBudget(objective=0.99, hours=24)
     said = "the error budget is spent: 11 of 1000 requests failed in the last 24 h (1.100%), and 1.000% may"
     assert why_blocked(RolloutPolicy(error_budget=budget), now, sums) == said
     both = RolloutPolicy(error_budget=budget, freezes=(weekly(FRI), weekly(SAT)))
     assert why_blocked(both, now, sums) == f"freeze window quiet is on; {said}"
     assert why_blocked(RolloutPolicy(), now, sums) == ""
-    assert why_blocked(RolloutPolicy(error_budget=budget), now, None) == ""
+    assert "the error budget cannot be told" in why_blocked(RolloutPolicy(error_budget=budget), now, None)
