@@ -145,8 +145,9 @@ class Triggers(PolicyPart):
     """What takes a candidate back whatever stage it is in, and through the watch period after the switch.
 
     Limits on the candidate alone; one that stable breaks too, at the same time, is no fault of the candidate's.
-    They end the rollout after `failure_limit` failed checks in a row; memory and health after two at the most; an error
-    rate or a p99 that is proven beyond its limit at a level of one in a million, at once. None leaves one unchecked.
+    They end the rollout after `failure_limit` failed checks in a row, memory after two at the most; too few healthy
+    pods, and an error rate or a p99 that is proven beyond its limit at a level of one in a million, at once. None
+    leaves one unchecked.
     """
 
     error_rate: float | None = Field(default=0.05, gt=0, le=1)

@@ -21,6 +21,9 @@ from shared.rollout.rates import Judged
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.schedule import ends_without_promotion, is_held_open
 
+_MEMORY, _MEMORY_CHECKS = "trigger_memory", 2
+"""No chance enters into a full memory, but a load of something else may fill it for a moment."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -208,7 +211,7 @@ def _unconcluded(rollout: Rollout, held: Decision) -> Decision:
 def _failing(rollout: Rollout, judged: list[Judged], held: Decision) -> Decision:
     worst = next(one for one in judged if one.verdict.outcome is Outcome.FAIL and not one.verdict.advisory)
     proof = next((one for one in judged if one.is_proof), None)
-    failed, limit = rollout.failed_checks + 1, rollout.policy.failure_limit
+    failed, limit = rollout.failed_checks + 1, _failure_limit(rollout, judged)
     if proof is not None:
         return replace(
             held,
@@ -227,6 +230,13 @@ def _failing(rollout: Rollout, judged: list[Judged], held: Decision) -> Decision
             reason=f"{failed} failed checks in a row: {said}",
         )
     return replace(held, failed_checks=failed, reason=f"failed check {failed} of {limit}: {said}")
+
+
+def _failure_limit(rollout: Rollout, judged: list[Judged]) -> int:
+    """How many failed checks in a row end the rollout."""
+    is_full = any(one.verdict.check == _MEMORY and one.verdict.outcome is Outcome.FAIL for one in judged)
+    limit = rollout.policy.failure_limit
+    return min(limit, _MEMORY_CHECKS) if is_full else limit
 
 
 def _errored(rollout: Rollout, held: Decision) -> Decision:
@@ -256,7 +266,7 @@ _TRIGGERS = {
     GateName.SMOKE: Trigger.ERROR_RATE,
     "trigger_error_rate": Trigger.ERROR_RATE,
     "trigger_p99_ms": Trigger.LATENCY,
-    "trigger_memory": Trigger.MEMORY,
+    _MEMORY: Trigger.MEMORY,
     "trigger_health": Trigger.HEALTH,
     "trigger_prediction_psi": Trigger.PREDICTION_DRIFT,
 }

@@ -48,6 +48,17 @@ def leave_bad_stable(endpoint: Endpoint) -> None:
             make_stable(endpoint, found)
 
 
+def better_than_stable(endpoint: Endpoint, candidate: int, unfit: frozenset[int]) -> Target | None:
+    """The last known good version besides a candidate, where stable is among the `unfit`; None where stable is fit.
+
+    Nothing may go back to what is unfit.
+    """
+    stable = endpoint.stable
+    if stable is None or stable.version not in unfit:
+        return None
+    return next((target for target in reversed(endpoint.good) if target.version not in {candidate, *unfit}), None)
+
+
 def note_rollback(
     endpoint: Endpoint,
     now: datetime,

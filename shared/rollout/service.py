@@ -6,6 +6,7 @@ leave through its outbox. A command or tick that comes again finds its effect an
 
 import logging
 from datetime import datetime, timedelta
+from functools import partial
 
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
@@ -20,6 +21,7 @@ from shared.rollout.archiving import Archiving
 from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.history import History
 from shared.rollout.machine import RolloutState
+from shared.rollout.progress import FORGOTTEN
 from shared.rollout.publishing import schedule
 from shared.rollout.queries import MetricsStores, QueryAnswer, ask_all
 from shared.rollout.rollbacks import Rollback
@@ -30,6 +32,8 @@ from shared.telemetry.evidence import windows_after
 
 _LATENESS = timedelta(minutes=10)
 """A window that is written later than this after the tick that should have read it is left out."""
+_BEFORE_ROLLBACK = timedelta(minutes=1)
+"""Once a rollout is over nothing older than this before its rollback says anything of whether the pods applied that."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +110,10 @@ class RolloutService:
         now = self._clock.now()
         progress = looked_at.progress
         marks = {pod: seen.sequence for pod, seen in progress.pods.items()}
-        since = max(looked_at.started_at, (progress.looked_at or looked_at.started_at) - _LATENESS)
+        since = max(looked_at.started_at, (progress.looked_at or looked_at.started_at) - _LATENESS, now - FORGOTTEN)
+        if looked_at.state.is_over and endpoint.rollback:
+            # It may have been over for months, and the pods have written windows ever since.
+            since = max(since, endpoint.rollback.detected_at - _BEFORE_ROLLBACK)
         windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now))
         answers = self._ask(endpoint, looked_at, now)
 
@@ -122,7 +129,8 @@ class RolloutService:
                 return True
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
             blocked = "" if rollout.overridden else self._blocked(current, now)
-            ticks.look(current, rollout, now, altered=candidate.altered, blocked=blocked, answers=answers)
+            unfit = partial(self._unfit, current)
+            ticks.look(current, rollout, now, altered=candidate.altered, blocked=blocked, answers=answers, unfit=unfit)
             return True
 
         self._endpoints.change(message.endpoint, ENDPOINT_ID, apply)

@@ -4,11 +4,11 @@ Each tick's evidence and decision are published as a blob of the reports contain
 replayed, under another policy too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from shared.rollout import tickrecord
-from shared.rollout.convergence import convergence, fresh
+from shared.rollout.convergence import FRESH_S, convergence, fresh
 from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
@@ -16,7 +16,7 @@ from shared.rollout.progress import Progress, taken
 from shared.rollout.publishing import schedule
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import advanced
-from shared.rollout.reverts import CONFIRM_TICK_S, put_on_record
+from shared.rollout.reverts import CONFIRM_TICK_S, better_than_stable, put_on_record
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.steps import move, replace_gone
 from shared.telemetry.window import VersionCounts, Window
@@ -50,17 +50,28 @@ def look(
     altered: str = "",
     blocked: str = "",
     answers: Mapping[str, QueryAnswer] | None = None,
+    unfit: Callable[[], frozenset[int]] = frozenset,
 ) -> None:
-    """Decide a tick of an active rollout, whose evidence was taken in, carry it out, and keep what it saw."""
+    """Decide a tick of an active rollout, whose evidence was taken in, carry it out, and keep what it saw.
+
+    `unfit` tells to which versions nothing may go back; it is asked only where something is taken back.
+    """
     decision = decide(rollout, now, altered=altered, blocked=blocked, answers=answers)
     decision = tickrecord.with_evidence(decision, endpoint, rollout)
     record = tickrecord.record_of(endpoint, rollout, now, decision, altered=altered, blocked=blocked, answers=answers)
-    apply(endpoint, rollout, decision, now)
+    apply(endpoint, rollout, decision, now, unfit=unfit)
     tickrecord.publish(endpoint, record.model_copy(update={"left": tickrecord.changing(rollout)}))
 
 
-def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetime) -> None:
-    """Carry out what a tick decided, and ask for the next tick."""
+def apply(
+    endpoint: Endpoint,
+    rollout: Rollout,
+    decision: Decision,
+    now: datetime,
+    *,
+    unfit: Callable[[], frozenset[int]] = frozenset,
+) -> None:
+    """Carry out what a tick decided, and ask for the next tick. `unfit` is as in `look`."""
     rollout.verdicts = list(decision.verdicts)
     # The evidence begins with the windows that the tick took in, not with the tick.
     seen_since = min(rollout.progress.since or now, now)
@@ -81,7 +92,16 @@ def apply(endpoint: Endpoint, rollout: Rollout, decision: Decision, now: datetim
     if decision.event is RolloutEvent.FAIL:
         trigger = decision.trigger or Trigger.NO_CONCLUSION
         fault_at = rollout.failing_since or seen_since
-        move(endpoint, rollout, RolloutEvent.FAIL, now, reason=decision.reason, trigger=trigger, fault_at=fault_at)
+        move(
+            endpoint,
+            rollout,
+            RolloutEvent.FAIL,
+            now,
+            reason=decision.reason,
+            trigger=trigger,
+            fault_at=fault_at,
+            to=better_than_stable(endpoint, rollout.candidate.version, unfit()),
+        )
     elif decision.event:
         move(endpoint, rollout, decision.event, now, reason=decision.reason)
     else:
@@ -98,7 +118,7 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     `rollout` is that which is looked at: the one that was rolled back, or one that began since.
     """
     rollback = endpoint.rollback
-    if rollback is None:
+    if rollback is None or _is_too_new(rollout, now):
         return
     pods = rollout.progress.pods
     found = convergence(pods, generation=rollback.generation, versions=(), quorum=1.0, now=now)
@@ -113,3 +133,8 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
         zero_traffic_at = min(max(applied_at, rollback.detected_at), now)
         rollback = rollback.model_copy(update={"zero_traffic_at": zero_traffic_at})
     put_on_record(endpoint, rollback)
+
+
+def _is_too_new(rollout: Rollout, now: datetime) -> bool:
+    """Whether a rollout has been under way for too short a time for every pod that reports to have been seen in it."""
+    return not rollout.state.is_over and (now - rollout.started_at).total_seconds() < FRESH_S

@@ -136,7 +136,8 @@ def memory(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
 def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
     """The share of the pods that have the candidate ready, of those that have or cannot.
 
-    A pod that still loads serves no candidate; one that cannot load stable either has a fault of its own.
+    A pod that still loads serves no candidate; one that cannot load stable either has a fault of its own. What pods say
+    of themselves is no chance: a share below the limit is a proof.
     """
     limit = limits.healthy_share
     if limit is None:
@@ -158,7 +159,8 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
         said += f"; pod {pod} has not: {why}"
     outcome = Outcome.INCONCLUSIVE if value is None else Outcome.FAIL if value < limit else Outcome.PASS
     return Judged(
-        verdict=Verdict(check="trigger_health", outcome=outcome, sentence=said, n=n, value=value, limit=limit)
+        verdict=Verdict(check="trigger_health", outcome=outcome, sentence=said, n=n, value=value, limit=limit),
+        is_proof=outcome is Outcome.FAIL,
     )
 
 

@@ -1,10 +1,12 @@
-"""A proxy before Azurite's queue service that delivers every message ten times, at random moments.
+"""A proxy before Azurite's queue service that delivers every message several times, at random moments.
 
 It forwards what it gets, byte for byte, and repeats each request that puts a message on a queue. Nothing in the system
-knows of it: what reaches the hosts is what an at-least-once queue may do on its worst day.
+knows of it: what reaches the hosts is what an at-least-once queue may do on its worst day. While the service is down it
+answers 503, and the copies that were due are lost.
 """
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -23,12 +25,16 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"
 
 
 class Amplifier:
-    """The proxy's application. `repeated` counts the messages that were sent once and delivered ten times."""
+    """The proxy's application. `repeated` counts the messages that were sent once and delivered `copies` times.
 
-    def __init__(self, target: str, seed: int) -> None:
+    Each copy comes within `latest_s` seconds after the message.
+    """
+
+    def __init__(self, target: str, seed: int, *, copies: int = COPIES, latest_s: float = _LATEST_S) -> None:
         self._target = httpx.URL(target)
         self._client = httpx.AsyncClient(timeout=30.0)
         self._rng = random.Random(seed)
+        self._more, self._latest_s = copies - 1, latest_s
         self._copies: set[asyncio.Task[None]] = set()
         self.repeated = 0
         methods = ["GET", "POST", "PUT", "DELETE", "HEAD"]
@@ -44,11 +50,14 @@ class Amplifier:
 
     async def _forward(self, request: Request) -> Response:
         body = await request.body()
-        answer = await self._send(request, body)
+        try:
+            answer = await self._send(request, body)
+        except httpx.TransportError as error:
+            return Response(f"the queue service does not answer: {error!r}", 503)
         if request.method == "POST" and request.url.path.endswith("/messages"):
             self.repeated += 1
-            for _ in range(COPIES - 1):
-                copy = asyncio.create_task(self._repeat(request, body, self._rng.uniform(0, _LATEST_S)))
+            for _ in range(self._more):
+                copy = asyncio.create_task(self._repeat(request, body, self._rng.uniform(0, self._latest_s)))
                 self._copies.add(copy)
                 copy.add_done_callback(self._copies.discard)
         headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -56,7 +65,8 @@ class Amplifier:
 
     async def _repeat(self, request: Request, body: bytes, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        (await self._send(request, body)).raise_for_status()
+        with contextlib.suppress(httpx.TransportError):
+            (await self._send(request, body)).raise_for_status()
 
     async def _send(self, request: Request, body: bytes) -> httpx.Response:
         # The path and query go as they came: the request's signature covers them.
@@ -69,9 +79,11 @@ class Amplifier:
 
 
 @contextmanager
-def amplified(queue_port: int, *, port: int, seed: int) -> Generator[Amplifier]:
+def amplified(
+    queue_port: int, *, port: int, seed: int, copies: int = COPIES, latest_s: float = _LATEST_S
+) -> Generator[Amplifier]:
     """Run the proxy on `port` before the queue service on `queue_port`."""
-    amplifier = Amplifier(f"http://127.0.0.1:{queue_port}", seed)
+    amplifier = Amplifier(f"http://127.0.0.1:{queue_port}", seed, copies=copies, latest_s=latest_s)
     server = uvicorn.Server(
         uvicorn.Config(amplifier.app, host="127.0.0.1", port=port, log_level="warning", loop="asyncio")
     )

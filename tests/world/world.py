@@ -94,6 +94,8 @@ class Pod:
     """The share of the copies to which a shadow gives another answer."""
     pinned: int = 0
     """Requests that name the candidate, in each window."""
+    memory_share: float | None = None
+    """The share of its memory limit that it uses."""
     plan: RoutePlan | None = None
     """The one that it follows."""
 
@@ -118,6 +120,7 @@ class Pod:
             },
             tripped={route.version: self.tripped[route.version] for route in routes if route.version in self.tripped},
             versions={route.version: self._counts(route) for route in routes},
+            memory_share=self.memory_share,
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})

@@ -184,22 +184,22 @@ def test_a_proof_takes_the_candidate_back_in_the_tick_that_sees_it_from_every_st
     assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, trigger)
 
 
-@pytest.mark.parametrize(
-    ("pods", "trigger"),
-    [
-        ({"a": pod(memory_share=0.99)}, Trigger.MEMORY),
-        ({"a": pod(), "b": pod(loaded=(), failed={CANDIDATE: "gone"})}, Trigger.HEALTH),
-    ],
-)
-def test_pods_in_trouble_take_the_candidate_back_after_as_many_ticks_as_the_policy_says(
-    pods: Any, trigger: Trigger
+@pytest.mark.parametrize(("limit", "ticks"), [(1, 1), (2, 2), (3, 2), (10, 2)])
+def test_a_full_memory_takes_the_candidate_back_after_two_ticks_or_sooner_where_the_policy_says_so(
+    limit: int, ticks: int
 ) -> None:
-    found = watching(counted(1_000), {}, pods=pods)
-    for failed in range(2):
+    found = watching(counted(1_000), {}, pods={"a": pod(memory_share=0.99)}, policy={"failure_limit": limit})
+    for failed in range(ticks - 1):
         decision = decide(found.model_copy(update={"failed_checks": failed}), NOW)
         assert (decision.event, decision.failed_checks) == (None, failed + 1)
-    decision = decide(found.model_copy(update={"failed_checks": 2}), NOW)
-    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, trigger)
+    decision = decide(found.model_copy(update={"failed_checks": ticks - 1}), NOW)
+    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, Trigger.MEMORY)
+
+
+def test_pods_that_lost_the_candidate_take_it_back_in_the_tick_that_sees_it() -> None:
+    found = watching(counted(1_000), {}, pods={"a": pod(), "b": pod(loaded=(), failed={CANDIDATE: "gone"})})
+    decision = decide(found, NOW)
+    assert (decision.event, decision.trigger) == (RolloutEvent.FAIL, Trigger.HEALTH)
 
 
 def test_predictions_that_drift_while_it_is_watched_take_it_back_after_as_many_ticks() -> None:
