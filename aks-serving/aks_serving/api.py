@@ -194,7 +194,7 @@ class Api:
         source = serving.plan.subject
         subject = subject_of(exchange.headers, user, source)
         if version is not None or _OVERRIDE in exchange.headers:
-            version = pinned_version(
+            pin = pinned_version(
                 exchange.headers,
                 None if version is None else version_number(str(version)),
                 endpoint=serving.plan.endpoint,
@@ -202,6 +202,9 @@ class Api:
                 pinning=self._pinning,
                 now_s=time.time(),
             )
+            version = None if pin is None else pin.version
+            if pin is not None and pin.by:
+                serving.overridden(pin.version, pin.by)
         elif subject is None and source.cookie is not None:
             subject, cookie = issue_cookie(source.cookie, secure=self._secure_cookies)
             ask.extra = (cookie,)

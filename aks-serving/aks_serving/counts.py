@@ -19,7 +19,7 @@ from aks_serving.values import Values
 from shared.routing.prediction import Reason
 from shared.telemetry.histogram import GAMMA, bucket_index
 from shared.telemetry.predictions import PredictionTally
-from shared.telemetry.window import ShadowCounts, VersionCounts
+from shared.telemetry.window import MAX_NAMES, OTHERS, ShadowCounts, VersionCounts
 
 _MAX_FRESH = 8192
 _LOG_GAMMA = math.log(GAMMA)
@@ -108,7 +108,7 @@ class VersionTally:
     """Counts of one version, as shared.telemetry.window.VersionCounts defines them, and the sum of the latencies.
 
     `runs` are the batches that the version ran, for whatever reason; `predictions` what it answered to those whom the
-    plan assigned, which a sum of tallies does not hold.
+    plan assigned, and `overrides` who signed what named it: neither is held by a sum of tallies.
     """
 
     __slots__ = (
@@ -118,6 +118,7 @@ class VersionTally:
         "fallbacks",
         "latency_ms_sum",
         "others",
+        "overrides",
         "pinned",
         "pinned_errors",
         "predictions",
@@ -135,6 +136,7 @@ class VersionTally:
         self.pinned = 0
         self.pinned_errors = 0
         self.predictions = PredictionTally()
+        self.overrides: dict[str, int] = {}
         self.latency_ms_sum = 0.0
         self.shadow: ShadowCounts | None = None
         self._latency_ms: dict[int, int] = {}
@@ -179,6 +181,11 @@ class VersionTally:
             self.pinned_errors += 1
             self._other("pinned_error", latency_ms)
 
+    def overridden(self, by: str) -> None:
+        """A request whose override, signed by `by`, names the version."""
+        name = by if by in self.overrides or len(self.overrides) < MAX_NAMES - 1 else OTHERS
+        self.overrides[name] = self.overrides.get(name, 0) + 1
+
     def shadowed(self) -> ShadowCounts:
         """The counts of the version as a shadow, to be added to."""
         if self.shadow is None:
@@ -212,6 +219,7 @@ class VersionTally:
             pinned_errors=self.pinned_errors,
             latency_ms=dict(self.latency_ms),
             predictions=dict(self.predictions.counts),
+            overrides=dict(self.overrides),
             shadow=None if self.shadow is None else self.shadow.model_copy(),
         )
 

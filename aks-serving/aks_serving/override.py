@@ -1,16 +1,26 @@
 """Which version a request's caller names, and whether it may: by its body or path, or by a signed override header.
 
 A version that the caller names is answered as pinned and counted apart from what the plan assigns. Where pinning is
-open anybody may name one; where it is signed, only the bearer of an override header may.
+open anybody may name one; where it is signed, only the bearer of an override header may. Requests that bear one are
+counted by who signed it, whatever becomes of them: the control plane puts them on record.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from shared.core.errors import InvalidInputError
 from shared.signing.override import HEADER, OverrideRefusedError, read_override
 
 _HEADER = HEADER.encode()
+
+
+class Pin(NamedTuple):
+    """The version that answers by the caller's wish."""
+
+    version: int
+    by: str = ""
+    """Who signed the override that names it; empty without one."""
 
 
 class Pinning(StrEnum):
@@ -30,7 +40,7 @@ def pinned_version(
     keys: Sequence[bytes],
     pinning: Pinning,
     now_s: float,
-) -> int | None:
+) -> Pin | None:
     """The version that answers by the caller's wish, `asked` being what body or path name; None: the plan decides.
 
     `now_s` is the Unix time. Raises OverrideRefusedError for an override that does not hold, or a wish that needs one;
@@ -43,7 +53,7 @@ def pinned_version(
                 f"version {asked} is named, and on this server only a signed override may name one: send it in the "
                 f"header {HEADER}, or name no version"
             )
-        return asked
+        return None if asked is None else Pin(asked)
     if not keys:
         raise OverrideRefusedError(
             f"this server knows no key for the header {HEADER}: name a key file in SLIPWAY_OVERRIDE_KEYS"
@@ -55,4 +65,4 @@ def pinned_version(
         raise InvalidInputError(
             f"the request names version {asked}, and its override version {override.version}: name one"
         )
-    return override.version
+    return Pin(override.version, override.by)

@@ -180,6 +180,11 @@ class Serving:
         """The counts of a version, to be added to."""
         return self.tally.of(version)
 
+    def overridden(self, version: int, by: str) -> None:
+        """A request whose override names a version; one that the plan does not name counts nowhere."""
+        if version in self.routes:
+            self.tally.of(version).overridden(by)
+
     def count_runs(self) -> None:
         """Take what the versions ran, and what was copied to shadows, into the counts."""
         if self.mirrors is not None:

@@ -16,8 +16,8 @@ def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) ->
     active = endpoint.active
     if active and (not supersedes or active.candidate.version == version):
         raise ConflictError(
-            f"rollout {active.rollout_id} of version {active.candidate.version} is under way on "
-            f"endpoint {endpoint.endpoint}: promote or abort it first"
+            f"a rollout that is {active.state} does not hear {CommandKind.START}: {active.rollout_id} of version "
+            f"{active.candidate.version} is under way on endpoint {endpoint.endpoint}: promote or abort it first"
         )
     check_fit(endpoint, version)
 

@@ -11,8 +11,9 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.routing.plan import FULL_WEIGHT_BP
 from shared.sequential.excess import ExcessState
-from shared.telemetry.window import VersionCounts, Window, merge_counts
+from shared.telemetry.window import VersionCounts, Window, added_names, merge_counts
 
 FORGOTTEN = timedelta(hours=1)
 """A pod that has been silent for longer is forgotten."""
@@ -46,6 +47,31 @@ class TestName(StrEnum):
     SLOW_NOT_WORSE = "slow_not_worse"
 
 
+class Exposures(BaseModel):
+    """Requests that were assigned to each side while both had a share, over the whole rollout, whatever became of them.
+
+    Neither what names its version is among them, nor copies, nor what stable answered in place of the candidate. Of a
+    plan's last windows those are left out that a pod wrote after the next plan was made.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidate: int = 0
+    stable: int = 0
+    expected: float = 0.0
+    """How many would have been the candidate's by the shares in force."""
+
+    def and_more(self, candidate: int, stable: int, weight_bp: int) -> Self:
+        """With requests that came while the candidate had a share of `weight_bp`."""
+        return self.model_copy(
+            update={
+                "candidate": self.candidate + candidate,
+                "stable": self.stable + stable,
+                "expected": self.expected + (candidate + stable) * weight_bp / FULL_WEIGHT_BP,
+            }
+        )
+
+
 class Progress(BaseModel):
     """The evidence of a rollout, as far as it was taken in."""
 
@@ -68,6 +94,9 @@ class Progress(BaseModel):
     """By version, of the latest stage in which stable had traffic: what one with all traffic is held against."""
     tests: dict[TestName, ExcessState] = Field(default_factory=dict)
     """Over the whole rollout."""
+    exposures: Exposures = Exposures()
+    overrides: dict[int, dict[str, int]] = Field(default_factory=dict)
+    """Requests whose signed override named a version, by who signed it: of the windows that the latest tick took in."""
 
     def of(self, version: int) -> VersionCounts:
         """A version's counts in this stage; zeros where nothing was reported."""
@@ -82,7 +111,7 @@ class Progress(BaseModel):
 
     def without_pods(self) -> Self:
         """Without what each pod said last: of interest no longer once a rollout is over, and large."""
-        return self.model_copy(update={"pods": {}, "block": {}})
+        return self.model_copy(update={"pods": {}, "block": {}, "overrides": {}})
 
 
 def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
@@ -95,11 +124,15 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
     pods = dict(progress.pods)
     block: dict[int, list[VersionCounts]] = {}
     began: list[datetime] = []
+    overrides: dict[int, list[dict[str, int]]] = {}
     for window in sorted({(w.pod, w.sequence): w for w in windows}.values(), key=lambda w: (w.pod, w.sequence)):
         seen = pods.get(window.pod)
         if seen is not None and window.sequence <= seen.sequence:
             continue
         pods[window.pod] = _seen(window, seen, progress.first_generation)
+        for version, found in window.versions.items():
+            if found.overrides:
+                overrides.setdefault(version, []).append(found.overrides)
         if window.generation == generation:
             began.append(window.started_at)
             for version, found in window.versions.items():
@@ -115,6 +148,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
             "pods": pods,
             "counts": counts,
             "block": merged,
+            "overrides": {version: added_names(parts) for version, parts in overrides.items()},
             "since": min(began, default=None),
             "looked_at": now or progress.looked_at,
         }

@@ -131,7 +131,7 @@ def move(
 
 
 def replace_gone(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
-    """Have other pods in place of those of a rolling stage that report no more.
+    """Have other pods in place of those of a rolling stage that report no more, or where none did when it began.
 
     Otherwise the candidate would have less traffic than the stage says, or none. The stage's time goes on: a candidate
     that ends one pod after the other comes to an end too.
@@ -139,10 +139,13 @@ def replace_gone(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
     if rollout.policy.strategy is not Strategy.ROLLING or rollout.state is not RolloutState.PROGRESSING:
         return
     reporting = fresh(rollout.progress.pods, now)
-    if not reporting or set(rollout.rolled) <= set(reporting):
+    if not reporting or (rollout.rolled and set(rollout.rolled) <= set(reporting)):
+        return
+    pods = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
+    if pods == rollout.rolled:
         return
     gone = sorted(set(rollout.rolled) - set(reporting))
-    rollout.rolled = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
+    rollout.rolled = pods
     rollout.published_at = now
     publish(endpoint)
     endpoint.record(
@@ -173,9 +176,11 @@ def _enter(rollout: Rollout, event: RolloutEvent, now: datetime, weight_bp: int 
             rollout.set_weight_bp = None
             _begin_stage(rollout, now)
         case RolloutEvent.SET_WEIGHT:
-            halted_at, rollout.set_weight_bp = rollout.halted_at, weight_bp
+            # A candidate that fails goes on failing, and a rollout that waits for somebody goes on waiting.
+            kept = rollout.halted_at, rollout.failed_checks, rollout.failing_since
+            rollout.set_weight_bp = weight_bp
             _begin_stage(rollout, now)
-            rollout.halted_at = halted_at
+            rollout.halted_at, rollout.failed_checks, rollout.failing_since = kept
         case RolloutEvent.WAIT | RolloutEvent.HOLD | RolloutEvent.PAUSE:
             rollout.halted_at = now
         case RolloutEvent.RESUME:

@@ -5,12 +5,18 @@ plans. It is written once, to `telemetry/<endpoint>/<hour>/<pod>-<sequence>`, an
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.telemetry.histogram import merged
 from shared.telemetry.predictions import added
+
+MAX_NAMES = 50
+"""Of the names by which overrides are counted."""
+OTHERS = "(others)"
 
 
 class ShadowCounts(BaseModel):
@@ -42,6 +48,7 @@ class VersionCounts(BaseModel):
     neither of the former; `pinned` those whose caller named the version, which stand in none of the former, and
     `pinned_errors` those of these that it failed. `predictions` counts the first outputs of answered requests, a row
     each: a label under its text, a number under its bucket (shared.telemetry.predictions).
+    `overrides` counts the requests whose signed override named the version, by who signed it.
     `latency_ms` holds the milliseconds of assigned requests that the version answered, counted per bucket
     (shared.telemetry.histogram).
     """
@@ -55,6 +62,7 @@ class VersionCounts(BaseModel):
     pinned_errors: NonNegativeInt = 0
     latency_ms: dict[int, int] = Field(default_factory=dict)
     predictions: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    overrides: dict[str, NonNegativeInt] = Field(default_factory=dict)
     shadow: ShadowCounts | None = None
 
 
@@ -96,8 +104,21 @@ def merge_counts(counts: list[VersionCounts]) -> VersionCounts:
         pinned_errors=sum(c.pinned_errors for c in counts),
         latency_ms=merged(c.latency_ms for c in counts),
         predictions=added(c.predictions for c in counts),
+        overrides=added_names(c.overrides for c in counts),
         shadow=_merge_shadows([c.shadow for c in counts if c.shadow is not None]),
     )
+
+
+def added_names(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of counts by name. Of many names the most frequent are kept, and the others counted together."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    if len(total) <= MAX_NAMES:
+        return dict(total)
+    kept = dict(total.most_common(MAX_NAMES - 1))
+    rest = total.total() - sum(kept.values())
+    return kept | {OTHERS: kept.get(OTHERS, 0) + rest}
 
 
 def _merge_shadows(counts: list[ShadowCounts]) -> ShadowCounts | None:

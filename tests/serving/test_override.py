@@ -23,7 +23,8 @@ def pinned(
     keys: tuple[bytes, ...] = KEYS,
     pinning: Pinning = Pinning.OPEN,
 ) -> int | None:
-    return pinned_version(headers, asked, endpoint="churn", keys=keys, pinning=pinning, now_s=NOW_S)
+    found = pinned_version(headers, asked, endpoint="churn", keys=keys, pinning=pinning, now_s=NOW_S)
+    return None if found is None else found.version
 
 
 def test_who_names_nothing_gets_what_the_plan_decides() -> None:

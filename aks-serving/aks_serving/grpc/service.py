@@ -142,7 +142,7 @@ class InferenceService:
     async def _infer(self, request: InferRequest, caller: Caller, started_s: float) -> tuple[Any, Prediction]:
         serving = self._serving(request.message.model_name)
         endpoint = serving.plan.endpoint
-        version = pinned_version(
+        pin = pinned_version(
             caller.headers,
             request.version(),
             endpoint=endpoint,
@@ -150,11 +150,13 @@ class InferenceService:
             pinning=self._pinning,
             now_s=time.time(),
         )
+        if pin is not None and pin.by:
+            serving.overridden(pin.version, pin.by)
         timeout_s = request.timeout_s()
         prediction = await predict(
             serving,
             request.feeds,
-            version=version,
+            version=None if pin is None else pin.version,
             subject=subject_of(caller.headers, request.user(), serving.plan.subject),
             started_s=started_s,
             held_bytes=request.held_bytes,
