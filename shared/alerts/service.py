@@ -23,7 +23,7 @@ class AlertService:
     def fire(
         self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
     ) -> Alert:
-        """Say that a trouble holds. The same again, sentence and evidence alike, changes nothing."""
+        """Say that a trouble holds. The same evidence again changes nothing, however the sentence reads by now."""
         now = self._clock.now()
         found = dict(evidence or {})
         fresh = Alert(
@@ -39,7 +39,7 @@ class AlertService:
         fresh.record("alert_fired", now, rule=rule, subject=subject, sentence=sentence, evidence=found)
 
         def again(alert: Alert) -> bool:
-            if alert.state is AlertState.FIRING and (alert.sentence, alert.evidence) == (sentence, found):
+            if alert.state is AlertState.FIRING and alert.evidence == found:
                 return False
             if alert.state is AlertState.RESOLVED:
                 alert.state, alert.since, alert.count = AlertState.FIRING, now, 0

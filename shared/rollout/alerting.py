@@ -118,8 +118,9 @@ def _of_rollout(endpoint: Endpoint, rollout: Rollout, now: datetime) -> list[Tro
     if not rollout.state.is_over:
         pods = _failing(rollout, now)
         if pods:
+            # Which pods they are and how much memory each lacks differs from look to look: the trouble is the same.
             pod, why = next(iter(pods.items()))
-            add(AlertRule.VERSION_UNLOADABLE, f"{named}: pod {pod} cannot load it: {why}", pods=sorted(pods))
+            add(AlertRule.VERSION_UNLOADABLE, f"{named}: pod {pod} cannot load it: {why}")
     return found
 
 

@@ -118,6 +118,8 @@ class Rollout(BaseModel):
     """When the first of the failed checks in a row was."""
     verdicts: list[Verdict] = Field(default_factory=list)
     reason: str = ""
+    blocked: str = ""
+    """Why no candidate could get more traffic at the last tick, in words; empty where it could."""
     requested_by: str
     approvals: list[StageApproval] = Field(default_factory=list)
     heard: list[str] = Field(default_factory=list)

@@ -46,7 +46,10 @@ class Standing:
     stage_age_s: float | None
     """Since its stage's time began, or since its plan was published where the pods have not applied that yet."""
     stage_limit_s: float | None
-    """The longest that the stage, or the loading, may last before it is ended or held; None where nothing bounds it."""
+    """The longest that the stage, or the loading, may last before it is ended or held.
+
+    None where nothing bounds it, and where it passes, but a freeze window or an error budget blocks what comes next.
+    """
     stage_left_s: float | None
     """At least this long until the stage can end by itself."""
     left_s: float | None
@@ -73,7 +76,7 @@ def standing(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Standing:
         sentence=sentence,
         convergence=pods,
         stage_age_s=max(0.0, (now - _began_at(rollout)).total_seconds()),
-        stage_limit_s=_limit_s(rollout),
+        stage_limit_s=None if _is_blocked(rollout, pods) else _limit_s(rollout),
         stage_left_s=_stage_left_s(rollout, now),
         left_s=_left_s(rollout, now),
     )
@@ -147,6 +150,19 @@ def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None
         what = "watch period" if rollout.state is RolloutState.WATCHING else "stage"
         return Waiting.TIME, f"its {what}'s least time, {left_s:.0f} s more"
     return Waiting.TICK, f"the next tick; {rollout.reason}" if rollout.reason else "the next tick"
+
+
+def _is_blocked(rollout: Rollout, pods: Convergence | None) -> bool:
+    """Whether a freeze window or an error budget is all that keeps it where it is, however long that lasts."""
+    if not rollout.blocked:
+        return False
+    if rollout.state is RolloutState.LOADING:
+        return pods is not None and pods.is_reached
+    return (
+        rollout.state is RolloutState.PROGRESSING
+        and rollout.stage_started_at is not None
+        and joined(rollout.verdicts) is Outcome.PASS
+    )
 
 
 def _limit_s(rollout: Rollout) -> float | None:

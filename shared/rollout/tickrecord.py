@@ -42,7 +42,17 @@ _KEPT_BY_THE_ROLLOUT = {
     "started_at",
     "requested_by",
 }
-_NOT_DECIDED_FROM = {"verdicts", "heard", "reason", "ended_at", "ended_by", "promoted_by", "tick", "next_tick_at"}
+_NOT_DECIDED_FROM = {
+    "verdicts",
+    "heard",
+    "reason",
+    "blocked",
+    "ended_at",
+    "ended_by",
+    "promoted_by",
+    "tick",
+    "next_tick_at",
+}
 
 _log = logging.getLogger(__name__)
 

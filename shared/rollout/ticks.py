@@ -59,6 +59,7 @@ def look(
     decision = decide(rollout, now, altered=altered, blocked=blocked, answers=answers)
     decision = tickrecord.with_evidence(decision, endpoint, rollout)
     record = tickrecord.record_of(endpoint, rollout, now, decision, altered=altered, blocked=blocked, answers=answers)
+    rollout.blocked = blocked
     apply(endpoint, rollout, decision, now, unfit=unfit)
     tickrecord.publish(endpoint, record.model_copy(update={"left": tickrecord.changing(rollout)}))
 

@@ -13,6 +13,7 @@ from shared.registry.policy import Policy
 from shared.registry.rollout_policy import ErrorBudget, FreezeWindow, RolloutPolicy, Stage
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
+from shared.rollout.standing import standing
 from shared.store.outbox import Outbox
 from shared.store.ports import Container
 from shared.store.repository import Repository
@@ -99,6 +100,8 @@ def test_in_a_freeze_a_stage_lasts_and_no_command_gives_more_traffic_but_by_over
     world.run(seconds=60)
     assert (latest(world).state, latest(world).weight_bp) == (RolloutState.PROGRESSING, before)
     assert latest(world).reason == "all gates pass; freeze window launch is on"
+    assert latest(world).blocked == "freeze window launch is on"
+    assert standing(world.endpoint(), latest(world), world.clock.now()).stage_limit_s is None
     held = dict(world.documents.held)
     with pytest.raises(ConflictError, match="freeze window launch is on"):
         command(world, kind, **given)

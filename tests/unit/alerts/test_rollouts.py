@@ -12,7 +12,7 @@ from shared.registry.rollout_policy import Otherwise, RolloutPolicy, Stage
 from shared.rollout.machine import RolloutState
 from tests.world.fakes import Fuse, Killed
 from tests.world.twins import twin
-from tests.world.world import ENDPOINT, MODEL, World
+from tests.world.world import ENDPOINT, MODEL, Pod, World
 
 STAGES = (Stage(weight_bp=1_000, duration_s=5), Stage(weight_bp=5_000, duration_s=5, approval=True))
 
@@ -132,6 +132,19 @@ def test_a_version_that_a_pod_cannot_load_fires_while_it_is_so() -> None:
     world.pod.unloadable = {}
     world.run(seconds=12)
     assert firing(world) == {}
+
+
+def test_a_version_that_cannot_be_loaded_is_one_finding_whatever_each_pod_says_at_each_look() -> None:
+    world = rolling(on_load_failure=Otherwise.HOLD)
+    world.others = [Pod(name="pod-2")]
+    for left in range(12):
+        failing, other = (world.pod, world.others[0]) if left % 2 else (world.others[0], world.pod)
+        failing.unloadable, other.unloadable = {2: f"it takes 900 MiB: {left} MiB are left"}, {}
+        world.run(seconds=6)
+        assert firing(world).keys() == {"version_unloadable"}
+    (alert,) = world.alerts.firing(AlertRule.VERSION_UNLOADABLE)
+    assert alert.count == 1
+    assert [event.kind for event in world.audit.events(alert.stream)] == ["alert_fired"]
 
 
 @pytest.mark.parametrize("over", [False, True])

@@ -20,6 +20,7 @@ def test_the_same_finding_again_is_nothing_new_and_another_counts() -> None:
     first = fire(world)
     world.clock.pass_s(60)
     assert fire(world) == first
+    assert fire(world, "trouble, worded anew") == first
     more = fire(world, waiting=2)
     assert (more.id, more.count, more.since, more.evidence) == (first.id, 2, first.since, {"waiting": 2})
     assert more.changed_at == world.clock.now()

@@ -153,6 +153,29 @@ def test_a_stage_has_an_age_and_a_limit_where_something_bounds_it(
     assert (found.stage_age_s, found.stage_limit_s) == (age_s, limit_s)
 
 
+BLOCKED: dict[str, Any] = {"blocked": "freeze window w is on", "verdicts": [PASSES]}
+LOADED = Progress(generation=7, pods={"p": PodSeen(sequence=1, generation=7, at=NOW, loaded=(1, 2))})
+UNLOADED = Progress(generation=7, pods={"p": PodSeen(sequence=1, generation=7, at=NOW, loaded=(1,))})
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "limit_s"),
+    [
+        # It is never held for being blocked, however long that lasts.
+        (S.PROGRESSING, BLOCKED, None),
+        (S.LOADING, {**BLOCKED, "stage": None, "stage_started_at": None, "progress": LOADED}, None),
+        # What a block does not keep up is bounded.
+        (S.PROGRESSING, {**BLOCKED, "blocked": ""}, 3_600),
+        (S.PROGRESSING, {**BLOCKED, "verdicts": [PASSES, UNSURE]}, 3_600),
+        (S.PROGRESSING, {**BLOCKED, "stage_started_at": None}, 50),
+        (S.LOADING, {**BLOCKED, "stage": None, "stage_started_at": None, "progress": UNLOADED}, 50),
+        (S.WATCHING, {**BLOCKED, "stage": 1}, 3_600),
+    ],
+)
+def test_a_stage_that_passes_and_is_blocked_has_no_limit(state: S, more: dict[str, Any], limit_s: float | None) -> None:
+    assert stands(state, **more).stage_limit_s == limit_s
+
+
 def test_the_pods_matter_while_it_is_under_way_and_until_its_rollback_is_applied() -> None:
     found = stands(S.PROGRESSING).convergence
     assert found is not None
