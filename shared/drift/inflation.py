@@ -1,0 +1,119 @@
+"""By how much windows of healthy traffic differ more than independent rows would: the empirical null of drift.
+
+Rows of one user, of one hour, of one job resemble each other, so counts of them vary more than a chi-square test of as
+many independent rows allows, and more in some directions (the level of a number) than in others. How much more is
+learned from the version's own healthy windows: the eigenvalues of their covariance beside that of independent rows
+(design effects: Rao and Scott 1981, "The analysis of categorical data from complex sample surveys"). The statistic is
+then taken for a chi-square with as many degrees of freedom as the eigenvalues' mean and spread leave (Satterthwaite
+1946; Rao and Scott 1984, section 3).
+
+The windows must be as long as those that are scored: hours within a day differ more, and otherwise, than days. Loads
+numpy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import Profile
+
+type Floats = NDArray[np.float64]
+
+_LEAST_EXPECTED = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inflation:
+    """The eigenvalues of a covariance beside that of independent rows: mean, never below 1, and mean square.
+
+    `windows` stand behind them, of `rows` rows each; None where nothing is estimated.
+    """
+
+    mean: float = 1.0
+    mean_square: float = 1.0
+    windows: int | None = None
+    rows: float = 1.0
+
+    def of(self, rows: int, reference: int, *, of_both: bool = False) -> "Inflation":
+        """That of the difference of a window of so many rows from a reference of so many.
+
+        The reference's rows are independent unless it is `of_both`. What exceeds 1 grows in proportion with rows beyond
+        `self.rows`, as it does where each window has a level of its own; where it would not grow, this errs to the
+        side of quiet.
+        """
+        weight = self._growth(rows) / rows + (self._growth(reference) / reference if of_both else 0.0)
+        weight /= 1 / rows + 1 / reference
+        more = self.mean - 1.0
+        square = self.mean_square - 2 * self.mean + 1.0
+        return Inflation(
+            mean=1.0 + weight * more,
+            mean_square=1.0 + 2 * weight * more + weight**2 * square,
+            windows=self.windows,
+            rows=rows,
+        )
+
+    def p_value(self, statistic: float, degrees: int) -> float:
+        """The chance of a chi-square statistic as large, of so many degrees of freedom before it was inflated."""
+        from scipy.special import chdtrc, fdtrc  # noqa: PLC0415
+
+        if degrees < 1:
+            return 1.0
+        if self.windows is None:
+            return float(chdtrc(degrees, statistic))
+        left = min(float(degrees), max(1.0, degrees * self.mean**2 / self.mean_square))
+        # The mean is itself an estimate, with about so many degrees of freedom.
+        return float(fdtrc(left, (self.windows - 1) * left, statistic / (self.mean * degrees)))
+
+    def _growth(self, rows: int) -> float:
+        return max(1.0, rows / self.rows)
+
+
+NONE = Inflation()
+
+
+def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflation]:
+    """The inflation of each feature by name, from windows that are taken to be healthy. Of fewer than three with rows
+    nothing is known. Windows must be counted by this profile.
+    """
+    held = [window for window in windows if window.rows]
+    if len(held) < 3:
+        return {feature.name: NONE for feature in profile.features}
+    table = np.array([window.cells for window in held], dtype=np.float64)
+    cells = profile.cells()
+    found = {}
+    for feature in profile.features:
+        start = cells[feature.name].start
+        found[feature.name] = inflation_of(table[:, start : start + feature.bins])
+    return found
+
+
+def inflation_of(table: Floats) -> Inflation:
+    """The inflation that counts of windows show, [windows, bins]; three windows or more, each of a row or more."""
+    rows = table.sum(axis=1)
+    table = _joined(table, _LEAST_EXPECTED * rows.sum() / rows.min())
+    degrees, freedom = table.shape[1] - 1, len(table) - 1
+    if degrees < 1:
+        return NONE
+    expected = rows[:, None] * table.sum(axis=0) / rows.sum()
+    standard = (table - expected) / np.sqrt(expected)
+    products = standard @ standard.T
+    trace = float(np.trace(products)) / freedom
+    # Unbiased for the sum of squares of the eigenvalues (Srivastava 2005, equation 2.1).
+    square = float(np.square(products).sum()) / freedom**2 - trace**2 / freedom
+    square *= freedom**2 / ((freedom - 1) * (freedom + 2))
+    mean = max(1.0, trace / degrees)
+    mean_square = min(max(square / degrees, mean**2), degrees * mean**2)
+    return Inflation(mean=mean, mean_square=mean_square, windows=len(table), rows=float(rows.mean()))
+
+
+def _joined(table: Floats, least: float) -> Floats:
+    """Bins with the rarest joined until each total is at least `least`."""
+    table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
+    totals = np.cumsum(table.sum(axis=0))
+    together = int((table.sum(axis=0) < least).sum())
+    while 0 < together < table.shape[1] and totals[together - 1] < least:
+        together += 1
+    return table if not together else np.column_stack([table[:, :together].sum(axis=1), table[:, together:]])

@@ -1,0 +1,287 @@
+"""Scores what was counted against a reference: how far each feature lies from it, and whether that is more than chance.
+
+Pure, from counts in the bins of one profile. An alarm needs both an effect that matters (a measure at its limit) and
+evidence that it is no chance: a chi-square test of the same bins, after Benjamini-Hochberg over all features. A small
+window comes to a large PSI by chance, and has no evidence; a large one has evidence of differences too small to matter.
+Where rows are not independent, the evidence is what is left after `inflation`. No result is NaN. Loads numpy.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.core.errors import InvalidInputError
+from shared.core.verdict import Outcome, Verdict
+from shared.drift import distances
+from shared.drift.binning import NumberBins
+from shared.drift.inflation import NONE, Inflation
+from shared.drift.limits import MEASURES, Limits
+from shared.drift.multiplicity import benjamini_hochberg
+from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
+from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile
+
+CHECK = "drift"
+_SHOWN = 3
+_NAMES = {
+    "psi": "PSI",
+    "jensen_shannon": "the Jensen-Shannon distance",
+    "hellinger": "the Hellinger distance",
+    "kolmogorov_smirnov": "the Kolmogorov-Smirnov distance",
+    "wasserstein": "the Wasserstein distance",
+    "unusable": "the rise of the unusable share",
+}
+
+type Counts = NDArray[np.int64]
+type Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureScore:
+    """A feature's counts beside the reference's. Both in the feature's bins, the missing or unseen last."""
+
+    feature: Feature
+    reference: Counts
+    actual: Counts
+    psi: float
+    psi_noise: float
+    """What PSI stays below in 95 % of windows of this size without drift, by `inflation`."""
+    jensen_shannon: float
+    hellinger: float
+    kolmogorov_smirnov: float | None
+    """Of the numbers alone, over the bins. None where a side has no numbers, and of categories."""
+    wasserstein: float | None
+    """Likewise, in the reference's standard deviations, each bin's rows being at its `positions`."""
+    unusable: float
+    """How much greater the share of the missing, infinite or unseen is than the reference's; never negative."""
+    chi_square: float
+    degrees: int
+    inflation: float
+    """The mean of what its healthy windows' variance is of that of independent rows'."""
+    p_value: float
+    """The lesser of the bins' and of the unusable share's test, times two."""
+    q_value: float
+    """`p_value` after Benjamini-Hochberg over all features."""
+    effect: float
+    """Cohen's w of the bins, less what chance adds: the root of chi-square / inflation - degrees, by row."""
+    over: tuple[str, ...]
+    """The measures that are at their limits."""
+    missing_share: float
+    infinite_share: float
+    unseen_share: float
+    mean: float | None
+    spread: float | None
+    """Mean and standard deviation of the window's finite values, in the feature's own unit."""
+    drifted: bool
+    sentence: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each bin."""
+        if isinstance(self.feature, CategoryFeature):
+            return (*self.feature.categories, "rarer ones", "unseen")
+        return NumberBins(edges=self.feature.edges).labels
+
+
+def scored(
+    profile: Profile,
+    counts: FeatureCounts,
+    limits: Limits,
+    *,
+    beside: FeatureCounts | None = None,
+    inflation: Mapping[str, Inflation] | None = None,
+) -> list[FeatureScore]:
+    """The scores of all features, in the profile's order, against the profile's own reference or against other counts.
+
+    Raises InvalidInputError where counts are not of this profile, contradict themselves, or are of no row.
+    """
+    check_counts(profile, counts)
+    if beside is not None:
+        check_counts(profile, beside)
+    sides = (profile.rows if beside is None else beside.rows, counts.rows)
+    if not min(sides):
+        raise InvalidInputError(f"{sides[1]} rows and {sides[0]} of the reference were counted: each needs a row")
+    known = inflation or {}
+    found = [
+        _measured(feature, reference, actual, known.get(feature.name, NONE), of_both=beside is not None)
+        for feature, reference, actual in _by_feature(profile, counts, beside)
+    ]
+    q_values = benjamini_hochberg(np.array([score.p_value for score in found])) if found else ()
+    is_enough = min(sides) >= limits.min_rows
+    return [_judged(score, float(q), limits, is_enough=is_enough) for score, q in zip(found, q_values, strict=True)]
+
+
+def verdict_of(scores: Sequence[FeatureScore], *, rows: int, limits: Limits) -> Verdict:
+    """One verdict on all features of a window of so many rows."""
+    if rows < limits.min_rows:
+        return Verdict(
+            check=CHECK,
+            outcome=Outcome.INCONCLUSIVE,
+            sentence=f"{rows} rows were counted: {limits.min_rows} are needed",
+            n=rows,
+        )
+    drifted = sorted((score for score in scores if score.drifted), key=lambda score: -score.effect)
+    worst = max((score.psi for score in drifted or scores), default=None)
+    if not drifted:
+        said = f"none of {len(scores)} features drifted in {rows} rows"
+        return Verdict(check=CHECK, outcome=Outcome.PASS, sentence=said, n=rows, value=worst, limit=limits.psi)
+    said = "; ".join(score.sentence for score in drifted[:_SHOWN])
+    more = f"; and {len(drifted) - _SHOWN} more" if len(drifted) > _SHOWN else ""
+    said = f"{len(drifted)} of {len(scores)} features drifted in {rows} rows: {said}{more}"
+    return Verdict(check=CHECK, outcome=Outcome.FAIL, sentence=said, n=rows, value=worst, limit=limits.psi)
+
+
+def positions(feature: NumberFeature) -> Floats:
+    """Where the rows of each bin but the missing are taken to lie, in standard deviations from the reference's mean.
+
+    In the middle between two edges. The outermost bins' rows lie as far beyond their edge as those of the next bin lie
+    within; half a standard deviation where there is one edge.
+    """
+    edges = np.array(feature.edges)
+    if not len(edges):
+        return np.zeros(1)
+    with np.errstate(over="ignore"):
+        z = np.clip((edges - feature.mean) / feature.spread, -MOST_SPREADS, MOST_SPREADS)
+    middles = (z[1:] + z[:-1]) / 2
+    low, high = (middles[0] - z[0], z[-1] - middles[-1]) if len(middles) else (0.5, 0.5)
+    return np.concatenate([[z[0] - low], middles, [z[-1] + high]])
+
+
+def check_counts(profile: Profile, counts: FeatureCounts) -> None:
+    """Raises InvalidInputError where counts are not of this profile, or contradict themselves."""
+    if counts.profile != profile.id or len(counts.cells) != profile.width:
+        raise InvalidInputError(
+            f"counts by profile {counts.profile[:12]} in {len(counts.cells)} cells cannot be held against profile "
+            f"{profile.id[:12]} with {profile.width}: take those of the same profile"
+        )
+    start = 0
+    for feature in profile.features:
+        bins = counts.cells[start : start + feature.bins]
+        if min(bins) < 0 or sum(bins) != counts.rows:
+            raise InvalidInputError(
+                f"feature {feature.name!r} was counted {sum(bins)} times in {counts.rows} rows: the counts are damaged"
+            )
+        start += feature.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One side's cells of a feature."""
+
+    bins: Counts
+    infinite: int = 0
+    steps: int = 0
+    squares: int = 0
+
+    @property
+    def rows(self) -> int:
+        return int(self.bins.sum())
+
+    @property
+    def unusable(self) -> int:
+        return int(self.bins[-1]) + self.infinite
+
+
+def _by_feature(
+    profile: Profile, counts: FeatureCounts, beside: FeatureCounts | None
+) -> Iterator[tuple[Feature, _Side, _Side]]:
+    for feature, place in zip(profile.features, profile.cells().values(), strict=True):
+        actual = _side(feature, counts.cells[place])
+        if beside is not None:
+            yield feature, _side(feature, beside.cells[place]), actual
+        else:
+            infinite = feature.infinite if isinstance(feature, NumberFeature) else 0
+            yield feature, _Side(bins=np.array(feature.counts, dtype=np.int64), infinite=infinite), actual
+
+
+def _side(feature: Feature, cells: Sequence[int]) -> _Side:
+    bins = np.array(cells[: feature.bins], dtype=np.int64)
+    if not isinstance(feature, NumberFeature):
+        return _Side(bins=bins)
+    infinite, steps, squares = cells[feature.bins :]
+    return _Side(bins=bins, infinite=infinite, steps=steps, squares=squares)
+
+
+def _measured(feature: Feature, left: _Side, right: _Side, inflation: Inflation, *, of_both: bool) -> FeatureScore:
+    reference, actual = left.bins, right.bins
+    statistic, degrees, _ = distances.chi_square(reference, actual)
+    inflation = inflation.of(right.rows, left.rows, of_both=of_both)
+    p_value = min(1.0, 2 * min(inflation.p_value(statistic, degrees), _unusable_p(left, right, inflation)))
+    size = 1 / (1 / left.rows + 1 / right.rows)
+    mean, spread = _moments(feature, right)
+    rise = right.unusable / right.rows - left.unusable / left.rows
+    return FeatureScore(
+        feature=feature,
+        reference=reference,
+        actual=actual,
+        psi=distances.psi(reference, actual),
+        psi_noise=distances.psi_noise(reference, actual) * inflation.mean,
+        jensen_shannon=distances.jensen_shannon(reference, actual),
+        hellinger=distances.hellinger(reference, actual),
+        kolmogorov_smirnov=_of_numbers(feature, reference, actual, is_moved=False),
+        wasserstein=_of_numbers(feature, reference, actual, is_moved=True),
+        unusable=max(0.0, rise),
+        chi_square=statistic,
+        degrees=degrees,
+        inflation=inflation.mean,
+        p_value=p_value,
+        q_value=p_value,
+        effect=float(np.sqrt(max(0.0, statistic / inflation.mean - degrees) / size)),
+        over=(),
+        missing_share=float(actual[-1]) / right.rows if isinstance(feature, NumberFeature) else 0.0,
+        infinite_share=right.infinite / right.rows,
+        unseen_share=float(actual[-1]) / right.rows if isinstance(feature, CategoryFeature) else 0.0,
+        mean=mean,
+        spread=spread,
+        drifted=False,
+        sentence="",
+    )
+
+
+def _unusable_p(left: _Side, right: _Side, inflation: Inflation) -> float:
+    tables = (np.array([side.rows - side.unusable, side.unusable]) for side in (left, right))
+    statistic, degrees, _ = distances.chi_square(*tables)
+    return NONE.p_value(statistic / inflation.mean, degrees)
+
+
+def _of_numbers(feature: Feature, reference: Counts, actual: Counts, *, is_moved: bool) -> float | None:
+    if not isinstance(feature, NumberFeature) or not reference[:-1].any() or not actual[:-1].any():
+        return None
+    if is_moved:
+        return distances.wasserstein(reference[:-1], actual[:-1], positions(feature))
+    return distances.kolmogorov_smirnov(reference[:-1], actual[:-1])
+
+
+def _moments(feature: Feature, side: _Side) -> tuple[float | None, float | None]:
+    finite = side.rows - side.unusable
+    if not isinstance(feature, NumberFeature) or finite < 1:
+        return None, None
+    z = side.steps / STEPS / finite
+    variance = max(0.0, side.squares / STEPS**2 / finite - z * z)
+    mean, spread = feature.mean + z * feature.spread, variance**0.5 * feature.spread
+    return (mean, spread) if np.isfinite(mean) and np.isfinite(spread) else (None, None)
+
+
+def _judged(score: FeatureScore, q_value: float, limits: Limits, *, is_enough: bool) -> FeatureScore:
+    over = tuple(name for name in MEASURES if _is_over(getattr(score, name), getattr(limits, name)))
+    is_evident = q_value <= limits.false_discovery_rate
+    score = replace(score, q_value=q_value, over=over, drifted=bool(over) and is_evident and is_enough)
+    return replace(score, sentence=_sentence(score, limits, is_evident=is_evident, is_enough=is_enough))
+
+
+def _is_over(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value >= limit
+
+
+def _sentence(score: FeatureScore, limits: Limits, *, is_evident: bool, is_enough: bool) -> str:
+    name = score.over[0] if score.over else next((one for one in MEASURES if getattr(limits, one) is not None), "psi")
+    value, limit = getattr(score, name), getattr(limits, name)
+    said = f"{_NAMES[name]} of {score.feature.name!r}"
+    said += f" is {value:.3g}" if value is not None else " cannot be told"
+    if limit is not None:
+        said += f", {'at or above' if score.over else 'below'} the limit of {limit:g}"
+    chance = f"chi-square, q = {score.q_value:.2g}" + (f", inflation {score.inflation:.2g}" * (score.inflation > 1))
+    if not is_enough:
+        return f"{said}; too few rows to conclude ({chance})"
+    return f"{said}, {'and no chance' if is_evident else 'which may be chance'} ({chance})"
