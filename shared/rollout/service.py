@@ -16,7 +16,7 @@ from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.alias_service import AliasService
 from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
-from shared.rollout import admission, alias_calls, blocks, commands, reverts, ticks
+from shared.rollout import admission, alias_calls, blocks, commands, overrides, reverts, ticks
 from shared.rollout.archiving import Archiving
 from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.history import History
@@ -124,6 +124,7 @@ class RolloutService:
             assert rollout is not None  # noqa: S101 - _is_next_tick has seen it
             rollout.tick = message.tick
             rollout.progress = ticks.took_in(rollout, windows, current.generation, now=now)
+            overrides.put_on_record(current, rollout, now)
             ticks.confirm_rollback(current, rollout, now)
             if rollout.state.is_over:
                 return True

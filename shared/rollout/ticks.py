@@ -19,6 +19,7 @@ from shared.rollout.rates import advanced
 from shared.rollout.reverts import CONFIRM_TICK_S, better_than_stable, put_on_record
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.steps import move, replace_gone
+from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.window import VersionCounts, Window
 
 _SLOWLY_AFTER_S = 60.0
@@ -39,7 +40,10 @@ def took_in(rollout: Rollout, windows: Iterable[Window], generation: int, *, now
     candidate, stable = (
         progress.block.get(version, VersionCounts()) for version in (rollout.candidate.version, rollout.stable.version)
     )
-    return progress.model_copy(update={"tests": advanced(progress.tests, candidate, stable, rollout.gates)})
+    found: dict[str, object] = {"tests": advanced(progress.tests, candidate, stable, rollout.gates)}
+    if rollout.weight_bp < FULL_WEIGHT_BP:
+        found["exposures"] = progress.exposures.and_more(candidate.requests, stable.requests, rollout.weight_bp)
+    return progress.model_copy(update=found)
 
 
 def look(
@@ -111,6 +115,9 @@ def apply(
             replace_gone(endpoint, rollout, now)
     if not rollout.state.is_over:
         schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
+    elif endpoint.rollback is not None and decision.event is not RolloutEvent.FAIL:
+        # One of before this rollout, which the pods have not been seen to apply.
+        schedule(endpoint, rollout, now + timedelta(seconds=CONFIRM_TICK_S))
 
 
 def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
