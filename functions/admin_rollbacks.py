@@ -10,7 +10,7 @@ from functions._http import answering, body_of, listing
 from functions._requests import Reason, time_param
 from functions._services import services
 from functions._views import quarantine_view, rollback_view
-from shared.core.ids import EndpointName, endpoint_name, version_number
+from shared.core.ids import endpoint_name, version_number
 from shared.rollout.report import report_of
 
 bp = func.Blueprint()
@@ -43,8 +43,11 @@ def list_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
 def report_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
     """What became of the rollbacks from `?since=` to before `?until=`, of all endpoints or of `?endpoint=`."""
     since, until, named = time_param(req, "since"), time_param(req, "until"), req.params.get("endpoint")
-    names = [endpoint_name(named)] if named else [EndpointName(endpoint.endpoint) for endpoint in all_endpoints()]
-    found = [rollback for name in names for rollback in services().rollouts.rollbacks(name)]
+    rollouts = services().rollouts
+    if named:
+        found = rollouts.rollbacks(endpoint_name(named))
+    else:
+        found = [one for rollbacks in rollouts.rollbacks_of_all(list(all_endpoints())).values() for one in rollbacks]
     return report_of(found, since=since, until=until).model_dump(mode="json")
 
 

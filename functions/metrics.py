@@ -8,7 +8,6 @@ import azure.functions as func
 from functions._endpoints import all_endpoints
 from functions._http import answering
 from functions._services import services
-from shared.core.ids import EndpointName
 from shared.rollout.metrics import Family, Labels, Seen, families
 from shared.store.ports import Container
 
@@ -23,8 +22,9 @@ _WITH_OUTBOXES = tuple(container for container in Container if container is not 
 @answering
 def metrics(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001 - the binding gives it
     """How every rollout stands, and whether Slipway keeps up with them."""
-    rollouts = services().rollouts
-    seen = [Seen(endpoint=e, rollbacks=rollouts.rollbacks(EndpointName(e.endpoint))) for e in all_endpoints()]
+    endpoints = list(all_endpoints())
+    rollbacks = services().rollouts.rollbacks_of_all(endpoints)
+    seen = [Seen(endpoint=endpoint, rollbacks=rollbacks[endpoint.endpoint]) for endpoint in endpoints]
     outboxes = {container.value: _pending(container) for container in _WITH_OUTBOXES}
     text = rendered(families(seen, outboxes, datetime.now(UTC)))
     return func.HttpResponse(text, headers={"content-type": _CONTENT_TYPE})

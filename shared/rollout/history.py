@@ -4,7 +4,8 @@ An archived record may still wait in the endpoint's outbox: it counts from the c
 delivery.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.core.errors import NotFoundError
@@ -42,11 +43,17 @@ class History:
 
     def rollbacks(self, endpoint: Endpoint) -> list[Rollback]:
         """All rollbacks, in their order; the latest one may not be confirmed by the pods yet."""
-        records = (RollbackRecord.model_validate(body) for body in self._bodies(endpoint, "rollback"))
-        found = {record.rollback.rollback_id: record.rollback for record in records}
-        if endpoint.rollback:
-            found[endpoint.rollback.rollback_id] = endpoint.rollback
-        return sorted(found.values(), key=lambda rollback: rollback.generation)
+        return _rollbacks(endpoint, self._bodies(endpoint, "rollback"))
+
+    def rollbacks_of_all(self, endpoints: Sequence[Endpoint]) -> dict[str, list[Rollback]]:
+        """All rollbacks of each endpoint by its name, in their order, read together: not a query for each."""
+        bodies = defaultdict(list)
+        for body in self._stored("rollback"):
+            bodies[body["endpoint"]].append(body)
+        return {
+            one.endpoint: _rollbacks(one, [*waiting_records(one, "rollback"), *bodies[one.endpoint]])
+            for one in endpoints
+        }
 
     def has_begun(self, endpoint: Endpoint, rollout_id: str) -> bool:
         """Whether a start command has had its rollout, under way or over."""
@@ -69,15 +76,26 @@ class History:
 
     def _bodies(self, endpoint: Endpoint, kind: str) -> Iterator[dict[str, Any]]:
         yield from waiting_records(endpoint, kind)
+        yield from self._stored(kind, partition=endpoint.endpoint)
+
+    def _stored(self, kind: str, *, partition: str | None = None) -> Iterator[dict[str, Any]]:
         continuation = None
         while True:
             page = self._documents.query(
-                Container.ENDPOINTS, partition=endpoint.endpoint, where={"kind": kind}, continuation=continuation
+                Container.ENDPOINTS, partition=partition, where={"kind": kind}, continuation=continuation
             )
             yield from (stored.body for stored in page.items)
             if page.continuation is None:
                 return
             continuation = page.continuation
+
+
+def _rollbacks(endpoint: Endpoint, bodies: Iterable[Mapping[str, Any]]) -> list[Rollback]:
+    records = (RollbackRecord.model_validate(body) for body in bodies)
+    found = {record.rollback.rollback_id: record.rollback for record in records}
+    if endpoint.rollback:
+        found[endpoint.rollback.rollback_id] = endpoint.rollback
+    return sorted(found.values(), key=lambda rollback: rollback.generation)
 
 
 def waiting_records(endpoint: Endpoint, kind: str) -> list[dict[str, Any]]:

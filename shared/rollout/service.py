@@ -5,6 +5,7 @@ leave through its outbox. A command or tick that comes again finds its effect an
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -88,6 +89,10 @@ class RolloutService:
     def rollbacks(self, name: EndpointName) -> list[Rollback]:
         """The endpoint's rollbacks, in their order. Raises NotFoundError."""
         return self._history.rollbacks(self.endpoint(name))
+
+    def rollbacks_of_all(self, endpoints: Sequence[Endpoint]) -> dict[str, list[Rollback]]:
+        """The rollbacks of each of several endpoints by its name, in their order."""
+        return self._history.rollbacks_of_all(endpoints)
 
     def handle(self, command: RolloutCommand) -> Rollout | None:
         """Carry out a command once; again, answer with its rollout. None: it was queued, or there was nothing to do.

@@ -8,6 +8,7 @@ import pytest
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind
 from shared.registry.rollout_policy import Strategy
+from shared.rollout.documents import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Trigger
 from tests.world.strategies import (
@@ -251,3 +252,15 @@ def test_a_rollback_is_not_confirmed_by_the_pods_that_the_next_rollout_happens_t
     (found,) = world.rollouts.rollbacks(ENDPOINT)
     assert found.zero_traffic_at is not None
     assert world.endpoint().rollback is None
+
+
+def test_the_rollbacks_of_all_endpoints_are_those_of_each_whether_or_not_they_are_delivered() -> None:
+    world = promoted(2, 3)
+    give(world, ROLLBACK, "one")
+    give(world, ROLLBACK, "two", version=1)
+    for _ in range(2):
+        endpoint = world.endpoint()
+        found = world.rollouts.rollbacks_of_all([endpoint, Endpoint(endpoint="other")])
+        assert [(one.from_version, one.to_version) for one in found[ENDPOINT]] == [(3, 2), (2, 1)]
+        assert found["other"] == []
+        world.run(seconds=5)
