@@ -1,11 +1,20 @@
 """Who may name the version that answers: anybody, or the bearer of a signed override."""
 
+import json
+import time
+
 import pytest
-from aks_serving.override import Pinning, pinned_version
+from aks_serving.api import Api
+from aks_serving.counts import VersionTally
+from aks_serving.model import Model
+from aks_serving.override import Pin, Pinning, pinned_version
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName
 from shared.signing.override import HEADER, Override, OverrideRefusedError, sign_override
+from shared.telemetry.window import MAX_NAMES, OTHERS
+from tests.serving import models
+from tests.serving.handled import Asked, HandServer, turn
 
 KEYS = (b"k" * 32, b"old" * 16)
 NOW_S = 1_764_000_000.0
@@ -69,3 +78,52 @@ def test_an_override_that_does_not_hold_is_refused_and_never_passed_over(pinning
 def test_an_override_and_a_body_that_name_two_versions_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="names version 3, and its override version 7"):
         pinned(header(), 3)
+
+
+def test_a_pin_names_who_signed_it_and_nobody_where_nobody_did() -> None:
+    found = pinned_version(header(), None, endpoint="churn", keys=KEYS, pinning=Pinning.OPEN, now_s=NOW_S)
+    assert found == Pin(7, "ann")
+    asked = pinned_version({}, 3, endpoint="churn", keys=KEYS, pinning=Pinning.OPEN, now_s=NOW_S)
+    assert asked == Pin(3, "")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/churn/infer"])
+async def test_a_warm_candidate_without_traffic_answers_the_bearer_of_an_override_who_is_counted_by_name(
+    path: str,
+) -> None:
+    stable, candidate = models.table(), models.picky(limit=4)
+    plan = models.plan(1, *models.canary((1, stable), (7, candidate), 0))
+    versions = {1: Model(version=1, digest="", data=stable), 7: Model(version=7, digest="", data=candidate)}
+    server = HandServer(plan, versions, inline=True)
+    server.api = Api(server, override_keys=KEYS, pinning=Pinning.SIGNED)
+
+    def asked(by: str, version: int = 7, feature: int = 1) -> Asked:
+        tensor = {"name": "x", "datatype": "INT64", "shape": [1, 1], "data": [feature]}
+        body = {"features": [[feature]]} if path == "/predict" else {"inputs": [tensor]}
+        override = Override(endpoint=EndpointName("churn"), version=version, expires_s=int(time.time()) + 60, by=by)
+        signed = {HEADER.encode(): sign_override(override, KEYS).encode()} if by else {}
+        return Asked(path, json.dumps(body).encode(), signed)
+
+    requests = [asked("ann"), asked("ann"), asked("ci", feature=9), asked("ann", version=8), asked("")]
+    server.ask(*requests)
+    await turn()
+    assert [one.status for one in requests] == [200, 200, 500, 404, 200]
+    assert requests[0].told[b"x-slipway-version"] == b"7"
+    assert requests[4].told[b"x-slipway-version"] == b"1"
+    found = server.serving.tally.of(7).counts()
+    assert (found.overrides, found.requests, found.pinned, found.pinned_errors) == ({"ann": 2, "ci": 1}, 0, 3, 1)
+    assert set(server.serving.tally.versions) == {1, 7}
+    assert server.serving.tally.of(1).counts().overrides == {}
+    server.close()
+
+
+def test_however_many_sign_overrides_a_window_names_few_of_them_and_counts_all() -> None:
+    tally = VersionTally()
+    for n in range(200):
+        tally.overridden(f"signer {n}")
+        tally.overridden("signer 0")
+    counts = tally.counts().overrides
+    assert len(counts) == MAX_NAMES
+    assert (sum(counts.values()), counts["signer 0"]) == (400, 201)
+    assert counts[OTHERS] == 200 - (MAX_NAMES - 1)
