@@ -103,12 +103,22 @@ def p99_verdict(candidate: VersionCounts, stable: VersionCounts, gates: Gates, l
 
 
 def smoke(rollout: Rollout) -> Judged:
-    """Whether the candidate answered those who named it while blue-green previews it."""
+    """Whether the candidate answered those who named it while blue-green previews it.
+
+    Where servers are open to that, anybody may name it, and send what stable would fail too: such a failure is for
+    somebody to look at. One whose override is signed, which somebody answers for, is the candidate's.
+    """
     counts, wanted = rollout.progress.of(rollout.candidate.version), rollout.gates.smoke_requests
-    failed = counts.pinned_errors
+    failed, unsigned = counts.pinned_errors, counts.pinned - sum(counts.overrides.values())
     said = f"the candidate answered {counts.pinned - failed} of {counts.pinned} requests that named it"
-    if failed:
+    if failed > unsigned:
         outcome, then = Outcome.FAIL, "none may fail"
+    elif failed:
+        outcome = Outcome.INCONCLUSIVE
+        then = (
+            f"none may fail, but the overrides of {unsigned} were not signed, and anybody may have sent what failed; "
+            "look, and skip the stage, or roll the version back"
+        )
     elif counts.pinned < wanted:
         outcome, then = Outcome.INCONCLUSIVE, f"{wanted} are wanted"
     elif wanted:

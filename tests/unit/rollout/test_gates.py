@@ -249,9 +249,20 @@ def test_a_preview_passes_once_enough_requests_named_the_candidate_and_none_fail
     gates = Gates(smoke_requests=10)
     assert outcome(previewing(VersionCounts(pinned=9), gates=gates), GateName.SMOKE) is Outcome.INCONCLUSIVE
     assert outcome(previewing(VersionCounts(pinned=10), gates=gates), GateName.SMOKE) is Outcome.PASS
-    found = verdict(previewing(VersionCounts(pinned=50, pinned_errors=1), gates=gates), GateName.SMOKE)
+    signed = VersionCounts(pinned=50, pinned_errors=1, overrides={"ann": 30, "bob": 20})
+    found = verdict(previewing(signed, gates=gates), GateName.SMOKE)
     assert (found.outcome, found.n, found.value, found.limit) == (Outcome.FAIL, 50, 1.0, 0.0)
     assert found.sentence == "the candidate answered 49 of 50 requests that named it: none may fail"
+
+
+@pytest.mark.parametrize(("failed", "expected"), [(20, Outcome.INCONCLUSIVE), (21, Outcome.FAIL)])
+def test_failures_that_may_all_be_of_requests_that_nobody_signed_are_for_somebody_to_look_at(
+    failed: int, expected: Outcome
+) -> None:
+    counts = VersionCounts(pinned=50, pinned_errors=failed, overrides={"ann": 30})
+    found = verdict(previewing(counts, gates=Gates(smoke_requests=10)), GateName.SMOKE)
+    assert found.outcome is expected
+    assert ("the overrides of 20 were not signed" in found.sentence) is (expected is Outcome.INCONCLUSIVE)
 
 
 def test_a_preview_that_wants_no_requests_says_what_stands_in_for_them() -> None:
