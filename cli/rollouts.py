@@ -99,7 +99,7 @@ def weight(
     model: _ModelArgument,
     percent: Annotated[float, typer.Argument(metavar="PERCENT", min=0, max=100, help="As in 12.5.")],
     *,
-    by: _ByOption = "",
+    by: _ByOption,
     reason: _ReasonOption = "",
     override: _OverrideOption = False,
 ) -> Answer:

@@ -126,10 +126,11 @@ def _stages(value: Json) -> Table:
             limit,
             _note(value, index, needs_approval=stage["approval"], is_on=index == current),
         )
-    if value["watch_s"]:
+    if value["watch_s"] or value["switch_approval"]:
         index = len(value["stages"])
-        note = _note(value, index, needs_approval=False, is_on=index == current)
-        shown.add_row(_mark(index, current), "watch", "100 %", duration(value["watch_s"]), "", note)
+        note = _note(value, index, needs_approval=value["switch_approval"], is_on=index == current)
+        name = "watch" if value["watch_s"] else "switch"
+        shown.add_row(_mark(index, current), name, "100 %", duration(value["watch_s"]), "", note)
     return shown
 
 

@@ -48,7 +48,8 @@ def answering(answer: Answer) -> Handler:
             status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
             return _error(status, code, str(error))
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer without its details
-            _log.exception("%s %s failed", req.method, req.url)
+            # Without the query, which may hold the app's key.
+            _log.exception("%s %s failed", req.method, req.url.partition("?")[0])
             return _error(500, "internal", "this is a fault in Slipway: the functions app's log has the details")
         return value if isinstance(value, func.HttpResponse) else json_response(value)
 

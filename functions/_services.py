@@ -20,6 +20,7 @@ from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.settings import Settings, SinkSettings
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
+from shared.events.retries import EventRetries
 from shared.events.service import EventService
 from shared.events.sinks import HttpSink
 from shared.integrity.documents import ArtifactCheck
@@ -76,6 +77,7 @@ class Services:
     lineage: LineageService
     approvals: ApprovalService
     events: EventService
+    event_retries: EventRetries
     budgets: BudgetService
     rollout_alerts: RolloutAlerts
     dry_runs: DryRuns
@@ -122,6 +124,7 @@ def _composed(settings: Settings) -> Services:
         stores=open_metrics(settings.metrics, tokens_for),
     )
     alert_service = AlertService(alerts=alerts, clock=clock)
+    dead_letters = DeadLetterService(letters=letters, alerts=alert_service, clock=clock)
     uses = Uses(endpoints=endpoints, aliases=aliases)
     audit = AuditService(
         documents,
@@ -161,7 +164,7 @@ def _composed(settings: Settings) -> Services:
             grace=timedelta(seconds=settings.sweep_grace_s),
         ),
         alerts=alert_service,
-        dead_letters=DeadLetterService(letters=letters, alerts=alert_service, clock=clock),
+        dead_letters=dead_letters,
         integrity=IntegrityService(
             versions=versions, checks=checks, uses=uses, alerts=alert_service, blobs=blobs, clock=clock
         ),
@@ -184,6 +187,7 @@ def _composed(settings: Settings) -> Services:
             sinks={sink.name: _sink(sink, tokens_for(_EVENT_GRID_SCOPE)) for sink in settings.event_sinks},
             source=settings.event_source,
         ),
+        event_retries=EventRetries(letters=letters, replays=dead_letters, clock=clock),
         budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
         dry_runs=DryRuns(rollouts=rollouts.rollouts, blobs=blobs),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),

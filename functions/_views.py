@@ -138,6 +138,7 @@ def rollout_view(endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[st
         "shadows": [target.version for target in rollout.shadows],
         "strategy": rollout.policy.strategy.value,
         "stages": [stage.model_dump(mode="json", exclude={"gates"}) for stage in rollout.stages],
+        "switch_approval": rollout.needs_approval(len(rollout.stages)),
         "watch_s": rollout.policy.watch_s,
         "failure_limit": rollout.policy.failure_limit,
         "weight_bp": rollout.weight_bp,

@@ -52,7 +52,7 @@ class StartBody(RolloutBody):
     shadows: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=10)
 
 
-class WeightBody(RolloutBody):
+class WeightBody(NamedBody):
     """The body of a change of the candidate's share, in basis points."""
 
     weight_bp: int = Field(ge=0, le=10_000)

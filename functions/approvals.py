@@ -3,16 +3,16 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 import azure.functions as func
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from functions._http import answering, body_of
 from functions._requests import Reason
 from functions._services import services
-from shared.approvals.links import LinkAlteredError, LinkExpiredError
+from shared.approvals.links import MAX_APPROVER, LinkAlteredError, LinkExpiredError
 from shared.approvals.page import answered_html, asked_html, message_html
 from shared.core.errors import (
     ChangedMeanwhileError,
@@ -62,7 +62,7 @@ class LinkBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    approver: Reason
+    approver: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_APPROVER)]
     by: Reason = "api"
 
 

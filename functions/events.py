@@ -16,6 +16,13 @@ def publish_event(message: func.QueueMessage) -> None:
     handled(Queue.LIFECYCLE_EVENTS, message, PublishEvent, services().events.publish)
 
 
+@bp.function_name("tell_events_again")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+def tell_events_again(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Have the events told that a sink could not take, should it be back."""
+    services().event_retries.tell_again()
+
+
 @bp.function_name("settle_rollout_alerts")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
 def settle_rollout_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it

@@ -17,8 +17,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from shared.core.errors import SlipwayError
 
+MAX_APPROVER = 200
+"""Characters of an approver's name."""
+
 _SIGNED_FOR = b"slipway-approval-1\0"
-_FORM = re.compile(r"(?P<content>[A-Za-z0-9_-]{1,2000})\.(?P<signature>[A-Za-z0-9_-]{43})")
+_FORM = re.compile(r"(?P<content>[A-Za-z0-9_-]{1,4000})\.(?P<signature>[A-Za-z0-9_-]{43})")
 
 
 class ApprovalLink(BaseModel):
@@ -30,7 +33,7 @@ class ApprovalLink(BaseModel):
     rollout_id: str
     stage: int = Field(ge=0)
     """The stage that waits; the count of stages means the switch."""
-    approver: str = Field(min_length=1, max_length=200)
+    approver: str = Field(min_length=1, max_length=MAX_APPROVER)
     expires_at: AwareDatetime
     link_id: str = Field(min_length=1, max_length=64)
 

@@ -39,7 +39,7 @@ def asked_html(asked: Asked) -> str:
     }
     return _rendered(
         "asked.html.j2",
-        title=f"Approve {stage_named(rollout, link.stage)} of version {rollout.candidate.version} on {link.endpoint}?",
+        title=f"Approve version {rollout.candidate.version} on {link.endpoint} for {stage_named(rollout, link.stage)}?",
         facts={name: value for name, value in facts.items() if value},
         verdicts=[(verdict, _figures(verdict)) for verdict in rollout.verdicts],
         max_reason=_MAX_REASON,

@@ -1,10 +1,24 @@
 """Who may approve of what: somebody other than those who made the candidate or asked for its rollout, and each signed
-link once. Pure checks, made within the endpoint's conditional change.
+link once. A raised weight is no way round an approval. Pure, within the endpoint's conditional change; each answer is
+put on record, with the link that it was given by.
 """
 
-from shared.core.errors import ConflictError
-from shared.rollout.documents import Rollout
+from datetime import datetime
+
+from shared.core.errors import ConflictError, InvalidInputError
+from shared.core.messages import CommandKind, RolloutCommand
+from shared.registry.documents import is_same_person
+from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
+from shared.routing.plan import FULL_WEIGHT_BP
+
+_NAMED = {
+    CommandKind.PROMOTE,
+    CommandKind.SKIP,
+    CommandKind.SET_WEIGHT,
+    CommandKind.REJECT,
+    CommandKind.ROLLBACK,
+}
 
 
 class LinkUsedError(ConflictError):
@@ -19,6 +33,14 @@ class NotAnApproverError(ConflictError):
     """Whoever would approve may not."""
 
 
+def check_named(command: RolloutCommand) -> None:
+    """Raise InvalidInputError for a command that people answer for, and that names nobody."""
+    if command.command in _NAMED and is_same_person(command.requested_by, ""):
+        raise InvalidInputError(
+            f"a {command.command} needs the name of who gives it, which goes into the audit: say who"
+        )
+
+
 def check_stage(rollout: Rollout, stage: int | None) -> None:
     """Raise OtherStageError where another stage than `stage` waits for an approval. None means the one that waits."""
     if stage is None or (stage == rollout.next_stage and rollout.state is RolloutState.AWAITING):
@@ -31,14 +53,47 @@ def check_stage(rollout: Rollout, stage: int | None) -> None:
 
 def check_approver(rollout: Rollout, by: str, author: str) -> None:
     """Raise NotAnApproverError for nobody, for the candidate's author, and for who asked for the rollout."""
-    name = _plain(by)
-    if not name:
+    if is_same_person(by, ""):
         raise NotAnApproverError("an approval needs the name of who approves: say who")
     version = rollout.candidate.version
-    if name == _plain(author):
+    if is_same_person(by, author):
         raise NotAnApproverError(f"{by.strip()} is the author of version {version}: somebody else must approve")
-    if name == _plain(rollout.requested_by):
+    if is_same_person(by, rollout.requested_by):
         raise NotAnApproverError(f"{by.strip()} asked for the rollout of version {version}: somebody else must approve")
+
+
+def check_share(rollout: Rollout, weight_bp: int) -> None:
+    """Raise ConflictError for a raised share that is more than what was approved of, or needs no approval."""
+    waiting = first_unapproved(rollout)
+    if waiting is None or weight_bp <= rollout.weight_bp:
+        return
+    approved_bp = rollout.stages[waiting - 1].weight_bp if waiting else 0
+    if weight_bp > approved_bp:
+        raise ConflictError(
+            f"a share of {_percent(weight_bp)} is more than the {_percent(approved_bp)} up to which no approval is "
+            f"needed, or it is given: skip to {stage_named(rollout, waiting)}, and have somebody approve of it"
+        )
+
+
+def first_unapproved(rollout: Rollout) -> int | None:
+    """The first stage to come of which somebody must approve; the count of stages means the switch. None: no such."""
+    to_come = range(rollout.next_stage, len(rollout.stages) + 1)
+    return next((stage for stage in to_come if not rollout.is_approved(stage)), None)
+
+
+def record_answer(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime) -> None:
+    """Put on record who approved of the stage that waits, or rejected it, and by which link."""
+    endpoint.record(
+        "stage_approved" if command.command is CommandKind.APPROVE else "stage_rejected",
+        now,
+        rollout_id=rollout.rollout_id,
+        version=rollout.candidate.version,
+        stage=rollout.next_stage,
+        by=command.requested_by.strip(),
+        reason=command.reason,
+        command_id=command.command_id,
+        link_id=command.link_id,
+    )
 
 
 def check_link(rollout: Rollout, link_id: str) -> None:
@@ -60,9 +115,10 @@ def link_command_id(link_id: str) -> str:
 
 
 def stage_named(rollout: Rollout, stage: int) -> str:
-    """A stage as people are told of it; the count of stages means the switch."""
-    return "the switch to all traffic" if stage >= len(rollout.stages) else f"stage {stage}"
+    """A stage as people are told of it, counted from 1; the count of stages means the switch."""
+    count = len(rollout.stages)
+    return "the switch to all traffic" if stage >= count else f"stage {stage + 1} of {count}"
 
 
-def _plain(name: str) -> str:
-    return name.strip().casefold()
+def _percent(weight_bp: int) -> str:
+    return f"{100 * weight_bp / FULL_WEIGHT_BP:g} %"

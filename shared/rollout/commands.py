@@ -9,8 +9,17 @@ from datetime import datetime
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout import steps
-from shared.rollout.approvers import LinkUsedError, check_approver, check_link, check_stage
-from shared.rollout.blocks import pass_block
+from shared.rollout.approvers import (
+    LinkUsedError,
+    check_approver,
+    check_link,
+    check_named,
+    check_share,
+    check_stage,
+    record_answer,
+    stage_named,
+)
+from shared.rollout.blocks import check_override, pass_block
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
@@ -55,6 +64,8 @@ def apply(
         named = f"rollout {command.rollout_id}" if command.rollout_id else "a rollout"
         raise NotFoundError(f"{named} of endpoint {endpoint.endpoint}", hint="only the latest one hears")
     check_command(rollout.state, command.command)
+    check_named(command)
+    check_override(command)
     said = command.reason or f"{command.command} by {command.requested_by}"
     if rollout.state.is_over:
         back = _way_back(endpoint, rollout, command, unfit)
@@ -92,6 +103,7 @@ def _event(
     if event := _EVENTS.get(command.command):
         if command.command is CommandKind.REJECT:
             check_stage(rollout, command.stage)
+            record_answer(endpoint, rollout, command, now)
         _check_weight(endpoint, rollout, command, now, blocked)
         return event
     if altered:
@@ -102,7 +114,7 @@ def _event(
     if blocked and rollout.state is not RolloutState.WATCHING:
         pass_block(endpoint, rollout, command, now, blocked)
     if command.command is CommandKind.APPROVE:
-        _approve(rollout, command, now, author)
+        _approve(endpoint, rollout, command, now, author)
         return onward(rollout)
     if command.command is CommandKind.SKIP:
         return onward(rollout)
@@ -117,22 +129,27 @@ def _check_weight(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand,
         raise InvalidInputError("set-weight needs a weight_bp: the candidate's share in basis points, 0 to 10000")
     if rollout.stable is None or isinstance(rollout.current, QuietStage):
         raise ConflictError(f"a {rollout.policy.strategy} has no weight to set in this stage")
+    check_share(rollout, command.weight_bp)
     if blocked and command.weight_bp > rollout.weight_bp:
         pass_block(endpoint, rollout, command, now, blocked)
 
 
-def _approve(rollout: Rollout, command: RolloutCommand, now: datetime, author: str) -> None:
+def _approve(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, author: str) -> None:
     check_stage(rollout, command.stage)
     check_approver(rollout, command.requested_by, author)
     approval = StageApproval(stage=rollout.next_stage, by=command.requested_by.strip(), at=now, link_id=command.link_id)
+    record_answer(endpoint, rollout, command, now)
     rollout.approvals = [*rollout.approvals, approval]
 
 
 def _check_approved_to_the_end(rollout: Rollout) -> None:
     waiting = [n for n in range(rollout.next_stage, len(rollout.stages) + 1) if not rollout.is_approved(n)]
     if waiting and rollout.state is not RolloutState.WATCHING:
-        names = ", ".join("the switch" if n == len(rollout.stages) else f"stage {n}" for n in waiting)
-        raise ConflictError(f"a promotion would pass over {names}, of which somebody must approve first")
+        names = " and ".join(stage_named(rollout, n) for n in waiting)
+        raise ConflictError(
+            f"a promotion would pass over {names}, of which somebody must approve first: skip to the next stage, "
+            "and it waits for that"
+        )
 
 
 def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unfit: frozenset[int]) -> Target:

@@ -177,10 +177,15 @@ class Rollout(BaseModel):
             return len(self.stages)
         return 0 if self.stage is None else self.stage + 1
 
+    def needs_approval(self, stage: int) -> bool:
+        """Whether somebody must approve of a stage, or of the switch, which with no stable version passes them all."""
+        if stage < len(self.stages):
+            return self.stages[stage].approval
+        return self.policy.switch_approval or (self.stable is None and any(one.approval for one in self.stages))
+
     def is_approved(self, stage: int) -> bool:
         """Whether a stage, or the switch, needs no approval, or has it."""
-        wanted = self.policy.switch_approval if stage >= len(self.stages) else self.stages[stage].approval
-        return not wanted or any(approval.stage == stage for approval in self.approvals)
+        return not self.needs_approval(stage) or any(approval.stage == stage for approval in self.approvals)
 
 
 class RolloutRecord(BaseModel):

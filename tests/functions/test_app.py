@@ -87,6 +87,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "show_approval",
             "answer_approval",
             "publish_event",
+            "tell_events_again",
             "settle_rollout_alerts",
             "count_requests",
             "list_audit_events",

@@ -176,7 +176,7 @@ def test_a_stage_is_approved_by_its_link_once_a_spent_budget_blocks_and_all_of_i
         for _ in range(2):
             page = httpx.get(address, timeout=60)
             assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-            assert f"version {second} on {MODEL}?" in page.text
+            assert f"Approve version {second} on {MODEL} for stage 1 of 1?" in page.text
         assert call(system, "GET", f"endpoints/{MODEL}")["rollout"]["state"] == "awaiting"
         assert httpx.get(address[:-2] + "xx", timeout=60).status_code == 403
         answered = httpx.post(address, data={"decision": "approve", "reason": "it is fine"}, timeout=60)

@@ -45,6 +45,21 @@ def _awaiting() -> World:
 
 
 def _made(**rollout: Any) -> World:
+    world = twin(_ready()) if not rollout else _validated(**rollout)
+    command(world, CommandKind.START, "Bob", "start", version=2)
+    world.run(seconds=20)
+    assert latest(world).state is RolloutState.AWAITING
+    assert latest(world).weight_bp == 1_000
+    return world
+
+
+@cache
+def _ready() -> World:
+    return _validated()
+
+
+def _validated(**rollout: Any) -> World:
+    """A world whose version 1 serves, and whose version 2, which Ann made, may be rolled out."""
     world = World()
     world.put_policy(Policy(rollout=RolloutPolicy(stages=STAGES[:1], tick_s=5, watch_s=0)))
     world.event(world.drop("one takes:x", name="one.onnx"))
@@ -52,10 +67,6 @@ def _made(**rollout: Any) -> World:
     world.put_policy(policy(**rollout))
     world.event(world.drop("two takes:x by:Ann", name="two.onnx"))
     world.run(seconds=3)
-    command(world, CommandKind.START, "Bob", "start", version=2)
-    world.run(seconds=20)
-    assert latest(world).state is RolloutState.AWAITING
-    assert latest(world).weight_bp == 1_000
     return world
 
 
@@ -100,7 +111,11 @@ def test_a_named_stage_and_the_switch_wait_however_long_until_somebody_else_appr
     [
         ("Ann", "Ann is the author of version 2: somebody else must approve"),
         (" aNN ", "aNN is the author of version 2"),
+        ("A\u200bnn\u2060", "is the author of version 2"),
+        ("\uff21\uff4e\uff4e", "is the author of version 2"),
         ("bob", "bob asked for the rollout of version 2: somebody else must approve"),
+        ("B\u00adob\u3000", "asked for the rollout of version 2"),
+        ("\u200b", "an approval needs the name of who approves"),
         ("  ", "an approval needs the name of who approves"),
     ],
 )
@@ -108,6 +123,88 @@ def test_neither_author_nor_requester_approves_by_command_or_gets_a_link(by: str
     world = awaiting()
     refused(world, NotAnApproverError, said, lambda: command(world, CommandKind.APPROVE, by, "one"))
     refused(world, NotAnApproverError, said, lambda: link(world, by))
+
+
+@pytest.mark.parametrize("weight_bp", [1_001, 4_999, 10_000])
+def test_no_raised_weight_passes_over_an_approval(weight_bp: int) -> None:
+    world = at_the_first_stage()
+    said = (
+        f"a share of {weight_bp / 100:g} % is more than the 10 % up to which no approval is needed, or it is given: "
+        "skip to stage 2 of 2, and have somebody approve of it"
+    )
+    refused(
+        world, ConflictError, said, lambda: command(world, CommandKind.SET_WEIGHT, "Cid", "up", weight_bp=weight_bp)
+    )
+    command(world, CommandKind.SET_WEIGHT, "Cid", "down", weight_bp=500)
+    command(world, CommandKind.SET_WEIGHT, "Cid", "back", weight_bp=1_000)
+    assert latest(world).weight_bp == 1_000
+
+
+def test_an_approval_lets_the_weight_rise_as_far_as_its_stage_and_no_further() -> None:
+    world = awaiting()
+    command(world, CommandKind.APPROVE, "Cid", "one")
+    command(world, CommandKind.SET_WEIGHT, "Cid", "down", weight_bp=2_000)
+    command(world, CommandKind.SET_WEIGHT, "Cid", "up", weight_bp=5_000)
+    refused(
+        world,
+        ConflictError,
+        "skip to the switch to all traffic, and have somebody approve of it",
+        lambda: command(world, CommandKind.SET_WEIGHT, "Cid", "further", weight_bp=5_001),
+    )
+
+
+def test_neither_a_promotion_nor_a_skip_passes_over_an_approval() -> None:
+    world = at_the_first_stage()
+    said = "would pass over stage 2 of 2 and the switch to all traffic, of which somebody must approve first: skip to"
+    refused(world, ConflictError, said, lambda: command(world, CommandKind.PROMOTE, "Cid", "promote"))
+    command(world, CommandKind.SKIP, "Cid", "skip")
+    assert (latest(world).state, latest(world).weight_bp) == (RolloutState.AWAITING, 1_000)
+
+
+def at_the_first_stage() -> World:
+    """A world whose version 2 has its first stage's share; the second stage and the switch need approvals."""
+    world = twin(_ready())
+    command(world, CommandKind.START, "Bob", "start", version=2)
+    while latest(world).state is not RolloutState.PROGRESSING:
+        world.run(seconds=1)
+    return world
+
+
+def test_the_first_version_is_not_switched_to_past_a_stage_that_needs_an_approval() -> None:
+    world = World()
+    world.put_policy(policy(switch_approval=False, automatic=True))
+    world.event(world.drop("one takes:x by:Ann", name="one.onnx"))
+    world.run(seconds=60)
+    assert (latest(world).state, world.stable) == (RolloutState.AWAITING, None)
+    refused(world, NotAnApproverError, "Ann is the author", lambda: command(world, CommandKind.APPROVE, "Ann", "one"))
+    command(world, CommandKind.APPROVE, "Cid", "two")
+    assert world.stable == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [CommandKind.PROMOTE, CommandKind.SKIP, CommandKind.SET_WEIGHT, CommandKind.ROLLBACK],
+)
+@pytest.mark.parametrize("nobody", ["", " \u200b"])
+def test_what_people_answer_for_needs_a_name_however_it_is_asked_for(kind: CommandKind, nobody: str) -> None:
+    world = at_the_first_stage()
+    given = {"weight_bp": 500} if kind is CommandKind.SET_WEIGHT else {}
+    said = f"a {kind} needs the name of who gives it"
+    refused(world, InvalidInputError, said, lambda: command(world, kind, nobody, "one", **given))
+
+
+def test_who_answered_what_by_which_link_is_in_the_audit() -> None:
+    world = awaiting()
+    made = link(world)
+    world.approvals.answer(made.token, approve=True, reason="looks good")
+    (told,) = events(world, "stage_approved")
+    (promised,) = events(world, "approval_link_made")
+    assert (told["by"], told["stage"], told["reason"], told["link_id"]) == ("Cid", 1, "looks good", promised["link_id"])
+    world.run(seconds=20)
+    command(world, CommandKind.REJECT, "Dan", "two", reason="no")
+    (told,) = events(world, "stage_rejected")
+    assert (told["by"], told["stage"], told["reason"], told["link_id"]) == ("Dan", 2, "no", "")
+    assert world.audit.verify().verified
 
 
 def test_a_link_is_answered_once_by_whichever_verb_and_looking_changes_nothing() -> None:
@@ -150,7 +247,7 @@ def test_a_rejection_takes_the_candidate_back_and_uses_every_link_up() -> None:
     assert not world.endpoint().is_quarantined(2)
     said = r"this link has served: the rollout was rejected with it \(not on a Friday\)"
     refused(world, LinkUsedError, said, lambda: world.approvals.answer(made.token, approve=True, reason=""))
-    said = "stage 1 does not wait for an approval: none does"
+    said = "stage 2 of 2 does not wait for an approval: none does"
     refused(world, OtherStageError, said, lambda: world.approvals.answer(other.token, approve=True, reason=""))
 
 
@@ -159,7 +256,7 @@ def test_a_link_of_another_stage_or_of_an_older_rollout_is_refused() -> None:
     made = link(world)
     command(world, CommandKind.APPROVE, "Dan", "one")
     world.run(seconds=20)
-    said = "stage 1 does not wait for an approval: the switch to all traffic does"
+    said = "stage 2 of 2 does not wait for an approval: the switch to all traffic does"
     refused(world, OtherStageError, said, lambda: world.approvals.answer(made.token, approve=True, reason=""))
     refused(world, OtherStageError, said, lambda: command(world, CommandKind.REJECT, "Dan", "two", stage=1))
     command(world, CommandKind.ABORT, "Dan", "three")

@@ -32,6 +32,7 @@ from shared.core.messages import (
 from shared.core.verdict import Outcome, Verdict
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
+from shared.events.retries import EventRetries
 from shared.events.service import EventService
 from shared.integrity.documents import ArtifactCheck
 from shared.integrity.service import IntegrityService
@@ -201,7 +202,9 @@ class World:
         alerts, letters, runs = repository(Alert), repository(DeadLetter), repository(RetentionRun)
         uses = Uses(endpoints=endpoints, aliases=aliases)
         self.alerts = AlertService(alerts=alerts, clock=self.clock)
+        self.letters = letters
         self.dead_letters = DeadLetterService(letters=letters, alerts=self.alerts, clock=self.clock)
+        self.event_retries = EventRetries(letters=letters, replays=self.dead_letters, clock=self.clock)
         self.integrity = IntegrityService(
             versions=versions,
             checks=repository(ArtifactCheck),

@@ -117,7 +117,7 @@ def test_an_approval_is_overdue_once_the_first_link_has_expired() -> None:
     assert state(world) is RolloutState.AWAITING
     assert firing(world) == {}
     world.clock.pass_s(601)
-    said = "the rollout of version 2 on digits awaits an approval of stage 1: approve or reject it"
+    said = "the rollout of version 2 on digits awaits an approval of stage 2 of 2: approve or reject it"
     assert firing(world) == {"approval_overdue": said}
     command(world, CommandKind.APPROVE)
     assert firing(world) == {}

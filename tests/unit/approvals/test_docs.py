@@ -30,6 +30,11 @@ def test_the_guide_names_every_alert_on_rollouts() -> None:
     assert told == set(AlertRule) - {AlertRule.ARTIFACT_ALTERED, AlertRule.DEAD_LETTERS}
 
 
+def test_the_operations_guide_names_every_alert() -> None:
+    told = set(re.findall(r"^\| `([a-z_]+)` \|", (DOCS / "operations.md").read_text(), re.MULTILINE))
+    assert set(AlertRule) <= told
+
+
 def test_the_event_and_the_sinks_in_the_guide_to_events_are_those_of_the_code() -> None:
     event, sinks = examples("events.md")
     made = json.loads(VECTORS.read_text())[0]

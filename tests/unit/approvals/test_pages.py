@@ -127,7 +127,7 @@ def test_the_page_tells_what_is_asked_with_the_gate_figures_and_opening_it_chang
         status, page = show(made)
         assert status == 200
     assert documents(app) == held
-    assert "<h1>Approve stage 1 of version 2 on digits?</h1>" in page
+    assert "<h1>Approve version 2 on digits for stage 2 of 2?</h1>" in page
     for told in ("10 %", "50 %", "Ann", "Bob", "Cid", "canary", "error_rate", "0.0021", "0.001 to 0.0042", "1234"):
         assert told in page
     assert '<form method="post">' in page
@@ -221,6 +221,9 @@ def test_a_link_is_made_by_the_call_and_names_its_address(app: Services) -> None
     assert show(found["path"].removeprefix("/api/approvals/"))[0] == 200
     assert call({"approver": "ann"})[0] == 409
     assert call({"approver": " "})[0] == 400
+    status, found = call({"approver": "\U0001f600" * 200})
+    assert (status, show(found["path"].removeprefix("/api/approvals/"))[0]) == (200, 200)
+    assert call({"approver": "x" * 201})[0] == 400
     assert call({})[0] == 400
 
 

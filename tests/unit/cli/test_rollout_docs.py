@@ -26,6 +26,8 @@ QUICKER = 60
 PAGES = {
     "choosing-a-strategy.md": GUIDE,
     "runbooks/a-rollout-is-stuck.md": RUNBOOK,
+    "approvals.md": (DOCS / "approvals.md").read_text(),
+    "events.md": (DOCS / "events.md").read_text(),
     "operations.md": (DOCS / "operations.md").read_text(),
     "rollouts.md": (DOCS / "rollouts.md").read_text(),
 }

@@ -21,8 +21,8 @@ ROLLOUT = "/api/endpoints/m/rollouts/rollout-1"
         (["pause", "m", "--reason", "r"], "pause", {}),
         (["resume", "m", "--by", "bob", "--reason", "r"], "resume", {"by": "bob"}),
         (["skip", "m", "--by", "bob", "--reason", "r"], "skip", {"by": "bob"}),
-        (["weight", "m", "12.5", "--reason", "r"], "weight", {"weight_bp": 1_250}),
-        (["weight", "m", "0.29", "--reason", "r"], "weight", {"weight_bp": 29}),
+        (["weight", "m", "12.5", "--by", "bob", "--reason", "r"], "weight", {"by": "bob", "weight_bp": 1_250}),
+        (["weight", "m", "0.29", "--by", "bob", "--reason", "r"], "weight", {"by": "bob", "weight_bp": 29}),
         (["approve", "m", "--by", "bob", "--stage", "2", "--reason", "r"], "approve", {"by": "bob", "stage": 1}),
         (["reject", "m", "--by", "bob", "--reason", "r"], "reject", {"by": "bob"}),
         (["abort", "m", "--reason", "r"], "abort", {}),
@@ -49,8 +49,9 @@ def test_each_command_goes_to_the_active_rollout_under_one_id(
         ["reject", "m"],
         ["rollback", "m"],
         ["promote", "m", "--by", "bob", "--override"],
-        ["weight", "m", "101"],
-        ["weight", "m", "0.005"],
+        ["weight", "m", "20"],
+        ["weight", "m", "101", "--by", "bob"],
+        ["weight", "m", "0.005", "--by", "bob"],
         ["approve", "m", "--by", "bob", "--stage", "0"],
     ],
 )
@@ -109,6 +110,19 @@ def test_a_rollout_is_shown_with_its_stages_gates_pods_and_the_time_left(slipway
         "[b]by far[/b]",
     ):
         assert words in shown, words
+
+
+@pytest.mark.parametrize(("watch_s", "name"), [(60, "watch"), (0, "switch")])
+def test_a_switch_that_needs_an_approval_says_so_until_it_has_it(
+    slipway: Slipway, api: FakeApi, watch_s: int, name: str
+) -> None:
+    policy = RolloutPolicy(stages=STAGES, switch_approval=True, watch_s=watch_s)
+    for approvals, said in (([], "needs approval"), ([{"stage": 2, "by": "bob", "at": NOW}], "approved by bob")):
+        value = view(policy=policy, approvals=approvals)
+        api.answers["GET /api/endpoints/m"] = (200, endpoint_of() | {"rollout": value})
+        api.answers["GET /api/endpoints/m/rollouts"] = (200, {"items": [value], "continuation": None})
+        lines = slipway("rollout", "status", "m").out.splitlines()
+        assert any(name in line and said in line for line in lines), lines
 
 
 def test_what_has_passed_is_marked_and_a_share_that_was_set_is_told(slipway: Slipway, api: FakeApi) -> None:

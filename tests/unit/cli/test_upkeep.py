@@ -150,6 +150,31 @@ def test_a_letter_is_replayed_and_discarded_with_a_reason(slipway: Slipway, api:
     assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
+def test_every_letter_of_a_queue_is_replayed_but_those_that_somebody_else_put_back(
+    slipway: Slipway, api: FakeApi
+) -> None:
+    others = [LETTER | {"letter_id": f"letter-{number}", "queue": "lifecycle-events"} for number in (2, 3, 4)]
+    api.answers["GET /api/dead-letters"] = page(LETTER, others[0], continuation="more")
+    api.answers["GET /api/dead-letters?continuation=more"] = page(*others[1:])
+    taken = 409, {"error": {"code": "conflict", "message": "the dead letter letter-3 is replayed"}}
+    api.answers |= {
+        "POST /api/dead-letters/letter-2/replay": (200, others[0] | {"state": "replayed"}),
+        "POST /api/dead-letters/letter-3/replay": taken,
+        "POST /api/dead-letters/letter-4/replay": (200, others[2] | {"state": "replayed"}),
+    }
+    ran = slipway("dead-letters", "replay-all", "lifecycle-events", "--reason", "the sink is back")
+    assert (ran.code, "letter-2" in ran.out, "letter-3" in ran.out, "letter-4" in ran.out) == (0, True, False, True)
+    assert [asked.body["reason"] for asked in api.asked if asked.method == "POST"] == ["the sink is back"] * 3
+
+
+def test_a_queue_without_letters_is_told_with_those_that_have_some(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["GET /api/dead-letters"] = page(LETTER)
+    ran = slipway("dead-letters", "replay-all", "lifecycle-event")
+    assert ran.code == ExitCode.NOT_FOUND
+    assert "a dead letter of the queue lifecycle-event does not exist: the queues with some are: validations" in ran.err
+    assert [asked.method for asked in api.asked] == ["GET"]
+
+
 def test_alerts_that_fire_are_listed_and_all_with_all(slipway: Slipway, api: FakeApi) -> None:
     api.answers["GET /api/alerts?state=firing"] = page(ALERT)
     api.answers["GET /api/alerts"] = page()
