@@ -2,8 +2,9 @@
 
 A rate is over its limit where that is proven at every look, of what was counted since the stage began or of what the
 latest tick took in: a long good time hides no fault, and a short bad one by chance is none. A proof at level 0.01 is
-one failed check; one at a millionth ends the rollout at once. Where stable breaks the limit too, at the same time, it
-is no fault of the candidate's. Once stable has no traffic, what it did when it last had some stands for it.
+one failed check; one at a millionth ends the rollout at once. Where stable breaks the limit too, at the same time, the
+candidate is held to what stable may come to, the upper end of its interval. Once stable has no traffic, what it did
+when it last had some stands for it.
 """
 
 from collections.abc import Callable
@@ -175,22 +176,30 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
     """The outcome, why, and whether it is a proof."""
     total, latest = measure(traffic.candidate), measure(traffic.candidate_block)
     stable, stable_latest = measure(traffic.stable), measure(traffic.stable_block)
-    is_over, is_over_now = total.exceeds(limit, LEVEL), latest.exceeds(limit, LEVEL)
-    if (is_over and stable.rate <= limit) or (is_over_now and stable_latest.rate <= limit):
-        is_proof = (total.exceeds(limit, PROOF_LEVEL) and stable.rate <= limit) or (
-            latest.exceeds(limit, PROOF_LEVEL) and stable_latest.rate <= limit
-        )
-        when = "" if is_over else f", with {latest.over} of {latest.n} since the last tick"
-        return Outcome.FAIL, f"over it, which is no chance{when}", is_proof
+    bar = _excused(stable, limit, least)
+    bar_now = max(bar, _excused(stable_latest, limit, least))
+    is_over, is_over_now = total.exceeds(bar, LEVEL), latest.exceeds(bar_now, LEVEL)
     if is_over or is_over_now:
+        is_proof = total.exceeds(bar, PROOF_LEVEL) or latest.exceeds(bar_now, PROOF_LEVEL)
+        when = "" if is_over else f", with {latest.over} of {latest.n} since the last tick"
+        more = f", and more than stable's {stable.rate:.2%} {traffic.when} excuses" if bar > limit else ""
+        return Outcome.FAIL, f"over it{more}, which is no chance{when}", is_proof
+    if total.exceeds(limit, LEVEL) or latest.exceeds(limit, LEVEL):
         return Outcome.PASS, f"over it, and stable is too {traffic.when} ({stable.rate:.2%})", False
     if total.n < least:
         return Outcome.INCONCLUSIVE, f"it needs {least}", False
     if total.rate <= limit:
         return Outcome.PASS, "within it", False
-    if stable.n and rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1] > limit:
+    if stable.n >= max(least, 1) and rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1] > limit:
         return Outcome.PASS, f"no proof that it is over, and stable may be too {traffic.when}", False
     return Outcome.INCONCLUSIVE, "over it, perhaps by chance", False
+
+
+def _excused(stable: _Share, limit: float, least: int) -> float:
+    """What the candidate is held to: the limit, or what stable may come to, where enough shows that it is over too."""
+    if stable.n < max(least, 1) or stable.rate <= limit:
+        return limit
+    return rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1]
 
 
 def _errors(counts: VersionCounts) -> _Share:

@@ -80,6 +80,18 @@ def test_a_fault_after_a_long_good_time_is_found_in_the_latest_tick(check: str, 
 
 
 @pytest.mark.parametrize(("check", "make", "share"), BREAKING)
+def test_a_stable_that_breaks_the_limit_too_excuses_no_more_than_what_it_does_itself(
+    check: str, make: Any, share: float
+) -> None:
+    stable = make(9_000, share)
+    far = judged(rollout({CANDIDATE: make(1_000, 4 * share), STABLE: stable}), check)
+    assert (far.verdict.outcome, far.is_proof) == (Outcome.FAIL, True)
+    assert "more than stable's" in far.verdict.sentence
+    total = judged(rollout({CANDIDATE: make(1_000, 1.0), STABLE: make(1, 1.0)}), check)
+    assert (total.verdict.outcome, total.is_proof) == (Outcome.FAIL, True)
+
+
+@pytest.mark.parametrize(("check", "make", "share"), BREAKING)
 def test_a_short_outage_of_both_after_a_long_good_time_raises_nothing(check: str, make: Any, share: float) -> None:
     totals = {CANDIDATE: make(100_000, 0.001), STABLE: make(900_000, 0.001)}
     latest = {CANDIDATE: make(1_000, share), STABLE: make(9_000, share)}
