@@ -15,7 +15,8 @@ from shared.core.deadline import at_most
 from shared.core.errors import SlipwayError
 
 TIMEOUT_S = 5.0
-"""The most that connecting takes, and again the most from then to the last byte of the answer."""
+"""The most that connecting to an address takes, and again the most from then to the last byte of the answer. What
+resolves the host's name has limits of its own: see shared.rollout.queries.ASK_S."""
 MAX_ANSWER_BYTES = 1_000_000
 _SAID = 300
 
