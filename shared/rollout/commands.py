@@ -23,8 +23,9 @@ from shared.rollout.blocks import check_override, pass_block
 from shared.rollout.decide import onward, to_all_traffic
 from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
-from shared.rollout.reverts import revert
+from shared.rollout.reverts import better_than_stable, revert
 from shared.rollout.schedule import QuietStage
+from shared.routing.plan import FULL_WEIGHT_BP
 
 _HEARD_KEPT = 200
 _EVENTS = {
@@ -56,7 +57,7 @@ def apply(
     rollout = endpoint.rollout
     if rollout is not None:
         check_link(rollout, command.link_id)
-    if endpoint.has_heard(command.command_id):
+    if endpoint.has_heard(command):
         if command.link_id:
             raise LinkUsedError("this link has served: ask for another")
         return False
@@ -72,11 +73,11 @@ def apply(
         _hear(endpoint, rollout, command)
         revert(endpoint, back, now, by=command.requested_by, reason=said)
         return True
-    to = _known_good(endpoint, command.version, unfit) if command.command is CommandKind.ROLLBACK else None
+    to = _back_to(endpoint, rollout, command, unfit) if command.command is CommandKind.ROLLBACK else None
     event = _event(endpoint, rollout, command, now, altered=altered, blocked=blocked, author=author)
     # Noted before the step: a rollout that it ends is archived as it then stands.
     _hear(endpoint, rollout, command)
-    if event in {RolloutEvent.SWITCH, RolloutEvent.COMPLETE} and command.command is not CommandKind.APPROVE:
+    if _passes_gates_over(rollout, command, event):
         rollout.promoted_by = command.requested_by
     if next_state(rollout.state, event).is_over:
         rollout.ended_by = command.command_id
@@ -85,8 +86,17 @@ def apply(
     return True
 
 
+def _passes_gates_over(rollout: Rollout, command: RolloutCommand, event: RolloutEvent) -> bool:
+    """Whether a command brings the candidate to all traffic, or to be approved for it, whatever the gates say."""
+    if command.command is CommandKind.APPROVE:
+        return False
+    return event in {RolloutEvent.SWITCH, RolloutEvent.COMPLETE} or (
+        event is RolloutEvent.WAIT and rollout.next_stage >= len(rollout.stages)
+    )
+
+
 def _hear(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand) -> None:
-    endpoint.hear(command.command_id)
+    endpoint.hear(command)
     rollout.heard = [*rollout.heard, command.command_id][-_HEARD_KEPT:]
 
 
@@ -104,13 +114,9 @@ def _event(
         if command.command is CommandKind.REJECT:
             check_stage(rollout, command.stage)
             record_answer(endpoint, rollout, command, now)
-        _check_weight(endpoint, rollout, command, now, blocked)
+        _check_weight(endpoint, rollout, command, now, altered=altered, blocked=blocked)
         return event
-    if altered:
-        raise ConflictError(
-            f"version {rollout.candidate.version} of {endpoint.endpoint} cannot be promoted: {altered}; abort the "
-            "rollout, or put the right bytes back"
-        )
+    _check_unaltered(endpoint, rollout, altered, "be promoted")
     if blocked and rollout.state is not RolloutState.WATCHING:
         pass_block(endpoint, rollout, command, now, blocked)
     if command.command is CommandKind.APPROVE:
@@ -122,16 +128,30 @@ def _event(
     return to_all_traffic(rollout)
 
 
-def _check_weight(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, blocked: str) -> None:
+def _check_unaltered(endpoint: Endpoint, rollout: Rollout, altered: str, deed: str) -> None:
+    if altered:
+        raise ConflictError(
+            f"version {rollout.candidate.version} of {endpoint.endpoint} cannot {deed}: {altered}; abort the "
+            "rollout, or put the right bytes back"
+        )
+
+
+def _check_weight(
+    endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, *, altered: str, blocked: str
+) -> None:
     if command.command is not CommandKind.SET_WEIGHT:
         return
     if command.weight_bp is None:
-        raise InvalidInputError("set-weight needs a weight_bp: the candidate's share in basis points, 0 to 10000")
+        raise InvalidInputError("set-weight needs a weight_bp: the candidate's share in basis points, 0 to 9999")
     if rollout.stable is None or isinstance(rollout.current, QuietStage):
         raise ConflictError(f"a {rollout.policy.strategy} has no weight to set in this stage")
+    if command.weight_bp >= FULL_WEIGHT_BP:
+        raise InvalidInputError("set-weight gives less than all traffic, beside which nothing is compared: promote it")
     check_share(rollout, command.weight_bp)
-    if blocked and command.weight_bp > rollout.weight_bp:
-        pass_block(endpoint, rollout, command, now, blocked)
+    if command.weight_bp > rollout.weight_bp:
+        _check_unaltered(endpoint, rollout, altered, "be given more traffic")
+        if blocked:
+            pass_block(endpoint, rollout, command, now, blocked)
 
 
 def _approve(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, author: str) -> None:
@@ -155,8 +175,8 @@ def _check_approved_to_the_end(rollout: Rollout) -> None:
 def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unfit: frozenset[int]) -> Target:
     """What is to serve in place of stable, no rollout being under way. Raises ConflictError.
 
-    Where the latest rollout was taken back already, the version must be named: a rollback that comes a moment after
-    Slipway's own, or twice, must not take the good version back too.
+    Where stable did not come with the latest rollout, the version must be named: a rollback that comes a moment after
+    Slipway's own, or after what somebody else did, must not take a good version back too.
     """
     stable = endpoint.stable
     if stable is None:
@@ -166,12 +186,11 @@ def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unf
         if found is None or found.version == stable.version:
             raise ConflictError(f"version {stable.version} serves on {endpoint.endpoint} already")
         return found
-    is_named = command.rollout_id is not None and stable.version != rollout.candidate.version
-    if is_named or rollout.state is RolloutState.ROLLED_BACK:
+    if not _is_meant(rollout, stable):
         raise ConflictError(
-            f"version {rollout.candidate.version} of {endpoint.endpoint} was taken back already, and version "
-            f"{stable.version} serves: to take that back as well, name the version to go back to "
-            f"({_names(endpoint, unfit)})"
+            f"the latest rollout of {endpoint.endpoint}, of version {rollout.candidate.version}, is {rollout.state}, "
+            f"and version {stable.version} serves, which may be good: to take that back, name the version to go back "
+            f"to ({_names(endpoint, unfit)})"
         )
     back = next((t for t in reversed(endpoint.good) if t.version not in {stable.version, *unfit}), None)
     if back is None:
@@ -179,6 +198,20 @@ def _way_back(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unf
             f"endpoint {endpoint.endpoint} has no known good version besides {stable.version}: roll a version out"
         )
     return back
+
+
+def _is_meant(rollout: Rollout, stable: Target) -> bool:
+    """Whether a rollback that names no version means stable: it came with the latest rollout, and serves since."""
+    return rollout.state is RolloutState.PROMOTED and rollout.candidate.version == stable.version
+
+
+def _back_to(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, unfit: frozenset[int]) -> Target | None:
+    """What is to serve in place of the candidate and of stable: the version named, or a better one than stable."""
+    candidate = rollout.candidate.version
+    if command.version == candidate:
+        raise ConflictError(f"version {candidate} is what is taken back: name another version, or none")
+    found = _known_good(endpoint, command.version, unfit)
+    return better_than_stable(endpoint, candidate, unfit) if found is None else found
 
 
 def _known_good(endpoint: Endpoint, version: int | None, unfit: frozenset[int]) -> Target | None:

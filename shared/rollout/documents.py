@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from shared.core.canonical import digest_of_bytes
+from shared.core.canonical import digest_of, digest_of_bytes
+from shared.core.errors import ConflictError
 from shared.core.ids import RolloutId
 from shared.core.messages import MoveAlias, RolloutCommand
 from shared.core.verdict import Verdict
@@ -12,7 +13,7 @@ from shared.registry.policy import ServingPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import Progress
-from shared.rollout.rollbacks import Quarantine, Rollback
+from shared.rollout.rollbacks import Quarantine, Reverted, Rollback
 from shared.rollout.schedule import QuietStage, schedule_of
 from shared.routing.plan import (
     FULL_WEIGHT_BP,
@@ -93,7 +94,7 @@ class Rollout(BaseModel):
     stage: int | None = None
     """Index into its stages, from the first one on."""
     set_weight_bp: int | None = None
-    """The share that somebody gave the candidate for the rest of its stage."""
+    """The share that somebody gave the candidate, until a stage has a larger one."""
     rolled: tuple[str, ...] = ()
     """For a rolling one: the pods that give the candidate all their traffic."""
     started_at: AwareDatetime
@@ -128,6 +129,8 @@ class Rollout(BaseModel):
     """Who gave the candidate all traffic whatever the gates said; empty where they passed."""
     ended_by: str = ""
     """The id of the command that ended it; empty where Slipway ended it by itself."""
+    reverted: Reverted | None = None
+    """That the version that it promoted was taken back before another rollout began; None where it was not."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -247,8 +250,8 @@ class Endpoint(Aggregate):
     rollback: Rollback | None = None
     """The latest one, until the pods that report have applied it."""
     heard: list[str] = Field(default_factory=list)
-    """Digests of the ids of the commands that it has heard, the latest last: one that comes again finds its own, also
-    when another rollout has begun since."""
+    """Digests of the commands that it has heard, of the id and of what was asked, the latest last: one that comes
+    again finds its own, also when another rollout has begun since."""
     generation: int = 0
 
     @property
@@ -275,14 +278,21 @@ class Endpoint(Aggregate):
         """The calls for an alias that are not known to be heard, in their order."""
         return [call.move for call in self.alias_calls if call.move.alias == alias]
 
-    def has_heard(self, command_id: str) -> bool:
-        """Whether a command was heard, as far as it is remembered."""
-        return _heard_as(command_id) in self.heard
+    def has_heard(self, command: RolloutCommand) -> bool:
+        """Whether a command was heard, as far as it is remembered. Raises ConflictError where its id was another's."""
+        known = next((heard for heard in self.heard if heard.startswith(_id_of(command))), None)
+        # What a signed link led to is told of as such.
+        if known is not None and known != _heard_as(command) and not command.link_id:
+            raise ConflictError(
+                f"the command id {command.command_id!r} was used for another command to {self.endpoint}: give each "
+                "command an id of its own, and the same id only where the same is asked for again"
+            )
+        return known is not None
 
-    def hear(self, command_id: str) -> None:
+    def hear(self, command: RolloutCommand) -> None:
         """Remember a command."""
-        if not self.has_heard(command_id):
-            self.heard = [*self.heard, _heard_as(command_id)][-_HEARD_KEPT:]
+        if not self.has_heard(command):
+            self.heard = [*self.heard, _heard_as(command)][-_HEARD_KEPT:]
 
     def plan(self) -> RoutePlan | None:
         """The route plan that this state calls for; None before the first rollout."""
@@ -336,8 +346,13 @@ def _rolls(rollout: Rollout) -> bool:
     )
 
 
-def _heard_as(command_id: str) -> str:
-    return digest_of_bytes(command_id.encode())[:16]
+def _id_of(command: RolloutCommand) -> str:
+    return f"{digest_of_bytes(command.command_id.encode())[:16]}:"
+
+
+def _heard_as(command: RolloutCommand) -> str:
+    asked = digest_of([command.command, command.version, command.weight_bp, command.stage])
+    return f"{_id_of(command)}{asked[:8]}"
 
 
 def rollout_id_of(command_id: str, version: int) -> RolloutId:

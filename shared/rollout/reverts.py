@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from shared.core.errors import NotFoundError
 from shared.rollout.alias_calls import call_champion
 from shared.rollout.documents import Endpoint, Target
+from shared.rollout.machine import RolloutState
 from shared.rollout.publishing import publish, routes_of, schedule
-from shared.rollout.rollbacks import Quarantine, Rollback, RollbackRecord, Trigger
+from shared.rollout.rollbacks import Quarantine, Reverted, Rollback, RollbackRecord, Trigger
 from shared.store.ports import Container
 
 CONFIRM_TICK_S = 2.0
@@ -116,6 +117,8 @@ def revert(endpoint: Endpoint, to: Target, now: datetime, *, by: str, reason: st
         by=by,
         reason=reason,
     )
+    if rollout.state is RolloutState.PROMOTED and rollout.candidate.version == bad.version:
+        rollout.reverted = Reverted(to_version=to.version, at=now, by=by or "slipway", reason=reason)
     call_champion(endpoint, rollout, to.version, now)
     endpoint.record(
         "endpoint_reverted",

@@ -59,6 +59,17 @@ class RollbackRecord(BaseModel):
     rollback: Rollback
 
 
+class Reverted(BaseModel):
+    """That a version was taken back after its rollout had promoted it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    to_version: int
+    at: AwareDatetime
+    by: str
+    reason: str
+
+
 class Quarantine(BaseModel):
     """A version that failed: no rollout of it begins until somebody clears it."""
 

@@ -129,7 +129,9 @@ def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Converge
         case _ if rollout.state.is_over:
             if pods is not None:
                 return Waiting.PODS, f"the pods to apply the rollback: {pods.sentence}"
-            return Waiting.NOTHING, f"nothing: it is {rollout.state}"
+            back = rollout.reverted
+            said = f", and version {back.to_version} serves again since it was taken back: {back.reason}" if back else ""
+            return Waiting.NOTHING, f"nothing: it is {rollout.state}{said}"
         case _:
             return _waiting_by_itself(rollout, now, pods)
 

@@ -141,7 +141,7 @@ class Starting:
             if self._history.has_begun(endpoint, rollout_id):
                 return False
             is_queued = admission.is_queued(endpoint, command)
-            if endpoint.has_heard(command.command_id) and not is_queued:
+            if endpoint.has_heard(command) and not is_queued:
                 return False
             return self._begin_by_command(endpoint, start, command, is_queued=is_queued)
 
@@ -156,7 +156,7 @@ class Starting:
         now, when_busy = rollout.started_at, policy.rollout.when_busy
         if endpoint.active and (is_queued or when_busy is WhenBusy.QUEUE):
             admission.check_fit(endpoint, number)
-            endpoint.hear(command.command_id)
+            endpoint.hear(command)
             return admission.queue(endpoint, number, now, command)
         admission.check_free(endpoint, number, supersedes=when_busy is WhenBusy.SUPERSEDE)
         blocked = self._blocked(endpoint, now)
@@ -171,7 +171,7 @@ class Starting:
         broken = self._broken_callers(endpoint, start.version)
         if broken and not command.force:
             raise ConflictError(f"{broken.sentence}: start it with force and a reason if its callers are ready")
-        endpoint.hear(command.command_id)
+        endpoint.hear(command)
         self._begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}))
         if broken:
             steps.record_force(endpoint, broken.differences, now)

@@ -170,7 +170,9 @@ def _enter(rollout: Rollout, event: RolloutEvent, now: datetime, weight_bp: int 
     """Set what belongs to the state that an event led to."""
     match event:
         case RolloutEvent.LOADED | RolloutEvent.ADVANCE:
-            rollout.stage, rollout.set_weight_bp = rollout.next_stage, None
+            given_bp, rollout.stage = rollout.set_weight_bp or 0, rollout.next_stage
+            # Whoever has the candidate keeps it: a stage takes back nothing of what somebody gave it before.
+            rollout.set_weight_bp = given_bp if given_bp > rollout.stages[rollout.stage].weight_bp else None
             _begin_stage(rollout, now)
         case RolloutEvent.SWITCH:
             rollout.set_weight_bp = None

@@ -52,6 +52,7 @@ _NOT_DECIDED_FROM = {
     "promoted_by",
     "tick",
     "next_tick_at",
+    "reverted",
 }
 
 _log = logging.getLogger(__name__)

@@ -125,7 +125,7 @@ def test_neither_author_nor_requester_approves_by_command_or_gets_a_link(by: str
     refused(world, NotAnApproverError, said, lambda: link(world, by))
 
 
-@pytest.mark.parametrize("weight_bp", [1_001, 4_999, 10_000])
+@pytest.mark.parametrize("weight_bp", [1_001, 4_999, 9_999])
 def test_no_raised_weight_passes_over_an_approval(weight_bp: int) -> None:
     world = at_the_first_stage()
     said = (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.core.errors import ConflictError, NotFoundError
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand, RolloutTick
 from shared.registry.aliases import CHAMPION
@@ -13,6 +13,7 @@ from shared.registry.rollout_policy import Otherwise, Strategy, WhenBusy
 from shared.rollout import reverts
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Trigger
+from shared.rollout.standing import standing
 from tests.world.strategies import (
     STAGES,
     alter,
@@ -89,6 +90,38 @@ def test_a_set_weight_ramps_within_the_stage_and_keeps_who_has_the_candidate() -
     give(world, CommandKind.SET_WEIGHT, weight_bp=2_000)
     assert (weight_bp(world), published(world).salt) == (2_000, salt)
     assert weights_of(world) == [2_000, 5_000, 10_000, 0]
+
+
+def test_a_weight_is_less_than_all_traffic_which_a_named_person_gives_by_a_promotion() -> None:
+    world = under_way()
+    with pytest.raises(InvalidInputError, match="promote it"):
+        give(world, CommandKind.SET_WEIGHT, weight_bp=10_000)
+    assert weight_bp(world) == 1_000
+
+
+def test_a_later_stage_takes_back_nothing_of_a_weight_that_was_set() -> None:
+    world = under_way()
+    give(world, CommandKind.SET_WEIGHT, weight_bp=8_000)
+    assert weights_of(world) == [8_000, 10_000, 0]
+
+
+def test_who_skips_to_an_approval_of_the_switch_promotes_whoever_approves() -> None:
+    world = under_way(switch_approval=True)
+    give(world, CommandKind.SKIP, "one", by="cy")
+    give(world, CommandKind.SKIP, "two", by="cy")
+    give(world, CommandKind.APPROVE, by="dee")
+    assert (state(world), rollout(world).promoted_by) == (RolloutState.WATCHING, "cy")
+
+
+def test_somebody_who_sets_the_weight_again_and_again_does_not_keep_a_slow_candidate_alive() -> None:
+    world = under_way(failure_limit=3)
+    world.pod.latency_ms = {2: 900.0}
+    for n in range(30):
+        world.run(seconds=2)
+        if state(world) is not RolloutState.PROGRESSING:
+            break
+        give(world, CommandKind.SET_WEIGHT, f"step {n}", weight_bp=1_000 + n)
+    assert state(world) is RolloutState.ROLLED_BACK
 
 
 def test_a_command_that_comes_again_after_another_rollout_began_does_nothing_to_it() -> None:
@@ -253,13 +286,30 @@ def test_a_promoted_version_is_taken_back_to_the_last_known_good_one_and_a_secon
     assert world.aliases.named(MODEL)[2] == ["champion", "production"]
 
 
+def test_the_rollout_of_a_promoted_version_says_that_it_was_taken_back_since_and_no_other_does() -> None:
+    world = promoted(2, 3)
+    give(world, CommandKind.ROLLBACK, "one", by="bob", reason="it forgets")
+    latest = world.endpoint().rollout
+    assert latest is not None and latest.reverted is not None  # noqa: PT018 - for the type
+    back = latest.reverted
+    assert (latest.state, back.to_version, back.by, back.reason) == (RolloutState.PROMOTED, 2, "bob", "it forgets")
+    world.run(seconds=5)
+    said = standing(world.endpoint(), latest, world.clock.now()).sentence
+    assert said == "nothing: it is promoted, and version 2 serves again since it was taken back: it forgets"
+    # Version 1, which serves then, was not made stable by the rollout that is the latest.
+    give(world, CommandKind.ROLLBACK, "two", version=1)
+    latest = world.endpoint().rollout
+    assert latest is not None
+    assert latest.reverted == back
+
+
 def test_a_rollback_just_after_slipway_s_own_does_not_take_the_good_version_back() -> None:
     world = promoted(2, 3, count=4)
     world.put_policy(policy())
     world.pod.errors[4] = 0.5
     start(world, 4)
     run_until(world, RolloutState.ROLLED_BACK)
-    with pytest.raises(ConflictError, match=r"version 4 of digits was taken back already, and version 3 serves.*1, 2"):
+    with pytest.raises(ConflictError, match=r"of version 4, is rolled_back, and version 3 serves.*1, 2"):
         give(world, CommandKind.ROLLBACK, "late")
     assert world.stable == 3
     give(world, CommandKind.ROLLBACK, "meant", version=1)
@@ -361,6 +411,23 @@ def test_of_two_hosts_that_tick_at_once_one_moves_the_rollout_and_a_command_betw
     # The window is of the plan before: it counts for its pod, not for the stage that begins anew.
     assert moved.progress.of(2).requests == 0
     assert moved.progress.pods["pod-1"].sequence == world.pod.sequence - 1
+
+
+def test_a_command_s_id_used_for_another_command_is_refused_and_lost_on_nobody() -> None:
+    world = under_way()
+    give(world, CommandKind.PAUSE, "same")
+    refused = "the command id 'same' was used for another command"
+    with pytest.raises(ConflictError, match=refused):
+        give(world, CommandKind.ABORT, "same")
+    with pytest.raises(ConflictError, match=refused):
+        give(world, CommandKind.SET_WEIGHT, "same", weight_bp=1)
+    with pytest.raises(ConflictError, match=refused):
+        start(world, 2, "same")
+    assert state(world) is RolloutState.PAUSED
+    give(world, CommandKind.PAUSE, "same", by="cy")
+    give(world, CommandKind.RESUME, "another")
+    give(world, CommandKind.PAUSE, "same")
+    assert state(world) is RolloutState.PROGRESSING
 
 
 def bring_to(world: World, wanted: RolloutState) -> None:

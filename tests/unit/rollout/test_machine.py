@@ -62,17 +62,19 @@ def test_a_rollback_is_heard_in_every_state_and_a_promotion_never_while_loading(
         check_command(RolloutState.LOADING, CommandKind.PROMOTE)
 
 
-def test_in_a_thousand_random_steps_the_plan_is_the_state_and_nothing_goes_on_unproven() -> None:
+def test_in_a_thousand_random_edits_the_plan_is_the_state_and_nothing_goes_on_unproven() -> None:
     states: set[RolloutState] = set()
-    refused = 0
-    for seed in range(40):
+    refused = edits = 0
+    for seed in range(80):
         walk = Walk(random.Random(seed))
         for _ in range(25):
             walk.step()
         states |= walk.seen
         refused += walk.refused
+        edits += walk.edits
     assert states == set(RolloutState)
     assert refused > 50
+    assert edits >= 1_000
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout import steps
 from shared.rollout.documents import Endpoint
 from shared.rollout.machine import RolloutEvent
@@ -15,6 +16,10 @@ from shared.telemetry.window import VersionCounts, Window
 from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, rollout, target
 
 COSMOS_LIMIT = 2_000_000
+
+
+def command(n: int) -> RolloutCommand:
+    return RolloutCommand(command=CommandKind.PAUSE, command_id=f"command-{n}", endpoint="digits", requested_by="ann")
 
 
 def window(pod: str = "a", sequence: int = 1, *, at: datetime = NOW, **changes: Any) -> Window:
@@ -101,7 +106,7 @@ def test_a_thousand_pods_fit_well_into_one_document_whatever_they_say() -> None:
     active = rollout({}).model_copy(update={"progress": progress})
     endpoint = Endpoint(endpoint="digits", generation=3, stable=target(STABLE), rollout=active)
     for n in range(1_000):
-        endpoint.hear(f"command-{n}")
+        endpoint.hear(command(n))
     assert len(endpoint.model_dump_json()) < COSMOS_LIMIT // 2
     # The end of a rollout archives it in the same write.
     steps.move(endpoint, active, RolloutEvent.FAIL, NOW, reason="x")
@@ -112,11 +117,11 @@ def test_a_thousand_pods_fit_well_into_one_document_whatever_they_say() -> None:
 def test_the_commands_that_an_endpoint_remembers_are_bounded_and_the_latest(count: int) -> None:
     endpoint = Endpoint(endpoint="digits")
     for n in range(count):
-        endpoint.hear(f"command-{n}")
-        endpoint.hear(f"command-{n}")
+        endpoint.hear(command(n))
+        endpoint.hear(command(n))
     assert len(endpoint.heard) == min(count, 1_000)
-    assert endpoint.has_heard(f"command-{count - 1}") is bool(count)
-    assert not endpoint.has_heard("command-0")
+    assert endpoint.has_heard(command(count - 1)) is bool(count)
+    assert not endpoint.has_heard(command(0))
 
 
 def test_a_pod_s_latest_word_is_kept_as_it_was() -> None:

@@ -1,6 +1,7 @@
 """Random lives of an endpoint: starts, commands, ticks over random windows, and what must hold after each."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,7 @@ from shared.rollout import commands, steps, ticks
 from shared.rollout.decide import decide
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import COMMANDS, RolloutState
+from shared.rollout.schedule import QuietStage
 from shared.routing.plan import Role, RoutePlan
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
@@ -36,6 +38,10 @@ class Walk:
     """Versions that every pod that reported had ready, at some tick of their rollout."""
     seen: set[RolloutState] = field(default_factory=set)
     refused: int = 0
+    edits: int = 0
+    """Ticks and commands that changed the endpoint."""
+    served: Counter[int] = field(default_factory=Counter)
+    """The candidate's requests, or copies, by the plan's generation."""
     idle_share: float = 0.1
     latest: dict[str, Window] = field(default_factory=dict)
     """Of each pod, since the rollout began."""
@@ -151,12 +157,20 @@ class Walk:
         ready = [w for w in fresh if candidate in w.loaded and w.generation == endpoint.generation]
         if len(ready) >= max(1, rollout.policy.quorum * len(fresh)):
             self.ready_for.add(candidate)
-        state, stage = rollout.state, rollout.stage
+        self.edits += 1
+        for window in windows:
+            counts = window.versions.get(candidate)
+            if counts is not None:
+                self.served[window.generation] += counts.requests + (counts.shadow.compared if counts.shadow else 0)
+        state, stage, generation = rollout.state, rollout.stage, endpoint.generation
+        is_preview = isinstance(rollout.current, QuietStage) and not rollout.mirror_bp
+        least = 0 if state is RolloutState.LOADING or is_preview else rollout.least_requests
         decision = decide(rollout, self.now)
         ticks.apply(endpoint, rollout, decision, self.now)
         is_onward = rollout.state in ONWARD and (rollout.state, rollout.stage) != (state, stage)
         if is_onward:
             assert joined(decision.verdicts) is Outcome.PASS, (state, rollout.state, decision)
+            assert self.served[generation] >= least, (state, rollout.state, decision)
 
     def _command(self) -> None:
         kinds = [kind for kind in CommandKind if kind is not CommandKind.START]
@@ -174,7 +188,7 @@ class Walk:
         self._give(command)
 
     def _give(self, command: RolloutCommand) -> None:
-        was_heard = self.endpoint.has_heard(command.command_id)
+        was_heard = self.endpoint.has_heard(command)
         rollout = self.endpoint.rollout
         state = rollout.state if rollout else None
         before = self.endpoint.model_dump_json()
@@ -189,6 +203,7 @@ class Walk:
         assert commands.apply(self.endpoint, command, self.now) is False
         assert self.endpoint.model_dump_json() == after
         self.given.append(command)
+        self.edits += 1
         if rollout.state is not state and rollout.state in {RolloutState.WATCHING, RolloutState.PROMOTED}:
             assert rollout.promoted_by or rollout.approvals, command
 
@@ -229,7 +244,8 @@ class Walk:
         fallback = copy.fallback
         if rollout.state.is_over and (copy.stable is None or fallback is None):
             return
-        named = fallback.version if rollout.state is RolloutState.ROLLED_BACK and fallback else None
+        is_meant = rollout.state is RolloutState.PROMOTED and copy.stable == rollout.candidate
+        named = fallback.version if rollout.state.is_over and not is_meant and fallback else None
         command = RolloutCommand(
             command=CommandKind.ROLLBACK, command_id="now", endpoint="digits", version=named, requested_by="dee"
         )
