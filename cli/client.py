@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from cli.outcome import CliError, ExitCode, Json
+from cli.printable import printable
 from cli.target import Target
 from shared.core.errors import ConflictError, UnavailableError
 
@@ -70,7 +71,7 @@ class Client:
 
     def post(self, *path: str, body: Json, timeout_s: float = _TIMEOUT_S) -> Json:
         """POST to the admin API, and wait that long for the answer. A body with an id may be sent again."""
-        return _read(self._ask("POST", path, body=body, timeout_s=timeout_s), "the admin API")
+        return self._value(self._ask("POST", path, body=body, timeout_s=timeout_s), "the admin API")
 
     def put(self, *path: str, body: Json, query: Mapping[str, str] | None = None) -> Json:
         """PUT to the admin API."""
@@ -79,12 +80,17 @@ class Client:
     def predict(self, body: Json) -> Json:
         """Ask the model server's plain API."""
         response = self._send("POST", f"{self._target.model_server_url}/predict", "the model server", body=body)
-        return _read(response, "the model server")
+        return self._value(response, "the model server")
 
     def _admin(
         self, method: str, path: tuple[str, ...], *, query: Mapping[str, str] | None = None, body: Json = None
     ) -> Json:
-        return _read(self._ask(method, path, query=query, body=body), "the admin API")
+        return self._value(self._ask(method, path, query=query, body=body), "the admin API")
+
+    def _value(self, response: httpx.Response, service: str) -> Json:
+        """The body of a good response; for a person, without what a terminal would take for orders."""
+        found = _read(response, service)
+        return found if self._target.as_json else printable(found)
 
     def _ask(
         self,

@@ -45,7 +45,7 @@ def command[**P](
                 raise CliError("--watch shows without end, --json gives one value: use one", ExitCode.USAGE, "usage")
             shared = {option: values.pop(option) for option in _SHARED}
             # typer passes by keyword what inspect.signature below shows.
-            answer = function(Target(environment=os.environ, **shared), **values)  # type: ignore[call-arg]
+            answer = function(Target(environment=os.environ, as_json=json_output, **shared), **values)  # type: ignore[call-arg]
             return tell(answer, as_json=json_output)
 
         parameters = [

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -99,11 +99,14 @@ def predict(
     return Answer(value=value, show=lambda: show.prediction(value))
 
 
-def read_json(text: str, what: str) -> Json:
-    """JSON given as it is, as @FILE, or as - for standard input. Raises InvalidInputError."""
+def read_json(text: str, what: str, *, stdin: TextIO | None = None) -> Json:
+    """JSON given as it is, as @FILE, or as - for standard input (`stdin`, else the process's own).
+
+    Raises InvalidInputError.
+    """
     try:
         if text == "-":
-            text = sys.stdin.read(_MAX_FEATURES_BYTES)
+            text = (stdin or sys.stdin).read(_MAX_FEATURES_BYTES)
         elif text.startswith("@"):
             text = Path(text[1:]).read_text()
         return json.loads(text, parse_constant=_refuse_constant)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from cli.printable import escaped, printable
 from shared.core.errors import (
     ConflictError,
     InvalidInputError,
@@ -104,7 +105,7 @@ def _tell_all(following: Following, *, as_json: bool) -> int:
         return following.exit_code(last)
     try:
         for value in seen():
-            print(json.dumps(value, ensure_ascii=False), flush=True)
+            print(escaped(json.dumps(value, ensure_ascii=False)), flush=True)
     except SlipwayError as error:
         return tell_error(error, as_json=True, indent=None)
     return following.exit_code(last)
@@ -123,9 +124,9 @@ def tell_error(error: SlipwayError, *, as_json: bool, indent: int | None = 2) ->
     if as_json:
         _print_json({"error": {"code": code, "message": str(error)}}, indent=indent)
     else:
-        print(f"slipway: {error}", file=sys.stderr)
+        print(printable(f"slipway: {error}"), file=sys.stderr)
     return exit_code
 
 
 def _print_json(value: Json, *, indent: int | None = 2) -> None:
-    print(json.dumps(value, indent=indent, ensure_ascii=False))
+    print(escaped(json.dumps(value, indent=indent, ensure_ascii=False)))

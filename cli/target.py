@@ -24,6 +24,8 @@ class Target:
     server_url: str | None = None
     key: str | None = None
     storage: str | None = None
+    as_json: bool = False
+    """Whether the answer goes to a program, as it is, and not to a person's terminal."""
 
     @cached_property
     def functions_url(self) -> str:

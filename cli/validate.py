@@ -13,6 +13,7 @@ import typer
 from cli.command import JsonOption
 from cli.models import read_json
 from cli.outcome import Answer, ExitCode, Json, tell
+from cli.printable import printable
 from cli.push import packed
 from cli.reports import write
 from shared.core.errors import InvalidInputError
@@ -57,7 +58,7 @@ def validate(
     for target in report or []:
         write(target, page if target.suffix.lower() == ".html" else json.dumps(document, indent=2))
     exit_code = ExitCode.OK if found.accepted else ExitCode.FAILED
-    return tell(Answer(value=value, show=lambda: _show(value), exit_code=exit_code), as_json=json_output)
+    return tell(Answer(value=value, show=lambda: _show(printable(value)), exit_code=exit_code), as_json=json_output)
 
 
 @contextlib.contextmanager

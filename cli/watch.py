@@ -1,6 +1,7 @@
 """`slipway rollout watch`: follow a rollout until it is over.
 
-Ends with 0 where the candidate was promoted or the rollout ran to its planned end, and with 6 where it was taken back.
+Ends with 0 where the candidate was promoted or the rollout ran to its planned end, and with 6 where it was taken back,
+also where that was after its promotion.
 An admin API that does not answer for a while is waited for; a rollout that is superseded is the one that is followed.
 """
 
@@ -41,7 +42,7 @@ def watch(
 
 def exit_code(value: Json) -> ExitCode:
     """How the command ends, by the rollout's last state."""
-    return ExitCode.OK if value["state"] in _GOOD else ExitCode.TAKEN_BACK
+    return ExitCode.OK if value["state"] in _GOOD and not value["reverted"] else ExitCode.TAKEN_BACK
 
 
 def follow(

@@ -1,6 +1,7 @@
 """How a rollout looks to a person: live in a terminal, a line at a time elsewhere, and step by step afterwards."""
 
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,29 +23,34 @@ def rollout(value: Json) -> RenderableType:
         parts += [_stages(value), *_lines(value)]
     if value["reason"]:
         parts.append(Text(value["reason"]))
+    if value["reverted"]:
+        parts.append(Text(f"taken back by {value['reverted']['by']}: {value['reverted']['reason']}"))
     if value["verdicts"]:
         parts.append(_gates(value["verdicts"]))
     return Group(*parts)
 
 
-def live(values: Iterable[Json]) -> None:
-    """Show each state of a rollout in place of the one before; where standard output is no terminal, in lines."""
-    console = Console()
+def live(values: Iterable[Json], out: TextIO | None = None) -> None:
+    """Show each state of a rollout in place of the one before; where `out` is no terminal, in lines.
+
+    `out` is standard output where none is given.
+    """
+    console = Console(file=out)
     if not console.is_terminal:
-        plain(values)
+        plain(values, out)
         return
     with Live(console=console, auto_refresh=False) as shown:
         for value in values:
             shown.update(rollout(value), refresh=True)
 
 
-def plain(values: Iterable[Json]) -> None:
+def plain(values: Iterable[Json], out: TextIO | None = None) -> None:
     """A line for each thing that happens."""
     before: object = None
     for value in values:
         now = _what_matters(value)
         if now != before:
-            print(line(value), flush=True)
+            print(line(value), flush=True, file=out)
         before = now
 
 
@@ -52,7 +58,7 @@ def line(value: Json) -> str:
     """A rollout as it stands, in one line."""
     left = "" if value["left_s"] is None else f"; at least {duration(value['left_s'])} left"
     if value["ended_at"] is not None:
-        return f"{_head(value).plain}: {value['reason']}"
+        return f"{_head(value).plain}: {(value['reverted'] or value)['reason']}"
     failed = f"; {value['failed_checks']} of {value['failure_limit']} failed checks" if value["failed_checks"] else ""
     pods = value["convergence"]
     failing = f"; {len(pods['failing'])} pods failing" if pods and pods["failing"] else ""
@@ -101,6 +107,8 @@ def _head(value: Json) -> Text:
         stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
         mirrored = f", {share(value['mirror_bp'])} mirrored" if value["mirror_bp"] else ""
         at = f" at {share(value['weight_bp'])}{mirrored}{stage if value['state'] != 'watching' else ''}"
+    if value["reverted"]:
+        at = f", then taken back for version {value['reverted']['to_version']}"
     marks = [mark for mark in ("forced", "overridden") if value[mark]]
     said = {"forced": ", by force", "overridden": ", by override"}
     return Text.assemble(

@@ -45,7 +45,7 @@ def answering(answer: Answer) -> Handler:
         try:
             value = answer(req)
         except SlipwayError as error:
-            status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+            status, code = status_of(type(error))
             return _error(status, code, str(error))
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer without its details
             # Without the query, which may hold the app's key.
@@ -56,6 +56,11 @@ def answering(answer: Answer) -> Handler:
     # The worker resolves a wrapped function's own annotations, which differ.
     handle.__annotations__ = {"req": func.HttpRequest, "return": func.HttpResponse}
     return handle
+
+
+def status_of(kind: type[SlipwayError]) -> tuple[int, str]:
+    """The status and the code of an error of a kind. One that no row names is a fault."""
+    return next(((status, code) for known, status, code in _STATUS if issubclass(kind, known)), (500, "failed"))
 
 
 def json_response(value: Mapping[str, Any], status: int = 200) -> func.HttpResponse:

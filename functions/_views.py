@@ -127,6 +127,7 @@ def rollout_view(endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[st
             "overridden",
             "approvals",
             "rolled",
+            "reverted",
         },
     )
     stands = standing(endpoint, rollout, now)

@@ -130,8 +130,8 @@ def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Converge
             if pods is not None:
                 return Waiting.PODS, f"the pods to apply the rollback: {pods.sentence}"
             back = rollout.reverted
-            said = f", and version {back.to_version} serves again since it was taken back: {back.reason}" if back else ""
-            return Waiting.NOTHING, f"nothing: it is {rollout.state}{said}"
+            after = f", and was taken back since for version {back.to_version}: {back.reason}" if back else ""
+            return Waiting.NOTHING, f"nothing: it is {rollout.state}{after}"
         case _:
             return _waiting_by_itself(rollout, now, pods)
 

@@ -295,7 +295,7 @@ def test_the_rollout_of_a_promoted_version_says_that_it_was_taken_back_since_and
     assert (latest.state, back.to_version, back.by, back.reason) == (RolloutState.PROMOTED, 2, "bob", "it forgets")
     world.run(seconds=5)
     said = standing(world.endpoint(), latest, world.clock.now()).sentence
-    assert said == "nothing: it is promoted, and version 2 serves again since it was taken back: it forgets"
+    assert said == "nothing: it is promoted, and was taken back since for version 2: it forgets"
     # Version 1, which serves then, was not made stable by the rollout that is the latest.
     give(world, CommandKind.ROLLBACK, "two", version=1)
     latest = world.endpoint().rollout

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cli.models import read_json
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
 from tests.unit.cli.rollout_views import endpoint_of, view
@@ -98,14 +99,15 @@ def test_status_tells_why_a_model_that_never_came_to_be_was_refused(slipway: Sli
     assert slipway("status", "m").code == 4
 
 
-@pytest.mark.parametrize("source", ["argument", "file", "stdin"])
-def test_predict_sends_features_user_and_version(
-    slipway: Slipway, api: FakeApi, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_json_comes_from_standard_input_too() -> None:
+    assert read_json("-", "the features", stdin=io.StringIO('{"x": [[1.5, 2]]}')) == {"x": [[1.5, 2]]}
+
+
+@pytest.mark.parametrize("source", ["argument", "file"])
+def test_predict_sends_features_user_and_version(slipway: Slipway, api: FakeApi, source: str, tmp_path: Path) -> None:
     text = '{"x": [[1.5, 2]]}'
     (tmp_path / "features.json").write_text(text)
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    given = {"argument": text, "file": f"@{tmp_path}/features.json", "stdin": "-"}[source]
+    given = {"argument": text, "file": f"@{tmp_path}/features.json"}[source]
     answer = {"predictions": [1], "model_version": 3, "role": "stable", "fallback": True, "latency_ms": 1.25}
     api.answers["POST /predict"] = (200, answer)
     ran = slipway("predict", "m", "--features", given, "--user", "ann", "--version", "3")

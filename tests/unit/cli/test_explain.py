@@ -143,7 +143,7 @@ def test_what_a_drop_claims_reaches_no_terminal_with_its_control_characters(slip
     answered(api, LINEAGE)
     shown = slipway("explain", ID).out
     assert "\x1b" not in shown
-    assert "author ann [31m, git commit abc123" in shown
+    assert r"author ann\x1b[31m, git commit abc123" in shown
 
 
 def test_a_broken_audit_is_shown_and_is_exit_code_1(slipway: Slipway, api: FakeApi) -> None:

@@ -70,6 +70,8 @@ def test_a_good_version_comes_as_far_as_the_guide_says_and_a_bad_one_does_not(po
 def outcome_of(world: World) -> RolloutState:
     """What becomes of version 2 where somebody tries it by its header, and approves of whatever waits for that."""
     world.pod.pinned = 20
+    # A guide's error budget can be told once it was counted.
+    world.budgets.count()
     strategies.start(world)
     for second in range(130):
         if strategies.state(world) is RolloutState.AWAITING:

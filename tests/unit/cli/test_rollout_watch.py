@@ -17,11 +17,13 @@ from cli.outcome import CliError, ExitCode
 from cli.watch import follow
 from shared.core.errors import UnavailableError
 from shared.rollout.machine import RolloutState
+from shared.rollout.rollbacks import Reverted
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
-from tests.unit.cli.rollout_views import endpoint_of, seen, view
+from tests.unit.cli.rollout_views import NOW, endpoint_of, seen, view
 
 PATH = "GET /api/endpoints/m/rollouts/rollout-1"
+UNFIT = {chr(code) for code in (*range(32), *range(0x7F, 0xA0), 0x202E)} - {"\n", "\t"}
 WATCH = ("rollout", "watch", "m", "--every", "0.1")
 
 
@@ -45,6 +47,49 @@ def test_it_ends_by_how_the_rollout_ended(slipway: Slipway, api: FakeApi, state:
     ran = slipway(*WATCH)
     assert ran.code == code
     assert ran.out.splitlines()[-1] == f"m, canary: {state}: so it is"
+
+
+def test_a_version_that_was_promoted_and_taken_back_since_is_shown_so_and_ends_it_with_6(
+    slipway: Slipway, api: FakeApi
+) -> None:
+    back = Reverted(to_version=1, at=NOW, by="ann", reason="it forgets")
+    seen_in(api, view(RolloutState.PROMOTED, reason="all gates pass", reverted=back))
+    ran = slipway(*WATCH)
+    assert (ran.code, ran.out.strip()) == (6, "m, canary: promoted, then taken back for version 1: it forgets")
+    endpoint = endpoint_of(RolloutState.PROMOTED, reason="all gates pass", reverted=back)
+    api.answers["GET /api/endpoints/m"] = (200, endpoint)
+    api.answers["GET /api/endpoints/m/rollouts"] = (200, {"items": [endpoint["rollout"]]})
+    shown = slipway("rollout", "status", "m").out
+    assert "promoted, then taken back for version 1" in shown
+    assert "taken back by ann: it forgets" in shown
+    said = "nothing: it is promoted, and was taken back since for version 1: it forgets"
+    assert endpoint["rollout"]["waiting_for"] == said
+
+
+def test_what_a_pod_says_gives_the_terminal_no_orders(slipway: Slipway, api: FakeApi) -> None:
+    evil = "no\x1b[2K\x1b]0;x\x07\x9b1A memory\r\u202e!"
+    pods = {"pod\x1b[1m": seen(1, failed={2: evil})}
+    state = view(RolloutState.ABORTED, reason=evil, progress={"generation": 4, "pods": pods})
+    seen_in(api, state)
+    told = r"no\x1b[2K\x1b]0;x\x07\x9b1A memory\x0d\u202e!"
+    assert slipway(*WATCH).out == f"m, canary: aborted: {told}\n"
+    endpoint = endpoint_of(RolloutState.HELD, reason=evil, progress={"generation": 4, "pods": pods})
+    api.answers["GET /api/endpoints/m"] = (200, endpoint)
+    api.answers["GET /api/endpoints/m/rollouts"] = (200, {"items": [endpoint["rollout"]]})
+    for words in (("rollout", "status", "m"), ("status", "m")):
+        api.answers |= {f"GET /api/models/m/{kind}": (200, {"items": []}) for kind in ("versions", "drops")}
+        shown = slipway(*words).out
+        assert set(shown) & UNFIT == set(), words
+    assert told in slipway("rollout", "status", "m").out
+    # A program gets what was said, and its terminal nothing that it would obey.
+    ran = slipway("rollout", "status", "m", "--json")
+    assert ran.json["endpoint"]["rollout"]["reason"] == evil
+    assert set(ran.out) & UNFIT == set()
+
+
+def test_an_error_gives_the_terminal_no_orders_either(slipway: Slipway, api: FakeApi) -> None:
+    api.answers["GET /api/endpoints/m"] = (409, {"error": {"code": "conflict", "message": "no\x1b[2J \x9b"}})
+    assert slipway(*WATCH).err == "slipway: no\\x1b[2J \\x9b\n"
 
 
 def test_without_a_terminal_each_thing_that_happens_is_a_line(slipway: Slipway, api: FakeApi) -> None:
@@ -173,9 +218,8 @@ def test_in_a_terminal_the_stages_are_drawn_in_place(api: FakeApi, tmp_path: Pat
     assert "\x1b[1A" in text, "the frames do not stand in place of one another"
 
 
-def test_lines_are_told_as_they_come_where_nothing_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_told_as_they_come_where_nothing_is_a_terminal() -> None:
     out = io.StringIO()
-    monkeypatch.setattr("sys.stdout", out)
     lengths = []
 
     def values() -> Iterator[Any]:
@@ -183,7 +227,7 @@ def test_lines_are_told_as_they_come_where_nothing_is_a_terminal(monkeypatch: py
             lengths.append(len(out.getvalue().splitlines()))
             yield found
 
-    watch_show.live(values())
+    watch_show.live(values(), out)
     assert lengths == [0, 1, 2]
     assert "paused at 10 %, stage 1 of 2: waits for somebody to resume it" in out.getvalue()
 

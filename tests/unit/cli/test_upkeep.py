@@ -133,7 +133,7 @@ def test_a_dead_letter_s_body_is_shown_without_its_control_characters(slipway: S
     api.answers["GET /api/dead-letters/letter-1"] = (200, LETTER)
     shown = slipway("dead-letters", "show", "letter-1").out
     assert "\x1b" not in shown
-    assert r'body: "{\"model\": \"m\"}\u001b[31m"' in shown
+    assert r'body: "{\"model\": \"m\"}\\x1b[31m"' in shown
     assert "failed for the last time: 2 times" in shown
 
 
