@@ -21,6 +21,7 @@ def rollout(value: Json) -> RenderableType:
     parts: list[RenderableType] = [Text(f"rollout of version {value['version']} on ") + _head(value)]
     if value["ended_at"] is None:
         parts += [_stages(value), *_lines(value)]
+    parts += _exposed(value)
     if value["reason"]:
         parts.append(Text(value["reason"]))
     if value["reverted"]:
@@ -177,6 +178,18 @@ def _lines(value: Json) -> list[Text]:
     if value["left_s"] is not None:
         found.append(Text(f"at least {duration(value['left_s'])} left"))
     return found
+
+
+def _exposed(value: Json) -> list[Text]:
+    """How many requests each side was given while both had a share, beside what the shares called for."""
+    exposures = value["exposures"]
+    total = exposures["candidate"] + exposures["stable"]
+    if not total:
+        return []
+    found, wanted = exposures["candidate"] / total, exposures["expected"] / total
+    candidate = f"{exposures['candidate']} requests to version {value['version']}"
+    said = f"{candidate} ({found:.2%}; the shares call for {wanted:.2%}), {exposures['stable']} to {value['stable']}"
+    return [Text(f"assigned while both had a share: {said}")]
 
 
 def _gates(verdicts: list[Json]) -> Table:

@@ -144,6 +144,7 @@ def rollout_view(endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[st
         "failure_limit": rollout.policy.failure_limit,
         "weight_bp": rollout.weight_bp,
         "mirror_bp": rollout.mirror_bp,
+        "exposures": rollout.progress.exposures.model_dump(mode="json"),
         **shown,
         "waiting": stands.waiting.value,
         "waiting_for": stands.sentence,
