@@ -23,6 +23,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,17 @@ class _Admin:
 
     def gives(self, weight_bp: int) -> bool:
         """Whether the server follows a plan that gives the candidate so much."""
-        found = httpx.get(self._stats).json()["endpoints"].get(MODEL, {"routes": []})["routes"]
-        given: int = sum(route["weight_bp"] for route in found if route["version"] == CANDIDATE)
+        given: int = sum(r["weight_bp"] for r in self._served()["routes"] if r["version"] == CANDIDATE)
         return given == weight_bp
+
+    def is_tripped(self) -> bool:
+        """Whether the server's guard has taken the candidate out."""
+        return str(CANDIDATE) in self._served()["tripped"]
+
+    def _served(self) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(self._stats, timeout=30).json()["endpoints"]
+        none: dict[str, Any] = {"routes": [], "tripped": {}}
+        return found.get(MODEL, none)
 
     def begin(self, weight_bp: int, policy: RolloutPolicy) -> None:
         """Bring the candidate to a weight, which it keeps."""
@@ -184,12 +193,13 @@ async def _after_command(url: str, admin: _Admin, wait_s: float) -> tuple[float,
     return max(0.0, seen.last_at_s - sent_s), seen
 
 
-async def _after_fault(url: str, wait_s: float) -> tuple[float, _Traffic]:
+async def _after_fault(url: str, is_out: Callable[[], bool], wait_s: float) -> tuple[float, _Traffic]:
     async with _traffic(url) as seen:
         await asyncio.sleep(wait_s)
         seen.asked = BAD
         await _awaited(lambda: seen.failed_at_s is not None)
-        await _awaited(lambda: time.perf_counter() - seen.last_at_s > AFTER_S)
+        await _awaited(is_out)
+        await asyncio.sleep(AFTER_S)
     return seen.last_at_s - (seen.failed_at_s or 0.0), seen
 
 
@@ -210,14 +220,14 @@ def _measure(system: System, rollbacks: int, faults: int) -> dict[str, object]:
             note(f"command, {weight_bp} bp", asyncio.run(_after_command(url, admin, draw.uniform(0, POLL_S))))
     for _ in range(faults):
         admin.begin(WEIGHTS_BP[0], _policy(WEIGHTS_BP[0], has_guard=False, tick_s=TICK_S))
-        note("fault", asyncio.run(_after_fault(url, draw.uniform(0, TICK_S))))
+        note("fault", asyncio.run(_after_fault(url, partial(admin.gives, 0), draw.uniform(0, TICK_S))))
         _until(lambda: admin.is_state("rolled_back"))
     for _ in range(faults):
         admin.begin(WEIGHTS_BP[0], _policy(WEIGHTS_BP[0], has_guard=True))
         system.kill_part(FUNCTIONS)
         system.stop_part(AZURITE)
         try:
-            note("guard", asyncio.run(_after_fault(url, draw.uniform(0, WINDOW_S))))
+            note("guard", asyncio.run(_after_fault(url, admin.is_tripped, draw.uniform(0, WINDOW_S))))
         finally:
             system.start_part(AZURITE)
             system.start_part(FUNCTIONS)
