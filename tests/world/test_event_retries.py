@@ -3,8 +3,6 @@
 import itertools
 from datetime import timedelta
 
-import pytest
-
 from functions._messages import handle_body
 from shared.alerts.documents import AlertRule
 from shared.core.errors import UnavailableError
@@ -131,9 +129,18 @@ def test_two_timers_at_once_put_an_event_back_once() -> None:
     assert len(world.queues.messages) == 1
 
 
-@pytest.mark.parametrize("events", [2])
-def test_a_call_that_is_killed_anywhere_loses_no_event(events: int) -> None:
-    before = world_with(events)
+def test_a_timer_that_comes_late_puts_nothing_back_that_another_put_back_and_that_failed_again() -> None:
+    world = world_with(events=1)
+    deliver(world)
+    world.clock.pass_s(60)
+    world.documents.other_writers = [lambda: (world.event_retries.tell_again(), deliver(world))]
+    world.event_retries.tell_again()
+    (letter,) = letters(world)
+    assert (letter.count, world.queues.messages) == (2, [])
+
+
+def test_a_call_that_is_killed_anywhere_loses_no_event() -> None:
+    before = world_with(events=2)
     deliver(before)
     before.clock.pass_s(60)
     at, died = 0, True
