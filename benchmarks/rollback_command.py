@@ -91,9 +91,9 @@ class _Admin:
         return str(CANDIDATE) in self._served()["tripped"]
 
     def _served(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(self._stats, timeout=30).json()["endpoints"]
-        none: dict[str, Any] = {"routes": [], "tripped": {}}
-        return found.get(MODEL, none)
+        endpoints = httpx.get(self._stats, timeout=30).json()["endpoints"]
+        found: dict[str, Any] = endpoints.get(MODEL, {"routes": [], "tripped": {}})
+        return found
 
     def begin(self, weight_bp: int, policy: RolloutPolicy) -> None:
         """Bring the candidate to a weight, which it keeps."""
