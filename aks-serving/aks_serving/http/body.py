@@ -10,6 +10,8 @@ from aks_serving.http.head import RefusedError
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_FRAMING = frozenset({b"connection", b"content-length", b"host", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+"""What a trailer must not say (RFC 9110, 6.5.1): who takes trailers for headers would read another request."""
 _MAX_LINE_BYTES = 4096
 _MAX_OVERHEAD_BYTES = 16 * 1024
 _MAX_OVERHEAD_RATIO = 8
@@ -117,6 +119,8 @@ class ChunkedBody:
             self.whole = True
         elif not _TRAILER.fullmatch(line):
             raise RefusedError(400, "a trailer is not a header")
+        elif line.partition(b":")[0].lower() in _FRAMING:
+            raise RefusedError(400, "a trailer says what only the head of a request may")
         return after
 
     def _line(self, data: bytes, at: int) -> tuple[bytes, int]:

@@ -122,6 +122,8 @@ def _check(stream: bytes) -> int:
         lambda pieces: b"".join(line + separator for line, separator in pieces)
     )
 )
+@example(b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 3\r\n")
+@example(b"Transfer-Encoding: chunked\r\n\r\n0\r\nConnection: close\r\n")
 def test_random_lines_are_read_as_llhttp_reads_them(stream: bytes) -> None:
     _check(b"POST /predict HTTP/1.1\r\nHost: a\r\n" + stream + b"\r\n\r\n")
 

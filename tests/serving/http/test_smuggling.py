@@ -110,6 +110,8 @@ _REFUSED: dict[str, tuple[int, bytes]] = {
     "a NUL in an extension": (400, _chunks(b"1;a\x00b\r\na\r\n0\r\n\r\n")),
     "a line feed after the last chunk": (400, _chunks(b"0\r\n\n")),
     "a trailer that is no header": (400, _chunks(b"0\r\nGET / HTTP/1.1\r\n\r\n")),
+    "a trailer with a length": (400, _chunks(b"0\r\nContent-Length: 3\r\n\r\n")),
+    "a trailer that closes": (400, _chunks(b"0\r\nX-A: b\r\nConnection: close\r\n\r\n")),
     "a trailer that is folded": (400, _chunks(b"0\r\nX-A: b\r\n c\r\n\r\n")),
 }
 
