@@ -1,16 +1,22 @@
 """The files of a version: fetched once, kept on disk, and handed out only where their digest is the plan's.
 
 The bytes that are hashed are the bytes that are loaded. A file that is asked for as bytes is read once into memory and
-hashed there. Files with tensors may be larger than memory allows twice: each is copied into a private folder while it
-is hashed, the runtime maps the copy, and the folder is gone before the version serves. So nothing that happens to the
-cache afterwards reaches a loaded model. Where the disk takes no copy they are held in memory for the load instead.
+hashed there. A model's file is copied into memory that has no name while it is hashed, and read from there: the runtime
+keeps the interpreter's lock while it takes over a model's bytes, which of 100 MB are 0.1 s in which nothing is
+answered, and lets go of it while it reads a file. Files with tensors may be larger than memory allows twice: each is
+copied into a private folder while it is hashed, the runtime maps the copy, and the folder is gone before the version
+serves. So nothing that happens to the cache afterwards reaches a loaded model. Where the disk takes no copy they are
+held in memory for the load instead.
 """
 
 import contextlib
 import hashlib
 import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from aks_serving.cache import DiskCache
 from aks_serving.errors import LoadCode, LoadError
@@ -38,6 +44,17 @@ class Artifacts:
         return cached if cached is not None else self._fetch_uncached(digest, max_bytes=max_bytes, what=what)
 
     @contextlib.contextmanager
+    def model(self, digest: str, *, max_bytes: int) -> Iterator[bytes | Path]:
+        """A model's file: a path to a copy that is gone afterwards and that only this process has; where there can be
+        none, its bytes.
+        """
+        with _nameless("model") as copy:
+            if copy is not None and self._filled(copy, digest, max_bytes=max_bytes):
+                yield Path(f"/proc/self/fd/{copy.fileno()}")
+            else:
+                yield self.read(digest, max_bytes=max_bytes, what="model")
+
+    @contextlib.contextmanager
     def external_data(self, files: Sequence[ArtifactFile]) -> Iterator[ExternalData]:
         """Files with tensors, by the names that the model knows them by, for as long as a session is made."""
         if not files:
@@ -55,6 +72,19 @@ class Artifacts:
                 return
             stack.close()
             yield ExternalData(contents={file.name: self._read_external(file) for file in files})
+
+    def _filled(self, copy: BinaryIO, digest: str, *, max_bytes: int) -> bool:
+        """Whether it could be, which a limit on the size of files may forbid."""
+        try:
+            if not self._cache.copy_into(copy, digest, max_bytes=max_bytes):
+                self._fetch(digest, max_bytes=max_bytes, what="model")
+                if not self._cache.copy_into(copy, digest, max_bytes=max_bytes):
+                    copy.write(self._fetch_uncached(digest, max_bytes=max_bytes, what="model"))
+                    copy.flush()
+        except OSError as error:
+            log.warning("a model is loaded from its bytes, since they cannot be copied: %s", error)
+            return False
+        return True
 
     def _copy(self, file: ArtifactFile, folder: Path) -> bool:
         """Raises OSError where the disk takes no copy."""
@@ -80,6 +110,24 @@ class Artifacts:
             data = b"".join(self._storage.artifact(digest, max_bytes=max_bytes))
         _check(hashlib.sha256(data).hexdigest(), digest, size_bytes=len(data), what=what)
         return data
+
+
+@contextlib.contextmanager
+def _nameless(name: str) -> Iterator[BinaryIO | None]:
+    """A file in memory, for reading and writing; None where there can be none. `name` is for whoever looks at /proc."""
+    try:
+        descriptor = os.memfd_create(name) if sys.platform == "linux" else None
+    except OSError:  # a sandbox may forbid it
+        descriptor = None
+    if descriptor is None:
+        yield None
+        return
+    file = os.fdopen(descriptor, "w+b")
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # it writes what is buffered, which may be refused once more
+            file.close()
 
 
 def _check(found: str, wanted: str, *, size_bytes: int, what: str) -> None:

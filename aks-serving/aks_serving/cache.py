@@ -78,24 +78,35 @@ class DiskCache:
         return hasher.hexdigest(), size_bytes
 
     def copy_artifact(self, digest: str, path: Path, *, max_bytes: int) -> bool:
-        """Copy an artifact whose digest holds into a new file: the bytes that were hashed are those that it has.
+        """As `copy_into`, into a new file, of which nothing is left where that is not done."""
+        is_whole = False
+        with path.open("xb") as copy:
+            try:
+                is_whole = self.copy_into(copy, digest, max_bytes=max_bytes)
+            finally:
+                if not is_whole:
+                    path.unlink()
+        return is_whole
 
-        False, and no file, where there is no such artifact. Raises OSError where the copy cannot be written.
+    def copy_into(self, copy: BinaryIO, digest: str, *, max_bytes: int) -> bool:
+        """Have a file hold an artifact whose digest holds, and nothing else: the bytes that were hashed are those that
+        it has. False where there is no such artifact. Raises OSError where the copy cannot be written.
         """
+        copy.seek(0)
+        copy.truncate()
         with self._opened(digest) as file:
             if file is None:
                 return False
             hasher, left = hashlib.sha256(), max_bytes
-            with path.open("xb") as copy:
-                while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
-                    left -= len(chunk)
-                    if left < 0:
-                        break
-                    hasher.update(chunk)
-                    copy.write(chunk)
+            while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                hasher.update(chunk)
+                copy.write(chunk)
+            copy.flush()
             if left >= 0 and hasher.hexdigest() == digest:
                 return True
-        path.unlink()
         self._drop(digest)
         return False
 

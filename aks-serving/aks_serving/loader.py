@@ -105,8 +105,10 @@ class Loader:
         )
 
     def _model(self, route: Route) -> Model:
-        data = self._artifacts.read(route.artifact_digest, max_bytes=route.size_bytes, what="model")
-        with self._artifacts.external_data(route.external) as external:
+        with (
+            self._artifacts.model(route.artifact_digest, max_bytes=route.size_bytes) as data,
+            self._artifacts.external_data(route.external) as external,
+        ):
             return Model(version=route.version, digest=route.artifact_digest, data=data, external=external)
 
     def _signature(self, digest: str) -> bytes:

@@ -97,8 +97,11 @@ class Model:
 
     __slots__ = ("_by_memory", "_output_names", "_session", "digest", "signature", "version")
 
-    def __init__(self, *, version: int, digest: str, data: bytes, external: ExternalData = NO_EXTERNAL) -> None:
-        """Load from an ONNX file's bytes and its external data. Raises LoadError."""
+    def __init__(self, *, version: int, digest: str, data: bytes | Path, external: ExternalData = NO_EXTERNAL) -> None:
+        """Load from an ONNX file, or its bytes, and its external data. Raises LoadError.
+
+        The file is not needed afterwards.
+        """
         self.version = version
         self.digest = digest
         self._session = _session(data, external)
@@ -126,7 +129,7 @@ def first_line(error: Exception) -> str:
     return lines[0][:_MAX_REASON]
 
 
-def _session(data: bytes, external: ExternalData) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _session(data: bytes | Path, external: ExternalData) -> Any:  # noqa: ANN401 - onnxruntime has no types
     import onnxruntime  # noqa: PLC0415 - heavy: only where a model is loaded
 
     onnxruntime.disable_telemetry_events()
@@ -142,7 +145,8 @@ def _session(data: bytes, external: ExternalData) -> Any:  # noqa: ANN401 - onnx
             options.add_external_initializers_from_files_in_memory(names, contents, [len(part) for part in contents])
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
-        raise LoadError(LoadCode.MODEL, f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+        reason = first_line(error).replace(str(data), "the file") if isinstance(data, Path) else first_line(error)
+        raise LoadError(LoadCode.MODEL, f"ONNX Runtime cannot load the model: {reason}") from error
     # It keeps them to make itself anew with other providers, which is turned off.
     session._model_bytes = None  # noqa: SLF001 - there is no other way
     return session

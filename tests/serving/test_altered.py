@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aks_serving.artifacts import Artifacts
 from aks_serving.cache import DiskCache
 
 from shared.routing.plan import Signing
@@ -134,3 +135,24 @@ def test_a_cached_file_that_grew_is_neither_read_nor_copied_as_a_whole(tmp_path:
             assert not cache.copy_artifact(models.digest(OLD), tmp_path / "copy", max_bytes=len(OLD))
         assert not path.exists()
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("cached", ["as it should be", "not at all", "altered", "longer", "on no disk"])
+def test_a_models_file_is_a_copy_of_its_own_of_the_right_bytes(
+    storage: MemoryStorage, tmp_path: Path, cached: str
+) -> None:
+    storage.put(OLD)
+    folder = tmp_path / "cache"
+    if cached == "on no disk":
+        folder.write_bytes(b"a file where a folder should be")
+    elif cached != "not at all":
+        (folder / "artifacts").mkdir(parents=True)
+        harmed = {"as it should be": OLD, "altered": b"\0" + OLD[1:], "longer": OLD * 3}[cached]
+        (folder / "artifacts" / models.digest(OLD)).write_bytes(harmed)
+    artifacts = Artifacts(storage, DiskCache(folder))
+    with artifacts.model(models.digest(OLD), max_bytes=4 * len(OLD)) as copy:
+        if folder.is_dir():
+            (folder / "artifacts" / models.digest(OLD)).write_bytes(b"altered after it was hashed")
+        assert (copy.read_bytes() if isinstance(copy, Path) else copy) == OLD
+    if isinstance(copy, Path):
+        assert not copy.exists()
