@@ -18,13 +18,13 @@ from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extens
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
-from aks_serving.exchange import OK, Exchange, Head, Response
+from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
-from aks_serving.usual import HEADER_LENGTH, Usual, usual
+from aks_serving.usual import Usual, usual
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
 from shared.signing.override import HEADER as OVERRIDE_HEADER

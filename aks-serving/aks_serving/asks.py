@@ -13,9 +13,9 @@ import msgspec
 
 from aks_serving import plain, v2
 from aks_serving.batches import Results
+from aks_serving.calls import Call
 from aks_serving.counts import Kind
 from aks_serving.encodings import packed
-from aks_serving.engine import Call
 from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Headers, Response
 from aks_serving.failures import failure
 from aks_serving.predictor import Ask, prediction_of
@@ -26,6 +26,8 @@ from shared.routing.plan import Role
 log = logging.getLogger(__name__)
 
 _ACCEPTED = b"accept-encoding"
+_FLAT_RANK = 2
+"""Of an output whose rows are flat lists."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,11 +45,15 @@ class HttpAsk(Ask):
     def gone(self) -> bool:
         return self.exchange.gone
 
-    def reply(self, head: Head, body: bytes, extra: Headers) -> None:
+    def reply(self, head: Head, body: bytes, prediction_id: bytes) -> None:
         """Reply, in the coding that the client likes."""
-        response = Response(head, body, extra)
-        accepted = self.exchange.headers.get(_ACCEPTED)
-        self.exchange.reply(response if accepted is None else packed(response, accepted))
+        exchange = self.exchange
+        accepted = exchange.headers.get(_ACCEPTED)
+        if accepted is None and not self.extra:
+            exchange.reply_named(head, body, prediction_id)
+            return
+        response = Response(head, body, ((PREDICTION_ID, prediction_id), *self.extra))
+        exchange.reply(response if accepted is None else packed(response, accepted))
 
     def refuse(self, error: SlipwayError) -> None:
         self.exchange.reply(failure(error))
@@ -111,11 +117,7 @@ class PlainAsk(UsualAsk):
 
     def write(self, face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> None:
         body = plain.response(face, number, results, start, stop, latency_ms)
-        exchange = self.exchange
-        if self.extra or _ACCEPTED in exchange.headers:
-            self.reply(face.head, body, ((PREDICTION_ID, face.id_prefix + number), *self.extra))
-        else:
-            exchange.reply_named(face.head, body, face.id_prefix + number)
+        self.reply(face.head, body, face.id_prefix + number)
 
 
 class V2Ask(UsualAsk):
@@ -135,18 +137,14 @@ class V2Ask(UsualAsk):
         stop: int,
         latency_ms: float,  # noqa: ARG002 - as UsualAsk has it
     ) -> None:
-        prediction_id = face.id_prefix + number
+        head = face.head
         request_id = b"" if self.request_id is None else b'"id":%b,' % _encode(self.request_id)
         if self.binary:
             body, header_length = _binary(face, request_id, results, start, stop)
-            length = (b"inference-header-content-length", b"%d" % header_length)
-            self.reply(face.binary_head, body, (length, (PREDICTION_ID, prediction_id), *self.extra))
-            return
-        body = _json(face, request_id, results, start, stop)
-        if self.extra or _ACCEPTED in self.exchange.headers:
-            self.reply(face.head, body, ((PREDICTION_ID, prediction_id), *self.extra))
+            head = face.binary_head(header_length)
         else:
-            self.exchange.reply_named(face.head, body, prediction_id)
+            body = _json(face, request_id, results, start, stop)
+        self.reply(head, body, face.id_prefix + number)
 
 
 class GeneralV2Ask(HttpAsk):
@@ -160,21 +158,13 @@ class GeneralV2Ask(HttpAsk):
         prediction = prediction_of(self, results, start, stop)
         face = self.serving.face(self.route.version, self.kind)
         encoded = v2.response(self.request, prediction, self.serving.plan.endpoint)
-        extra: Headers = ((PREDICTION_ID, prediction.prediction_id.encode()), *self.extra)
-        if encoded.header_length is None:
-            self.reply(face.head, encoded.body, extra)
-            return
-        length = (b"inference-header-content-length", b"%d" % encoded.header_length)
-        self.reply(face.binary_head, encoded.body, (length, *extra))
+        head = face.head if encoded.header_length is None else face.binary_head(encoded.header_length)
+        self.reply(head, encoded.body, prediction.prediction_id.encode())
 
 
 def _json(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> bytes:
-    parts = [
-        b"%b%b}" % (begin, _encode(_flat(results, values, array.ndim, start, stop)))
-        for begin, array, values in zip(
-            _begins(face, results, stop - start), results.arrays, results.lists(), strict=True
-        )
-    ]
+    begins = _begins(face, results, stop - start)
+    parts = [b"%b%b}" % (begin, _data(results, place, start, stop)) for place, begin in enumerate(begins)]
     return b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, b",".join(parts))
 
 
@@ -188,6 +178,15 @@ def _begins(face: Face, results: Results, rows: int) -> list[bytes]:
             for begin, shape in zip(face.v2_outputs, shapes, strict=True)
         ]
     return found
+
+
+def _data(results: Results, place: int, start: int, stop: int) -> bytes:
+    """An output's values as JSON, row-major."""
+    rank = results.arrays[place].ndim
+    if not results.whole and stop - start == 1 and rank <= _FLAT_RANK:
+        row = results.rows()[place][start]
+        return row if rank == _FLAT_RANK else b"[%b]" % row
+    return _encode(_flat(results, results.lists()[place], rank, start, stop))
 
 
 def _flat(results: Results, values: Any, rank: int, start: int, stop: int) -> Any:  # noqa: ANN401 - lists by rank
@@ -204,14 +203,14 @@ def _flattened(rows: list[object], depth: int) -> list[object]:
 
 
 def _binary(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> tuple[bytes, int]:
-    data = [array.tobytes() for array in results.of(start, stop)]
+    data = results.raw(start, stop)
     key = "binary", stop - start
     outputs: bytes | None = results.memo.get(key)
     if outputs is None:
         shapes = [array.shape if results.whole else (stop - start, *array.shape[1:]) for array in results.arrays]
         outputs = results.memo[key] = b",".join(
-            b'%b%b],"parameters":{"binary_data_size":%d}}' % (begin, ",".join(map(str, shape)).encode(), len(raw))
-            for begin, shape, raw in zip(face.v2_outputs, shapes, data, strict=True)
+            b'%b%b],"parameters":{"binary_data_size":%d}}' % (begin, ",".join(map(str, shape)).encode(), len(part))
+            for begin, shape, part in zip(face.v2_outputs, shapes, data, strict=True)
         )
     header = b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, outputs)
     return b"".join((header, *data)), len(header)

@@ -72,7 +72,7 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "_rows", "arrays", "memo", "took_s", "whole")
+    __slots__ = ("_lists", "_raw", "_rows", "arrays", "memo", "took_s", "whole")
 
     def __init__(self, arrays: Sequence[Array], *, whole: bool, took_s: float = 0.0) -> None:
         """`took_s` is the processor's time that the run took."""
@@ -81,6 +81,7 @@ class Results:
         self.took_s = took_s
         self._lists: list[Any] | None = None
         self._rows: list[list[bytes]] | None = None
+        self._raw: list[bytes] | None = None
         self.memo: dict[object, Any] = {}
         """What those who render answers from a batch made once for all of them, under keys of theirs."""
 
@@ -97,6 +98,18 @@ class Results:
         if self._rows is None:
             self._rows = [_encode_lines(values).split(b"\n") for values in self.lists()]
         return self._rows
+
+    def raw(self, start: int, stop: int) -> list[bytes]:
+        """The outputs of the call whose rows these are as binary data. Those of the batch are made at once."""
+        if self._raw is None:
+            self._raw = [array.tobytes() for array in self.arrays]
+        if self.whole:
+            return self._raw
+        found = []
+        for array, data in zip(self.arrays, self._raw, strict=True):
+            row_bytes = len(data) // len(array)
+            found.append(data[start * row_bytes : stop * row_bytes])
+        return found
 
     def of(self, start: int, stop: int) -> Sequence[Array]:
         """The outputs of the call whose rows these are."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from aks_serving.engine import Lane
 from aks_serving.errors import LoadCode, LoadError
 from aks_serving.guard import TripGuard, Trips
+from aks_serving.lanes import Lane
 from aks_serving.serving import Servings
 from aks_serving.watchdog import convicted
 from shared.routing.plan import RoutePlan

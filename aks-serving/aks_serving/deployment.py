@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.guard import TripGuard
+from aks_serving.lanes import Lane
 from aks_serving.numbering import Numbering
 from aks_serving.predictor import divert_waiting
 from aks_serving.serving import Serving

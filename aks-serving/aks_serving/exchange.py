@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 
 JSON = b"application/json"
 PREDICTION_ID = b"x-slipway-prediction-id"
+HEADER_LENGTH = b"inference-header-content-length"
+"""How much of a body is JSON, where binary data follows."""
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -8,6 +8,7 @@ a request with an error, and nothing is read that they would read otherwise.
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -58,9 +59,9 @@ class FastReader:
         self._datatype = datatype
         element: Any = float if layout.dtype.kind == "f" else int
         self._pack = struct.Struct(f"<{layout.width}{_FORMATS[layout.dtype.name]}").pack
-        self._decode_plain = msgspec.json.Decoder(_plain_type(element)).decode
-        self._v2 = msgspec.json.Decoder(_v2_type(element))
-        self._v2_binary = msgspec.json.Decoder(_v2_type(None))
+        self._decode_plain = _plain_decoder(element).decode
+        self._v2 = _v2_decoder(element)
+        self._v2_binary = _v2_decoder(None)
 
     def plain(self, body: bytes, endpoint: str) -> Read | None:
         """Read a body of the plain API that is meant for the endpoint."""
@@ -187,8 +188,12 @@ class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
     binary_data_output: bool = False
 
 
-def _plain_type(element: Any) -> Any:  # noqa: ANN401 - types made at run time
-    return msgspec.defstruct(
+@cache
+def _plain_decoder(element: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 - a type
+    """Kept, as the other ones are: a reader is made for each snapshot, while requests wait, and code that has met the
+    types of the last one runs faster.
+    """
+    asked = msgspec.defstruct(
         "PlainRequest",
         [
             ("features", list[list[element]]),
@@ -199,16 +204,19 @@ def _plain_type(element: Any) -> Any:  # noqa: ANN401 - types made at run time
         ],
         forbid_unknown_fields=True,
     )
+    return msgspec.json.Decoder(asked)
 
 
-def _v2_type(element: Any) -> Any:  # noqa: ANN401 - as above
+@cache
+def _v2_decoder(element: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 - as above
+    """Of requests with binary data where `element` is None."""
     fields: list[Any] = [("name", str), ("datatype", str), ("shape", list[int])]
     if element is None:
         fields.append(("parameters", _BinaryInput | None, None))
     else:
         fields += [("data", list[element]), ("parameters", None, None)]
     tensor = msgspec.defstruct("InputTensor", fields, forbid_unknown_fields=True)
-    return msgspec.defstruct(
+    asked = msgspec.defstruct(
         "InferRequest",
         [
             ("inputs", list[tensor]),  # type: ignore[valid-type]
@@ -218,3 +226,4 @@ def _v2_type(element: Any) -> Any:  # noqa: ANN401 - as above
         ],
         forbid_unknown_fields=True,
     )
+    return msgspec.json.Decoder(asked)

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from aks_serving.batches import Results, bytes_of
+from aks_serving.calls import NORMAL, Call
 from aks_serving.counts import Kind
-from aks_serving.engine import NORMAL, Call, Lane
 from aks_serving.errors import ExpiredError, LateError, LostError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving

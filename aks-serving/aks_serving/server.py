@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import sys
-import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -16,14 +14,16 @@ from aks_serving.cache import DiskCache, digests
 from aks_serving.convictions import Convictions
 from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.errors import LoadCode, LoadError
+from aks_serving.lanes import Lane
 from aks_serving.loader import Loader, LoadWatch
 from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
 from aks_serving.poller import Poller
 from aks_serving.ports import Storage
 from aks_serving.predictor import divert_waiting
+from aks_serving.priority import give_way
 from aks_serving.prometheus import Transport
 from aks_serving.rehearsal import ROUNDS, rehearse
 from aks_serving.reports import Present, Siblings, Totals
@@ -41,11 +41,12 @@ log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
 _EVICT_WAIT_S = 5.0
-_LOWEST_PRIORITY = 19
 _SWITCH_S = 5e-4
 """How long the event loop waits for a thread that loads to let go of the interpreter: by default ten times as long."""
 LOAD_HANG_S = 600.0
 FLUSH_S = 3.0
+_KEEP_AFTER_S = 0.02
+"""How long after a swap its plan is kept on disk: the thread that does it would take turns with the first requests."""
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
 
@@ -79,7 +80,7 @@ class ModelServer:
         limit_bytes = settings.memory_limit_bytes or group_limit()
         room = Room(limit_bytes, workers=settings.workers, evict=self._evict)
         self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys, room=room)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=_yield_to_others)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=give_way)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
@@ -108,6 +109,7 @@ class ModelServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
+        self._to_keep: dict[EndpointName, bytes] = {}
         self._flush_s = flush_s
         self._together = Together(
             siblings,
@@ -255,6 +257,7 @@ class ModelServer:
         self.tell()
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._keep_plans()
         self._disk.shutdown(wait=True)
         self._engine.close()
 
@@ -286,7 +289,9 @@ class ModelServer:
         self._servings = Servings({**self._servings, deployment.endpoint: serving})
         self._windows.applied(serving)
         if serving.plan is deployment.wanted:
-            self._disk.submit(self._keep, deployment.endpoint, deployment.plan_data)
+            if not self._to_keep:
+                self._loop.call_later(_KEEP_AFTER_S, self._keep_plans)
+            self._to_keep[deployment.endpoint] = deployment.plan_data
 
     def _tripped(self, plan: RoutePlan, version: int) -> None:
         self._windows.announce(plan.endpoint)
@@ -350,6 +355,12 @@ class ModelServer:
         plans += [d.wanted for d in list(self._deployments.values()) if d.wanted is not None]
         return frozenset().union(*(digests(plan) for plan in plans))
 
+    def _keep_plans(self) -> None:
+        """Keep on disk what was applied, for the next start."""
+        for endpoint, plan in self._to_keep.items():
+            self._disk.submit(self._keep, endpoint, plan)
+        self._to_keep = {}
+
     def _keep(self, endpoint: EndpointName, plan: bytes) -> None:
         self._cache.keep_plan(endpoint, plan)
         self._cache.prune_artifacts(self._needed)
@@ -367,12 +378,6 @@ async def _again_and_again(do: Callable[[], Awaitable[None]], *, every_s: float)
             await do()
         except Exception:
             log.exception("what is done every %g s went wrong; it is done again", every_s)
-
-
-def _yield_to_others() -> None:
-    """Have this thread run only where nothing else would: loading waits, requests do not."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
 
 def _trip(serving: Serving, _version: int, reason: str) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from aks_serving.counts import Kind, Runs, Tally, VersionTally
-from aks_serving.engine import Lane
-from aks_serving.exchange import Head
+from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
 from aks_serving.guard import TripGuard
+from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
 from aks_serving.shadow import Mirrors, mirrors_of
@@ -25,6 +25,8 @@ from shared.routing.prediction import prediction_prefix
 CANDIDATE_OK, CANDIDATE_FAILED, STABLE_OK, STABLE_FAILED = range(4)
 """Places in `Serving.seen`."""
 
+_OCTETS = b"application/octet-stream"
+_MAX_BINARY_HEADS = 64
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,7 +50,8 @@ class Face:
     """What the answers of one version, for one reason, have in common."""
 
     __slots__ = (
-        "binary_head",
+        "_binary_heads",
+        "_headers",
         "fallback",
         "head",
         "id_prefix",
@@ -64,14 +67,14 @@ class Face:
         self.version = route.version
         self.role = route.role
         self.fallback = kind is Kind.FALLBACK
-        headers = (
+        self._headers = (
             (b"x-slipway-version", b"%d" % route.version),
             (b"x-slipway-role", route.role.encode()),
             (b"x-slipway-generation", b"%d" % plan.generation),
             *(((b"x-slipway-fallback", b"true"),) if self.fallback else ()),
         )
-        self.head = Head(200, headers)
-        self.binary_head = Head(200, headers, content_type=b"application/octet-stream")
+        self.head = Head(200, self._headers)
+        self._binary_heads: dict[int, Head] = {}
         prefix = prediction_prefix(
             endpoint=EndpointName(plan.endpoint),
             version=route.version,
@@ -91,6 +94,18 @@ class Face:
             for spec in signature.outputs
         )
         self.v2_start = f'{{"model_name":"{plan.endpoint}","model_version":"{route.version}",'.encode()
+
+    def binary_head(self, header_length: int) -> Head:
+        """The head of an answer whose body is JSON of that length, and binary data after it: the same for answers of
+        one shape, unless their requests' ids differ in length.
+        """
+        head = self._binary_heads.get(header_length)
+        if head is None:
+            if len(self._binary_heads) >= _MAX_BINARY_HEADS:
+                self._binary_heads.clear()
+            headers = ((HEADER_LENGTH, b"%d" % header_length), *self._headers)
+            head = self._binary_heads[header_length] = Head(200, headers, content_type=_OCTETS)
+        return head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +156,9 @@ class Serving:
         keep(self, "gives_bytes", any(spec.datatype == "BYTES" for spec in outputs))
         signatures = [lane.model.signature for lane in self.lanes.values() if lane.layout is not None]
         keep(self, "fast", fast_reader(signatures) if len(signatures) == len(self.lanes) else None)
+        # Made now, not by the first request of each: it would take that as long again as all else.
+        for version in self.lanes.keys() & self.routes.keys():
+            self.face(version, Kind.ASSIGNED)
 
     @property
     def is_whole(self) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from aks_serving.batches import BatchKey, Results, run_calls
 from aks_serving.counts import Kind, Tally
-from aks_serving.engine import Lane
+from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.spare import Copy, Spare, Target
 from aks_serving.tensors import Array, Feeds, is_real

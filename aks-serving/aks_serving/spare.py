@@ -12,9 +12,6 @@ it takes like any other thread, for some tens of microseconds a batch.
 
 import asyncio
 import logging
-import os
-import sys
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from aks_serving.batches import BatchKey, LoadedModel, bytes_of
+from aks_serving.priority import give_way
 from aks_serving.tensors import Array, Feeds
 from shared.telemetry.window import ShadowCounts
 
@@ -41,7 +39,6 @@ HANG_S = 20.0
 _MAX_ROWS = 128
 _MAX_SHARE = 0.75
 """Of its time, what the event loop may have worked for capacity to be spare."""
-_LOWEST_PRIORITY = 19
 _WAITED = Path("/proc/thread-self/schedstat")
 
 
@@ -194,7 +191,7 @@ class Spare:
     def _start(self) -> None:
         target, copies = self._next_batch()
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spare", initializer=_give_way)
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spare", initializer=give_way)
         loop = asyncio.get_running_loop()
         batch = self._running = (target, copies)
         self._watchdog = loop.call_later(self._hang_s, self._give_up)
@@ -281,8 +278,3 @@ def _waited_s() -> float:
         return int(_WAITED.read_bytes().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere a priority is the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -54,18 +54,29 @@ def subject_of(headers: dict[bytes, bytes], body_user: object, source: SubjectSo
     A whole number in the body is the subject of its decimal digits. Raises InvalidInputError for a subject that is not
     UTF-8 or longer than MAX_SUBJECT_BYTES, and for a `user_id` that is neither text nor a whole number.
     """
-    if source.header is not None:
-        given = headers.get(source.header.encode())
-        if given:
-            return _text(given, "the header", source.header)
+    subject = header_subject(headers, source)
+    if subject is not None:
+        return subject
     if body_user is not None and body_user != "" and source.body:
         return body_subject(body_user)
-    if source.cookie is not None:
-        cookies = headers.get(b"cookie")
-        value = _cookie(cookies, source.cookie.encode()) if cookies else b""
-        if value:
-            return _text(value, "the cookie", source.cookie)
-    return None
+    return cookie_subject(headers, source)
+
+
+def header_subject(headers: dict[bytes, bytes], source: SubjectSource) -> str | None:
+    """As `subject_of`, of the header alone."""
+    if source.header is None:
+        return None
+    given = headers.get(source.header.encode())
+    return _text(given, "the header", source.header) if given else None
+
+
+def cookie_subject(headers: dict[bytes, bytes], source: SubjectSource) -> str | None:
+    """As `subject_of`, of the cookie alone."""
+    cookies = headers.get(b"cookie")
+    if source.cookie is None or not cookies:
+        return None
+    value = _cookie(cookies, source.cookie.encode())
+    return _text(value, "the cookie", source.cookie) if value else None
 
 
 def issue_cookie(name: str, *, secure: bool) -> IssuedCookie:

@@ -12,14 +12,13 @@ from abc import ABC, abstractmethod
 
 from aks_serving import tables
 from aks_serving.asks import HttpAsk, PlainAsk, V2Ask
-from aks_serving.exchange import JSON, Exchange
+from aks_serving.exchange import HEADER_LENGTH, JSON, Exchange
 from aks_serving.fast import FastReader, Read
 from aks_serving.serving import Serving, Servings
-from aks_serving.subjects import body_subject, subject_of
+from aks_serving.subjects import body_subject, cookie_subject, header_subject
 from shared.core.errors import SlipwayError
 from shared.signing.override import HEADER as OVERRIDE_HEADER
 
-HEADER_LENGTH = b"inference-header-content-length"
 _GENERAL = (b"content-encoding", OVERRIDE_HEADER.encode())
 _LENGTH_DIGITS = 12
 _MAX_HEADS = 1024
@@ -54,8 +53,8 @@ class _Usual(Usual):
         source = serving.plan.subject
         self._serving = serving
         self._reader = reader
-        self._header_subject = subject_of(headers, None, source.model_copy(update={"cookie": None}))
-        self._cookie_subject = subject_of(headers, None, source.model_copy(update={"header": None}))
+        self._header_subject = header_subject(headers, source)
+        self._cookie_subject = cookie_subject(headers, source)
         self._hears_body = source.body and self._header_subject is None
 
     def _start(self, exchange: Exchange, ask: HttpAsk, read: Read, timeout_s: float) -> None:
@@ -111,12 +110,8 @@ def usual(exchange: Exchange, servings: Servings) -> Usual:
     if head is None:
         return GENERAL
     known = servings.usual
-    if head not in known:
-        # Found out when it comes again: the heads of some clients are all different.
-        if len(known) >= _MAX_HEADS:
-            known.clear()
-        known[head] = None
-        return GENERAL
+    if len(known) >= _MAX_HEADS:
+        known.clear()
     found = known[head] = _found(exchange, servings)
     return found
 
@@ -126,7 +121,7 @@ def _found(exchange: Exchange, servings: Servings) -> Usual:
     serving = servings.only if exchange.path == "/predict" else servings.infer_paths.get(exchange.path)
     if serving is None or serving.fast is None or exchange.method != "POST":
         return GENERAL
-    if any(name in headers for name in _GENERAL):
+    if not headers.keys().isdisjoint(_GENERAL):
         return GENERAL
     try:
         if exchange.path == "/predict":

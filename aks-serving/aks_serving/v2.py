@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from aks_serving.calls import LOW, NORMAL
 from aks_serving.classification import best_classes, check_classes
-from aks_serving.engine import LOW, NORMAL
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import Array, Feeds, flat, to_bytes
 from aks_serving.v2_bodies import (

@@ -21,8 +21,9 @@ from time import perf_counter
 from weakref import WeakSet
 
 from aks_serving.batches import Outcome
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.errors import LateError, ModelRunError
+from aks_serving.lanes import Lane
 from aks_serving.serving import Serving
 from shared.routing.plan import Role
 

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _DRAIN_S = 1.0
 """How long windows stay open for the requests of a replaced snapshot, so that they are closed in order."""
+_SETTLE_S = 0.005
+"""How long after a swap windows are closed: a millisecond's work, which would be the first requests' wait."""
 
 
 class _Open:
@@ -102,6 +104,8 @@ class Windows:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(0.0, due_s - monotonic()))
+            if self._changed.is_set():
+                await asyncio.sleep(_SETTLE_S)
             self._changed.clear()
             await self._replaced_are_done()
             close = self.close_changed

@@ -10,8 +10,9 @@ from typing import Any
 
 from aks_serving.api import Api
 from aks_serving.batches import LoadedModel, layout_of
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.exchange import Exchange, Response
+from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aks_serving.engine import MAX_BATCH_ROWS
+from aks_serving.lanes import MAX_BATCH_ROWS
 from aks_serving.model import Signature
 from aks_serving.predictor import predict
 from aks_serving.serving import Servings

@@ -16,9 +16,11 @@ import pytest
 from aks_serving import plain, v2
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.batches import LoadedModel, Results
+from aks_serving.calls import NORMAL
 from aks_serving.counts import Kind
-from aks_serving.engine import NORMAL, Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.fast import FastReader, Read, fast_reader
+from aks_serving.lanes import Lane
 from aks_serving.model import Model, Signature, TensorSpec
 from aks_serving.serving import Serving
 from aks_serving.tensors import DTYPES, Array, nested

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aks_serving import v2
-from aks_serving.engine import LOW, NORMAL, URGENT
+from aks_serving.calls import LOW, NORMAL, URGENT
 from aks_serving.errors import LoadError
 from aks_serving.model import Model, Signature, TensorSpec
 from aks_serving.tensors import BF16, DTYPES, Array, from_bytes, nested, read, to_bytes

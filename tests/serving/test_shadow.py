@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
+from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.shadow import ATOL, RTOL, Mirror, compared
 from aks_serving.spare import Copy, Spare, Target

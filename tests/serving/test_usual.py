@@ -100,12 +100,11 @@ async def test_a_cookie_is_issued_to_each_that_comes_without_one() -> None:
     server.close()
 
 
-async def test_usual_heads_are_known_when_they_come_again_and_others_are_for_the_general_way() -> None:
+async def test_usual_heads_are_known_once_they_came_and_others_are_for_the_general_way() -> None:
     server = _server()
     usual, other = object(), object()
-    for _ in range(2):
-        await _answer(server, "plain", usual)
-        await _answer(server, "a coding", other)
+    await _answer(server, "plain", usual)
+    await _answer(server, "a coding", other)
     known = server.servings.usual
     assert known[usual] is not GENERAL
     assert known[other] is GENERAL

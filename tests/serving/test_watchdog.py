@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from aks_serving.batches import LoadedModel, layout_of
-from aks_serving.engine import Engine, Lane
+from aks_serving.engine import Engine
 from aks_serving.errors import ExpiredError, ModelRunError
 from aks_serving.guard import TripGuard
+from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.predictor import Prediction, predict
 from aks_serving.serving import Serving

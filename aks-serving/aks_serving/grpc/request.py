@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from aks_serving.calls import LOW, NORMAL
 from aks_serving.classification import check_classes
-from aks_serving.engine import LOW, NORMAL
 from aks_serving.grpc.contents import read_typed
 from aks_serving.grpc.messages import ModelInferRequest
 from aks_serving.model import Signature, TensorSpec

@@ -106,10 +106,11 @@ def _is_right(one: _Asked, answer: Response) -> bool:
     headers = one.case.headers
     body = decoded(one.case.body, headers.get(b"content-encoding", b""), _MAX_BODY_BYTES)
     length = headers.get(b"inference-header-content-length")
-    extra = dict(answer.extra)
-    given = decoded(answer.body, extra.get(b"content-encoding", b""), 1 << 24)
-    header = json.loads(given[: int(extra.get(b"inference-header-content-length", len(given)))])
-    found = _tensors(header["outputs"], given[int(extra.get(b"inference-header-content-length", len(given))) :])
+    told = dict((*answer.head.headers, *answer.extra))
+    given = decoded(answer.body, told.get(b"content-encoding", b""), 1 << 24)
+    end = int(told.get(b"inference-header-content-length", len(given)))
+    header = json.loads(given[:end])
+    found = _tensors(header["outputs"], given[end:])
     if length is not None and int(length) == 0:
         return True  # a body that is data alone: another test
     # What the server does not read may be anything, and is.
