@@ -1,11 +1,14 @@
-"""What the first prediction after the server says that it is ready takes, over the median of those that follow.
+"""What the first prediction of a version takes, over the median of those that follow: after a swap, and after a start.
 
-Run `.venv/bin/python -m benchmarks.first_request`. A server process is started anew for every repeat, over Azurite and
-a warm disk cache, and asked until it is ready; then one connection asks for its health 201 times and predicts 201 rows
-with a small boosted-trees model, in the plain form and in that of the inference protocol, by turns a repeat each.
-Printed are the ratios' median and quartiles by form, beside the bar. The health is asked for so that the processor is
-not idle before: after 10 ms without a request one takes four times the median here, however long the server has run.
-That is measured too, at the end, as `after_a_pause`.
+Run `.venv/bin/python -m benchmarks.first_request`. A small boosted-trees model, over Azurite, one connection, in the
+plain form and in that of the inference protocol, by turns.
+
+After a swap: one connection predicts all the time while one version after another is published; held to the bar is the
+first answer of each. After a start: a server process is started anew for every repeat, over a warm disk cache, and
+asked until it is ready; then the connection asks for its health 201 times and predicts 201 rows. What has not run for
+those 20 ms is cold in the processor however long the server has run, which is measured too: `again` is the first
+prediction after the next 201 answers of health, and `after_a_pause` one after 50 ms without a request. Printed are the
+ratios' median and quartiles. Run as root, what is measured goes before what else runs on the machine.
 """
 
 import json
@@ -16,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,11 +29,12 @@ from sklearn.datasets import load_breast_cancer
 
 from benchmarks.hot_swap import ENDPOINT, _models
 from benchmarks.loading import FIRST_BAR, _published
+from benchmarks.serving import machine
 from local.state import StateDir
 from local.system import AZURITE, System
 from shared.store.blobs import AzureBlobs
 
-REPEATS, REQUESTS = 20, 201
+REPEATS, SWAPS, REQUESTS = 20, 40, 201
 PAUSE_S = 0.05
 ROOT = Path(__file__).parents[1]
 
@@ -48,46 +53,45 @@ def _request(path: str, body: bytes) -> bytes:
 
 
 def _answer(connection: socket.socket) -> bytes:
+    """The head of an answer, in lower case, whose body was read."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65_536)
     head, _, body = data.partition(b"\r\n\r\n")
-    size = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    head = head.lower()
+    size = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
     while len(body) < size:
         body += connection.recv(65_536)
-    if not head.startswith(b"HTTP/1.1 200 "):
+    if not head.startswith(b"http/1.1 200 "):
         raise RuntimeError(f"the server answered {data[:500]!r}, wanted 200")
-    return body
+    return head
 
 
-def _took_s(url: str, request: bytes) -> tuple[list[float], float]:
-    """Seconds of each of the requests, on a connection of their own, and of one after a pause."""
+def _asked(connection: socket.socket, request: bytes) -> tuple[float, bytes]:
+    """Microseconds to the answer, and its head."""
+    began = time.perf_counter()
+    connection.sendall(request)
+    head = _answer(connection)
+    return (time.perf_counter() - began) * 1e6, head
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[socket.socket]:
     found = httpx.URL(url)
-    took: list[float] = []
     with socket.create_connection((found.host, found.port or 80), timeout=30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(REQUESTS):
-            connection.sendall(b"GET /health HTTP/1.1\r\nhost: bench\r\n\r\n")
-            _answer(connection)
-        for _ in range(REQUESTS):
-            began = time.perf_counter()
-            connection.sendall(request)
-            _answer(connection)
-            took.append(time.perf_counter() - began)
-        time.sleep(PAUSE_S)
-        began = time.perf_counter()
-        connection.sendall(request)
-        _answer(connection)
-        return took, time.perf_counter() - began
+        yield connection
 
 
-def _of_a_fresh_server(connection: str, cache: Path, request: bytes) -> tuple[float, float, float]:
-    """Microseconds of the first request, the median of the others, and one after a pause."""
+@contextmanager
+def _server(connection: str, cache: Path) -> Iterator[str]:
+    """The URL of a server process, once it is ready."""
     settings = {
         "SLIPWAY_STORAGE_CONNECTION": connection,
         "SLIPWAY_CACHE_DIR": str(cache),
         "SLIPWAY_ENDPOINTS": ENDPOINT,
         "SLIPWAY_PORT": "0",
+        "SLIPWAY_POLL_S": "0.1",
     }
     with subprocess.Popen(
         [sys.executable, "-m", "aks_serving"],
@@ -95,50 +99,108 @@ def _of_a_fresh_server(connection: str, cache: Path, request: bytes) -> tuple[fl
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
+        machine.prefer(process.pid)
         try:
             assert process.stdout is not None  # noqa: S101 - for the type checker
             url = process.stdout.readline().decode().removeprefix("ready ").strip()
             while httpx.get(f"{url}/ready").status_code != httpx.codes.OK:
                 time.sleep(0.02)
-            took, paused = _took_s(url, request)
+            yield url
         finally:
             process.terminate()
             process.wait(30)
-    return took[0] * 1e6, statistics.median(took[1:]) * 1e6, paused * 1e6
 
 
-def _measured(connection: str, cache: Path) -> dict[str, object]:
-    bodies = _bodies()
-    found: dict[str, list[tuple[float, float, float]]] = {form: [] for form in bodies}
-    for repeat in range(REPEATS + 1):
-        for form, (path, body) in bodies.items():
-            took = _of_a_fresh_server(connection, cache, _request(path, body))
-            if repeat:  # the first one warms the cache, and this client
-                found[form].append(took)
-    shown: dict[str, object] = {"bar": FIRST_BAR, "repeats": REPEATS}
-    for form, repeats in found.items():
-        low, middle, high = statistics.quantiles([first / median for first, median, _ in repeats], n=4)
-        shown[form] = {
-            "ratio_median": round(middle, 2),
-            "ratio_quartiles": [round(low, 2), round(high, 2)],
-            "first_us": round(statistics.median(first for first, _, _ in repeats)),
-            "median_us": round(statistics.median(median for _, median, _ in repeats)),
-            "after_a_pause": round(statistics.median(paused / median for _, median, paused in repeats), 2),
-        }
+def _of_a_fresh_server(connection: str, cache: Path, request: bytes) -> dict[str, float]:
+    """Microseconds of the first request, the median of those that follow, and others that nothing like went before."""
+    with _server(connection, cache) as url, _connected(url) as client:
+        _healthy(client)
+        first, _ = _asked(client, request)
+        median = statistics.median(_asked(client, request)[0] for _ in range(REQUESTS - 1))
+        _healthy(client)
+        again, _ = _asked(client, request)
+        time.sleep(PAUSE_S)
+        paused, _ = _asked(client, request)
+    return {"first": first, "median": median, "again": again, "after_a_pause": paused}
+
+
+def _healthy(client: socket.socket) -> None:
+    for _ in range(REQUESTS):
+        _asked(client, b"GET /health HTTP/1.1\r\nhost: bench\r\n\r\n")
+
+
+class _Swaps:
+    """A server in which one version follows another."""
+
+    def __init__(self, client: socket.socket, blobs: AzureBlobs, models: list[bytes]) -> None:
+        self._client = client
+        self._blobs = blobs
+        self._models = models
+        self._generation = 1
+
+    def swap(self, request: bytes) -> dict[str, float]:
+        """Publish the next version: microseconds of its first answer, and the median before and after."""
+        before = statistics.median(_asked(self._client, request)[0] for _ in range(REQUESTS - 1))
+        self._generation += 1
+        model = self._models[self._generation % len(self._models)]
+        _published(self._blobs, ENDPOINT, self._generation, model, is_new=self._generation <= len(self._models))
+        mark = b"x-slipway-version: %d\r\n" % self._generation
+        while mark not in (asked := _asked(self._client, request))[1]:
+            pass
+        after = statistics.median(_asked(self._client, request)[0] for _ in range(REQUESTS - 1))
+        return {"first": asked[0], "median": statistics.median((before, after))}
+
+
+def _shown(repeats: list[dict[str, float]]) -> dict[str, object]:
+    ratios = {what: [one[what] / one["median"] for one in repeats] for what in repeats[0] if what != "median"}
+    shown: dict[str, object] = {what: _quartiles(found) for what, found in ratios.items()}
+    shown["first_us"] = round(statistics.median(one["first"] for one in repeats))
+    shown["median_us"] = round(statistics.median(one["median"] for one in repeats))
+    if "again" in ratios:
+        shown["first_over_again"] = _quartiles(one["first"] / one["again"] for one in repeats)
     return shown
+
+
+def _quartiles(ratios: Iterable[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _measured(blobs: AzureBlobs, connection: str, cache: Path, models: list[bytes]) -> dict[str, object]:
+    requests = {form: _request(path, body) for form, (path, body) in _bodies().items()}
+    starts: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
+    swaps: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
+    for repeat in range(REPEATS + 1):
+        for form, request in requests.items():
+            took = _of_a_fresh_server(connection, cache, request)
+            if repeat:  # the first one warms the cache, and this client
+                starts[form].append(took)
+    with _server(connection, cache) as url, _connected(url) as client:
+        served = _Swaps(client, blobs, models)
+        for _ in range(SWAPS // 2):
+            for form, request in requests.items():
+                swaps[form].append(served.swap(request))
+    return {
+        "bar": FIRST_BAR,
+        "after_a_swap": {form: _shown(found) for form, found in swaps.items()},
+        "after_a_start": {form: _shown(found) for form, found in starts.items()},
+    }
 
 
 def main() -> None:
     """Measure, and print one JSON object."""
+    machine.prefer(os.getpid())
+    models = _models()
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         system = System(StateDir(Path(folder)))
         system.state.create()
         try:
             system.start_part(AZURITE)
             with closing(AzureBlobs.from_connection_string(system.storage_connection)) as blobs:
-                _published(blobs, ENDPOINT, 1, _models()[0])
-            print(json.dumps(_measured(system.storage_connection, Path(folder) / "cache")))
+                _published(blobs, ENDPOINT, 1, models[1])
+                print(json.dumps(_measured(blobs, system.storage_connection, Path(folder) / "cache", models)))
         finally:
             system.stop()
 
