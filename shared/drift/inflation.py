@@ -22,19 +22,22 @@ from shared.telemetry.profile import Profile
 
 type Floats = NDArray[np.float64]
 
+LEAST_WINDOWS = 8
 _LEAST_EXPECTED = 5.0
+_MOST_FOLLOWING = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inflation:
     """The eigenvalues of a covariance beside that of independent rows: mean, never below 1, and mean square.
 
-    `windows` stand behind them, of `rows` rows each; None where nothing is estimated.
+    Windows of `rows` rows stand behind them, worth `freedom` independent ones less one; None where nothing is
+    estimated.
     """
 
     mean: float = 1.0
     mean_square: float = 1.0
-    windows: int | None = None
+    freedom: float | None = None
     rows: float = 1.0
 
     def of(self, rows: int, reference: int, *, of_both: bool = False) -> "Inflation":
@@ -51,7 +54,7 @@ class Inflation:
         return Inflation(
             mean=1.0 + weight * more,
             mean_square=1.0 + 2 * weight * more + weight**2 * square,
-            windows=self.windows,
+            freedom=self.freedom,
             rows=rows,
         )
 
@@ -61,11 +64,11 @@ class Inflation:
 
         if degrees < 1:
             return 1.0
-        if self.windows is None:
+        if self.freedom is None:
             return float(chdtrc(degrees, statistic))
         left = min(float(degrees), max(1.0, degrees * self.mean**2 / self.mean_square))
-        # The mean is itself an estimate, with about so many degrees of freedom.
-        return float(fdtrc(left, (self.windows - 1) * left, statistic / (self.mean * degrees)))
+        # The mean is itself an estimate, that of its largest eigenvalue above all.
+        return float(fdtrc(left, self.freedom, statistic / (self.mean * degrees)))
 
     def _growth(self, rows: int) -> float:
         return max(1.0, rows / self.rows)
@@ -75,11 +78,12 @@ NONE = Inflation()
 
 
 def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflation]:
-    """The inflation of each feature by name, from windows that are taken to be healthy. Of fewer than three with rows
-    nothing is known. Windows must be counted by this profile.
+    """The inflation of each feature by name, from windows that are taken to be healthy, in the order of time.
+
+    Of fewer than eight with rows nothing is known. Windows must be counted by this profile.
     """
     held = [window for window in windows if window.rows]
-    if len(held) < 3:
+    if len(held) < LEAST_WINDOWS:
         return {feature.name: NONE for feature in profile.features}
     table = np.array([window.cells for window in held], dtype=np.float64)
     cells = profile.cells()
@@ -91,7 +95,7 @@ def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[st
 
 
 def inflation_of(table: Floats) -> Inflation:
-    """The inflation that counts of windows show, [windows, bins]; three windows or more, each of a row or more."""
+    """The inflation that counts of windows show, [windows, bins]: of LEAST_WINDOWS or more, each of a row or more."""
     rows = table.sum(axis=1)
     table = _joined(table, _LEAST_EXPECTED * rows.sum() / rows.min())
     degrees, freedom = table.shape[1] - 1, len(table) - 1
@@ -104,9 +108,16 @@ def inflation_of(table: Floats) -> Inflation:
     # Unbiased for the sum of squares of the eigenvalues (Srivastava 2005, equation 2.1).
     square = float(np.square(products).sum()) / freedom**2 - trace**2 / freedom
     square *= freedom**2 / ((freedom - 1) * (freedom + 2))
+    # Windows that follow one another resemble each other: they vary less about their own mean, and are worth fewer
+    # (Bayley and Hammersley 1946, for an autocorrelation that falls from window to window by one factor).
+    follow = float(np.trace(products, offset=1)) / float(np.trace(products)) if trace else 0.0
+    follow = min(max(0.0, follow + (1 + 3 * follow) / len(table)), _MOST_FOLLOWING)
+    trace *= freedom / max(1.0, len(table) - (1 + follow) / (1 - follow))
     mean = max(1.0, trace / degrees)
     mean_square = min(max(square / degrees, mean**2), degrees * mean**2)
-    return Inflation(mean=mean, mean_square=mean_square, windows=len(table), rows=float(rows.mean()))
+    return Inflation(
+        mean=mean, mean_square=mean_square, freedom=freedom * (1 - follow**2) / (1 + follow**2), rows=float(rows.mean())
+    )
 
 
 def _joined(table: Floats, least: float) -> Floats:

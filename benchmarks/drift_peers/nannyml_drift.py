@@ -1,0 +1,36 @@
+"""Runs in NannyML's environment: its univariate drift calculator as it comes, on windows beside a reference.
+
+`nannyml_drift.py FOLDER` reads `reference.npy` and `window-*.npy`, tables of numbers, and prints a JSON list: for each
+window the seconds it took.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import nannyml
+import numpy as np
+import pandas as pd
+
+
+def frame(path: Path) -> pd.DataFrame:
+    table = np.load(path)
+    return pd.DataFrame(table, columns=[f"f{at}" for at in range(table.shape[1])])
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    reference = frame(folder / "reference.npy")
+    found = []
+    for path in sorted(folder.glob("window-*.npy")):
+        window = frame(path)
+        started = time.perf_counter()
+        calculator = nannyml.UnivariateDriftCalculator(column_names=list(window.columns), chunk_number=1)
+        calculator.fit(reference)
+        calculator.calculate(window)
+        found.append({"seconds": time.perf_counter() - started})
+    print(json.dumps(found))
+
+
+main()
