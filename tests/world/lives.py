@@ -35,6 +35,7 @@ _ANSWERS = (
     *(QueryAnswer(), QueryAnswer(error="it is down")),
 )
 _MOST_VERSIONS = 12
+_ENDING = {CommandKind.ABORT, CommandKind.ROLLBACK, CommandKind.PROMOTE}
 
 
 class Life(Arrivals):
@@ -47,7 +48,7 @@ class Life(Arrivals):
         """How often a rollback was tried, in a copy of the world."""
         self._seconds = self._count = 0
         self._versions = self.world.registry.model(MODEL).latest_version
-        pods = [ToldPod(name=f"pod-{n}", tell=self.witness.told) for n in range(self.rng.randint(1, 3))]
+        pods = [ToldPod(name=f"pod-{n}", tell=self.witness.told) for n in range(self.rng.randint(2, 3))]
         self.world.pod, self.world.others = pods[0], list(pods[1:])
 
     def ask(self, query: str) -> QueryAnswer:
@@ -63,7 +64,7 @@ class Life(Arrivals):
         rng.choices(acts, [2, 12, 2, 2, 1, 1, 1] if is_idle else [10, 1, 1, 3, 1, 0, 1])[0]()
         if rng.random() < 0.2:
             self._check_way_back()
-        self.live(rng.choice([0, 1, 2, 5, 12]))
+        self.live(rng.choice([0, 1, 2, 5, 20]))
 
     def live(self, seconds: int) -> None:
         """Let time pass: messages come, pods report, and each minute the sweep runs."""
@@ -108,14 +109,14 @@ class Life(Arrivals):
             rollout_id=rng.choices(ids, [4, 4, 4, 1])[0],
             version=rng.choice([None, None, rng.randint(1, self._versions)]),
             requested_by=rng.choice(PEOPLE),
-            weight_bp=rng.choice([None, 0, 0, 77, 3_000, 10_000]),
+            weight_bp=rng.choice([None, 0, 0, 0, 77, 3_000, 10_000]),
             override=rng.random() < 0.2,
             reason="they say so",
         )
         if rollout and rng.random() < 0.5:
             # One that it hears, lest most be refused.
             fit = [kind for kind, states in COMMANDS.items() if rollout.state in states]
-            gentle = [kind for kind in fit if kind not in {CommandKind.ABORT, CommandKind.ROLLBACK}]
+            gentle = [kind for kind in fit if kind not in _ENDING]
             command = command.model_copy(update={"command": rng.choice(gentle or fit)})
         self.give(command)
 
@@ -188,7 +189,7 @@ class Life(Arrivals):
             self._count += 1
             self.world.others[-1] = ToldPod(name=f"pod-new-{self._count}", tell=self.witness.told)
         for pod in (self.world.pod, *self.world.others):
-            pod.is_silent, pod.is_stuck = (is_bad and rng.random() < 0.2 for _ in range(2))
+            pod.is_silent, pod.is_stuck = (is_bad and rng.random() < share for share in (0.2, 0.4))
             pod.requests = 0 if is_bad and rng.random() < 0.3 else 1_000
             pod.pinned = rng.choice([0, 2])
             pod.errors, pod.unloadable, pod.disagreements, pod.tripped = {}, {}, {}, {}
