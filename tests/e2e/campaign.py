@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from local.state import StateDir
-from local.system import AZURITE, FUNCTIONS, SERVER, Ports, System
+from local.system import AZURITE, FUNCTIONS, SERVER, Ports, System, is_port_free
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy, Triggers
 from shared.routing.plan import FULL_WEIGHT_BP
@@ -118,8 +119,14 @@ class Faults:
                 self._kill(host)
 
     def _kill(self, part: str) -> None:
+        port = urlsplit(self._system.url(part)).port or 0
         self._system.kill_part(part)
         self._pause(0.0, 2.0)
+        # What it had started ends by itself, a moment later.
+        for _ in range(300):
+            if is_port_free(port):
+                break
+            self._pause(0.1, 0.1)
         self._system.start_part(part)
 
     def _freeze(self) -> None:
