@@ -58,11 +58,17 @@ def put(
         int | None,
         typer.Option("--expected-version", min=0, help="Set it only if the policy in force has this number."),
     ] = None,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who you are; it goes into the audit.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the audit.")] = "",
 ) -> Answer:
-    """Set a model's policy, whole: what the file leaves out takes its default."""
+    """Set a model's policy, whole: what the file leaves out takes its default.
+
+    One that loosens freeze windows, error budgets or approvals needs --by and --reason.
+    """
     name = model_name(model)
     policy = _read(file)
-    query = None if expected_version is None else {"expected_version": str(expected_version)}
+    given = {"expected_version": "" if expected_version is None else str(expected_version), "by": by, "reason": reason}
+    query = {name: value for name, value in given.items() if value}
     with Client(target) as client:
         found = client.put("models", name, "policy", body=policy, query=query)
     value = {key: found[key] for key in ("model", "policy_version", "policy")}

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from shared.core.errors import InvalidInputError
 
+MAX_TEXT = 500
+"""Characters of a name or a reason."""
 _AUTOMATIC = "automatic:"
 _MAX_NUMBER_DIGITS = 9
 
@@ -19,8 +21,8 @@ def _not_automatic(command_id: str) -> str:
     return command_id
 
 
-type Text = Annotated[str, Field(max_length=500)]
-type Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+type Text = Annotated[str, Field(max_length=MAX_TEXT)]
+type Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
 type CommandId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_not_automatic)]
 
 
@@ -40,6 +42,14 @@ def number_param(req: func.HttpRequest, name: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_NUMBER_DIGITS):
         raise InvalidInputError(f"{name} is {text[:40]!r}: use a whole number from 0")
     return int(text)
+
+
+def text_param(req: func.HttpRequest, name: str) -> str:
+    """A text in the query, without its outer spaces; empty where it is not given. Raises InvalidInputError."""
+    text: str = req.params.get(name, "").strip()
+    if len(text) > MAX_TEXT:
+        raise InvalidInputError(f"{name} has {len(text)} characters: at most {MAX_TEXT} are taken")
+    return text
 
 
 def time_param(req: func.HttpRequest, name: str) -> datetime | None:

@@ -77,7 +77,10 @@ def move_view(move: AliasMove) -> dict[str, Any]:
 
 def policy_view(record: Mapping[str, Any]) -> dict[str, Any]:
     """A policy as it was set."""
-    return {name: record[name] for name in ("model", "policy_version", "policy", "by", "at")}
+    return {name: record[name] for name in ("model", "policy_version", "policy", "by", "at")} | {
+        # Those that were set before reasons were kept have none.
+        "reason": record.get("reason", "")
+    }
 
 
 def drop_view(drop: Drop) -> dict[str, Any]:

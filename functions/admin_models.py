@@ -6,10 +6,11 @@ import azure.functions as func
 from pydantic import BaseModel, ConfigDict
 
 from functions._http import answering, body_of, listing
-from functions._requests import Command, Reason, Text, number_param
+from functions._requests import Command, Reason, Text, number_param, text_param
 from functions._services import services
 from functions._views import drop_view, model_view, policy_view, version_view
 from shared.core.ids import model_name, version_number
+from shared.core.messages import UNNAMED_CALLER
 from shared.registration.documents import NO_MODEL
 from shared.registry.aliases import PRODUCTION
 from shared.registry.commands import Approve
@@ -68,11 +69,12 @@ def get_model(req: func.HttpRequest) -> dict[str, Any]:
 @bp.route("models/{model}/policy", methods=["PUT"])
 @answering
 def put_policy(req: func.HttpRequest) -> dict[str, Any]:
-    """Set a model's policy, on `?expected_version=` only if that is in force."""
+    """Set a model's policy, on `?expected_version=` only if that is in force; `?by=` for `?reason=`."""
     name = model_name(req.route_params["model"])
     expected = number_param(req, "expected_version")
     policy = body_of(req, Policy)
-    return _model(services().registry.put_policy(name, policy, by="api", expected_version=expected))
+    by, reason = text_param(req, "by") or UNNAMED_CALLER, text_param(req, "reason")
+    return _model(services().registry.put_policy(name, policy, by=by, reason=reason, expected_version=expected))
 
 
 @bp.function_name("list_policies")

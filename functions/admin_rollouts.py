@@ -16,7 +16,7 @@ from functions._services import services
 from functions._views import endpoint_view, rollout_view
 from shared.core.errors import NotFoundError
 from shared.core.ids import EndpointName, endpoint_name
-from shared.core.messages import CommandKind, RolloutCommand
+from shared.core.messages import UNNAMED_CALLER, CommandKind, RolloutCommand
 from shared.rollout.documents import Rollout
 
 bp = func.Blueprint()
@@ -27,7 +27,7 @@ _ROLLOUT = "endpoints/{endpoint}/rollouts/{rollout_id}"
 class RolloutBody(Command):
     """The body of a command to a rollout. `by` is who gives it, as the caller claims."""
 
-    by: Reason = "api"
+    by: Reason = UNNAMED_CALLER
     reason: Text = ""
 
 

@@ -58,6 +58,10 @@ class CommandKind(StrEnum):
     """Take the candidate, or the stable version, back because it fails: it is quarantined."""
 
 
+UNNAMED_CALLER = "api"
+"""Who a command is said to come from whose caller gave no name: nobody in particular."""
+
+
 class RolloutCommand(_Message):
     """A command to an endpoint's rollout, carried out once under its `command_id`.
 

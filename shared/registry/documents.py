@@ -52,7 +52,7 @@ class Model(Aggregate):
         self.record("version_numbered", now, version=self.latest_version, digest=digest)
         return self.latest_version, True
 
-    def set_policy(self, policy: Policy, now: datetime, *, by: str) -> None:
+    def set_policy(self, policy: Policy, now: datetime, *, by: str, reason: str = "") -> None:
         """Make a policy the one in force, under the next number."""
         self.policy = policy
         self.policy_version += 1
@@ -62,10 +62,11 @@ class Model(Aggregate):
             policy_version=self.policy_version,
             policy=policy.model_dump(mode="json"),
             by=by,
+            reason=reason,
             at=now,
         )
         self.archive(Container.MODELS, record.model_dump(mode="json"))
-        self.record("policy_set", now, policy_version=self.policy_version, policy=record.policy, by=by)
+        self.record("policy_set", now, policy_version=self.policy_version, policy=record.policy, by=by, reason=reason)
 
 
 class PolicyRecord(BaseModel):
@@ -79,6 +80,7 @@ class PolicyRecord(BaseModel):
     policy_version: int
     policy: dict[str, Any]
     by: str
+    reason: str = ""
     at: AwareDatetime
 
 

@@ -22,6 +22,7 @@ from shared.registry.documents import (
     version_id,
     waiting_records,
 )
+from shared.registry.loosening import check_loosened
 from shared.registry.policy import Policy
 from shared.rollout.documents import automatic_command_id
 from shared.signing.keys import TrustedKey
@@ -68,11 +69,14 @@ class RegistryService:
         """A page of all models."""
         return self._models.page(continuation=continuation)
 
-    def put_policy(self, name: ModelName, policy: Policy, *, by: str, expected_version: int | None = None) -> Model:
+    def put_policy(
+        self, name: ModelName, policy: Policy, *, by: str, reason: str = "", expected_version: int | None = None
+    ) -> Model:
         """Set a model's policy, which gets the next number unless it is the one in force already.
 
         The model comes to be where there is none; rollouts under way keep their policy. Raises InvalidInputError for a
-        trusted key that is none; ConflictError where the policy in force has another number than `expected_version`.
+        trusted key that is none, and for one that loosens what keeps candidates back without a name and a reason
+        (shared.registry.loosening); ConflictError where the policy in force has another number than `expected_version`.
         """
         _check_keys(policy)
         now = self._clock.now()
@@ -85,7 +89,8 @@ class RegistryService:
                     f"the policy of {name} has the number {model.policy_version}, and {expected_version} was expected: "
                     "look at it again, and decide anew"
                 )
-            model.set_policy(policy, now, by=by)
+            check_loosened(model.policy.rollout, policy.rollout, by=by, reason=reason)
+            model.set_policy(policy, now, by=by, reason=reason)
             return True
 
         self._models.find_or_create(Model(model=name))

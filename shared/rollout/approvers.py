@@ -6,8 +6,9 @@ put on record, with the link that it was given by.
 from datetime import datetime
 
 from shared.core.errors import ConflictError, InvalidInputError
-from shared.core.messages import CommandKind, RolloutCommand
+from shared.core.messages import UNNAMED_CALLER, CommandKind, RolloutCommand
 from shared.registry.documents import is_same_person
+from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import FULL_WEIGHT_BP
@@ -33,11 +34,32 @@ class NotAnApproverError(ConflictError):
     """Whoever would approve may not."""
 
 
+def names_nobody(by: str) -> bool:
+    """Whether a name is none, or the one that stands for a caller who gave none."""
+    return any(is_same_person(by, nobody) for nobody in ("", UNNAMED_CALLER))
+
+
 def check_named(command: RolloutCommand) -> None:
-    """Raise InvalidInputError for a command that people answer for, and that names nobody."""
-    if command.command in _NAMED and is_same_person(command.requested_by, ""):
+    """Raise InvalidInputError for a command that people answer for, and that names nobody.
+
+    Such is a start too that goes over its version's signature, a freeze window or an error budget.
+    """
+    answered_for = command.command in _NAMED or (
+        command.command is CommandKind.START and (command.force or command.override)
+    )
+    if answered_for and names_nobody(command.requested_by):
         raise InvalidInputError(
             f"a {command.command} needs the name of who gives it, which goes into the audit: say who"
+        )
+
+
+def check_starter(command: RolloutCommand, policy: RolloutPolicy) -> None:
+    """Raise ConflictError for a start that names nobody where its policy asks for approvals by somebody else."""
+    wanted = policy.switch_approval or any(stage.approval for stage in policy.stages)
+    if wanted and names_nobody(command.requested_by):
+        raise ConflictError(
+            f"the policy of {command.endpoint} has somebody approve who did not ask for the rollout, and this start "
+            "does not say who asks: give the name (by)"
         )
 
 
@@ -53,7 +75,7 @@ def check_stage(rollout: Rollout, stage: int | None) -> None:
 
 def check_approver(rollout: Rollout, by: str, author: str) -> None:
     """Raise NotAnApproverError for nobody, for the candidate's author, and for who asked for the rollout."""
-    if is_same_person(by, ""):
+    if names_nobody(by):
         raise NotAnApproverError("an approval needs the name of who approves: say who")
     version = rollout.candidate.version
     if is_same_person(by, author):

@@ -15,7 +15,7 @@ from shared.core.ids import VersionNumber
 from shared.core.messages import RolloutCommand
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.rollout_policy import Strategy, WhenBusy
-from shared.rollout import admission, blocks, starts, steps
+from shared.rollout import admission, approvers, blocks, starts, steps
 from shared.rollout.documents import (
     ENDPOINT_ID,
     Endpoint,
@@ -84,6 +84,7 @@ class Starting:
         if command.force and not command.reason.strip():
             raise InvalidInputError("a start by force needs a reason, which goes into the audit: say why")
         blocks.check_override(command)
+        approvers.check_named(command)
         version = self._registry.version(command.endpoint, VersionNumber(command.version))
         try:
             if command.command_id == automatic_command_id(version.model, version.version):
@@ -154,6 +155,7 @@ class Starting:
     def _begin_by_command(self, endpoint: Endpoint, start: _Start, command: RolloutCommand, *, is_queued: bool) -> bool:
         rollout, policy, number = start.rollout, start.model.policy, start.version.version
         now, when_busy = rollout.started_at, policy.rollout.when_busy
+        approvers.check_starter(command, policy.rollout)
         if endpoint.active and (is_queued or when_busy is WhenBusy.QUEUE):
             admission.check_fit(endpoint, number)
             endpoint.hear(command)

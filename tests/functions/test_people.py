@@ -164,7 +164,10 @@ def test_a_stage_is_approved_by_its_link_once_a_spent_budget_blocks_and_all_of_i
         rolled_to(system, reporter, "promoted")
         call(system, "PUT", f"models/{MODEL}/policy", json=POLICY)
         second = validated(system, blobs, c=0.5, name="two.zip")
-        assert call(system, "POST", f"endpoints/{MODEL}/rollouts", json={"version": second})["status"] == 200
+        nobody = call(system, "POST", f"endpoints/{MODEL}/rollouts", json={"version": second})
+        assert (nobody["status"], "does not say who asks" in str(nobody)) == (409, True)
+        start = {"version": second, "by": "cid"}
+        assert call(system, "POST", f"endpoints/{MODEL}/rollouts", json=start)["status"] == 200
         waiting = rolled_to(system, reporter, "awaiting")
 
         links = f"endpoints/{MODEL}/rollouts/{waiting['rollout_id']}/approval-links"

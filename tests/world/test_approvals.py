@@ -92,6 +92,15 @@ def refused(world: World, kind: type[SlipwayError], said: str, act: Callable[[],
     assert world.documents.held == held
 
 
+@pytest.mark.parametrize("by", ["", " ", "api"])
+def test_where_somebody_else_must_approve_a_start_says_who_asks(by: str) -> None:
+    world = twin(_ready())
+    said = "does not say who asks: give the name"
+    refused(world, ConflictError, said, lambda: command(world, CommandKind.START, by, "start-unnamed", version=2))
+    command(world, CommandKind.START, "bob", "start-named", version=2)
+    assert latest(world).requested_by == "bob"
+
+
 def test_a_named_stage_and_the_switch_wait_however_long_until_somebody_else_approves() -> None:
     world = awaiting()
     world.run(seconds=100)

@@ -8,6 +8,7 @@ import pytest
 from shared.budgets.service import BudgetService
 from shared.budgets.sums import BEHIND, SUMS_ID, RequestSums
 from shared.core.errors import ConflictError, InvalidInputError
+from shared.core.ids import ModelName
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import ErrorBudget, FreezeWindow, RolloutPolicy, Stage
@@ -167,6 +168,29 @@ def test_a_rollout_that_is_started_with_an_override_goes_through_every_block(fre
     (told,) = overrides(world)
     assert (told["by"], told["reason"], told["command"]) == ("ann", "a fix", "start")
     assert told["blocked"] == ("freeze window launch is on" if freezes else "")
+
+
+def test_a_freeze_is_lifted_by_policy_only_by_somebody_with_a_reason_on_record() -> None:
+    world = rolling(freezes=(FREEZE,))
+    held = dict(world.documents.held)
+    for by, reason in (("api", "a fix"), ("ann", "")):
+        with pytest.raises(InvalidInputError, match="takes away or loosens freeze window launch, at once: say who"):
+            world.registry.put_policy(ModelName(MODEL), policy(), by=by, reason=reason)
+    assert world.documents.held == held
+    world.registry.put_policy(ModelName(MODEL), policy(), by="ann", reason="a fix")
+    told = [event.data for event in world.audit.events(f"model:{MODEL}") if event.kind == "policy_set"][-1]
+    assert (told["by"], told["reason"]) == ("ann", "a fix")
+    assert world.registry.policies(MODEL).items[-1]["reason"] == "a fix"
+
+
+@pytest.mark.parametrize("given", [{"override": True}, {"force": True}])
+@pytest.mark.parametrize("by", ["", " ", "api"])
+def test_a_start_that_goes_over_something_needs_a_name(given: dict[str, Any], by: str) -> None:
+    world = serving(freezes=(FREEZE,))
+    held = dict(world.documents.held)
+    with pytest.raises(InvalidInputError, match="a start needs the name of who gives it"):
+        command(world, CommandKind.START, version=2, reason="a fix", requested_by=by, **given)
+    assert world.documents.held == held
 
 
 BUDGET = ErrorBudget(objective=0.99, hours=2)

@@ -263,7 +263,7 @@ class World:
 
     def put_policy(self, policy: Policy) -> None:
         """Set the model's policy."""
-        self.registry.put_policy(MODEL, policy, by="test")
+        self.registry.put_policy(MODEL, policy, by="test", reason="it is the test's")
 
     def drop(self, content: str, *, name: str = "model.onnx") -> str:
         """Drop a model, without its event. Content `bad` is refused, content with `worse` rejected.

@@ -226,9 +226,9 @@ def test_a_start_is_answered_with_its_rollout_and_one_that_must_wait_with_the_en
     status, begun = call("start_rollout", {"version": 2, "by": "ann", "command_id": "c"}, **E)
     assert (status, begun["state"], begun["requested_by"]) == (200, "loading", "ann")
     assert (begun["waiting"], begun["stage_left_s"]) == ("pods", None)
-    status, waits = call("start_rollout", {"version": 3, "command_id": "d"}, **E)
+    status, waits = call("start_rollout", {"version": 3, "by": "ann", "command_id": "d"}, **E)
     assert (status, waits["queued_version"], waits["rollout"]["version"]) == (202, 3, 2)
-    assert call("start_rollout", {"version": 3, "command_id": "d"}, **E)[0] == 202
+    assert call("start_rollout", {"version": 3, "by": "ann", "command_id": "d"}, **E)[0] == 202
 
 
 def test_a_rollout_shows_where_it_stands_and_what_it_waits_for(call: Call, app: Services) -> None:
@@ -266,7 +266,7 @@ def test_a_version_in_quarantine_is_listed_refused_and_cleared_by_a_named_person
     held = Quarantine(version=3, reason="errors", at=datetime(2026, 1, 2, tzinfo=UTC), rollout_id="rollout-0")
     stored(app, endpoint(RolloutState.ABORTED, quarantined=[held]))
     assert call("list_quarantine", **E)[1]["items"][0]["rollout_id"] == "rollout-0"
-    status, message = refused(call("start_rollout", {"version": 3}, **E))
+    status, message = refused(call("start_rollout", {"version": 3, "by": "ann"}, **E))
     assert status == 409
     assert "is quarantined since 2026-01-02T00:00:00+00:00: errors; clear it first" in message
     cleared = call("clear_quarantine", {"by": "bob", "reason": "the network was down"}, version="3", **E)
@@ -278,5 +278,6 @@ def test_a_version_in_quarantine_is_listed_refused_and_cleared_by_a_named_person
         "the network was down",
     )
     assert call("clear_quarantine", {"by": "bob", "reason": "again"}, version="3", **E)[0] == 404
-    begun = call("start_rollout", {"version": 3, "force": True, "reason": "its callers know"}, **E)[1]
+    start = {"version": 3, "by": "ann", "force": True, "reason": "its callers know"}
+    begun = call("start_rollout", start, **E)[1]
     assert (begun["version"], begun["forced"]) == (3, True)

@@ -135,16 +135,16 @@ def test_what_is_asked_of_a_model_that_does_not_exist_is_not_found(call: Call) -
 
 
 def test_policies_are_numbered_listed_and_set_over_the_expected_one_alone(call: Call) -> None:
-    body = {"validation": {"accuracy": 0.7}}
+    body, named = {"validation": {"accuracy": 0.7}}, {"by": "cid", "reason": "fewer approvals"}
     status, message = refused(call("put_policy", body, query={"expected_version": "7"}, **M))
     assert (status, message.partition(":")[0]) == (409, "the policy of m has the number 1, and 7 was expected")
-    assert call("put_policy", body, query={"expected_version": "1"}, **M)[1]["policy_version"] == 2
+    assert call("put_policy", body, query={"expected_version": "1", **named}, **M)[1]["policy_version"] == 2
     assert refused(call("put_policy", body, query={"expected_version": "-1"}, **M)) == (
         400,
         "expected_version is '-1': use a whole number from 0",
     )
     listed = call("list_policies", **M)[1]["items"]
-    assert [(found["policy_version"], found["by"]) for found in listed] == [(1, "test"), (2, "api")]
+    assert [(found["policy_version"], found["by"]) for found in listed] == [(1, "test"), (2, "cid")]
     assert call("get_policy", policy_version="1", **M) == (200, listed[0])
     assert refused(call("get_policy", policy_version="3", **M))[0] == 404
 
@@ -206,6 +206,17 @@ def test_a_start_without_approvals_is_a_conflict_that_says_who_may_give_them(cal
         400,
         "a start by force needs a reason, which goes into the audit: say why",
     )
+
+
+def test_a_policy_is_set_by_somebody_for_a_reason_where_it_loosens_something(call: Call) -> None:
+    strict = {"rollout": {"switch_approval": True}}
+    assert call("put_policy", strict, query={"by": " Ann ", "reason": "two people"}, model="q")[0] == 200
+    status, message = refused(call("put_policy", {}, model="q"))
+    assert (status, "loosens the approval of the switch, at once: say who" in message) == (400, True)
+    assert refused(call("put_policy", {}, query={"by": "x" * 501, "reason": "y"}, model="q"))[0] == 400
+    assert call("put_policy", {}, query={"by": "Bob", "reason": "one will do"}, model="q")[0] == 200
+    found = call("list_policies", model="q")[1]["items"]
+    assert [(one["by"], one["reason"]) for one in found] == [("Ann", "two people"), ("Bob", "one will do")]
 
 
 def test_an_alias_keeps_a_version_from_being_archived(call: Call) -> None:
