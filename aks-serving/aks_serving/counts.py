@@ -21,7 +21,8 @@ from shared.telemetry.histogram import GAMMA, bucket_index
 from shared.telemetry.predictions import PredictionTally
 from shared.telemetry.window import MAX_NAMES, OTHERS, ShadowCounts, VersionCounts
 
-_MAX_FRESH = 8192
+_MAX_FRESH = 2048
+"""Latencies that are counted at once: 0.12 ms in which nothing is answered. Of four times as many it would be 0.44."""
 _LOG_GAMMA = math.log(GAMMA)
 _FLOOR_INDEX = bucket_index(0.0)
 
