@@ -1,5 +1,6 @@
 """Errors of the command line: one sentence, one exit code, one JSON value."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from local.state import Running, StateDir
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
 
+GUIDE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 ERROR = {"error": {"code": "any", "message": "the reason"}}
 
 
@@ -77,16 +79,27 @@ def test_a_lost_answer_is_asked_for_again(slipway: Slipway, api: FakeApi) -> Non
         ("POST /api/models/m/versions/1/archive", ["archive", "m", "1", "--reason", "old"]),
         ("POST /api/models/m/artifacts/audit", ["audit", "artifacts", "m"]),
         ("POST /predict", ["predict", "m", "--features", "[[1]]"]),
+        ("POST /api/models/m/versions/1/revalidate", ["revalidate", "m", "1", "--reason", "new rules"]),
+        (
+            "POST /api/endpoints/m/quarantine/2/clear",
+            ["quarantine", "clear", "m", "2", "--by", "ann", "--reason", "fit"],
+        ),
+        ("POST /api/endpoints/m/rollouts/rollout-1/approval-links", ["approval-link", "m", "--approver", "bob"]),
+        ("POST /api/models/m/policy/dry-run", ["policy", "dry-run", "m", "{policy}"]),
     ],
 )
-def test_a_command_without_an_id_is_not_sent_again(
-    slipway: Slipway, api: FakeApi, request_: str, arguments: list[str]
+def test_a_command_without_an_id_is_not_sent_again_as_the_guide_says(
+    slipway: Slipway, api: FakeApi, request_: str, arguments: list[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "policy.json").write_text("{}")
+    api.answers["GET /api/endpoints/m"] = (200, {"rollout": {"rollout_id": "rollout-1"}})
     api.answers[request_] = [None, None, None]
-    ran = slipway(*arguments)
+    ran = slipway(*(argument.format(policy=tmp_path / "policy.json") for argument in arguments))
     assert ran.code == 3
     assert "whether it was done is not known" in " ".join(ran.err.split())
-    assert len(api.asked) == 1
+    assert len([asked for asked in api.asked if asked.method == "POST"]) == 1
+    told = GUIDE.partition("The CLI does not send ")[2].partition("again when the answer is lost")[0]
+    assert any(" ".join(arguments).startswith(name) for name in re.findall(r"`([^`]+)`", told))
 
 
 def test_a_server_that_always_hangs_up_is_given_up(slipway: Slipway, api: FakeApi) -> None:

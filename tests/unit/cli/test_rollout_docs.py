@@ -29,6 +29,8 @@ PAGES = {
     "approvals.md": (DOCS / "approvals.md").read_text(),
     "events.md": (DOCS / "events.md").read_text(),
     "operations.md": (DOCS / "operations.md").read_text(),
+    "policy-dry-run.md": (DOCS / "policy-dry-run.md").read_text(),
+    "README.md": (DOCS.parent / "README.md").read_text(),
     "rollouts.md": (DOCS / "rollouts.md").read_text(),
 }
 
@@ -82,31 +84,52 @@ def outcome_of(world: World) -> RolloutState:
     return strategies.state(world)
 
 
-def commands() -> list[tuple[str, str]]:
+def blocks() -> list[tuple[str, str]]:
     """Each command line that a page shows in a block of its own, and the page."""
-    shown = [
+    return [
         (page, line.strip())
         for page, text in PAGES.items()
         for line in text.splitlines()
-        if line.startswith(("    slipway ", "       slipway "))
+        if re.match(r"( {4}| {7})(\./)?slipway ", line)
     ]
-    inline = [
-        (page, f"slipway {line}") for page, text in PAGES.items() for line in re.findall(r"`slipway ([^`]+)`", text)
-    ]
-    return shown + inline
 
 
-@pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
-def test_each_command_line_is_one_of_the_commands(page: str, line: str) -> None:
-    words = shlex.split(line)[1:]
+def mentions() -> list[tuple[str, str]]:
+    """Each command that a page names in its text, and the page."""
+    return [
+        (page, f"slipway {line}")
+        for page, text in PAGES.items()
+        for line in re.findall(r"`(?:\./)?slipway ([^`]+)`", text)
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(blocks())))
+def test_each_command_line_that_is_shown_can_be_given_as_it_stands(page: str, line: str) -> None:
+    command, words = found(page, line)
+    try:
+        # Parses what stands there, all that the command needs included, and does nothing.
+        command.make_context("slipway", words)
+    except typer.TyperException as error:
+        pytest.fail(f"{page}: {line}: {error.format_message()}")
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(mentions())))
+def test_each_command_that_is_named_is_one_and_has_the_options_named(page: str, line: str) -> None:
+    command, words = found(page, line)
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options, f"{page}: {line}"
+
+
+def found(page: str, line: str) -> tuple[Any, list[str]]:
+    """The command that a line gives, and what stands after its name."""
+    words = shlex.split(line, comments=True)[1:]
     command: Any = typer.main.get_command(build_app())
     while getattr(command, "commands", None):
         assert words, f"{page}: {line} names a group of commands"
         name = words.pop(0)
         assert name in command.commands, f"{page}: {line}: there is no {name}"
         command = command.commands[name]
-    options = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= options, f"{page}: {line}"
+    return command, words
 
 
 def test_the_runbook_knows_every_state_that_can_be_stuck() -> None:
