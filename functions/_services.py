@@ -189,7 +189,7 @@ def _composed(settings: Settings) -> Services:
         ),
         event_retries=EventRetries(letters=letters, replays=dead_letters, clock=clock),
         budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
-        dry_runs=DryRuns(rollouts=rollouts.rollouts, blobs=blobs),
+        dry_runs=DryRuns(rollouts=rollouts.rollouts, rollout=rollouts.rollout, blobs=blobs),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,

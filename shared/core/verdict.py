@@ -27,7 +27,8 @@ class Verdict(BaseModel):
     `n` is the number of observations behind it (rows, requests), `value` what was measured and `limit` what it was
     held against, in the unit that `sentence` names; either is None where the check has no number. `interval` is the
     confidence interval of `value`, low and high, at the level that `sentence` names. `evidence` is a JSON pointer into
-    the report that the verdict stands in. An `advisory` verdict is for people to read: it joins to nothing.
+    the report that the verdict stands in, or the container and name of the blob that holds what it was made from. An
+    `advisory` verdict is for people to read: it joins to nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

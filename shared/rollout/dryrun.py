@@ -44,9 +44,19 @@ class TickPage:
 class DryRuns:
     """Reads tick records, and replays rollouts under other policies."""
 
-    def __init__(self, *, rollouts: Callable[[EndpointName], list[Rollout]], blobs: BlobStore) -> None:
-        """`rollouts` are an endpoint's, in the order of their start; it raises NotFoundError for one that is not."""
+    def __init__(
+        self,
+        *,
+        rollouts: Callable[[EndpointName], list[Rollout]],
+        rollout: Callable[[EndpointName, str], Rollout],
+        blobs: BlobStore,
+    ) -> None:
+        """`rollouts` are an endpoint's, in the order of their start; `rollout` is one of them by its id.
+
+        Both raise NotFoundError for what is not there.
+        """
         self._rollouts = rollouts
+        self._rollout = rollout
         self._blobs = blobs
 
     def tick(self, endpoint: EndpointName, rollout_id: str, tick: int) -> TickRecord:
@@ -109,12 +119,6 @@ class DryRuns:
             raise IntegrityError(
                 f"{BlobContainer.REPORTS}/{name} does not hold a tick's record: find out who changed it"
             ) from None
-
-    def _rollout(self, endpoint: EndpointName, rollout_id: str) -> Rollout:
-        for rollout in self._rollouts(endpoint):
-            if rollout.rollout_id == rollout_id:
-                return rollout
-        raise NotFoundError(f"rollout {rollout_id} of endpoint {endpoint}")
 
 
 def _ended_by_a_tick(rollout: Rollout) -> bool:

@@ -122,11 +122,19 @@ def _decisions(
 
 
 def _counted_on(failed: int, errored: int, before: TickRecord | None, record: TickRecord) -> tuple[int, int]:
-    """Failed and errored checks in a row, as a tick finds them: another plan, or a resumption, counts them anew."""
-    if before is None or before.generation != record.generation:
+    """Failed and errored checks as a tick finds them: where a stage or the watch began, both are counted anew.
+
+    What somebody did since, a share that was set or a resumption, forgets the errored ones alone. Another plan that a
+    tick made in the same stage, for pods that are gone, forgets neither.
+    """
+    if before is None or _place(before) != _place(record):
         return 0, 0
-    is_resumed = before.left["resumed_at"] != record.found["resumed_at"]
-    return failed, 0 if is_resumed else errored
+    is_touched = any(before.left[name] != record.found[name] for name in ("published_at", "resumed_at"))
+    return failed, 0 if is_touched else errored
+
+
+def _place(record: TickRecord) -> tuple[int | None, bool]:
+    return record.stage, record.state is RolloutState.WATCHING
 
 
 def _as_found(rollout: Rollout, record: TickRecord, policy: RolloutPolicy, progress: Progress) -> Rollout:

@@ -95,13 +95,22 @@ def fail_then_skip(world: World) -> None:
     command(world, CommandKind.SKIP)
 
 
+def slow_pods_of_which_one_goes_away(world: World) -> None:
+    world.others.extend(Pod(name=f"pod-{n}", latency_ms={2: 60.0}) for n in (2, 3, 4))
+    world.run(seconds=20)
+    endpoint = world.endpoint()
+    assert endpoint.active is not None
+    gone = next(pod for pod in (world.pod, *world.others) if pod.name in endpoint.active.rolled)
+    gone.is_silent = True
+
+
 def abort(world: World) -> None:
     world.run(seconds=20)
     command(world, CommandKind.ABORT)
 
 
 def dry_runs(world: World) -> DryRuns:
-    return DryRuns(rollouts=world.rollouts.rollouts, blobs=world.blobs)
+    return DryRuns(rollouts=world.rollouts.rollouts, rollout=world.rollouts.rollout, blobs=world.blobs)
 
 
 def latest(world: World, policy: RolloutPolicy | None = None) -> Replay:
@@ -164,6 +173,20 @@ LIVES: dict[str, tuple[RolloutPolicy, Pod, RolloutState, Callable[[World], None]
         Pod(latency_ms={2: 60.0}),
         RolloutState.ROLLED_BACK,
         fail_then_skip,
+    ),
+    "given another weight while its checks failed": (
+        FAILING_SLOWLY,
+        Pod(latency_ms={2: 60.0}),
+        RolloutState.ROLLED_BACK,
+        set_weight,
+    ),
+    "rolling, a pod replaced while its checks failed": (
+        FAILING_SLOWLY.model_copy(
+            update={"strategy": Strategy.ROLLING, "max_unavailable": 1, "failure_limit": 11, "stages": STAGES[:1]}
+        ),
+        Pod(latency_ms={2: 60.0}),
+        RolloutState.ROLLED_BACK,
+        slow_pods_of_which_one_goes_away,
     ),
     "failing, beside further pods": (
         BASE.model_copy(update={"quorum": 0.5}),
@@ -426,6 +449,15 @@ def test_what_is_not_there_is_not_found_and_too_much_is_refused(promoted: World)
     for last in (0, MAX_ROLLOUTS + 1):
         with pytest.raises(InvalidInputError, match="ask for 1 to 20"):
             found.dry_run(ENDPOINT, BASE, last=last)
+
+
+def test_the_records_of_one_rollout_are_read_without_the_history_of_all(promoted: World) -> None:
+    def never(endpoint: str) -> list[Rollout]:
+        raise AssertionError(f"the whole history of {endpoint} was read")
+
+    found = DryRuns(rollouts=never, rollout=promoted.rollouts.rollout, blobs=promoted.blobs)
+    rollout_id = promoted.endpoint().rollout.rollout_id if promoted.endpoint().rollout else ""
+    assert found.tick(ENDPOINT, rollout_id, 2) == found.ticks(ENDPOINT, rollout_id, 2).items[0]
 
 
 def test_a_replay_is_pure(promoted: World) -> None:
