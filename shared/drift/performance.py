@@ -1,0 +1,184 @@
+"""A version's performance without labels, from the counts of a window alone.
+
+Fitted once, at validation, on labelled rows: whether a row was answered rightly, or by how much its answer was off, is
+explained by the bins that the row falls in, those of its confidence among them. The fit is a sum over features, so its
+mean over a window is the same sum over the window's shares: counts give the estimate exactly. With the confidence alone
+that is CBPE with confidence calibrated by bins, and for numbers DLE (NannyML's documentation; Kivimaki et al. 2025,
+"Confidence-based estimators for predictive performance in model monitoring"); the other features make up for regions
+where confidence misleads. It sees what a shift of inputs does. What it can never see is that the same inputs now have
+other labels: so `shared.drift.calibration` holds estimates against labels when they come. Loads numpy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+
+from shared.core.errors import InvalidInputError
+from shared.drift.scoring import check_counts
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import Profile
+
+type Codes = NDArray[np.int64]
+type Floats = NDArray[np.float64]
+
+MAX_ROWS = 50_000
+LEAST_ROWS = 200
+_FOLDS = 10
+_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Of a weight's square, beside the mean squared error."""
+_CHUNK = 4_096
+_Z = 1.959964
+_SEED = 0
+
+
+class PerformanceModel(BaseModel):
+    """Weights of a profile's bins, in its order, without the other cells. `folds` are those of fits that each leave a
+    tenth of the rows out: their differences are the fit's error.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    profile: str
+    rows: NonNegativeInt
+    """Labelled rows that it was fitted on."""
+    level: float
+    """Mean of what is estimated in those rows: accuracy, or mean absolute error."""
+    deviation: float = Field(ge=0)
+    """Of one row from what is estimated for it."""
+    penalty: float
+    low: float
+    high: float
+    """What is observed lies between; so do estimates."""
+    intercepts: tuple[float, ...]
+    """Of the whole fit first, and of the folds'."""
+    weights: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PerformanceModel":
+        if len(self.weights) != len(self.intercepts) or len({len(row) for row in self.weights}) != 1:
+            raise ValueError(f"{len(self.intercepts)} intercepts need as many rows of weights, all of one length")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """An estimate of performance, its standard error, and the rows it is of. In the unit of what was observed."""
+
+    value: float
+    error: float
+    rows: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """At 95 %."""
+        return self.value - _Z * self.error, self.value + _Z * self.error
+
+
+def fitted(profile: Profile, codes: Codes, observed: Floats) -> PerformanceModel | None:
+    """Fit on labelled rows: their bins, [n, features] (shared.drift.coding), and what was observed of each, [n]: 1 or 0
+    for right or wrong, or an absolute error. None where fewer than LEAST_ROWS are usable. More than MAX_ROWS are
+    sampled.
+    """
+    usable = np.flatnonzero(np.isfinite(observed))
+    if len(usable) < LEAST_ROWS or not profile.features:
+        return None
+    chosen = np.random.default_rng(_SEED).permutation(usable)[:MAX_ROWS]
+    places = codes[chosen] + _starts(profile)[:-1]
+    y = observed[chosen].astype(np.float64)
+    moments = [_moments(places[at::_FOLDS], y[at::_FOLDS], int(_starts(profile)[-1])) for at in range(_FOLDS)]
+    whole = sum(moments[1:], start=moments[0])
+    errors = [_left_out_error(moments, whole, penalty, places, y) for penalty in _PENALTIES]
+    best = int(np.argmin(errors))
+    fits = [_solved(whole, _PENALTIES[best])] + [_solved(whole - one, _PENALTIES[best]) for one in moments]
+    return PerformanceModel(
+        profile=profile.id,
+        rows=len(y),
+        level=float(y.mean()),
+        deviation=float(np.sqrt(errors[best])),
+        penalty=_PENALTIES[best],
+        low=float(y.min()),
+        high=float(y.max()),
+        intercepts=tuple(intercept for intercept, _ in fits),
+        weights=tuple(tuple(weights.tolist()) for _, weights in fits),
+    )
+
+
+def estimated(profile: Profile, model: PerformanceModel, counts: FeatureCounts) -> Estimated:
+    """The performance in a window of one row or more. Raises InvalidInputError where profiles differ, or no row is."""
+    check_counts(profile, counts)
+    if model.profile != profile.id or len(model.weights[0]) != _starts(profile)[-1] or not counts.rows:
+        raise InvalidInputError(
+            f"a model of profile {model.profile[:12]} and {counts.rows} rows by {profile.id[:12]}: both must be of one "
+            "profile, and of a row or more"
+        )
+    bins: list[int] = []
+    for feature, place in zip(profile.features, profile.cells().values(), strict=True):
+        bins += counts.cells[place.start : place.start + feature.bins]
+    values = np.array(model.intercepts) + np.array(model.weights) @ (np.array(bins) / counts.rows)
+    value, folds = float(values[0]), values[1:]
+    # The jackknife by groups (Shao and Wu 1989): fits that each leave a group out differ by so much less.
+    of_fit = (len(folds) - 1) / len(folds) * float(np.square(folds - folds.mean()).sum())
+    error = float(np.sqrt(of_fit + model.deviation**2 / counts.rows))
+    return Estimated(value=float(np.clip(value, model.low, model.high)), error=error, rows=counts.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums over rows: their number, of bins, of pairs of bins, of y, of y by bin."""
+
+    rows: float
+    bins: Floats
+    pairs: Floats
+    y: float
+    by_bin: Floats
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.rows + other.rows,
+            self.bins + other.bins,
+            self.pairs + other.pairs,
+            self.y + other.y,
+            self.by_bin + other.by_bin,
+        )
+
+    def __sub__(self, other: "_Moments") -> "_Moments":
+        return self + _Moments(-other.rows, -other.bins, -other.pairs, -other.y, -other.by_bin)
+
+
+def _moments(places: Codes, y: Floats, width: int) -> _Moments:
+    pairs, bins, by_bin = np.zeros((width, width)), np.zeros(width), np.zeros(width)
+    for start in range(0, len(places), _CHUNK):
+        part, some = places[start : start + _CHUNK], y[start : start + _CHUNK]
+        # Counts of a chunk are exact in float32, which multiplies twice as fast.
+        table = np.zeros((len(part), width), dtype=np.float32)
+        np.put_along_axis(table, part, 1.0, axis=1)
+        pairs += table.T @ table
+        bins += table.sum(axis=0)
+        by_bin += some @ table
+    return _Moments(float(len(places)), bins, pairs, float(y.sum()), by_bin)
+
+
+def _solved(moments: _Moments, penalty: float) -> tuple[float, Floats]:
+    """The ridge's intercept, which is not penalised, and weights."""
+    mean, level = moments.bins / moments.rows, moments.y / moments.rows
+    gram = moments.pairs / moments.rows - np.outer(mean, mean)
+    gram[np.diag_indices_from(gram)] += penalty
+    weights = np.linalg.solve(gram, moments.by_bin / moments.rows - mean * level)
+    return float(level - weights @ mean), weights
+
+
+def _left_out_error(parts: list[_Moments], whole: _Moments, penalty: float, places: Codes, y: Floats) -> float:
+    """The mean squared error of rows by fits that left them out."""
+    total = 0.0
+    for at, part in enumerate(parts):
+        intercept, weights = _solved(whole - part, penalty)
+        told = intercept + weights[places[at::_FOLDS]].sum(axis=1)
+        total += float(np.square(y[at::_FOLDS] - told).sum())
+    return total / len(y)
+
+
+def _starts(profile: Profile) -> Codes:
+    return np.cumsum([0, *(feature.bins for feature in profile.features)])

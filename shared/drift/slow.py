@@ -1,0 +1,196 @@
+"""Finds slow drift, window by window, with a stated mean number of windows between false alarms.
+
+Each window gives shares and means of the profile's bins: of a number its mean rank among the reference's rows, the mean
+square of that rank's distance from the middle (its spread), and what is missing; of a category the share of each bin.
+The null: each of them, given what came before, lies within `tolerance` of the reference's, plus what a reference of
+finite size leaves open (Dvoretzky, Kiefer and Wolfowitz 1956, with the constant of Massart 1990).
+
+A window of n rows multiplies a bet on each by exp(l (S - edge) - l^2 / 8 n), which grows in the mean by nothing under
+the null (Hoeffding 1963, equation 4.16), at stakes l for several sizes of drift. Shiryaev and Roberts' sum of such
+bets, one begun at every window, is an e-detector, and so is the mean of many (Shin, Ramdas and Rinaldo 2024,
+"E-detectors", definition 2.2): alarmed when it comes to A, it sounds a false alarm no more often than once in A windows
+in the mean, however the bets depend on one another. Taken for granted is that rows of a window are independent given
+its own level; `inflation` makes fewer rows of those that are not. Loads numpy.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+from shared.core.errors import InvalidInputError
+from shared.drift.inflation import NONE, Inflation
+from shared.drift.scoring import check_counts
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import Feature, NumberFeature, Profile
+
+type Floats = NDArray[np.float64]
+
+TOLERANCE = 0.05
+MAX_ROWS = 10_000
+"""A window counts for no more: what is not quite independent would be overrated."""
+_BEYOND = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Sizes of drift beyond the tolerance that are bet on."""
+_MISLEADING = 0.01
+"""The share of references that may lie farther from the truth than is allowed for."""
+_BLAMED = 0.1
+"""A share of the evidence that names a feature."""
+
+
+class Moved(StrEnum):
+    """What of a feature drifts."""
+
+    MEAN = "mean"
+    SPREAD = "spread"
+    MISSING = "missing"
+    SHARE = "share"
+    """Of a category."""
+
+
+class SlowState(BaseModel):
+    """A detector between two windows, as it is stored. Logarithms are natural; None is that of nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: int = 1
+    profile: str
+    tolerance: float
+    mean_windows: float
+    windows: NonNegativeInt = 0
+    has_alarmed: bool = False
+    log_sums: tuple[tuple[float | None, ...], ...] = ()
+
+
+class SlowDrift:
+    """The running detector of one version's windows, which must all be of one length."""
+
+    def __init__(self, profile: Profile, *, mean_windows: float, tolerance: float = TOLERANCE) -> None:
+        """False alarms are `mean_windows` windows apart in the mean, or more. Raises InvalidInputError."""
+        if mean_windows < 1 or not 0 <= tolerance < 1:
+            raise InvalidInputError(
+                f"{mean_windows:g} windows between false alarms, tolerance {tolerance:g}: wanted are 1 or more, and a "
+                "tolerance of at least 0 and below 1"
+            )
+        self._profile = profile
+        self._tolerance, self._mean_windows = tolerance, mean_windows
+        streams = [stream for feature in profile.features for stream in _streams(feature)]
+        self._names = [(name, moved) for name, moved, _, _ in streams]
+        cells = profile.cells()
+        # Which cells each stream is a sum of, one stream after the other, and where each begins.
+        sizes = [len(weights) for _, _, weights, _ in streams]
+        self._begins = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
+        self._weights = np.concatenate([weights for _, _, weights, _ in streams] or [np.zeros(0)])
+        self._cells = np.array(
+            [cells[name].start + at for (name, _), size in zip(self._names, sizes, strict=True) for at in range(size)],
+            dtype=np.int64,
+        )
+        reach = math.sqrt(math.log(2 * max(1, len(streams)) / _MISLEADING) / (2 * max(1, profile.rows)))
+        shares = {feature.name: _shares(feature) for feature in profile.features}
+        self._edges = np.array([w @ shares[name] + tolerance + reach * variation for name, _, w, variation in streams])
+        self._log_sums = np.full((len(streams), len(_BEYOND)), -np.inf)
+        self._windows = 0
+        self._has_alarmed = False
+
+    @classmethod
+    def of(cls, profile: Profile, state: SlowState) -> Self:
+        """Go on from a stored state. Raises InvalidInputError where it is another profile's."""
+        found = cls(profile, mean_windows=state.mean_windows, tolerance=state.tolerance)
+        sums = np.array([[-np.inf if one is None else one for one in row] for row in state.log_sums], dtype=np.float64)
+        if state.profile != profile.id or sums.shape != found._log_sums.shape:
+            raise InvalidInputError(
+                f"a state of profile {state.profile[:12]} was found, and one of {profile.id[:12]} is wanted: begin anew"
+            )
+        found._log_sums, found._windows, found._has_alarmed = sums, state.windows, state.has_alarmed
+        return found
+
+    @property
+    def state(self) -> SlowState:
+        """The detector as it is now."""
+        rows = self._log_sums.tolist()
+        return SlowState(
+            profile=self._profile.id,
+            tolerance=self._tolerance,
+            mean_windows=self._mean_windows,
+            windows=self._windows,
+            has_alarmed=self._has_alarmed,
+            log_sums=tuple(tuple(None if one == -math.inf else one for one in row) for row in rows),
+        )
+
+    @property
+    def has_alarmed(self) -> bool:
+        """Whether it has, at this window or before. After an alarm begin anew."""
+        return self._has_alarmed
+
+    @property
+    def log_evidence(self) -> float:
+        """Logarithm of the mean of all sums: an alarm where it reaches that of `mean_windows`."""
+        if not self._log_sums.size:
+            return -math.inf
+        return float(np.logaddexp.reduce(self._log_sums, axis=None)) - math.log(self._log_sums.size)
+
+    @property
+    def blamed(self) -> list[tuple[str, Moved]]:
+        """The features that the evidence comes from, and what of them moved, the strongest first."""
+        total = float(np.logaddexp.reduce(self._log_sums, axis=None)) if self._log_sums.size else -math.inf
+        if total == -math.inf:
+            return []
+        shares: dict[tuple[str, Moved], float] = {}
+        for name, log_sum in zip(self._names, np.logaddexp.reduce(self._log_sums, axis=1).tolist(), strict=True):
+            shares[name] = shares.get(name, 0.0) + math.exp(log_sum - total)
+        return sorted((name for name, share in shares.items() if share >= _BLAMED), key=lambda name: -shares[name])
+
+    def add(self, counts: FeatureCounts, *, inflation: Mapping[str, Inflation] | None = None) -> None:
+        """Take a window. One without rows is none. Raises InvalidInputError where another profile counted it."""
+        check_counts(self._profile, counts)
+        if not counts.rows or not self._names:
+            return
+        self._windows += 1
+        cells, known = np.array(counts.cells, dtype=np.float64) / counts.rows, inflation or {}
+        seen = np.add.reduceat(self._weights * cells[self._cells], self._begins)
+        factors = {name: known.get(name, NONE).alone(counts.rows) for name, _ in self._names}
+        rows = np.minimum(counts.rows / np.array([factors[name] for name, _ in self._names]), MAX_ROWS)
+        beyond = np.array(_BEYOND)
+        # The stake that wins most where the drift is `beyond` is 4 n beyond.
+        log_bets = rows[:, None] * (4 * beyond * (seen - self._edges)[:, None] - 2 * np.square(beyond))
+        self._log_sums = np.logaddexp(self._log_sums, 0.0) + log_bets
+        self._has_alarmed |= self.log_evidence >= math.log(self._mean_windows)
+
+
+type _Stream = tuple[str, Moved, Floats, float]
+"""Of which feature, what of it, the weight of each bin in [0, 1], and how far the mean moves at most beside the
+distribution function."""
+
+
+def _streams(feature: Feature) -> Iterator[_Stream]:
+    """What is looked at of a feature, each upwards and downwards."""
+    bins = feature.bins
+    if isinstance(feature, NumberFeature):
+        shares = np.array(feature.counts[:-1], dtype=np.float64)
+        shares = shares / shares.sum() if shares.sum() else np.full(bins - 1, 1 / (bins - 1))
+        ranks = np.cumsum(shares) - shares / 2
+        far = np.square(2 * ranks - 1)
+        missing = np.zeros(bins)
+        missing[-1] = 1.0
+        # What is missing is taken to lie where the reference lies in the mean.
+        found = [
+            (Moved.MEAN, np.append(ranks, shares @ ranks)),
+            (Moved.SPREAD, np.append(far, shares @ far)),
+            (Moved.MISSING, missing),
+        ]
+    else:
+        found = [(Moved.SHARE, row) for row in np.eye(bins)]
+    for moved, weights in found:
+        # Its total variation; a bin by itself may stand first.
+        variation = float(np.abs(np.diff(weights)).sum()) if moved in {Moved.MEAN, Moved.SPREAD} else 1.0
+        yield feature.name, moved, weights, variation
+        yield feature.name, moved, 1.0 - weights, variation
+
+
+def _shares(feature: Feature) -> Floats:
+    counts = np.array(feature.counts, dtype=np.float64)
+    result: Floats = counts / max(1.0, counts.sum())
+    return result
