@@ -1,22 +1,24 @@
 """What loading a large model costs the requests that another answers meanwhile: p99 while loading over p99 without.
 
-Run `.venv/bin/python -m benchmarks.loading`. One model server over Azurite, closed-loop clients on kept-alive
-connections to a small boosted-trees model; in every other round a model of 100 MB is published at another endpoint,
-over and over, so that one is being loaded nearly all the time. Each pair of rounds gives a ratio; what is printed is
-their median and spread, beside the bar. The server has one core, on which it loads as well, and the clients another;
-run as root, both go before what else runs on the machine.
+Run `.venv/bin/python -m benchmarks.loading`. One model server over Azurite, requests at a constant rate to a small
+boosted-trees model; in every other round a model of 100 MB is published at another endpoint, over and over, so that one
+is being loaded nearly all the time. Each pair of rounds gives a ratio; what is printed is their median and spread,
+beside the bar. The server has one core, on which it loads as well, and who asks another; run as root, both go before
+what else runs on the machine.
 """
 
-import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -26,14 +28,15 @@ from benchmarks.hot_swap import ENDPOINT, _models
 from benchmarks.models import layers
 from benchmarks.serving import machine
 from benchmarks.serving.machine import Cores
+from benchmarks.serving.wire import Message, save
 from local.state import StateDir
-from local.system import AZURITE, SERVER, System
+from local.system import AZURITE, REPOSITORY, SERVER, System
 from shared.core.canonical import digest_of_bytes
 from shared.routing.plan import Role, Route, RoutePlan, artifact_blob_name, plan_blob_name
 from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer
 
-PAIRS, ROUND_S, CLIENTS = 5, 6.0, 4
+PAIRS, ROUND_S, RATE, CONNECTIONS = 5, 6, 2_000, 16
 P99_BAR = 1.25
 LARGE = "large"
 
@@ -63,60 +66,79 @@ def _wait(url: str, endpoint: str) -> None:
         time.sleep(0.05)
 
 
-async def _round(url: str) -> list[float]:
-    """Milliseconds of every request of a while."""
-    latencies: list[float] = []
-    row = load_breast_cancer().data[0].astype(np.float32).tolist()
-    body = {"model": ENDPOINT, "features": [row]}
-    stop = time.perf_counter() + ROUND_S
-
-    async def client() -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as connection:
-            while time.perf_counter() < stop:
-                began = time.perf_counter()
-                answer = await connection.post("/predict", json=body)
-                latencies.append((time.perf_counter() - began) * 1_000)
-                answer.raise_for_status()
-
-    await asyncio.gather(*[client() for _ in range(CLIENTS)])
-    return latencies
+def _round(url: str, requests: Path) -> float:
+    """Send at a constant rate for a while: the p99 in milliseconds, each counted from when it was due."""
+    where = [str(httpx.URL(url).port), str(requests), str(RATE), str(ROUND_S), str(CONNECTIONS)]
+    command = [sys.executable, "-m", "benchmarks.serving.openloop", *where]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(ended.stdout)
+    if found["failed"]:
+        raise RuntimeError(f"{found['failed']:.0f} requests failed: see the server's log")
+    return found["p99_ms"]
 
 
-async def _loading_round(url: str, blobs: AzureBlobs, large: bytes, generation: int) -> tuple[list[float], int]:
-    """The same while the large model is loaded again and again; and the last generation that was published."""
-    measured = asyncio.create_task(_round(url))
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        while not measured.done():
-            generation += 1
-            await asyncio.to_thread(_published, blobs, LARGE, generation, large)
-            served = 0
-            while served < generation and not measured.done():
-                await asyncio.sleep(0.05)
-                endpoints = (await client.get("/ab-test/stats")).json()["endpoints"]
-                served = endpoints.get(LARGE, {}).get("generation", 0)
-    return await measured, generation
+class _Loads:
+    """Loads of the large model, one after the other, from another thread until the end of the block."""
+
+    def __init__(self, url: str, blobs: AzureBlobs, model: bytes) -> None:
+        self._url = url
+        self._blobs = blobs
+        self._model = model
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.generation = 1
+
+    def again(self) -> Self:
+        """For another block."""
+        self._ends.clear()
+        self._thread = threading.Thread(target=self._run)
+        return self
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            self.generation += 1
+            _published(self._blobs, LARGE, self.generation, self._model)
+            while self._served() < self.generation:
+                time.sleep(0.05)
+
+    def _served(self) -> int:
+        served: int = httpx.get(f"{self._url}/ab-test/stats").json()["endpoints"].get(LARGE, {}).get("generation", 0)
+        return served
 
 
-def _measure(system: System) -> dict[str, object]:
+def _measure(system: System, folder: Path) -> dict[str, object]:
     url = system.server_url
+    row = load_breast_cancer().data[0].astype(np.float32).tolist()
+    body = json.dumps({"model": ENDPOINT, "features": [row]}).encode()
+    message = Message(path="/predict", content_type="application/json", body=body)
+    requests = folder / "requests.http"
+    save([message.http1(httpx.URL(url).port or 80)], requests)
     with closing(AzureBlobs.from_connection_string(system.storage_connection)) as blobs:
         _published(blobs, ENDPOINT, 1, _models()[0])
         _wait(url, ENDPOINT)
         large = layers(3_000, 3).SerializeToString()
         _published(blobs, LARGE, 1, large)
         _wait(url, LARGE)
-        asyncio.run(_round(url))
-        ratios, generation = [], 1
+        _round(url, requests)
+        ratios, loads = [], _Loads(url, blobs, large)
         for _ in range(PAIRS):
-            quiet = statistics.quantiles(asyncio.run(_round(url)), n=100)[98]
-            before = generation
-            latencies, generation = asyncio.run(_loading_round(url, blobs, large, generation))
-            loading = statistics.quantiles(latencies, n=100)[98]
+            quiet, before = _round(url, requests), loads.generation
+            with loads.again():
+                loading = _round(url, requests)
             ratios.append(loading / quiet)
-            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading {generation - before} times"
+            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading {loads.generation - before} times"
             print(f"{said}: {ratios[-1]:.2f}", file=sys.stderr)
     return {
         "large_mb": round(len(large) / 1e6),
+        "loads": loads.generation - 1,
         "p99_ratio_median": round(statistics.median(ratios), 3),
         "p99_ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         "p99_bar": P99_BAR,
@@ -126,7 +148,6 @@ def _measure(system: System) -> dict[str, object]:
 def main() -> None:
     """Measure, and print one JSON object."""
     cores = Cores.of_this_machine()
-    os.sched_setaffinity(0, {int(cores.load)})
     machine.prefer(os.getpid())
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         system = System(StateDir(Path(folder)), settings={SERVER: {"SLIPWAY_POLL_S": "0.1"}})
@@ -137,7 +158,7 @@ def main() -> None:
             system.start_part(SERVER)
             os.sched_setaffinity(0, {int(cores.load)})
             machine.prefer(system.pids()[SERVER])
-            print(json.dumps(_measure(system)))
+            print(json.dumps(_measure(system, Path(folder))))
         finally:
             system.stop()
 
