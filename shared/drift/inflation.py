@@ -107,14 +107,14 @@ def inflation_of(table: Floats) -> Inflation:
         return NONE
     expected = rows[:, None] * table.sum(axis=0) / rows.sum()
     standard = (table - expected) / np.sqrt(expected)
-    products = standard @ standard.T
-    trace = float(np.trace(products)) / freedom
+    total = float(np.square(standard).sum())
+    trace = total / freedom
     # Unbiased for the sum of squares of the eigenvalues (Srivastava 2005, equation 2.1).
-    square = float(np.square(products).sum()) / freedom**2 - trace**2 / freedom
+    square = float(np.square(standard.T @ standard).sum()) / freedom**2 - trace**2 / freedom
     square *= freedom**2 / ((freedom - 1) * (freedom + 2))
     # Windows that follow one another resemble each other: they vary less about their own mean, and are worth fewer
     # (Bayley and Hammersley 1946, for an autocorrelation that falls from window to window by one factor).
-    follow = float(np.trace(products, offset=1)) / float(np.trace(products)) if trace else 0.0
+    follow = float((standard[1:] * standard[:-1]).sum()) / total if total else 0.0
     follow = min(max(0.0, follow + (1 + 3 * follow) / len(table)), _MOST_FOLLOWING)
     trace *= freedom / max(1.0, len(table) - (1 + follow) / (1 - follow))
     mean = max(1.0, trace / degrees)

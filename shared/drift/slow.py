@@ -5,12 +5,15 @@ square of that rank's distance from the middle (its spread), and what is missing
 The null: each of them, given what came before, lies within `tolerance` of the reference's, plus what a reference of
 finite size leaves open (Dvoretzky, Kiefer and Wolfowitz 1956, with the constant of Massart 1990).
 
-A window of n rows multiplies a bet on each by exp(l (S - edge) - l^2 / 8 n), which grows in the mean by nothing under
-the null (Hoeffding 1963, equation 4.16), at stakes l for several sizes of drift. Shiryaev and Roberts' sum of such
-bets, one begun at every window, is an e-detector, and so is the mean of many (Shin, Ramdas and Rinaldo 2024,
-"E-detectors", definition 2.2): alarmed when it comes to A, it sounds a false alarm no more often than once in A windows
-in the mean, however the bets depend on one another. Taken for granted is that rows of a window are independent given
-its own level; `inflation` makes fewer rows of those that are not. Loads numpy.
+A row in a bin of weight w multiplies a bet by 1 + l (w - edge), which under the null gains nothing in the mean
+(Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", section 4), at stakes l for
+several sizes of drift; a window's product follows from its counts, and is a bet still where only the mean of its rows
+is bound by the null. Shiryaev and Roberts' sum of such bets, one begun at every window, is an e-detector, and so is the
+mean of many (Shin, Ramdas and Rinaldo 2024, "E-detectors", definition 2.2): alarmed when it comes to A, it sounds a
+false alarm no more often than once in A windows in the mean, however the bets depend on one another.
+
+Taken for granted is that rows of a window are independent given its own level; `inflation` makes fewer rows of those
+that are not, by a root of the product, which is a bet too. Loads numpy.
 """
 
 import math
@@ -83,7 +86,6 @@ class SlowDrift:
         # Which cells each stream is a sum of, one stream after the other, and where each begins.
         sizes = [len(weights) for _, _, weights, _ in streams]
         self._begins = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
-        self._weights = np.concatenate([weights for _, _, weights, _ in streams] or [np.zeros(0)])
         self._cells = np.array(
             [cells[name].start + at for (name, _), size in zip(self._names, sizes, strict=True) for at in range(size)],
             dtype=np.int64,
@@ -91,6 +93,13 @@ class SlowDrift:
         reach = math.sqrt(math.log(2 * max(1, len(streams)) / _MISLEADING) / (2 * max(1, profile.rows)))
         shares = {feature.name: _shares(feature) for feature in profile.features}
         self._edges = np.array([w @ shares[name] + tolerance + reach * variation for name, _, w, variation in streams])
+        self._log_gains = np.concatenate(
+            [
+                np.log1p(np.outer(w - edge, _stakes(w, edge, shares[name])))
+                for (name, _, w, _), edge in zip(streams, self._edges.tolist(), strict=True)
+            ]
+            or [np.zeros((0, len(_BEYOND)))]
+        )
         self._log_sums = np.full((len(streams), len(_BEYOND)), -np.inf)
         self._windows = 0
         self._has_alarmed = False
@@ -150,13 +159,10 @@ class SlowDrift:
             return
         self._windows += 1
         cells, known = np.array(counts.cells, dtype=np.float64) / counts.rows, inflation or {}
-        seen = np.add.reduceat(self._weights * cells[self._cells], self._begins)
+        gains = np.add.reduceat(self._log_gains * cells[self._cells, None], self._begins)
         factors = {name: known.get(name, NONE).alone(counts.rows) for name, _ in self._names}
         rows = np.minimum(counts.rows / np.array([factors[name] for name, _ in self._names]), MAX_ROWS)
-        beyond = np.array(_BEYOND)
-        # The stake that wins most where the drift is `beyond` is 4 n beyond.
-        log_bets = rows[:, None] * (4 * beyond * (seen - self._edges)[:, None] - 2 * np.square(beyond))
-        self._log_sums = np.logaddexp(self._log_sums, 0.0) + log_bets
+        self._log_sums = np.logaddexp(self._log_sums, 0.0) + rows[:, None] * gains
         self._has_alarmed |= self.log_evidence >= math.log(self._mean_windows)
 
 
@@ -188,6 +194,16 @@ def _streams(feature: Feature) -> Iterator[_Stream]:
         variation = float(np.abs(np.diff(weights)).sum()) if moved in {Moved.MEAN, Moved.SPREAD} else 1.0
         yield feature.name, moved, weights, variation
         yield feature.name, moved, 1.0 - weights, variation
+
+
+def _stakes(weights: Floats, edge: float, shares: Floats) -> Floats:
+    """About what wins most where the mean lies `_BEYOND` the edge; half of what is staked stays out of reach."""
+    variance = float(np.square(weights - weights @ shares) @ shares)
+    if np.isin(weights, (0.0, 1.0)).all():
+        # A share that was nothing has no variance, and has one at the edge.
+        variance = max(variance, edge * (1 - edge))
+    beyond = np.array(_BEYOND)
+    return np.minimum(beyond / (variance + np.square(beyond)), 0.5 / edge)
 
 
 def _shares(feature: Feature) -> Floats:

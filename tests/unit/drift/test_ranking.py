@@ -23,10 +23,10 @@ def test_an_injected_feature_is_among_the_first_three(correlation: float) -> Non
         result: NDArray[np.float64] = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
         return result
 
+    profile = profile_of({"x": rows(2_000)}, {})
+    assert profile is not None
     found = 0
     for trial in range(20):
-        profile = profile_of({"x": rows(2_000)}, {})
-        assert profile is not None
         window = rows(1_000)
         at = trial % FEATURES
         match trial % 4:
