@@ -7,7 +7,7 @@ import azure.functions as func
 
 from functions._messages import handled
 from functions._services import services
-from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import Queue, RolloutCommand, RolloutTick
 
 bp = func.Blueprint()
@@ -32,7 +32,8 @@ def rollout_tick(message: func.QueueMessage) -> None:
 
 
 def carry_out(handle: Callable[[RolloutCommand], object], command: RolloutCommand) -> None:
-    """Carry out a command. One that the state does not allow is answered in the log: again would not help.
+    """Carry out a command. One that the state does not allow, or that says too little, is answered in the log: again
+    would not help.
 
     Raises what trying again helps with: UnavailableError, and ChangedMeanwhileError where other writers were first.
     """
@@ -40,5 +41,5 @@ def carry_out(handle: Callable[[RolloutCommand], object], command: RolloutComman
         handle(command)
     except ChangedMeanwhileError:
         raise
-    except (ConflictError, NotFoundError) as error:
+    except (ConflictError, InvalidInputError, NotFoundError) as error:
         _log.warning("command %s is refused: %s", command.command_id, error)

@@ -55,13 +55,15 @@ class Deployment:
         applied: Callable[["Deployment", Serving], None],
         laned: Callable[[Lane], None] = lambda _: None,
         rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]] | None = None,
+        taken: Callable[[RoutePlan], None] = lambda _: None,
     ) -> None:
         """`pod` is the name that this process has in its windows.
 
         `load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
         `laned` is called with each version's lane before it takes calls. `rehearse` has a loaded version answer before
-        it serves, and does not raise.
+        it serves, and does not raise. `taken` is called with each plan that is taken, before anything of it is
+        loaded.
         """
         self.endpoint = endpoint
         self.serving: Serving | None = None
@@ -78,6 +80,7 @@ class Deployment:
         self._applied = applied
         self._laned = laned
         self._rehearse = rehearse
+        self._taken = taken
         self._wanted: RoutePlan | None = None
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
@@ -108,6 +111,7 @@ class Deployment:
                 )
             return
         self._wanted, self.plan_data = plan, data
+        self._taken(plan)
         for key in {_key(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
             self._evicted.discard(key)
             self._failed.pop(key, None)

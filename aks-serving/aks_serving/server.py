@@ -17,6 +17,7 @@ from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine
 from aks_serving.errors import LoadCode, LoadError
 from aks_serving.lanes import Lane
+from aks_serving.lives import Lives
 from aks_serving.loader import Loader, LoadWatch
 from aks_serving.memory import Room, group_limit, memory_share
 from aks_serving.numbering import Numbering
@@ -85,6 +86,7 @@ class ModelServer:
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
         self._uplink = Uplink(storage.keep_window)
+        self._lives = Lives(settings.cache_dir, pod=settings.pod)
         self._memory_share: float | None = None
         """As of the last measurement."""
         self._windows = Windows(
@@ -93,6 +95,7 @@ class ModelServer:
             keep=self._uplink.put,
             is_behind=self._is_behind,
             memory_share=lambda: self._memory_share,
+            died=self._lives.died,
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
@@ -174,7 +177,11 @@ class ModelServer:
         self._together.tell()
 
     def found_hanging(self, lane: Lane, ran_s: float) -> None:
-        """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread."""
+        """Keep on disk that a run hangs, for the process that takes this one's place. Blocks; on any thread.
+
+        Which version hangs is known: that the process ends by it is no further sign against another.
+        """
+        self._lives.end()
         self._convictions.keep_hanging(self._servings, lane, ran_s)
 
     def not_ready(self) -> str:
@@ -241,10 +248,12 @@ class ModelServer:
     def stop_soon(self) -> None:
         """Be not ready from now on; requests are answered as before."""
         self._stopping = True
+        self._lives.end()
 
     async def stop(self) -> None:
         """Stop polling and loading, send the last windows, and end. Requests must be done by now."""
         self._stopping = True
+        self._lives.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -252,7 +261,7 @@ class ModelServer:
             deployment.close()
         self._poller.close()
         self._engine.spare.close()
-        self._windows.close_all()
+        self._windows.close_all(leaves=True)
         self._watchdog.close()
         self.tell()
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
@@ -275,10 +284,15 @@ class ModelServer:
                 applied=self._applied,
                 laned=self._watchdog.watch,
                 rehearse=self._rehearse,
+                taken=self._taken,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):
             self._windows.announce(endpoint)
+
+    def _taken(self, plan: RoutePlan) -> None:
+        """Note what a plan has this process hold, before it loads any of it."""
+        self._lives.holds(plan.endpoint, plan.rollout_id, sorted(route.version for route in plan.routes))
 
     def _is_behind(self, endpoint: str) -> bool:
         deployment, serving = self._deployments.get(EndpointName(endpoint)), self._servings.get(endpoint)
@@ -303,6 +317,7 @@ class ModelServer:
     def _read_disk(self) -> dict[EndpointName, bytes]:
         """The cached plans, and with them what tripped before. Blocks."""
         self._convictions.read()
+        self._lives.begin()
         return self._cache.plans()
 
     def _load(self, endpoint: EndpointName, route: Route) -> LoadedModel:

@@ -29,6 +29,8 @@ class AlertRule(StrEnum):
     """A rollout awaits an approval for longer than an approval link holds."""
     VERSION_UNLOADABLE = "version_unloadable"
     """A pod cannot load the version that is being rolled out."""
+    PLAN_UNAPPLIED = "plan_unapplied"
+    """A pod goes on with a plan whose candidate was taken back a while ago."""
     VERSION_QUARANTINED = "version_quarantined"
     """A version failed, and no rollout of it begins until somebody clears it."""
 

@@ -10,6 +10,9 @@ from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout.documents import Endpoint, RefusedStart, automatic_command_id
 
+_TICKS_MISSED = 3
+_LEAST_OVERDUE_S = 60.0
+
 
 def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) -> None:
     """Raise ConflictError where a rollout of the version by command cannot begin; it may supersede another's."""
@@ -102,10 +105,20 @@ def is_overtaken(endpoint: Endpoint, version: int) -> bool:
 
 def is_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
     """Whether a tick, or the start of what is queued, should have come long ago."""
+    return is_tick_overdue(endpoint, now, grace) or is_queue_overdue(endpoint, now, grace)
+
+
+def is_tick_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:
+    """Whether a tick should have come long ago: three of its rollout's, a minute at least, and `grace` at most.
+
+    A tick that fails for want of storage is given up within half a minute, and without ticks no gate watches. To send
+    one twice costs nothing: the second is stale.
+    """
     ticking = endpoint.ticking
-    if ticking and now - ticking.next_tick_at > grace:
-        return True
-    return is_queue_overdue(endpoint, now, grace)
+    if ticking is None:
+        return False
+    missed = timedelta(seconds=max(_TICKS_MISSED * ticking.policy.tick_s, _LEAST_OVERDUE_S))
+    return now - ticking.next_tick_at > min(missed, grace)
 
 
 def is_queue_overdue(endpoint: Endpoint, now: datetime, grace: timedelta) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from shared.alerts.documents import Alert, AlertRule
 from shared.core.clock import Clock
 from shared.rollout.approvers import stage_named
-from shared.rollout.convergence import convergence
+from shared.rollout.convergence import convergence, fresh
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
 from shared.store.repository import Repository
@@ -20,8 +20,13 @@ _OVER = {
     AlertRule.ROLLOUT_HELD: "the rollout goes on, or is over",
     AlertRule.APPROVAL_OVERDUE: "the rollout waits for no approval any more",
     AlertRule.VERSION_UNLOADABLE: "no pod says any more that it cannot load the version, or its rollout is over",
+    AlertRule.PLAN_UNAPPLIED: "the pods that report have applied the plan",
     AlertRule.VERSION_QUARANTINED: "somebody cleared the version",
 }
+
+
+_APPLIED_WITHIN_S = 60.0
+"""A pod that reports applies a plan in seconds."""
 
 
 class Alerts(Protocol):
@@ -115,6 +120,13 @@ def _of_rollout(endpoint: Endpoint, rollout: Rollout, now: datetime) -> list[Tro
     if rollout.state is RolloutState.AWAITING and _is_overdue(rollout, now):
         said = f"{named} awaits an approval of {stage_named(rollout, rollout.next_stage)}: approve or reject it"
         add(AlertRule.APPROVAL_OVERDUE, said, stage=rollout.next_stage)
+    if unapplied := _unapplied(endpoint, rollout, now):
+        pod, generation = unapplied
+        said = (
+            f"pod {pod} of {endpoint.endpoint} reports and goes on with a plan before generation {generation}, which "
+            "takes traffic from a candidate: see its log, or restart it"
+        )
+        add(AlertRule.PLAN_UNAPPLIED, said, generation=generation)
     if not rollout.state.is_over:
         pods = _failing(rollout, now)
         if pods:
@@ -128,6 +140,21 @@ def _is_overdue(rollout: Rollout, now: datetime) -> bool:
     """Whether an approval is awaited for longer than a link holds, so that the first one has expired."""
     since = rollout.halted_at or rollout.published_at
     return now - since > timedelta(seconds=rollout.policy.approval_link_s)
+
+
+def _unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> tuple[str, int] | None:
+    """A pod that has not applied in time what takes traffic from a candidate, and the generation that it lacks."""
+    rollback, ended = endpoint.rollback, endpoint.unapplied
+    waited_for = [(rollback.generation, rollback.detected_at)] if rollback else []
+    waited_for += [(ended.generation, ended.at)] if ended else []
+    pods = rollout.progress.pods
+    # As the latest tick saw them: the next one may be a while off.
+    reporting = fresh(pods, rollout.progress.looked_at or now)
+    for generation, since in waited_for:
+        late = [name for name in reporting if pods[name].generation < generation]
+        if late and (now - since).total_seconds() > _APPLIED_WITHIN_S:
+            return late[0], generation
+    return None
 
 
 def _failing(rollout: Rollout, now: datetime) -> Mapping[str, str]:

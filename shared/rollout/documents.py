@@ -13,7 +13,7 @@ from shared.registry.policy import ServingPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Strategy
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import Progress
-from shared.rollout.rollbacks import Quarantine, Reverted, Rollback
+from shared.rollout.rollbacks import Quarantine, Reverted, Rollback, Unapplied
 from shared.rollout.schedule import QuietStage, schedule_of
 from shared.routing.plan import (
     FULL_WEIGHT_BP,
@@ -249,6 +249,8 @@ class Endpoint(Aggregate):
     """Versions that failed: no rollout of one begins."""
     rollback: Rollback | None = None
     """The latest one, until the pods that report have applied it."""
+    unapplied: Unapplied | None = None
+    """The latest abort or conclusion of a rollout, until the pods that report have applied it."""
     heard: list[str] = Field(default_factory=list)
     """Digests of the commands that it has heard, of the id and of what was asked, the latest last: one that comes
     again finds its own, also when another rollout has begun since."""
@@ -271,8 +273,10 @@ class Endpoint(Aggregate):
 
     @property
     def ticking(self) -> Rollout | None:
-        """The rollout that is looked at: the active one, or the latest while the pods have not applied a rollback."""
-        return self.rollout if self.active or self.rollback else None
+        """The rollout that is looked at: the active one, or the latest while the pods have not applied what ended it,
+        or a rollback.
+        """
+        return self.rollout if self.active or self.rollback or self.unapplied else None
 
     def calls_for(self, alias: str) -> list[MoveAlias]:
         """The calls for an alias that are not known to be heard, in their order."""

@@ -19,7 +19,7 @@ from shared.rollout.rates import Judged, errors_block, rate_verdict, slow, slow_
 from shared.rollout.schedule import QuietStage
 from shared.rollout.shadows import compared, disagreements
 from shared.rollout.traffic import Traffic, answered, traffic_of
-from shared.rollout.triggers import triggered
+from shared.rollout.triggers import standing_by, triggered
 from shared.sequential.intervals import exceeds, quantile_interval, rate_interval
 from shared.telemetry.histogram import bucket_value, quantile
 from shared.telemetry.window import VersionCounts
@@ -33,7 +33,8 @@ _P99 = 0.99
 def judge(rollout: Rollout, answers: Mapping[str, QueryAnswer], now: datetime) -> list[Judged]:
     """Every gate and trigger that holds for the rollout as it stands, in the order in which they are told."""
     if rollout.current is None and rollout.state is not RolloutState.WATCHING:
-        return []
+        # Before its first stage the candidate is loaded, and takes memory, without traffic that anything is judged by.
+        return standing_by(rollout, now) if rollout.state.is_halted else []
     least = max(1, rollout.least_requests)
     gates = rollout.gates
     found = [_dry(one) if one.verdict.check in gates.dry_run else one for one in _measured(rollout, least)]

@@ -20,6 +20,9 @@ FORGOTTEN = timedelta(hours=1)
 _SAID = 200
 """Characters that are kept of what a pod says of a version: a thousand pods must fit into one document."""
 
+_DIED, _NAME, _HELD = 8, 60, 4
+"""Dead processes that are kept of what a pod tells, characters of their names, and versions that they held."""
+
 
 class PodSeen(BaseModel):
     """A pod's latest word."""
@@ -36,6 +39,10 @@ class PodSeen(BaseModel):
     tripped: dict[int, str] = Field(default_factory=dict)
     memory_share: float | None = None
     """The share of its memory limit that it uses."""
+    died: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Processes of the pod that ended unbidden in this rollout, a few, and the versions that each held."""
+    leaves: bool = False
+    """Whether it was told to stop, and said so."""
 
 
 class TestName(StrEnum):
@@ -118,7 +125,8 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
     """The progress with windows taken in that it had not. Those of another generation count for their pods alone.
 
     Another generation than before begins the stage's counts anew. The running tests are left to the gates. Pods that
-    have been silent for an hour by `now` are forgotten; windows as old as that are not read again.
+    have been silent for an hour by `now` are forgotten, and what ended as long ago is left out: its mark would be
+    forgotten at once, and the next tick would take it in again.
     """
     counts = dict(progress.counts) if progress.generation == generation else {}
     pods = dict(progress.pods)
@@ -127,7 +135,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
     overrides: dict[int, list[dict[str, int]]] = {}
     for window in sorted({(w.pod, w.sequence): w for w in windows}.values(), key=lambda w: (w.pod, w.sequence)):
         seen = pods.get(window.pod)
-        if seen is not None and window.sequence <= seen.sequence:
+        if (seen is not None and window.sequence <= seen.sequence) or (now and now - window.ended_at > FORGOTTEN):
             continue
         pods[window.pod] = _seen(window, seen, progress.first_generation)
         for version, found in window.versions.items():
@@ -164,7 +172,8 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
     # A run that outlasts its plan is reported late, under the older generation and a higher sequence.
     if before is not None and window.generation < before.generation:
         at = max(before.at, window.ended_at)
-        return before.model_copy(update={"sequence": window.sequence, "at": at, "tripped": tripped})
+        said = {"sequence": window.sequence, "at": at, "tripped": tripped, "leaves": before.leaves or window.leaves}
+        return before.model_copy(update=said)
     is_new = before is None or window.generation > before.generation
     return PodSeen(
         sequence=window.sequence,
@@ -175,4 +184,8 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
         failed={version: why[:_SAID] for version, why in window.failed.items()},
         tripped=tripped,
         memory_share=window.memory_share,
+        died={name[:_NAME]: tuple(held[:_HELD]) for name, held in sorted(window.died.items())[-_DIED:]}
+        if window.generation >= first_generation
+        else {},
+        leaves=window.leaves,
     )

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from shared.core.errors import NotFoundError
 from shared.rollout.alias_calls import call_champion
-from shared.rollout.documents import Endpoint, Target
+from shared.rollout.documents import Endpoint, Rollout, Target
 from shared.rollout.machine import RolloutState
 from shared.rollout.publishing import publish, routes_of, schedule
-from shared.rollout.rollbacks import Quarantine, Reverted, Rollback, RollbackRecord, Trigger
+from shared.rollout.rollbacks import Quarantine, Reverted, Rollback, RollbackRecord, Trigger, Unapplied
 from shared.store.ports import Container
 
 CONFIRM_TICK_S = 2.0
@@ -89,8 +89,16 @@ def note_rollback(
         by=by or "slipway",
         reason=reason,
     )
+    # Whoever applies this has applied what came before it.
+    endpoint.unapplied = None
     assert endpoint.rollout is not None  # noqa: S101 - what is taken back was rolled out
     schedule(endpoint, endpoint.rollout, now + timedelta(seconds=CONFIRM_TICK_S))
+
+
+def note_unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
+    """Note that the plan in force takes traffic from a candidate without a fault, to be confirmed by the pods."""
+    endpoint.unapplied = Unapplied(generation=endpoint.generation, at=now)
+    schedule(endpoint, rollout, now + timedelta(seconds=CONFIRM_TICK_S))
 
 
 def put_on_record(endpoint: Endpoint, rollback: Rollback) -> None:

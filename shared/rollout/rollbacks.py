@@ -59,6 +59,16 @@ class RollbackRecord(BaseModel):
     rollback: Rollback
 
 
+class Unapplied(BaseModel):
+    """That a rollout ended without a fault while its candidate had traffic, which the pods are to take from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generation: int
+    """Of the plan that gives the candidate none."""
+    at: AwareDatetime
+
+
 class Reverted(BaseModel):
     """That a version was taken back after its rollout had promoted it."""
 

@@ -34,7 +34,7 @@ from shared.telemetry.evidence import windows_after
 _LATENESS = timedelta(minutes=10)
 """A window that is written later than this after the tick that should have read it is left out."""
 _BEFORE_ROLLBACK = timedelta(minutes=1)
-"""Once a rollout is over nothing older than this before its rollback says anything of whether the pods applied that."""
+"""Once a rollout is over nothing older than this before its end or rollback says whether the pods applied that."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,9 +116,9 @@ class RolloutService:
         progress = looked_at.progress
         marks = {pod: seen.sequence for pod, seen in progress.pods.items()}
         since = max(looked_at.started_at, (progress.looked_at or looked_at.started_at) - _LATENESS, now - FORGOTTEN)
-        if looked_at.state.is_over and endpoint.rollback:
+        if looked_at.state.is_over:
             # It may have been over for months, and the pods have written windows ever since.
-            since = max(since, endpoint.rollback.detected_at - _BEFORE_ROLLBACK)
+            since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
         windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now))
         answers = self._ask(endpoint, looked_at, now)
 
@@ -131,6 +131,7 @@ class RolloutService:
             rollout.progress = ticks.took_in(rollout, windows, current.generation, now=now)
             overrides.put_on_record(current, rollout, now)
             ticks.confirm_rollback(current, rollout, now)
+            ticks.confirm_unapplied(current, rollout, now)
             if rollout.state.is_over:
                 return True
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
@@ -189,14 +190,16 @@ class RolloutService:
         return frozenset(found.version for found in versions if found.altered)
 
     def resend_overdue(self, grace: timedelta) -> int:
-        """Send again each tick, queued start and call for an alias that is overdue by more than `grace`. How many."""
+        """Send again each queued start and call for an alias that is overdue by more than `grace`, and each tick that
+        is overdue (shared.rollout.admission). How many.
+        """
         sent, now = 0, self._clock.now()
 
         def resend(endpoint: Endpoint) -> bool:
             if not admission.is_overdue(endpoint, now, grace):
                 return False
             ticking = endpoint.ticking
-            if ticking and now - ticking.next_tick_at > grace:
+            if ticking and admission.is_tick_overdue(endpoint, now, grace):
                 schedule(endpoint, ticking, now)
             if admission.is_queue_overdue(endpoint, now, grace):
                 admission.send_queued(endpoint, now)
@@ -237,6 +240,12 @@ class RolloutService:
             endpoint.endpoint, ENDPOINT_ID, lambda current: alias_calls.call_again(current, heard, now, grace)
         )
         return len(due) - len(heard)
+
+
+def _taken_at(endpoint: Endpoint) -> datetime:
+    """Since when the pods of an endpoint whose rollout is over are to apply what takes traffic away."""
+    found = [endpoint.rollback.detected_at] if endpoint.rollback else []
+    return min([*found, *([endpoint.unapplied.at] if endpoint.unapplied else [])])
 
 
 def _is_next_tick(endpoint: Endpoint, message: RolloutTick) -> bool:

@@ -42,7 +42,7 @@ class Standing:
     sentence: str
     """What it waits for, in words."""
     convergence: Convergence | None
-    """How far the pods have applied the plan in force; None once it is over and no rollback is to be applied."""
+    """How far the pods have applied the plan in force; None once it is over and what ended it is applied."""
     stage_age_s: float | None
     """Since its stage's time began, or since its plan was published where the pods have not applied that yet."""
     stage_limit_s: float | None
@@ -128,7 +128,8 @@ def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Converge
             return Waiting.PERSON, said
         case _ if rollout.state.is_over:
             if pods is not None:
-                return Waiting.PODS, f"the pods to apply the rollback: {pods.sentence}"
+                what = "rollback" if endpoint.rollback else "plan that gives the candidate no traffic"
+                return Waiting.PODS, f"the pods to apply the {what}: {pods.sentence}"
             back = rollout.reverted
             after = f", and was taken back since for version {back.to_version}: {back.reason}" if back else ""
             return Waiting.NOTHING, f"nothing: it is {rollout.state}{after}"

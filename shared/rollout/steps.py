@@ -13,12 +13,13 @@ from shared.rollout.documents import Endpoint, Rollout, RolloutRecord, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, next_state
 from shared.rollout.progress import Progress
 from shared.rollout.publishing import publish, routes_of, schedule
-from shared.rollout.reverts import leave_bad_stable, make_stable, note_rollback, quarantine
+from shared.rollout.reverts import leave_bad_stable, make_stable, note_rollback, note_unapplied, quarantine
 from shared.rollout.rollbacks import Trigger
 from shared.store.ports import Container
 
 _KEEP_THE_PLAN = {RolloutEvent.WAIT, RolloutEvent.HOLD, RolloutEvent.PAUSE, RolloutEvent.RESUME}
 _TAKE_BACK = {RolloutEvent.FAIL, RolloutEvent.ROLLBACK}
+_TAKE_AWAY = {RolloutEvent.ABORT, RolloutEvent.CONCLUDE}
 _KINDS = {
     RolloutEvent.LOADED: "stage_started",
     RolloutEvent.ADVANCE: "stage_started",
@@ -87,7 +88,7 @@ def move(
     `fault_at`, since when it fails, with FAIL and ROLLBACK; so does `to`, a known good version that is to serve in
     place of stable, which then fails too.
     """
-    stable = endpoint.stable
+    stable, had_traffic = endpoint.stable, bool(rollout.weight_bp or rollout.mirror_bp)
     rollout.state = next_state(rollout.state, event)
     rollout.reason = reason
     _enter(rollout, event, now, weight_bp)
@@ -111,6 +112,8 @@ def move(
             by=by,
             reason=reason,
         )
+    elif event in _TAKE_AWAY and had_traffic:
+        note_unapplied(endpoint, rollout, now)
     if rollout.state.is_over:
         _end(endpoint, rollout, now)
     if endpoint.stable is not None and endpoint.stable != stable:

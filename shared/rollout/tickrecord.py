@@ -69,6 +69,7 @@ class PodMark(_Part):
     at: AwareDatetime
     since: AwareDatetime | None = None
     memory_share: float | None = None
+    died: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 
 class PodGroup(_Part):
@@ -78,6 +79,7 @@ class PodGroup(_Part):
     loaded: tuple[int, ...] = ()
     failed: dict[int, str] = Field(default_factory=dict)
     tripped: dict[int, str] = Field(default_factory=dict)
+    leaves: bool = False
     pods: dict[str, PodMark]
 
 
@@ -172,6 +174,8 @@ class TickRecord(_Part):
                 failed=group.failed,
                 tripped=group.tripped,
                 memory_share=mark.memory_share,
+                died=mark.died,
+                leaves=group.leaves,
             )
             for group in self.seen
             for name, mark in group.pods.items()
@@ -288,12 +292,19 @@ def _groups(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
     marks: dict[str, dict[str, PodMark]] = defaultdict(dict)
     said: dict[str, PodSeen] = {}
     for name, seen in pods.items():
-        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share"})
+        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "died"})
         said.setdefault(key, seen)
-        marks[key][name] = PodMark(sequence=seen.sequence, at=seen.at, since=seen.since, memory_share=seen.memory_share)
+        marks[key][name] = PodMark(
+            sequence=seen.sequence, at=seen.at, since=seen.since, memory_share=seen.memory_share, died=seen.died
+        )
     return tuple(
         PodGroup(
-            generation=seen.generation, loaded=seen.loaded, failed=seen.failed, tripped=seen.tripped, pods=marks[key]
+            generation=seen.generation,
+            loaded=seen.loaded,
+            failed=seen.failed,
+            tripped=seen.tripped,
+            leaves=seen.leaves,
+            pods=marks[key],
         )
         for key, seen in said.items()
     )

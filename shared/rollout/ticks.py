@@ -23,8 +23,10 @@ from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.window import VersionCounts, Window
 
 _SLOWLY_AFTER_S = 60.0
-_SLOW_TICK_S = 30.0
-"""How often pods are looked at that have not applied a rollback within a minute."""
+_SLOW_TICK_S = 20.0
+"""How often pods are looked at that have not applied within a minute what takes traffic away: while each look is new
+enough to tell who reports.
+"""
 _GIVE_UP_S = 3_600.0
 
 
@@ -115,8 +117,8 @@ def apply(
             replace_gone(endpoint, rollout, now)
     if not rollout.state.is_over:
         schedule(endpoint, rollout, now + timedelta(seconds=rollout.policy.tick_s))
-    elif endpoint.rollback is not None and decision.event is not RolloutEvent.FAIL:
-        # One of before this rollout, which the pods have not been seen to apply.
+    elif endpoint.ticking is not None and decision.event is not RolloutEvent.FAIL:
+        # What was taken back before this rollout, which the pods have not been seen to apply.
         schedule(endpoint, rollout, now + timedelta(seconds=CONFIRM_TICK_S))
 
 
@@ -128,19 +130,39 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     rollback = endpoint.rollback
     if rollback is None or _is_too_new(rollout, now):
         return
-    pods = rollout.progress.pods
+    pods, waited_s = rollout.progress.pods, (now - rollback.detected_at).total_seconds()
     found = convergence(pods, generation=rollback.generation, versions=(), quorum=1.0, now=now)
-    waited_s = (now - rollback.detected_at).total_seconds()
     if not found.is_reached and waited_s < _GIVE_UP_S:
-        if rollout.state.is_over:
-            pause_s = CONFIRM_TICK_S if waited_s < _SLOWLY_AFTER_S else _SLOW_TICK_S
-            schedule(endpoint, rollout, now + timedelta(seconds=pause_s))
+        _look_again(endpoint, rollout, now, waited_s)
         return
     if found.is_reached:
         applied_at = max(pods[name].since or now for name in fresh(pods, now))
         zero_traffic_at = min(max(applied_at, rollback.detected_at), now)
         rollback = rollback.model_copy(update={"zero_traffic_at": zero_traffic_at})
     put_on_record(endpoint, rollback)
+
+
+def confirm_unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
+    """See whether the pods have applied the end of a rollout; one that reports and has not is waited for for good.
+
+    `rollout` is as in `confirm_rollback`; a rollback that is not confirmed comes first.
+    """
+    unapplied = endpoint.unapplied
+    if unapplied is None or endpoint.rollback is not None or _is_too_new(rollout, now):
+        return
+    found = convergence(rollout.progress.pods, generation=unapplied.generation, versions=(), quorum=1.0, now=now)
+    waited_s = (now - unapplied.at).total_seconds()
+    if found.is_reached or (waited_s >= _GIVE_UP_S and not found.reporting):
+        endpoint.unapplied = None
+    else:
+        _look_again(endpoint, rollout, now, waited_s)
+
+
+def _look_again(endpoint: Endpoint, rollout: Rollout, now: datetime, waited_s: float) -> None:
+    """Ask for another look at the pods after so long a wait; a rollout that is under way is looked at anyhow."""
+    if rollout.state.is_over:
+        pause_s = CONFIRM_TICK_S if waited_s < _SLOWLY_AFTER_S else _SLOW_TICK_S
+        schedule(endpoint, rollout, now + timedelta(seconds=pause_s))
 
 
 def _is_too_new(rollout: Rollout, now: datetime) -> bool:

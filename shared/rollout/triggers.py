@@ -15,6 +15,7 @@ from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import Triggers
 from shared.rollout.convergence import FRESH_S
 from shared.rollout.documents import Rollout
+from shared.rollout.losses import losses
 from shared.rollout.predictions import psi_verdict
 from shared.rollout.progress import PodSeen
 from shared.rollout.rates import Judged, slow
@@ -47,11 +48,18 @@ type _Measure = Callable[[VersionCounts], _Share]
 
 def triggered(rollout: Rollout, least: int, now: datetime) -> list[Judged]:
     """The verdicts of the triggers that hold for the rollout as it stands."""
-    limits = rollout.policy.triggers
-    found = [memory(rollout, limits, now), health(rollout, limits, now)]
+    limits, found = rollout.policy.triggers, standing_by(rollout, now)
     if rollout.weight_bp:
         traffic = traffic_of(rollout)
-        found = [errors(traffic, limits, least), p99(traffic, limits, least), _psi(traffic, limits, least), *found]
+        of_traffic = (errors(traffic, limits, least), p99(traffic, limits, least), _psi(traffic, limits, least))
+        found = [*(one for one in of_traffic if one is not None), *found]
+    return found
+
+
+def standing_by(rollout: Rollout, now: datetime) -> list[Judged]:
+    """The verdicts of those triggers that need no traffic."""
+    limits = rollout.policy.triggers
+    found = (memory(rollout, limits, now), health(rollout, limits, now))
     return [one for one in found if one is not None]
 
 
@@ -138,7 +146,8 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
     """The share of the pods that have the candidate ready, of those that have or cannot.
 
     A pod that still loads serves no candidate; one that cannot load stable either has a fault of its own. What pods say
-    of themselves is no chance: a share below the limit is a proof.
+    of themselves is no chance: a share below the limit is a proof. Pods that were lost with the candidate in memory are
+    ones that have it not, but no proof: see shared.rollout.losses.
     """
     limit = limits.healthy_share
     if limit is None:
@@ -159,6 +168,12 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
         pod, why = next(iter(failing.items()))
         said += f"; pod {pod} has not: {why}"
     outcome = Outcome.INCONCLUSIVE if value is None else Outcome.FAIL if value < limit else Outcome.PASS
+    if outcome is not Outcome.FAIL and (lost := losses(rollout, now)).are_too_many:
+        n, value = lost.reporting + lost.lost, lost.reporting / (lost.reporting + lost.lost)
+        verdict = Verdict(
+            check="trigger_health", outcome=Outcome.FAIL, sentence=lost.sentence, n=n, value=value, limit=limit
+        )
+        return Judged(verdict=verdict)
     return Judged(
         verdict=Verdict(check="trigger_health", outcome=outcome, sentence=said, n=n, value=value, limit=limit),
         is_proof=outcome is Outcome.FAIL,

@@ -86,6 +86,12 @@ class Window(BaseModel):
     """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
     memory_share: float | None = Field(default=None, ge=0)
     """The share of its memory limit that the pod used at the window's end; None where it has no limit."""
+    died: dict[str, list[int]] = Field(default_factory=dict)
+    """Processes of this pod that ended unbidden under the rollout of this generation, by the name that each had as
+    `pod`: the versions that each had loaded, or was loading. They are told again in each window.
+    """
+    leaves: bool = False
+    """Whether the process was told to stop, and this is its last word."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
 
 

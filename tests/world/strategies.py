@@ -1,6 +1,7 @@
 """An endpoint with a stable version and a second one to roll out, for tests of what becomes of rollouts."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from functions.rollouts import carry_out
@@ -13,7 +14,7 @@ from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, artifact_blob_name, plan_blob_name
 from shared.store.ports import BlobContainer
-from tests.world.world import ENDPOINT, MODEL, Pod, World
+from tests.world.world import ENDPOINT, GRACE, MODEL, Pod, World
 
 STAGES = (Stage(weight_bp=1_000, duration_s=10), Stage(weight_bp=5_000, duration_s=10))
 
@@ -37,9 +38,9 @@ class Forgiving(World):
             super().handle(queue, body)
 
 
-def world_with(*, versions: int = 2, pods: int = 1, **rollout: Any) -> World:
+def world_with(*, versions: int = 2, pods: int = 1, grace: timedelta = GRACE, **rollout: Any) -> World:
     """A world whose version 1 serves, and whose other versions are validated."""
-    world = Forgiving()
+    world = Forgiving(grace=grace)
     world.others = [Pod(name=f"pod-{n}") for n in range(2, pods + 1)]
     world.put_policy(policy(strategy=Strategy.ALL_AT_ONCE))
     for number in range(1, versions + 1):

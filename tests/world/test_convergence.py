@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from shared.core.messages import CommandKind
-from shared.registry.rollout_policy import Otherwise, Strategy, Triggers
+from shared.registry.rollout_policy import Otherwise, Stage, Strategy, Triggers
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Trigger
 from tests.world.strategies import SLOW_STAGES, give, published, rollout, run_until, start, state, weight_bp, world_with
-from tests.world.world import ENDPOINT, Pod
+from tests.world.world import ENDPOINT, Pod, World
 
 
 def test_a_stage_s_time_begins_when_the_quorum_has_applied_its_plan() -> None:
@@ -144,3 +144,74 @@ def test_ticks_read_what_came_since_the_last_one_however_long_the_rollout_has_la
     read = [name for name in world.blobs.reads if name.startswith(f"{ENDPOINT}/")]
     assert rollout(world).progress.of(2).requests == taken + 100 * len(read)
     assert 30 <= len(read) <= 90
+
+
+@pytest.mark.parametrize("memory_share", [None, 0.99])
+def test_a_candidate_that_awaits_its_first_stage_is_watched_for_what_it_does_to_its_pods(
+    memory_share: float | None,
+) -> None:
+    stages = (Stage(weight_bp=1_000, duration_s=10, approval=True),)
+    world = world_with(stages=stages, pods=2, triggers=Triggers(memory_share=0.9))
+    start(world)
+    run_until(world, RolloutState.AWAITING)
+    world.run(seconds=5)
+    assert state(world) is RolloutState.AWAITING
+    if memory_share is None:
+        world.pod.unloadable[2] = "it was evicted"
+    world.pod.memory_share = memory_share
+    run_until(world, RolloutState.ROLLED_BACK, within_s=10)
+
+
+def crash(world: World, number: int) -> None:
+    """Every pod's process ends at once, and what it had not told; another follows it under another name."""
+    world.pod = Pod(name=f"pod-1-{number}")
+    world.others = [Pod(name=f"pod-{n}-{number}") for n in range(2, 2 + len(world.others))]
+
+
+def test_a_candidate_under_which_every_process_dies_is_taken_back_though_each_window_is_good() -> None:
+    world = world_with(pods=3, stages=SLOW_STAGES, watch_s=40)
+    start(world)
+    run_until(world, RolloutState.PROGRESSING)
+    for number in range(36):
+        crash(world, number)
+        world.run(seconds=5)
+        if state(world).is_over:
+            break
+    assert state(world) is RolloutState.ROLLED_BACK
+    assert "pods with the candidate in memory were lost" in rollout(world).reason
+    assert world.rollouts.rollbacks(ENDPOINT)[-1].trigger is Trigger.HEALTH
+
+
+def test_deaths_that_successors_tell_of_count_at_once() -> None:
+    world = world_with(stages=SLOW_STAGES)
+    start(world)
+    run_until(world, RolloutState.PROGRESSING)
+    died: dict[str, list[int]] = {}
+    for number in range(5):
+        died[world.pod.name] = [1, 2]
+        world.pod = Pod(name=f"pod-1-{number}", died=dict(died))
+        world.run(seconds=1)
+    world.run(seconds=4)
+    assert state(world) is RolloutState.ROLLED_BACK
+    assert "by a process that ended unbidden" in rollout(world).reason
+
+
+def test_pods_that_say_that_they_were_told_to_stop_are_no_losses_however_many() -> None:
+    world = world_with(pods=4, stages=SLOW_STAGES, watch_s=40)
+    start(world)
+    run_until(world, RolloutState.PROGRESSING)
+    for number in range(4):
+        world.run(seconds=10)
+        for pod in (world.pod, *world.others):
+            pod.leaves = True
+            pod.report(world.blobs, world.clock, ENDPOINT)
+        crash(world, number)
+    run_until(world, RolloutState.PROMOTED, within_s=200)
+
+
+def test_a_single_restart_of_every_pod_takes_nothing_back_though_none_could_say_so() -> None:
+    world = world_with(pods=4, stages=SLOW_STAGES, watch_s=40)
+    start(world)
+    run_until(world, RolloutState.PROGRESSING)
+    crash(world, 1)
+    run_until(world, RolloutState.PROMOTED, within_s=200)

@@ -99,6 +99,10 @@ class Pod:
     """The share of its memory limit that it uses."""
     plan: RoutePlan | None = None
     """The one that it follows."""
+    died: dict[str, list[int]] = field(default_factory=dict)
+    """Processes before it that ended unbidden, and what each held."""
+    leaves: bool = False
+    """Whether it was told to stop."""
 
     def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
         """Serve a while under the plan that is published, and write a window."""
@@ -122,6 +126,8 @@ class Pod:
             tripped={route.version: self.tripped[route.version] for route in routes if route.version in self.tripped},
             versions={route.version: self._counts(route) for route in routes},
             memory_share=self.memory_share,
+            died=self.died,
+            leaves=self.leaves,
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
@@ -147,8 +153,8 @@ class Pod:
 class World:
     """The control plane over ports in memory."""
 
-    def __init__(self, *, sinks: Sequence[str] = ()) -> None:
-        """`sinks` names who is told of lifecycle events."""
+    def __init__(self, *, sinks: Sequence[str] = (), grace: timedelta = GRACE) -> None:
+        """`sinks` names who is told of lifecycle events; `grace` is the sweep's."""
         self.fuse = Fuse()
         self.clock = FakeClock()
         self.documents = FakeDocuments(self.fuse)
@@ -258,7 +264,7 @@ class World:
             rollouts=self.rollouts,
             queues=self.queues,
             clock=self.clock,
-            grace=GRACE,
+            grace=grace,
         )
 
     def put_policy(self, policy: Policy) -> None:

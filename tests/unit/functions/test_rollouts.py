@@ -55,8 +55,11 @@ def test_a_command_that_the_state_does_not_allow_is_told_to_the_log_and_does_not
     with caplog.at_level(logging.WARNING):
         carry_out(world.rollouts.handle, ABORT.model_copy(update={"command_id": "again"}))
         carry_out(world.rollouts.handle, ABORT.model_copy(update={"endpoint": "nothing"}))
+        nameless = {"command_id": "nameless", "command": CommandKind.ROLLBACK, "requested_by": " "}
+        carry_out(world.rollouts.handle, ABORT.model_copy(update=nameless))
     assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
         "command again is refused",
         "command abort is refused",
+        "command nameless is refused",
     ]
     assert world.endpoint() == before

@@ -83,6 +83,17 @@ def test_a_pod_that_was_silent_for_an_hour_is_forgotten() -> None:
     assert seen.looked_at == NOW
 
 
+def test_a_window_that_ended_an_hour_ago_is_left_out_rather_than_counted_at_each_tick() -> None:
+    progress = Progress()
+    for tick in range(3):
+        progress = taken(
+            progress, [busy("a", 1, at=NOW - timedelta(seconds=3_601))], 3, now=NOW + timedelta(seconds=tick)
+        )
+    assert progress.of(CANDIDATE).requests == 0
+    on_time = taken(Progress(), [busy("a", 1, at=NOW - timedelta(seconds=3_600))], 3, now=NOW)
+    assert on_time.of(CANDIDATE).requests == 10
+
+
 def test_a_thousand_pods_fit_well_into_one_document_whatever_they_say() -> None:
     said = "the ONNX file's digest is not the one that the plan names " * 20
     counts = VersionCounts(
@@ -97,6 +108,7 @@ def test_a_thousand_pods_fit_well_into_one_document_whatever_they_say() -> None:
             10**6,
             failed={CANDIDATE: said},
             memory_share=0.123456789,
+            died={f"model-server-7d9f8c6b5d-{n:04d}-abcdef-{one}": [STABLE, CANDIDATE] for one in range(20)},
             versions={STABLE: counts, CANDIDATE: counts},
         )
         for n in range(1_000)
