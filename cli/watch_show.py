@@ -174,7 +174,9 @@ def _lines(value: Json) -> list[Text]:
         more = f" and {len(value['rolled']) - _NAMED_PODS} more" if len(value["rolled"]) > _NAMED_PODS else ""
         found.append(Text(f"rolled pods: {', '.join(value['rolled'][:_NAMED_PODS])}{more}"))
     style = "red" if value["failed_checks"] else ""
-    found.append(Text(f"failed checks in a row: {value['failed_checks']} of {value['failure_limit']}", style))
+    found.append(
+        Text(f"failed checks without a pass between: {value['failed_checks']} of {value['failure_limit']}", style)
+    )
     if value["left_s"] is not None:
         found.append(Text(f"at least {duration(value['left_s'])} left"))
     return found

@@ -101,8 +101,8 @@ class Gates(PolicyPart):
 
     The error and slow rates are tested by an anytime-valid test over the whole rollout (shared.sequential), a shadow's
     disagreement by an interval that holds at every look: what they prove ends the rollout at once. The other gates
-    end it after `failure_limit` failed checks in a row. No gate asks for feedback on predictions, of which Slipway
-    keeps none yet: a business metric is held against its limit by a query.
+    end it after `failure_limit` failed checks without a pass between. No gate asks for feedback on predictions, of
+    which Slipway keeps none yet: a business metric is held against its limit by a query.
     """
 
     mode: GateMode = GateMode.NO_PROVEN_HARM
@@ -145,9 +145,9 @@ class Triggers(PolicyPart):
     """What takes a candidate back whatever stage it is in, and through the watch period after the switch.
 
     Limits on the candidate alone; one that stable breaks too, at the same time, is no fault of the candidate's.
-    They end the rollout after `failure_limit` failed checks in a row, memory after two at the most; too few healthy
-    pods, and an error rate or a p99 that is proven beyond its limit at a level of one in a million, at once. None
-    leaves one unchecked.
+    They end the rollout after `failure_limit` failed checks without a pass between, memory after two at the most; too
+    few healthy pods, and an error rate or a p99 that is proven beyond its limit at a level of one in a million, at
+    once. None leaves one unchecked.
     """
 
     error_rate: float | None = Field(default=0.05, gt=0, le=1)
@@ -295,7 +295,7 @@ class RolloutPolicy(PolicyPart):
     min_requests: int = Field(default=100, ge=1, le=1_000_000_000)
     """Requests that each side needs in a stage before a gate concludes anything."""
     failure_limit: int = Field(default=3, ge=1, le=1_000)
-    """Failed checks in a row that take the candidate back."""
+    """Failed checks of a stage, without a pass between, that take the candidate back."""
     error_limit: int = Field(default=5, ge=1, le=1_000)
     """Ticks in a row with a gate that could not be asked, after which the stage holds."""
     max_stage_s: float = Field(default=3_600.0, gt=0, le=LONGEST_S)

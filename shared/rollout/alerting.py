@@ -13,6 +13,7 @@ from shared.rollout.approvers import stage_named
 from shared.rollout.convergence import convergence, fresh
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
+from shared.rollout.standing import is_watched_without_end
 from shared.store.repository import Repository
 
 _OVER = {
@@ -116,6 +117,12 @@ def _of_rollout(endpoint: Endpoint, rollout: Rollout, now: datetime) -> list[Tro
         add(AlertRule.ROLLOUT_ROLLED_BACK, f"{named} was rolled back: {rollout.reason}")
     if rollout.state is RolloutState.HELD:
         said = f"{named} is held at {rollout.weight_bp / 100:g} %: resume, skip or abort it"
+        add(AlertRule.ROLLOUT_HELD, said, weight_bp=rollout.weight_bp)
+    elif is_watched_without_end(rollout, now):
+        said = (
+            f"{named} is watched with all traffic, and that it is fit is not concluded: see what its gates lack, "
+            "promote it or take it back"
+        )
         add(AlertRule.ROLLOUT_HELD, said, weight_bp=rollout.weight_bp)
     if rollout.state is RolloutState.AWAITING and _is_overdue(rollout, now):
         said = f"{named} awaits an approval of {stage_named(rollout, rollout.next_stage)}: approve or reject it"

@@ -20,6 +20,7 @@ from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import Judged
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.schedule import ends_without_promotion, is_held_open
+from shared.rollout.standing import least_s, most_s
 
 _MEMORY, _MEMORY_CHECKS = "trigger_memory", 2
 """No chance enters into a full memory, but a load of something else may fill it for a moment."""
@@ -181,11 +182,11 @@ def _without_failure(
     """What a tick concludes of a stage that has lasted so long, and in which nothing failed."""
     if rollout.state.is_halted or (is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING):
         return held
-    if outcome is Outcome.PASS and lasted_s >= _least_s(rollout):
+    if outcome is Outcome.PASS and lasted_s >= least_s(rollout):
         return _passed(rollout, held, now, blocked)
     if outcome is Outcome.ERROR:
         return _errored(rollout, held)
-    if outcome is Outcome.INCONCLUSIVE and lasted_s > _most_s(rollout):
+    if outcome is Outcome.INCONCLUSIVE and lasted_s > most_s(rollout):
         return _unconcluded(rollout, replace(held, reason=f"no conclusion after {lasted_s:.0f} s: {held.reason}"))
     return held
 
@@ -227,34 +228,25 @@ def _failing(rollout: Rollout, judged: list[Judged], held: Decision) -> Decision
             event=RolloutEvent.FAIL,
             trigger=_trigger_of(worst.verdict.check),
             failed_checks=failed,
-            reason=f"{failed} failed checks in a row: {said}",
+            reason=f"{failed} failed checks without a pass between: {said}",
         )
     return replace(held, failed_checks=failed, reason=f"failed check {failed} of {limit}: {said}")
 
 
 def _failure_limit(rollout: Rollout, judged: list[Judged]) -> int:
-    """How many failed checks in a row end the rollout."""
+    """How many failed checks without a pass between end the rollout."""
     is_full = any(one.verdict.check == _MEMORY and one.verdict.outcome is Outcome.FAIL for one in judged)
     limit = rollout.policy.failure_limit
     return min(limit, _MEMORY_CHECKS) if is_full else limit
 
 
 def _errored(rollout: Rollout, held: Decision) -> Decision:
+    """A gate could not be asked. That says nothing against the candidate: it takes nothing back, nor lets it go on."""
     errored = held.errored_checks
-    if errored < rollout.policy.error_limit or rollout.state is not RolloutState.PROGRESSING:
+    if errored < rollout.policy.error_limit:
         return held
-    return replace(held, event=RolloutEvent.HOLD, reason=f"{errored} ticks in a row: {held.reason}")
-
-
-def _least_s(rollout: Rollout) -> float:
-    return rollout.current.duration_s if rollout.current else rollout.policy.watch_s
-
-
-def _most_s(rollout: Rollout) -> float:
-    stage = rollout.current
-    if stage is None:
-        return max(rollout.policy.max_stage_s, rollout.policy.watch_s)
-    return rollout.policy.max_stage_s if stage.max_duration_s is None else stage.max_duration_s
+    held = replace(held, reason=f"{errored} ticks in a row: {held.reason}")
+    return replace(held, event=RolloutEvent.HOLD) if rollout.state is RolloutState.PROGRESSING else held
 
 
 _TRIGGERS = {

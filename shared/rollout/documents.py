@@ -112,11 +112,11 @@ class Rollout(BaseModel):
     next_tick_at: AwareDatetime
     progress: Progress = Progress()
     failed_checks: int = 0
-    """Checks that failed, in a row, in this stage."""
+    """Checks that failed in this stage without a pass between."""
     errored_checks: int = 0
     """Ticks, in a row, with a gate that could not be asked."""
     failing_since: AwareDatetime | None = None
-    """When the first of the failed checks in a row was."""
+    """When the first of those failed checks was."""
     verdicts: list[Verdict] = Field(default_factory=list)
     reason: str = ""
     blocked: str = ""

@@ -86,7 +86,7 @@ def families(seen: Sequence[Seen], outboxes: Mapping[str, int], now: datetime) -
         ),
         _gauge(
             "slipway_rollout_failed_checks",
-            "Checks that failed, in a row.",
+            "Checks that failed in this stage without a pass between.",
             [(_of(e, r), float(r.failed_checks)) for e, r in active],
         ),
         _gauge(

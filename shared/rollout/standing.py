@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from shared.core.verdict import Outcome, joined
+from shared.registry.rollout_policy import Otherwise
 from shared.rollout.convergence import Convergence, convergence
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutState
@@ -97,6 +98,19 @@ def most_s(rollout: Rollout) -> float:
     return policy.max_stage_s if stage.max_duration_s is None else stage.max_duration_s
 
 
+def is_watched_without_end(rollout: Rollout, now: datetime) -> bool:
+    """Whether a candidate with all traffic is watched, and nothing has said for too long that it is fit to be stable.
+
+    A gate cannot be asked, or nothing is concluded and policy takes nothing back for that: somebody must say what is
+    to be. It becomes stable by itself only if every gate passes yet.
+    """
+    if rollout.state is not RolloutState.WATCHING or joined(rollout.verdicts) is Outcome.PASS:
+        return False
+    began_at, policy = rollout.stage_started_at, rollout.policy
+    is_late = began_at is not None and (now - began_at).total_seconds() > most_s(rollout)
+    return rollout.errored_checks >= policy.error_limit or (is_late and policy.on_inconclusive is Otherwise.HOLD)
+
+
 def _began_at(rollout: Rollout) -> datetime:
     """When the stage's time began; where it has not, since when the pods have been waited for."""
     asked_at = rollout.published_at if rollout.resumed_at is None else max(rollout.published_at, rollout.resumed_at)
@@ -143,6 +157,8 @@ def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None
         return Waiting.PODS, f"the pods to apply the plan: {pods.sentence if pods else 'none has reported'}"
     if is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING:
         return Waiting.PERSON, "somebody to end it: a split is held open"
+    if is_watched_without_end(rollout, now):
+        return Waiting.PERSON, f"somebody to promote it or to take it back, or that every gate passes: {rollout.reason}"
     unsure = [v for v in rollout.verdicts if not v.advisory and v.outcome is not Outcome.PASS]
     if rollout.verdicts and unsure:
         worst = joined(rollout.verdicts)

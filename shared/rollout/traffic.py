@@ -29,7 +29,8 @@ def traffic_of(rollout: Rollout) -> Traffic:
     """The traffic of a rollout as it stands."""
     progress, candidate = rollout.progress, rollout.candidate.version
     stable = rollout.stable.version if rollout.stable else -1
-    is_concurrent = rollout.weight_bp < FULL_WEIGHT_BP and not _has_every_pod(rollout)
+    has_stable = bool(progress.of(stable).requests) or not _has_every_pod(rollout)
+    is_concurrent = rollout.weight_bp < FULL_WEIGHT_BP and has_stable
     before = progress.both.get(stable, VersionCounts())
     return Traffic(
         candidate=progress.of(candidate),
@@ -41,7 +42,10 @@ def traffic_of(rollout: Rollout) -> Traffic:
 
 
 def _has_every_pod(rollout: Rollout) -> bool:
-    """Whether a rolling one has come to every pod that reports, whatever its share: none is left to stable."""
+    """Whether a rolling one has come to every pod that reports, whatever its share: none is left to stable.
+
+    A pod of stable's that is late for a tick looks like that too: what it counted in this stage tells them apart.
+    """
     progress = rollout.progress
     reporting = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
     return bool(rollout.rolled) and set(reporting) <= set(rollout.rolled)

@@ -105,7 +105,7 @@ def test_a_number_beyond_the_limit_takes_it_back_after_as_many_failed_checks_as_
     world, _ = with_store(QueryAnswer(value=0.9), policy())
     rollout = world.rollouts.rollouts(ENDPOINT)[-1]
     assert rollout.state is RolloutState.ROLLED_BACK
-    assert "3 failed checks in a row: the query answered 0.9; wanted is at most 0.5" in rollout.reason
+    assert "3 failed checks without a pass between: the query answered 0.9; wanted is at most 0.5" in rollout.reason
 
 
 @pytest.mark.parametrize("answer", [DOWN, QueryAnswer(), QueryAnswer(value=0.9)])

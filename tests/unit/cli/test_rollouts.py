@@ -104,7 +104,7 @@ def test_a_rollout_is_shown_with_its_stages_gates_pods_and_the_time_left(slipway
         "waits for every gate to pass: slower",
         "pods: 2 of 3 ready, 1 failing, 0 silent",
         "pod-2 cannot load it: no memory",
-        "failed checks in a row: 1 of 3",
+        "failed checks without a pass between: 1 of 3",
         "at least 19 min left",
         "0.0211 to 0.0433",
         "[b]by far[/b]",

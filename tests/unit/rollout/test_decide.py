@@ -114,7 +114,7 @@ def test_failed_checks_without_a_proof_end_the_rollout_at_the_limit_and_a_pass_f
     assert first.reason.startswith("failed check 1 of 3")
     third = decided(in_stage(gates=ASKED, failed_checks=2), answers=low)
     assert (third.event, third.trigger) == (RolloutEvent.FAIL, Trigger.QUERY)
-    assert third.reason.startswith("3 failed checks in a row")
+    assert third.reason.startswith("3 failed checks without a pass between")
     assert (
         decided(in_stage(gates=ASKED, failed_checks=2), answers={QUERY.name: QueryAnswer(value=2)}).failed_checks == 0
     )
@@ -129,6 +129,41 @@ def test_a_gate_that_cannot_be_asked_is_asked_again_and_holds_the_stage_at_the_l
     assert (
         decided(in_stage(gates=ASKED, errored_checks=4), answers={QUERY.name: QueryAnswer(value=2)}).errored_checks == 0
     )
+
+
+def test_a_failed_check_is_forgotten_by_a_pass_alone() -> None:
+    failed = 0
+    for answer in (QueryAnswer(value=0.5), QueryAnswer(), QueryAnswer(error="timeout"), QueryAnswer(value=0.5)):
+        failed = decided(in_stage(gates=ASKED, failed_checks=failed), answers={QUERY.name: answer}).failed_checks
+    assert failed == 2
+
+
+def test_a_watch_in_which_a_gate_cannot_be_asked_neither_ends_nor_takes_back_and_says_for_how_long() -> None:
+    down = {QUERY.name: QueryAnswer(error="timeout")}
+    watched = in_stage(gates=ASKED, errored_checks=1_199, state=RolloutState.WATCHING, lasted_s=36_000)
+    stays = decided(watched, answers=down)
+    assert (stays.event, stays.errored_checks) == (None, 1_200)
+    assert stays.reason.startswith("1200 ticks in a row: the query could not be asked")
+    assert decided(watched, answers={QUERY.name: QueryAnswer(value=2)}).event is RolloutEvent.COMPLETE
+
+
+@pytest.mark.parametrize("age_s", [1.0, 31.0])
+def test_a_rolling_candidate_is_compared_with_what_stable_counted_in_the_stage_although_its_pod_is_late(
+    age_s: float,
+) -> None:
+    slow, good = counted(1_000, ms={5.0: 0.95, 400.0: 0.05}), counted(1_000)
+    found = in_stage(
+        {CANDIDATE: slow, STABLE: good},
+        policy={"strategy": Strategy.ROLLING, "max_unavailable": 1},
+        pods={"a": pod(), "b": pod(age_s=age_s)},
+        rolled=("a",),
+        failed_checks=2,
+        gates=Gates(slow_ms=1_000.0),
+    )
+    found.progress = found.progress.model_copy(update={"looked_at": NOW, "both": {STABLE: good}})
+    decision = decided(found)
+    assert (decision.event, decision.failed_checks) == (RolloutEvent.FAIL, 3)
+    assert "the candidate's p99 is above the limit" in decision.reason
 
 
 @pytest.mark.parametrize("state", [RolloutState.PAUSED, RolloutState.HELD, RolloutState.AWAITING])

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from shared.alerts.documents import AlertRule
 from shared.core.verdict import Outcome, Verdict
-from shared.registry.rollout_policy import RolloutPolicy, Stage, Strategy
+from shared.registry.rollout_policy import Otherwise, RolloutPolicy, Stage, Strategy
+from shared.rollout.alerting import troubles
 from shared.rollout.documents import Endpoint, Rollout, Target
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
@@ -29,10 +31,17 @@ def target(version: int) -> Target:
     return Target(version=version, artifact_digest="a" * 64, size_bytes=1, golden_digest=None)
 
 
-def stands(
+def stands(state: RolloutState, **more: Any) -> Standing:
+    """How the rollout of `endpoint_in` stands."""
+    endpoint = endpoint_in(state, **more)
+    assert endpoint.rollout is not None
+    return standing(endpoint, endpoint.rollout, NOW)
+
+
+def endpoint_in(
     state: RolloutState, *, policy: RolloutPolicy | None = None, rolls_back: bool = False, **more: Any
-) -> Standing:
-    """How a canary stands that is 100 s into its first stage, or into what `more` says."""
+) -> Endpoint:
+    """The endpoint of a canary that is 100 s into its first stage, or into what `more` says."""
     given: dict[str, Any] = {
         "rollout_id": "r",
         "command_id": "c",
@@ -61,14 +70,13 @@ def stands(
         by="slipway",
         reason="slow",
     )
-    endpoint = Endpoint(
+    return Endpoint(
         endpoint="m",
         stable=rollout.stable,
         rollout=rollout,
         generation=8 if rolls_back else 7,
         rollback=rollback if rolls_back else None,
     )
-    return standing(endpoint, rollout, NOW)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +112,31 @@ def test_each_state_says_what_it_waits_for(state: S, more: dict[str, Any], waiti
     found = stands(state, **more)
     assert found.waiting is waiting
     assert said in found.sentence
+
+
+ERRS = Verdict(check="revenue", outcome=Outcome.ERROR, sentence="the query could not be asked")
+HOLD = RolloutPolicy(stages=STAGES, watch_s=200, max_stage_s=1_000, on_inconclusive=Otherwise.HOLD)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_stuck"),
+    [
+        ({"verdicts": [ERRS], "errored_checks": 4}, False),
+        ({"verdicts": [ERRS], "errored_checks": 5}, True),
+        ({"verdicts": [UNSURE], "policy": HOLD, "stage_started_at": ago(1_000)}, False),
+        ({"verdicts": [UNSURE], "policy": HOLD, "stage_started_at": ago(1_001)}, True),
+        ({"verdicts": [PASSES], "policy": HOLD, "stage_started_at": ago(1_001)}, False),
+        ({"verdicts": [UNSURE], "stage_started_at": ago(9_999)}, False),
+        ({"state": S.PROGRESSING, "verdicts": [ERRS], "errored_checks": 5}, False),
+    ],
+)
+def test_a_watch_that_comes_to_no_conclusion_waits_for_a_person_and_an_alert_says_so(
+    more: dict[str, Any], *, is_stuck: bool
+) -> None:
+    given = {"state": S.WATCHING, "stage": 1, **more}
+    assert (stands(**given).waiting is Waiting.PERSON) is is_stuck
+    rules = [found.rule for found in troubles(endpoint_in(**given), NOW)]
+    assert rules == ([AlertRule.ROLLOUT_HELD] if is_stuck else [])
 
 
 @pytest.mark.parametrize(
