@@ -54,6 +54,9 @@ class Moved(StrEnum):
     """Of a category."""
 
 
+_MISSING_AT = {Moved.MEAN: 0.5, Moved.SPREAD: 0.25}
+
+
 class SlowState(BaseModel):
     """A detector between two windows, as it is stored. Logarithms are natural; None is that of nothing."""
 
@@ -90,7 +93,7 @@ class SlowDrift:
             [cells[name].start + at for (name, _), size in zip(self._names, sizes, strict=True) for at in range(size)],
             dtype=np.int64,
         )
-        reach = math.sqrt(math.log(2 * max(1, len(streams)) / _MISLEADING) / (2 * max(1, profile.rows)))
+        reach = math.sqrt(math.log(max(1, len(streams)) / _MISLEADING) / (2 * max(1, profile.rows)))
         shares = {feature.name: _shares(feature) for feature in profile.features}
         self._edges = np.array([w @ shares[name] + tolerance + reach * variation for name, _, w, variation in streams])
         self._log_gains = np.concatenate(
@@ -190,10 +193,15 @@ def _streams(feature: Feature) -> Iterator[_Stream]:
     else:
         found = [(Moved.SHARE, row) for row in np.eye(bins)]
     for moved, weights in found:
-        # Its total variation; a bin by itself may stand first.
-        variation = float(np.abs(np.diff(weights)).sum()) if moved in {Moved.MEAN, Moved.SPREAD} else 1.0
+        variation = _variation(weights, _MISSING_AT[moved]) if moved in _MISSING_AT else 1.0
         yield feature.name, moved, weights, variation
         yield feature.name, moved, 1.0 - weights, variation
+
+
+def _variation(weights: Floats, missing_at: float) -> float:
+    """The total variation over the bins in order, the missing standing where it adds least, which no data tell."""
+    ordered = np.insert(weights[:-1], int((len(weights) - 1) * missing_at), weights[-1])
+    return float(np.abs(np.diff(ordered)).sum())
 
 
 def _stakes(weights: Floats, edge: float, shares: Floats) -> Floats:

@@ -54,7 +54,14 @@ def main() -> None:
         case_of("an empty bin on both sides", [50, 0, 50], [30, 0, 70], [0.0, 0.5, 0.75]),
         case_of("one row each", [1, 0], [0, 1], [0.0, 1.0]),
     ]
-    for bins, before, after in ((10, 1_000, 1_000), (10, 100_000, 300), (5, 80, 60), (20, 5_000, 50_000)):
+    for bins, before, after in (
+        (10, 1_000, 1_000),
+        (10, 100_000, 300),
+        (5, 80, 60),
+        (20, 5_000, 50_000),
+        (12, 20_000, 500),
+        (66, 9_000, 9_000),
+    ):
         shares = generator.dirichlet(np.full(bins, 5.0), 2)
         reference, actual = (generator.multinomial(n, s).tolist() for n, s in zip((before, after), shares, strict=True))
         positions = np.sort(generator.normal(size=bins)).round(6).tolist()
