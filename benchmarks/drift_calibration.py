@@ -34,7 +34,7 @@ REFERENCE_ROWS = 20_000
 ANY = 1e-12
 NOTHING = dict.fromkeys(MEASURES)
 BY_MEASURE = {name: Limits(**{**NOTHING, name: ANY}) for name in MEASURES}
-SIZES = {100: 200, 1_000: 150, 10_000: 60, 100_000: 16, 1_000_000: 4}
+SIZES = {100: 400, 1_000: 300, 10_000: 120, 100_000: 60, 1_000_000: 21}
 QUICK = {100: 60, 1_000: 60, 10_000: 20}
 
 
@@ -164,7 +164,7 @@ def main() -> int:
     quick, only = asked.quick, asked.only or parts
     generator = np.random.default_rng(7)
     held = "independent" not in only or _independent(generator, QUICK if quick else SIZES)
-    held &= "levels" not in only or _levelled(generator, 5 if quick else 16)
+    held &= "levels" not in only or _levelled(generator, 5 if quick else 40)
     if "power" in only:
         _power(generator, 10 if quick else 40)
     if "evidently" in only:

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validat
 from shared.core.errors import InvalidInputError
 from shared.drift.scoring import check_counts
 from shared.telemetry.features import FeatureCounts
-from shared.telemetry.profile import Profile
+from shared.telemetry.profile import AnswerSource, Profile
 
 type Codes = NDArray[np.int64]
 type Floats = NDArray[np.float64]
 
 MAX_ROWS = 50_000
 LEAST_ROWS = 200
+MAX_BINS = 800
 _FOLDS = 10
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of a weight's square, beside the mean squared error."""
@@ -34,8 +35,8 @@ _SEED = 0
 
 
 class PerformanceModel(BaseModel):
-    """Weights of a profile's bins, in its order, without the other cells. `folds` are those of fits that each leave a
-    tenth of the rows out: their differences are the fit's error.
+    """Weights of the bins of some of a profile's features, in the order of `features`; those of the whole fit first, and
+    of fits that each leave a tenth of the rows out, whose differences are the fit's error.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -44,6 +45,7 @@ class PerformanceModel(BaseModel):
     profile: str
     rows: NonNegativeInt
     """Labelled rows that it was fitted on."""
+    features: tuple[str, ...]
     level: float
     """Mean of what is estimated in those rows: accuracy, or mean absolute error."""
     deviation: float = Field(ge=0)
@@ -53,7 +55,6 @@ class PerformanceModel(BaseModel):
     high: float
     """What is observed lies between; so do estimates."""
     intercepts: tuple[float, ...]
-    """Of the whole fit first, and of the folds'."""
     weights: tuple[tuple[float, ...], ...]
 
     @model_validator(mode="after")
@@ -86,9 +87,11 @@ def fitted(profile: Profile, codes: Codes, observed: Floats) -> PerformanceModel
     if len(usable) < LEAST_ROWS or not profile.features:
         return None
     chosen = np.random.default_rng(_SEED).permutation(usable)[:MAX_ROWS]
-    places = codes[chosen] + _starts(profile)[:-1]
     y = observed[chosen].astype(np.float64)
-    moments = [_moments(places[at::_FOLDS], y[at::_FOLDS], int(_starts(profile)[-1])) for at in range(_FOLDS)]
+    used = _telling(profile, codes[chosen], y)
+    starts = np.cumsum([0, *(profile.features[at].bins for at in used)])
+    places = codes[chosen][:, used] + starts[:-1]
+    moments = [_moments(places[at::_FOLDS], y[at::_FOLDS], int(starts[-1])) for at in range(_FOLDS)]
     whole = sum(moments[1:], start=moments[0])
     errors = [_left_out_error(moments, whole, penalty, places, y) for penalty in _PENALTIES]
     best = int(np.argmin(errors))
@@ -96,6 +99,7 @@ def fitted(profile: Profile, codes: Codes, observed: Floats) -> PerformanceModel
     return PerformanceModel(
         profile=profile.id,
         rows=len(y),
+        features=tuple(profile.features[at].name for at in used),
         level=float(y.mean()),
         deviation=float(np.sqrt(errors[best])),
         penalty=_PENALTIES[best],
@@ -109,15 +113,16 @@ def fitted(profile: Profile, codes: Codes, observed: Floats) -> PerformanceModel
 def estimated(profile: Profile, model: PerformanceModel, counts: FeatureCounts) -> Estimated:
     """The performance in a window of one row or more. Raises InvalidInputError where profiles differ, or no row is."""
     check_counts(profile, counts)
-    if model.profile != profile.id or len(model.weights[0]) != _starts(profile)[-1] or not counts.rows:
+    bins = {feature.name: feature.bins for feature in profile.features}
+    width = sum(bins.get(name, 0) for name in model.features)
+    if model.profile != profile.id or len(model.weights[0]) != width or not counts.rows:
         raise InvalidInputError(
             f"a model of profile {model.profile[:12]} and {counts.rows} rows by {profile.id[:12]}: both must be of one "
             "profile, and of a row or more"
         )
-    bins: list[int] = []
-    for feature, place in zip(profile.features, profile.cells().values(), strict=True):
-        bins += counts.cells[place.start : place.start + feature.bins]
-    values = np.array(model.intercepts) + np.array(model.weights) @ (np.array(bins) / counts.rows)
+    cells = profile.cells()
+    seen = [cell for name in model.features for cell in counts.cells[cells[name].start :][: bins[name]]]
+    values = np.array(model.intercepts) + np.array(model.weights) @ (np.array(seen) / counts.rows)
     value, folds = float(values[0]), values[1:]
     # The jackknife by groups (Shao and Wu 1989): fits that each leave a group out differ by so much less.
     of_fit = (len(folds) - 1) / len(folds) * float(np.square(folds - folds.mean()).sum())
@@ -180,5 +185,15 @@ def _left_out_error(parts: list[_Moments], whole: _Moments, penalty: float, plac
     return total / len(y)
 
 
-def _starts(profile: Profile) -> Codes:
-    return np.cumsum([0, *(feature.bins for feature in profile.features)])
+def _telling(profile: Profile, codes: Codes, y: Floats) -> list[int]:
+    """The features to fit, at most MAX_BINS in all: what was answered, and then those whose bins tell most of y."""
+    told = []
+    for at, feature in enumerate(profile.features):
+        rows = np.bincount(codes[:, at], minlength=feature.bins)
+        sums = np.bincount(codes[:, at], weights=y, minlength=feature.bins)
+        told.append(float((np.square(sums) / np.maximum(rows, 1)).sum()))
+    order = sorted(
+        range(len(told)), key=lambda at: (not isinstance(profile.features[at].source, AnswerSource), -told[at])
+    )
+    ends = np.cumsum([profile.features[at].bins for at in order])
+    return sorted(order[: int(np.searchsorted(ends, MAX_BINS, side="right"))])

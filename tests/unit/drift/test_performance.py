@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from shared.core.errors import InvalidInputError
 from shared.drift.calibration import LEAST_WINDOWS, Realised, calibration_of
 from shared.drift.coding import codes_of
-from shared.drift.performance import LEAST_ROWS, PerformanceModel, estimated, fitted
+from shared.drift.performance import LEAST_ROWS, MAX_BINS, PerformanceModel, estimated, fitted
 from shared.drift.profiling import profile_of
 from shared.telemetry.featurecolumns import Columns
 from shared.telemetry.features import FeatureCounts
@@ -145,6 +145,18 @@ def test_answers_that_are_all_right_are_estimated_right() -> None:
     profile, model = made((inputs, outputs, np.ones(1_000)))
     found = estimated(profile, model, counted(profile, classified(generator, 300, 1.0)))
     assert found.value == pytest.approx(1.0)
+
+
+def test_of_many_features_those_that_tell_most_are_fitted() -> None:
+    generator = np.random.default_rng(10)
+    inputs, outputs, observed = numbers(generator, 600)
+    inputs["x"] = np.column_stack([generator.normal(size=(600, 100)), inputs["x"]])
+    profile, model = made((inputs, outputs, observed))
+    assert {"prediction", "x[100]"} <= set(model.features)
+    assert len(model.features) < len(profile.features)
+    assert len(model.weights[0]) <= MAX_BINS
+    drawn = counted(profile, (inputs, outputs, observed))
+    assert estimated(profile, model, drawn).value == pytest.approx(observed.mean(), abs=0.1)
 
 
 def test_another_profile_and_no_rows_are_refused() -> None:
