@@ -18,19 +18,22 @@ from typing import Any
 
 from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError, SlipwayError, UnavailableError
 from shared.core.messages import CommandKind, Queue, RolloutCommand
+from shared.core.settings import Settings
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer, Container
-from tests.world.campaign_draws import CANDIDATE, Faults, Regret, Scenario
+from tests.world.campaign_draws import CANDIDATE, SET_BP, Faults, Regret, Scenario, Wish
 from tests.world.campaign_pods import Server
 from tests.world.copies import copy_of
 from tests.world.fakes import Fuse, Killed
 from tests.world.world import ENDPOINT, MODEL, World
 
 SWEEP_S = 60
+PRODUCTION = timedelta(seconds=float(str(Settings.__dataclass_fields__["sweep_grace_s"].default)))
+"""The grace of the sweep where no setting says otherwise."""
 ATTEMPTS, AGAIN_S = 5, 5.0
 """As host.json has it: a message that failed so often is a dead letter."""
 MOST_S = 2_400
@@ -45,7 +48,7 @@ _INSISTS_S = 60
 
 def prepared() -> World:
     """A world in which version 1 is stable."""
-    world = World()
+    world = World(grace=PRODUCTION)
     world.put_policy(Policy(rollout=RolloutPolicy(watch_s=0, tick_s=5)))
     world.event(world.drop("one", name="1.onnx"))
     world.run(seconds=70)
@@ -98,6 +101,8 @@ class Play:
         self._next_is_dropped = False
         self.served: Counter[int] = Counter()
         """Requests by version that the pods counted, those of pods that are gone too."""
+        self._leaving: list[Server] = []
+        """Servers that were told to stop, and may still have windows to send."""
         self.servers = [self._server(f"server-{number}") for number in range(scenario.pods)]
         for part in ("documents", "blobs", "queues"):
             getattr(self.world, part).fuse = Amid(play=self, part=part)
@@ -110,6 +115,8 @@ class Play:
         for number, server in enumerate(self.servers):
             is_cut_off = self.is_down("blobs") or self.faults.is_silent(number, self.second)
             server.live(self.world.blobs, self.world.clock, is_cut_off=is_cut_off)
+            if server.is_dead:
+                self.servers[number] = server.follower(f"server-{number}-{self.second}")
         self._deliver()
         if self._depth == 0:
             self._people()
@@ -277,9 +284,14 @@ class Play:
         self._deliver()
 
     def _restart_pods(self) -> None:
+        if not self.is_down("blobs"):
+            while self._leaving:
+                self._leaving.pop().send(self.world.blobs)
         for at_s, number in self.faults.restarts:
             if at_s == self.second:
                 index = number % len(self.servers)
+                self.servers[index].leave(self.world.clock.now())
+                self._leaving.append(self.servers[index])
                 self.servers[index] = self._server(f"server-{index}-{at_s}")
 
     def _server(self, name: str) -> Server:
@@ -301,11 +313,27 @@ class Play:
         if self.scenario.regret is Regret.LATER and rollout.state is RolloutState.PROMOTED:
             if not endpoint.quarantined:
                 self._say(CommandKind.ROLLBACK, "regret", rollout)
+        elif rollout.state is RolloutState.PAUSED:
+            self._say(CommandKind.RESUME, "resume", rollout)
         elif rollout.stage_started_at and rollout.state in {RolloutState.PROGRESSING, RolloutState.WATCHING}:
-            if self.scenario.regret in {Regret.ABORT, Regret.ROLLBACK}:
-                self._say(CommandKind(self.scenario.regret.value), "regret", rollout)
-            elif self.scenario.is_promoted_by_hand and rollout.state is RolloutState.PROGRESSING:
-                self._say(CommandKind.PROMOTE, "promote", rollout)
+            self._people_ask(rollout)
+
+    def _people_ask(self, rollout: Rollout) -> None:
+        """People ask for what they want of a stage that has begun."""
+        scenario = self.scenario
+        if scenario.regret in {Regret.ABORT, Regret.ROLLBACK}:
+            self._say(CommandKind(scenario.regret.value), "regret", rollout)
+        elif scenario.wish.value not in {Wish.NONE, *rollout.heard} and self._can_wish(rollout):
+            self._say(CommandKind(scenario.wish.value), scenario.wish.value, rollout)
+        elif scenario.is_promoted_by_hand and rollout.state is RolloutState.PROGRESSING:
+            # A promotion does not pass over an approval, which a skip has it wait for.
+            self._say(CommandKind.SKIP if scenario.rollout.switch_approval else CommandKind.PROMOTE, "promote", rollout)
+
+    def _can_wish(self, rollout: Rollout) -> bool:
+        """Whether a rollout stands where it hears what people wish for."""
+        has_share = rollout.current is not None and rollout.weight_bp > 0
+        wish, is_on = self.scenario.wish, rollout.state is RolloutState.PROGRESSING
+        return is_on and (has_share or wish is not Wish.SET_WEIGHT)
 
     def _say(self, command: CommandKind, command_id: str, rollout: Rollout) -> None:
         if self.second - self._heard_s.get(command_id, -_INSISTS_S) < _INSISTS_S:
@@ -317,6 +345,7 @@ class Play:
             command_id=command_id,
             endpoint=MODEL,
             version=version,
+            weight_bp=SET_BP if command is CommandKind.SET_WEIGHT else None,
             rollout_id=rollout.rollout_id,
             requested_by="ann",
             reason="a person says so",

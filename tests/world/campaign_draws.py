@@ -39,6 +39,8 @@ class Trait(StrEnum):
     UNLOADABLE = "unloadable"
     QUIET = "quiet"
     """Nobody sends requests."""
+    CRASHING = "crashing"
+    """It ends the process that runs it for a while, and what that had not told is gone."""
 
 
 class Regret(StrEnum):
@@ -51,6 +53,20 @@ class Regret(StrEnum):
     """A rollback once it is promoted."""
 
 
+class Wish(StrEnum):
+    """What people ask for once on the way of a candidate that is fine; it ends as it would have."""
+
+    NONE = "none"
+    PAUSE = "pause"
+    """And that it goes on, once it is paused."""
+    SKIP = "skip"
+    SET_WEIGHT = "set-weight"
+
+
+SET_BP = 1_250
+"""The share that people set: no stage's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """What is played."""
@@ -59,6 +75,7 @@ class Scenario:
     policy: Policy
     trait: Trait
     regret: Regret
+    wish: Wish
     has_next: bool
     """Whether another version, a healthy one, comes while the candidate rolls out."""
     pods: int
@@ -107,20 +124,28 @@ class Faults:
 
 
 def scenario_of(seed: int) -> Scenario:
-    """The scenario of a seed. Each strategy meets each trait of the candidate within 36 seeds."""
+    """The scenario of a seed. Each strategy meets each trait of the candidate within 42 seeds."""
     rng = random.Random(f"scenario {seed}")
     strategies, traits = list(Strategy), list(Trait)
     strategy, trait = strategies[seed % len(strategies)], traits[seed // len(strategies) % len(traits)]
+    if strategy is Strategy.ROLLING and trait is Trait.CRASHING:
+        # It waits where its pods are gone, since no pod of another name gets the candidate: not an end.
+        trait = Trait.ERRING
     regret = rng.choice(list(Regret)) if trait is Trait.HEALTHY and rng.random() < 0.5 else Regret.NONE
     return Scenario(
         seed=seed,
         policy=Policy(rollout=_policy(rng, strategy, trait, regret)),
         trait=trait,
         regret=regret,
+        wish=_wish(seed) if trait is Trait.HEALTHY and regret is Regret.NONE else Wish.NONE,
         has_next=regret is not Regret.LATER and trait is not Trait.QUIET and rng.random() < 0.3,
         pods=rng.randint(2 if _needs_stable_pods(strategy, trait) else 1, 4),
         is_guarded=rng.random() < 0.5,
     )
+
+
+def _wish(seed: int) -> Wish:
+    return random.Random(f"wish {seed}").choice(list(Wish))
 
 
 def _needs_stable_pods(strategy: Strategy, trait: Trait) -> bool:
@@ -129,7 +154,8 @@ def _needs_stable_pods(strategy: Strategy, trait: Trait) -> bool:
 
 
 def _policy(rng: random.Random, strategy: Strategy, trait: Trait, regret: Regret) -> RolloutPolicy:
-    waits_s = 3_000.0 if regret in {Regret.ABORT, Regret.ROLLBACK} else 0.0
+    is_crashing = trait is Trait.CRASHING
+    waits_s = 3_000.0 if regret in {Regret.ABORT, Regret.ROLLBACK} or is_crashing else 0.0
     most_bp = 5_000 if _needs_stable_pods(strategy, trait) else 9_500
     weights = sorted(rng.sample(range(500, most_bp + 1, 500), rng.randint(1, 4)))
     stages = tuple(
@@ -147,12 +173,12 @@ def _policy(rng: random.Random, strategy: Strategy, trait: Trait, regret: Regret
     return RolloutPolicy(
         strategy=strategy,
         stages=stages,
-        preview_s=waits_s or rng.choice([0, 10, 20]),
+        preview_s=0 if is_crashing else waits_s or rng.choice([0, 10, 20]),
         shadow_s=waits_s or rng.choice([10, 20]),
         mirror_bp=rng.choice([2_000, 10_000]),
         shadow_then=rng.choice([None, Strategy.CANARY]) if strategy is Strategy.SHADOW else None,
         switch_approval=rng.random() < 0.15,
-        watch_s=waits_s if strategy is Strategy.ALL_AT_ONCE and waits_s else rng.choice([10, 20, 40]),
+        watch_s=waits_s if is_crashing or (strategy is Strategy.ALL_AT_ONCE and waits_s) else rng.choice([10, 20, 40]),
         gates=Gates(
             mode=rng.choice(list(GateMode)), error_rate=margin, slow_rate=margin, disagreement=rng.choice([0.1, None])
         ),

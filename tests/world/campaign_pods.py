@@ -19,6 +19,8 @@ from tests.world.world import ENDPOINT
 REQUESTS_A_SECOND = 60
 WINDOW_S = 5
 LOAD_S = 3
+_CRASHES_AFTER_S = 6
+"""Long enough to have told that it serves."""
 _ERRING, _GUARD_ERRORS = 0.3, 40
 _WELL_MS, _SLOW_MS = 5.0, 2_000.0
 _LABELS = {"a": 0.7, "b": 0.3}
@@ -43,6 +45,24 @@ class Server:
     copied: dict[int, float] = field(default_factory=dict)
     tripped: dict[int, str] = field(default_factory=dict)
     waiting: list[Window] = field(default_factory=list)
+    died: dict[str, list[int]] = field(default_factory=dict)
+    """Those before it in its place that ended unbidden, and what each held."""
+    ran_s: int = 0
+    """For how long it has run the candidate."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the candidate has ended it."""
+        return self.scenario.trait is Trait.CRASHING and self.ran_s >= _CRASHES_AFTER_S
+
+    def follower(self, name: str) -> "Server":
+        """What follows it where it died: with nothing but what was noted on disk."""
+        died = {**self.died, self.name: sorted(self.since)}
+        return Server(name=name, scenario=self.scenario, served=self.served, died=died)
+
+    def leave(self, now: datetime) -> None:
+        """Stop as it is told: what it has counted is to be sent, and that it leaves."""
+        self._close(now, leaves=True)
 
     def live(self, blobs: FakeBlobs, clock: FakeClock, *, is_cut_off: bool) -> None:
         """Serve for a second; poll the plan and write windows unless storage is out of reach."""
@@ -53,10 +73,14 @@ class Server:
         if self.age_s % WINDOW_S == 0:
             self._close(clock.now())
         if not is_cut_off:
-            for window in self.waiting:
-                name = window_blob_name(ENDPOINT, window.ended_at, window.pod, window.sequence)
-                blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
-            self.waiting.clear()
+            self.send(blobs)
+
+    def send(self, blobs: FakeBlobs) -> None:
+        """Write the windows that wait."""
+        for window in self.waiting:
+            name = window_blob_name(ENDPOINT, window.ended_at, window.pod, window.sequence)
+            blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
+        self.waiting.clear()
 
     def _poll(self, blobs: FakeBlobs, clock: FakeClock) -> None:
         blob = blobs.held.get((BlobContainer.ROUTES, plan_blob_name(ENDPOINT)))
@@ -78,6 +102,7 @@ class Server:
             takes = route.version in self._loaded() and route.version not in self.tripped
             version = route.version if takes or stable is None else stable.version
             self.assigned[version] = self.assigned.get(version, 0) + REQUESTS_A_SECOND * route.weight_bp / 10_000
+            self.ran_s += route.version == CANDIDATE and takes and bool(route.weight_bp or route.mirror_bp)
             if route.mirror_bp and takes:
                 copies = REQUESTS_A_SECOND * route.mirror_bp / 10_000
                 self.copied[route.version] = self.copied.get(route.version, 0) + copies
@@ -93,7 +118,7 @@ class Server:
             if self.age_s - since >= LOAD_S and not (version == CANDIDATE and self.scenario.trait is Trait.UNLOADABLE)
         ]
 
-    def _close(self, now: datetime) -> None:
+    def _close(self, now: datetime, *, leaves: bool = False) -> None:
         if self.plan is None or self.began_at is None:
             return
         is_bad = self.scenario.trait is Trait.UNLOADABLE and CANDIDATE in self.since
@@ -108,6 +133,8 @@ class Server:
                 loaded=self._loaded(),
                 failed={CANDIDATE: "it has an unknown operator"} if is_bad else {},
                 tripped=self.tripped,
+                died=self.died,
+                leaves=leaves,
                 versions=self._counted(),
             )
         )
