@@ -3,9 +3,9 @@
 Run `.venv/bin/python -m benchmarks.drift_calibration [--quick] [--only PART]`. Features are of twelve kinds (normal,
 correlated, heavy-tailed, skewed, mostly nought, counts, constant, with gaps, rare flags, rounded, hours).
 
-The bar is an alarm in 5 % of windows without drift, from 100 to 1,000,000 rows, with each of the measures as the alarm's
-effect at a limit of nothing, so that evidence alone decides; and in 5 % of windows that each have a level of their own
-(an AR(1) process from window to window), with the null learned from 30 healthy windows and the policy's own limits.
+The bar is an alarm in 5 % of windows without drift, from 100 to 1,000,000 rows, with each of the measures as the
+alarm's effect at a limit of nothing, so that evidence alone decides; and in 5 % of windows that each have a level of
+their own (an AR(1) process from window to window), the null being learned from 30 healthy windows, by the policy.
 What evidence alone comes to there, and what no learned null comes to, is shown beside. Exits 1 where a bar is missed by
 more than chance explains.
 """

@@ -35,8 +35,10 @@ _SEED = 0
 
 
 class PerformanceModel(BaseModel):
-    """Weights of the bins of some of a profile's features, in the order of `features`; those of the whole fit first, and
-    of fits that each leave a tenth of the rows out, whose differences are the fit's error.
+    """Weights of the bins of some of a profile's features, in the order of `features`.
+
+    Those of the whole fit come first, and then of fits that each leave a tenth of the rows out, whose differences are
+    the fit's error.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -168,10 +170,12 @@ def _moments(places: Codes, y: Floats, width: int) -> _Moments:
 
 def _solved(moments: _Moments, penalty: float) -> tuple[float, Floats]:
     """The ridge's intercept, which is not penalised, and weights."""
+    from scipy.linalg import solve  # noqa: PLC0415
+
     mean, level = moments.bins / moments.rows, moments.y / moments.rows
     gram = moments.pairs / moments.rows - np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] += penalty
-    weights = np.linalg.solve(gram, moments.by_bin / moments.rows - mean * level)
+    weights = solve(gram, moments.by_bin / moments.rows - mean * level, assume_a="pos")
     return float(level - weights @ mean), weights
 
 

@@ -14,7 +14,7 @@ def test_a_policy_that_says_nothing_has_the_usual_limits() -> None:
 
 
 def test_every_limit_of_the_policy_is_held_against() -> None:
-    changed = {name: 0.25 for name in MEASURES} | {"false_discovery_rate": 0.1, "min_rows": 50}
+    changed = dict.fromkeys(MEASURES, 0.25) | {"false_discovery_rate": 0.1, "min_rows": 50}
     assert dataclasses.asdict(DriftPolicy.model_validate(changed).limits) == changed
 
 

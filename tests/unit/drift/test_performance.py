@@ -150,9 +150,9 @@ def test_answers_that_are_all_right_are_estimated_right() -> None:
 def test_of_many_features_those_that_tell_most_are_fitted() -> None:
     generator = np.random.default_rng(10)
     inputs, outputs, observed = numbers(generator, 600)
-    inputs["x"] = np.column_stack([generator.normal(size=(600, 100)), inputs["x"]])
+    inputs["x"] = np.column_stack([generator.normal(size=(600, 70)), inputs["x"]])
     profile, model = made((inputs, outputs, observed))
-    assert {"prediction", "x[100]"} <= set(model.features)
+    assert {"prediction", "x[70]"} <= set(model.features)
     assert len(model.features) < len(profile.features)
     assert len(model.weights[0]) <= MAX_BINS
     drawn = counted(profile, (inputs, outputs, observed))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shared.drift.profiling import profile_of
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
-from shared.telemetry.featuretally import MAX_FRESH_BYTES, MAX_FRESH_ROWS, FeatureTally
+from shared.telemetry.featuretally import MAX_FRESH_BYTES, MAX_FRESH_ROWS, FeatureTally, reconstruction_error
 from shared.telemetry.profile import (
     CategoryFeature,
     ColumnSource,
@@ -239,6 +239,17 @@ def test_projections_differ_and_have_the_norm_in_the_mean() -> None:
     spreads = [one.spread for one in found.features if isinstance(one, NumberFeature) and "projection" in one.name]
     assert len(set(spreads)) == 8
     assert all(spread == pytest.approx(1.0, abs=0.1) for spread in spreads)
+
+
+def test_the_error_of_a_row_does_not_hang_on_the_rows_beside_it() -> None:
+    generator = np.random.default_rng(7)
+    steps = np.rint(generator.normal(size=(501, 61)) * STEPS)
+    components = np.linalg.qr(generator.normal(size=(61, 7)))[0].T
+    together = reconstruction_error(steps, components)
+    alone = np.concatenate([reconstruction_error(steps[at : at + 1], components) for at in range(501)])
+    assert alone.tolist() == together.tolist()
+    exact = steps / STEPS - steps / STEPS @ components.T @ components
+    assert together == pytest.approx(np.sqrt(np.square(exact).mean(axis=1)), abs=1e-3)
 
 
 def test_nothing_that_is_written_is_no_number() -> None:
