@@ -40,6 +40,7 @@ def test_who_died_is_told_of_by_everybody_after_it_under_its_rollout_alone(tmp_p
     lived(tmp_path, "p-2", "dies")
     for pod in ("p-3", "p-4"):
         lives = begun(tmp_path, pod)
+        lives.holds("churn", "rollout-1", [1, 2])
         assert lives.died("churn", "rollout-1") == {"p-0": [1, 2], "p-2": [1, 2]}
         assert lives.died("churn", "rollout-2") == lives.died("other", "rollout-1") == lives.died("other", None) == {}
     living = begun(tmp_path, "p-5")
