@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.telemetry.features import FeatureCounts
-from shared.telemetry.profile import Profile
+from shared.telemetry.profile import NumberFeature, Profile
 
 type Floats = NDArray[np.float64]
 
 LEAST_WINDOWS = 8
 _LEAST_EXPECTED = 5.0
+_LEAST_OF_MEDIAN = 10.0
 _MOST_FOLLOWING = 0.8
 
 
@@ -81,20 +82,36 @@ class Inflation:
 NONE = Inflation()
 
 
-def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflation]:
-    """The inflation of each feature by name, from windows that are taken to be healthy, in the order of time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inflations:
+    """Those of a feature: of its bins, and of the share that is missing, infinite or unseen."""
 
-    Of fewer than eight with rows nothing is known. Windows must be counted by this profile.
+    bins: Inflation = NONE
+    unusable: Inflation = NONE
+
+
+UNKNOWN = Inflations()
+
+
+def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflations]:
+    """The inflations of each feature by name, from windows that are taken to be healthy, in the order of time.
+
+    Windows of less than a tenth of the median's rows are left out; of fewer than eight others nothing is known. Windows
+    must be counted by this profile.
     """
-    held = [window for window in windows if window.rows]
-    if len(held) < LEAST_WINDOWS:
-        return {feature.name: NONE for feature in profile.features}
-    table = np.array([window.cells for window in held], dtype=np.float64)
+    rows = np.array([window.rows for window in windows], dtype=np.float64)
+    is_held = rows >= max(1.0, float(np.median(rows[rows > 0])) / _LEAST_OF_MEDIAN) if rows.any() else rows > 0
+    if is_held.sum() < LEAST_WINDOWS:
+        return {feature.name: UNKNOWN for feature in profile.features}
+    held = [window.cells for window, holds in zip(windows, is_held.tolist(), strict=True) if holds]
+    table = np.array(held, dtype=np.float64)
     cells = profile.cells()
     found = {}
     for feature in profile.features:
-        start = cells[feature.name].start
-        found[feature.name] = inflation_of(table[:, start : start + feature.bins])
+        start, stop = cells[feature.name].start, cells[feature.name].start + feature.bins
+        unusable = table[:, stop - 1] + (table[:, stop] if isinstance(feature, NumberFeature) else 0.0)
+        two = np.column_stack([table[:, start:stop].sum(axis=1) - unusable, unusable])
+        found[feature.name] = Inflations(bins=inflation_of(table[:, start:stop]), unusable=inflation_of(two))
     return found
 
 

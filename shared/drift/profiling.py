@@ -23,6 +23,7 @@ from shared.telemetry.featuretally import (
 from shared.telemetry.profile import (
     MAX_CATEGORIES,
     MAX_COLUMNS,
+    MAX_COMPONENTS,
     MAX_FEATURES,
     MAX_KNOWN,
     PROJECTIONS,
@@ -42,7 +43,7 @@ PREDICTION, CONFIDENCE, RECONSTRUCTION = "prediction", "confidence", "reconstruc
 _LEAST_ROWS = 20
 _SEED = 0
 _HELD_VARIANCE = 0.8
-_LEAST_COLUMNS, _MAX_COMPONENTS = 3, 16
+_LEAST_COLUMNS = 3
 _MAX_DISTINCT = 0.5
 """Text that differs from row to row more often than this is no category."""
 _MAX_LABELS = 1_000
@@ -178,7 +179,7 @@ def _reconstruction(features: Sequence[Feature], columns: Columns) -> list[Featu
     held = np.cumsum(np.square(sizes))
     if not held[-1] > 0:
         return []
-    kept = min(int(np.searchsorted(held, _HELD_VARIANCE * held[-1])) + 1, _MAX_COMPONENTS, len(parts) - 1)
+    kept = min(int(np.searchsorted(held, _HELD_VARIANCE * held[-1])) + 1, MAX_COMPONENTS, len(parts) - 1)
     components = directions[:kept]
     source = ReconstructionSource(components=tuple(tuple(row) for row in components.tolist()))
     return [_with_bins(RECONSTRUCTION, source, reconstruction_error(steps, components), {})]

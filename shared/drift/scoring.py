@@ -16,7 +16,7 @@ from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome, Verdict
 from shared.drift import distances
 from shared.drift.binning import NumberBins
-from shared.drift.inflation import NONE, Inflation
+from shared.drift.inflation import UNKNOWN, Inflation, Inflations
 from shared.drift.limits import MEASURES, Limits
 from shared.drift.multiplicity import benjamini_hochberg
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
@@ -90,7 +90,7 @@ def scored(
     limits: Limits,
     *,
     beside: FeatureCounts | None = None,
-    inflation: Mapping[str, Inflation] | None = None,
+    inflation: Mapping[str, Inflations] | None = None,
 ) -> list[FeatureScore]:
     """The scores of all features, in the profile's order, against the profile's own reference or against other counts.
 
@@ -104,7 +104,7 @@ def scored(
         raise InvalidInputError(f"{sides[1]} rows and {sides[0]} of the reference were counted: each needs a row")
     known = inflation or {}
     found = [
-        _measured(feature, reference, actual, known.get(feature.name, NONE), of_both=beside is not None)
+        _measured(feature, reference, actual, known.get(feature.name, UNKNOWN), of_both=beside is not None)
         for feature, reference, actual in _by_feature(profile, counts, beside)
     ]
     q_values = benjamini_hochberg(np.array([score.p_value for score in found])) if found else ()
@@ -203,11 +203,12 @@ def _side(feature: Feature, cells: Sequence[int]) -> _Side:
     return _Side(bins=bins, infinite=infinite, steps=steps, squares=squares)
 
 
-def _measured(feature: Feature, left: _Side, right: _Side, inflation: Inflation, *, of_both: bool) -> FeatureScore:
+def _measured(feature: Feature, left: _Side, right: _Side, known: Inflations, *, of_both: bool) -> FeatureScore:
     reference, actual = left.bins, right.bins
     statistic, degrees, _ = distances.chi_square(reference, actual)
-    inflation = inflation.of(right.rows, left.rows, of_both=of_both)
-    p_value = min(1.0, 2 * min(inflation.p_value(statistic, degrees), _unusable_p(left, right, inflation)))
+    inflation = known.bins.of(right.rows, left.rows, of_both=of_both)
+    of_unusable = known.unusable.of(right.rows, left.rows, of_both=of_both)
+    p_value = min(1.0, 2 * min(inflation.p_value(statistic, degrees), _unusable_p(left, right, of_unusable)))
     size = 1 / (1 / left.rows + 1 / right.rows)
     mean, spread = _moments(feature, right)
     rise = right.unusable / right.rows - left.unusable / left.rows
@@ -242,7 +243,7 @@ def _measured(feature: Feature, left: _Side, right: _Side, inflation: Inflation,
 def _unusable_p(left: _Side, right: _Side, inflation: Inflation) -> float:
     tables = (np.array([side.rows - side.unusable, side.unusable]) for side in (left, right))
     statistic, degrees, _ = distances.chi_square(*tables)
-    return NONE.p_value(statistic / inflation.mean, degrees)
+    return inflation.p_value(statistic, degrees)
 
 
 def _of_numbers(feature: Feature, reference: Counts, actual: Counts, *, is_moved: bool) -> float | None:

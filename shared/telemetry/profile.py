@@ -11,11 +11,12 @@ too wide to look at value by value (images, text, audio); the error of a reconst
 Loads no numpy: the control plane reads profiles too.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from math import isfinite
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
@@ -28,6 +29,7 @@ MAX_FEATURES = 600
 MAX_COLUMNS = 256
 """An input with more columns is summarised."""
 PROJECTIONS = 8
+MAX_COMPONENTS = 16
 
 
 class Summary(StrEnum):
@@ -77,7 +79,7 @@ class ReconstructionSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["reconstruction"] = "reconstruction"
-    components: tuple[tuple[float, ...], ...]
+    components: tuple[tuple[float, ...], ...] = Field(max_length=MAX_COMPONENTS)
 
 
 class AnswerSource(BaseModel):
@@ -186,6 +188,12 @@ class Profile(BaseModel):
             if feature.kind != "number" or any(len(row) != columns for row in feature.source.components):
                 raise ValueError(f"feature {feature.name!r}: its components need {columns} numbers each")
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which is named by its own content."""
+        found = super().model_copy(update=update, deep=deep)
+        found.__dict__.pop("id", None)
+        return found
 
     @property
     def width(self) -> int:

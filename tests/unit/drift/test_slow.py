@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.core.errors import InvalidInputError
-from shared.drift.inflation import Inflation
+from shared.drift.inflation import Inflation, Inflations
 from shared.drift.slow import Moved, SlowDrift, SlowState
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import CategoryFeature, ColumnSource, NumberFeature, Profile
@@ -118,7 +118,9 @@ def test_rows_that_go_together_count_for_fewer() -> None:
     part = window(generator, VAST, 1_000, 0.3)
     alone, inflated = (SlowDrift(VAST, mean_windows=1_000) for _ in range(2))
     alone.add(part)
-    inflated.add(part, inflation={"n": Inflation(mean=10.0, mean_square=100.0, freedom=20.0, rows=1_000.0)})
+    inflated.add(
+        part, inflation={"n": Inflations(bins=Inflation(mean=10.0, mean_square=100.0, freedom=20.0, rows=1_000.0))}
+    )
     assert inflated.log_evidence < alone.log_evidence
 
 

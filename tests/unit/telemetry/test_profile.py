@@ -24,7 +24,9 @@ def test_a_profile_reads_as_it_was_written_and_keeps_its_id() -> None:
     assert again.id == profile.id
     assert profile.width == 4 + 3 + 4
     assert profile.cells() == {"a": slice(0, 7), "b": slice(7, 11)}
-    assert Profile(rows=15, features=(number(mean=0.5), category)).id != profile.id
+    other = Profile(rows=15, features=(number(mean=0.5), category))
+    assert other.id != profile.id
+    assert profile.model_copy(update={"features": other.features}).id == other.id
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,6 @@ def test_components_need_a_number_for_each_column() -> None:
     source = ReconstructionSource(components=((1.0, 0.0),))
     with pytest.raises(ValidationError, match="need 1 numbers each"):
         Profile(rows=15, features=(number(), number(name="error", source=source)))
+    for components in (((float("nan"),),), ((1.0,),) * 17):
+        with pytest.raises(ValidationError):
+            ReconstructionSource(components=components)
