@@ -108,7 +108,9 @@ class Gates(PolicyPart):
     mode: GateMode = GateMode.NO_PROVEN_HARM
     level: float = Field(default=0.05, gt=0, le=0.5)
     """At most the probability that a rollout of a version that is no worse is ended by these tests, however often they
-    are looked at; half of it for each of the two, divided among its tests where stages differ in their margins."""
+    are looked at; half of it for each of the two, divided among its tests where stages differ in their margins. In
+    mode not-worse also at most the probability that a worse one passes in a stage, divided among the stages. The pods'
+    guards have a level of their own, `guard.level`, beside it."""
     error_rate: float = Field(default=0.01, ge=0, lt=1)
     """The margin of mode not-worse: how far the candidate's error rate may exceed stable's."""
     error_harm: float = Field(default=0.0, ge=0, lt=1)

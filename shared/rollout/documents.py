@@ -102,6 +102,8 @@ class Rollout(BaseModel):
     """When the plan in force was."""
     stage_started_at: AwareDatetime | None = None
     """When the pods had applied the stage's plan; None while they have not."""
+    guards: int = Field(default=1, ge=1)
+    """Among how many guards that plan divides the policy's level."""
     resumed_at: AwareDatetime | None = None
     """When somebody last had it go on: the pods then have as long again to apply the plan."""
     halted_at: AwareDatetime | None = None
@@ -311,7 +313,7 @@ class Endpoint(Aggregate):
             routes=tuple(self._routes()),
             pods=active.rolled if active and _rolls(active) else None,
             subject=self.rollout.serving.subject if self.rollout else SubjectSource(),
-            guard=active.policy.guard if active else Guard(),
+            guard=_guard(active) if active else Guard(),
         )
 
     def is_quarantined(self, version: int) -> bool:
@@ -340,6 +342,12 @@ class Endpoint(Aggregate):
         else:
             routes.append(active.candidate.route(Role.CANDIDATE, weight_bp))
         return routes
+
+
+def _guard(rollout: Rollout) -> Guard:
+    """The guard of each pod under a plan: all of them together keep the policy's level."""
+    guard = rollout.policy.guard
+    return guard.model_copy(update={"level": guard.level / rollout.guards})
 
 
 def _rolls(rollout: Rollout) -> bool:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.core.messages import RolloutTick
+from shared.rollout.convergence import fresh
 from shared.rollout.documents import Endpoint, Rollout
 from shared.routing.plan import plan_blob_name
 from shared.store.ports import BlobContainer
@@ -12,6 +13,8 @@ from shared.store.ports import BlobContainer
 def publish(endpoint: Endpoint) -> None:
     """Publish the plan as its next generation."""
     endpoint.generation += 1
+    if endpoint.active:
+        endpoint.active.guards = guards_of(endpoint.active)
     plan = endpoint.plan()
     assert plan is not None  # noqa: S101 - the generation is not 0
     endpoint.publish(
@@ -20,6 +23,17 @@ def publish(endpoint: Endpoint) -> None:
         plan.model_dump(mode="json"),
         generation=endpoint.generation,
     )
+
+
+def guards_of(rollout: Rollout) -> int:
+    """How many guards a rollout has: one of each pod that reports under each plan with traffic that it is to have.
+
+    Not among them are pods that come later, and plans that are made beyond the stages': for a share that somebody sets,
+    and for pods that are gone.
+    """
+    progress = rollout.progress
+    pods = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
+    return max(1, len(pods)) * max(1, sum(bool(stage.weight_bp) for stage in rollout.stages))
 
 
 def schedule(endpoint: Endpoint, rollout: Rollout, at: datetime) -> None:

@@ -4,11 +4,15 @@ Over the whole rollout, not a stage: a test that began anew with each stage woul
 stages ask for different margins it must begin anew; the level is then divided among as many tests as there can be. One
 block a tick, of the windows that came since the last; shared.sequential has the test and what it takes for granted.
 
+That the candidate is not worse is proven of each stage by itself, and must stand proven when it is asked: a null that
+holds at every block is refuted by any time at which the candidate was well, and says nothing of what it does since.
+
 The rates that a verdict tells, their difference and its interval are the stage's: over stages with different shares
 of a time that changes, the totals of two equal versions differ.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -54,6 +58,11 @@ def advanced(
         test.add(block)
         found[name] = test.state
     return found
+
+
+def of_next_stage(tests: Mapping[TestName, ExcessState]) -> dict[TestName, ExcessState]:
+    """The running tests as a stage finds them that begins, or a share that somebody sets."""
+    return {name: state for name, state in tests.items() if state.claim is Claim.WORSE}
 
 
 def errors_block(candidate: VersionCounts, stable: VersionCounts) -> Block:
@@ -119,8 +128,10 @@ def rate_verdict(rollout: Rollout, gate: GateName, stage: Block, min_requests: i
         )
     if gates.mode is GateMode.NO_PROVEN_HARM:
         return judged(Outcome.PASS, f"no harm is proven at level {level:.2g}")
-    if not_worse_name in tests and ExcessTest.of(tests[not_worse_name]).proves(level):
-        return judged(Outcome.PASS, f"less than {margin:.2%} above stable is proven at level {level:.2g}")
+    stage_level = gates.level / 2 / _stages(rollout)
+    if value < margin and not_worse_name in tests and _stands(tests[not_worse_name], stage_level):
+        said = f"less than {margin:.2%} above stable is proven in this stage at level {stage_level:.2g}"
+        return judged(Outcome.PASS, said)
     return judged(Outcome.INCONCLUSIVE, f"that it is less than {margin:.2%} above stable is not proven yet")
 
 
@@ -128,6 +139,16 @@ def _times_begun(rollout: Rollout, gate: GateName) -> int:
     """How often the rollout's stages can have the gate's tests begin, whether or not somebody skips some."""
     margins = [_parts(gate, stage.gates or rollout.policy.gates)[2:4] for stage in rollout.stages if stage.weight_bp]
     return max(1, len(list(groupby(margins))))
+
+
+def _stages(rollout: Rollout) -> int:
+    """The stages with traffic, each of which must prove by itself that the candidate is not worse."""
+    return max(1, sum(bool(stage.weight_bp) for stage in rollout.stages))
+
+
+def _stands(state: ExcessState, level: float) -> bool:
+    """Whether a claim is proven by the stake as it stands now, not as it stood when the candidate was better."""
+    return ExcessTest.of(state).log_evidence >= -math.log(level)
 
 
 def _parts(gate: GateName, gates: Gates) -> tuple[TestName, TestName, float, float, tuple[str, str]]:

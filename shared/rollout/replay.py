@@ -19,6 +19,7 @@ from shared.rollout.documents import Rollout
 from shared.rollout.machine import OVER, RolloutState, next_state
 from shared.rollout.progress import Progress
 from shared.rollout.queries import QueryAnswer
+from shared.rollout.rates import of_next_stage
 from shared.rollout.schedule import schedule_of
 from shared.rollout.tickrecord import Decided, TickRecord
 from shared.rollout.ticks import took_in
@@ -100,6 +101,8 @@ def _decisions(
     before: TickRecord | None = None
     for record in records:
         failed, errored = _counted_on(failed, errored, before, record)
+        if before is not None and (_place(before) != _place(record) or _is_republished(before, record)):
+            progress = progress.model_copy(update={"tests": of_next_stage(progress.tests)})
         then = _as_found(rollout, record, rollout.policy, progress)
         is_comparable = _has_same_traffic(then, policy)
         judging = policy if is_comparable else _with_its_gates(rollout.policy, policy)
@@ -129,8 +132,13 @@ def _counted_on(failed: int, errored: int, before: TickRecord | None, record: Ti
     """
     if before is None or _place(before) != _place(record):
         return 0, 0
-    is_touched = any(before.left[name] != record.found[name] for name in ("published_at", "resumed_at"))
+    is_touched = _is_republished(before, record) or before.left["resumed_at"] != record.found["resumed_at"]
     return failed, 0 if is_touched else errored
+
+
+def _is_republished(before: TickRecord, record: TickRecord) -> bool:
+    """Whether somebody had a plan published between two ticks."""
+    return bool(before.left["published_at"] != record.found["published_at"])
 
 
 def _place(record: TickRecord) -> tuple[int | None, bool]:

@@ -13,6 +13,7 @@ from shared.rollout.documents import Endpoint, Rollout, RolloutRecord, Target
 from shared.rollout.machine import RolloutEvent, RolloutState, next_state
 from shared.rollout.progress import Progress
 from shared.rollout.publishing import publish, routes_of, schedule
+from shared.rollout.rates import of_next_stage
 from shared.rollout.reverts import leave_bad_stable, make_stable, note_rollback, note_unapplied, quarantine
 from shared.rollout.rollbacks import Trigger
 from shared.store.ports import Container
@@ -199,6 +200,7 @@ def _begin_stage(rollout: Rollout, now: datetime) -> None:
     """Forget what was counted of the plan before, and choose the pods of a rolling one."""
     rollout.stage_started_at = rollout.halted_at = rollout.resumed_at = rollout.failing_since = None
     rollout.failed_checks = rollout.errored_checks = 0
+    rollout.progress = rollout.progress.model_copy(update={"tests": of_next_stage(rollout.progress.tests)})
     if rollout.policy.strategy is Strategy.ROLLING:
         # As the latest tick saw them: since then nobody has looked.
         reporting = fresh(rollout.progress.pods, rollout.progress.looked_at or now)

@@ -7,15 +7,16 @@ is over has no further ticks on record.
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.verdict import Verdict
-from shared.rollout.convergence import convergence
+from shared.rollout.convergence import convergence, fresh
 from shared.rollout.decide import Decision
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
@@ -28,6 +29,10 @@ from shared.telemetry.window import VersionCounts
 
 MAX_RECORD_BYTES = 4_000_000
 MAX_WAITING = 3
+MAX_WAITING_BYTES = 250_000
+MAX_REASONS = 20
+"""Texts of pods that are kept for each version."""
+OTHER_REASON = "another reason: too many differ for each to be kept"
 FOLDER = "rollouts"
 _KEPT_BY_THE_ROLLOUT = {
     "rollout_id",
@@ -232,7 +237,7 @@ def record_of(
         lasted_s=(now - started_at).total_seconds() if started_at else None,
         block=rollout.progress.block,
         pods=_summary(rollout, now),
-        seen=_groups(rollout.progress.pods),
+        seen=_groups(_told(rollout.progress.pods, now)),
         tripped=rollout.progress.tripped(version),
         answers={name: Answered(value=got.value, error=got.error) for name, got in (answers or {}).items()},
         altered=altered,
@@ -251,22 +256,28 @@ def changing(rollout: Rollout) -> dict[str, Any]:
 def publish(endpoint: Endpoint, record: TickRecord) -> None:
     """Have a record written with the endpoint's change.
 
-    Of records that storage does not take, the latest MAX_WAITING wait in the endpoint: a document that outgrew its
-    store could never be changed again, nor its candidate be taken back.
+    Of records that storage does not take, the latest waits in the endpoint, and those before it up to MAX_WAITING and
+    MAX_WAITING_BYTES together: a document that outgrew its store could never be changed again, nor its candidate be
+    taken back.
     """
     endpoint.publish(
         BlobContainer.REPORTS, record.blob_name, record.model_dump(mode="json"), generation=max(1, record.tick)
     )
     waiting = [
-        entry.number
+        entry
         for entry in endpoint.outbox
         if isinstance(entry, PublishEntry) and entry.container is BlobContainer.REPORTS
     ]
-    if len(waiting) > MAX_WAITING:
-        _log.error(
-            "%d tick records of %s are given up: storage takes none", len(waiting) - MAX_WAITING, record.endpoint
-        )
-        endpoint.strike(set(waiting[:-MAX_WAITING]))
+    given_up = waiting[: len(waiting) - _kept(waiting)]
+    if given_up:
+        _log.error("%d tick records of %s are given up: storage takes none", len(given_up), record.endpoint)
+        endpoint.strike({entry.number for entry in given_up})
+
+
+def _kept(waiting: Sequence[PublishEntry]) -> int:
+    """How many of the latest records are kept."""
+    sizes = accumulate(len(entry.model_dump_json()) for entry in reversed(waiting[-MAX_WAITING:]))
+    return max(1, sum(size <= MAX_WAITING_BYTES for size in sizes))
 
 
 def _summary(rollout: Rollout, now: datetime) -> PodsSummary:
@@ -286,6 +297,31 @@ def _summary(rollout: Rollout, now: datetime) -> PodsSummary:
         silent=len(found.silent),
         greatest_memory_share=max(shares, default=None),
     )
+
+
+def _told(pods: Mapping[str, PodSeen], now: datetime) -> dict[str, PodSeen]:
+    """The pods, with MAX_REASONS texts for each version: of those first that decisions name.
+
+    A thousand pods that each fail with a text of their own would otherwise fill the endpoint's document.
+    """
+    reporting = set(fresh(pods, now))
+    failing = sorted(pods, key=lambda name: (name not in reporting, -pods[name].generation, name))
+    failed = _cut((name, pods[name].failed) for name in failing)
+    tripped = _cut((name, pods[name].tripped) for name in sorted(pods))
+    return {
+        name: seen.model_copy(update={"failed": failed[name], "tripped": tripped[name]}) for name, seen in pods.items()
+    }
+
+
+def _cut(said: Iterable[tuple[str, Mapping[int, str]]]) -> dict[str, dict[int, str]]:
+    kept: dict[int, set[str]] = defaultdict(set)
+    found: dict[str, dict[int, str]] = {}
+    for name, reasons in said:
+        for version, why in reasons.items():
+            if len(kept[version]) < MAX_REASONS:
+                kept[version].add(why)
+        found[name] = {v: why if why in kept[v] else OTHER_REASON for v, why in reasons.items()}
+    return found
 
 
 def _groups(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:

@@ -80,7 +80,9 @@ class Guard(BaseModel):
 
     enabled: bool = True
     level: float = Field(default=0.001, gt=0, lt=1)
-    """At most the probability that a pod ever trips, under one generation, a candidate that is no worse than stable."""
+    """At most the probability that a candidate that is no worse than stable is ever tripped: in a policy, by any of the
+    pods that report under any of the stages' plans; in a plan, by one pod under its generation, to which end the
+    policy's is divided by the pods that reported when the plan was made, and by the stages with traffic."""
     margin: float = Field(default=0.0, ge=0, lt=1)
     """By how much the candidate's error rate may exceed stable's."""
 

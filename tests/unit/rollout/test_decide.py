@@ -13,6 +13,7 @@ from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import Endpoint, Rollout
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import PodSeen, Progress
+from shared.rollout.publishing import publish
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rollbacks import Trigger
 from shared.routing.plan import Guard
@@ -374,3 +375,28 @@ def test_the_plan_carries_the_guard_of_the_policy_that_the_rollout_began_with() 
     plan = Endpoint(endpoint="digits", generation=3, stable=target(STABLE), rollout=active).plan()
     assert plan is not None
     assert plan.guard == guard
+
+
+@pytest.mark.parametrize(
+    ("pods", "policy", "guards"),
+    [
+        ({}, {}, 2),
+        ({"p": pod()}, {"stages": STAGES[:1]}, 1),
+        ({f"p{n}": pod() for n in range(20)} | {"gone": pod(age_s=60)}, {}, 40),
+        ({"p": pod(), "q": pod()}, {"strategy": Strategy.BLUE_GREEN}, 2),
+        ({"p": pod(), "q": pod()}, {"strategy": Strategy.SHADOW, "shadow_then": Strategy.CANARY}, 4),
+    ],
+)
+def test_the_guards_of_all_pods_under_all_stages_keep_the_policy_s_level_together(
+    pods: dict[str, PodSeen], policy: dict[str, Any], guards: int
+) -> None:
+    active = in_stage(pods=pods, policy={"guard": Guard(level=0.01, margin=0.02), **policy})
+    active.progress = active.progress.model_copy(update={"looked_at": NOW})
+    endpoint = Endpoint(endpoint="digits", generation=3, stable=target(STABLE), rollout=active)
+    publish(endpoint)
+    plan = endpoint.plan()
+    assert plan is not None
+    assert plan.guard == Guard(level=0.01 / guards, margin=0.02)
+    # Pods that come or go after that change no plan without a new generation.
+    active.progress = active.progress.model_copy(update={"pods": {}})
+    assert endpoint.plan() == plan

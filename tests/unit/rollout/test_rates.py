@@ -6,12 +6,13 @@ import pytest
 
 from shared.core.verdict import Outcome
 from shared.registry.rollout_policy import GateMode, GateName, Gates, Stage, Triggers
-from shared.rollout import progress
-from shared.rollout.documents import Rollout
+from shared.rollout import progress, steps
+from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.machine import RolloutEvent
 from shared.rollout.rates import advanced, errors_block, rate_verdict
 from shared.sequential.excess import ExcessState, ExcessTest
 from shared.telemetry.window import VersionCounts
-from tests.unit.rollout.evidence import CANDIDATE, STABLE, counted, judged, outcome, rollout, verdict
+from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, counted, judged, outcome, rollout, target, verdict
 
 NOT_WORSE = Gates(mode=GateMode.NOT_WORSE)
 
@@ -166,3 +167,58 @@ def test_evidence_that_is_enough_for_one_test_is_too_little_for_one_of_three() -
     assert 0.025 / 3 < p_value <= 0.025, p_value
     assert judged(one, GateName.ERROR_RATE).is_proof
     assert outcome(three, GateName.ERROR_RATE) is Outcome.PASS
+
+
+TWO_STAGES = {"stages": tuple(Stage(weight_bp=weight_bp, duration_s=60) for weight_bp in (1_000, 5_000))}
+EQUAL = counted(100), counted(900, errors=5)
+
+
+def proven_in_the_first_stage() -> Rollout:
+    """A rollout of two stages whose candidate was as good as stable for 40 ticks of the first."""
+    found = rollout({CANDIDATE: counted(4_000), STABLE: counted(36_000, 200)}, gates=NOT_WORSE, policy=TWO_STAGES)
+    tests: dict[progress.TestName, ExcessState] = {}
+    for _ in range(40):
+        tests = advanced(tests, *EQUAL, NOT_WORSE)
+    found.progress = found.progress.model_copy(update={"tests": tests})
+    return found
+
+
+@pytest.mark.parametrize("event", [RolloutEvent.ADVANCE, RolloutEvent.SET_WEIGHT])
+def test_that_a_candidate_is_not_worse_is_proven_of_each_stage_anew(event: RolloutEvent) -> None:
+    found = proven_in_the_first_stage()
+    assert "is proven in this stage at level 0.013" in verdict(found, GateName.ERROR_RATE).sentence
+    steps.move(
+        Endpoint(endpoint="digits", stable=target(STABLE), rollout=found),
+        found,
+        event,
+        NOW,
+        reason="so",
+        weight_bp=5_000,
+    )
+    block = errors_block(counted(120, errors=3), counted(120))
+    tests = advanced(found.progress.tests, counted(120, errors=3), counted(120), NOT_WORSE)
+    found.progress = found.progress.model_copy(update={"tests": tests})
+    assert rate_verdict(found, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.INCONCLUSIVE
+    # That it is worse is tested over the whole rollout.
+    assert tests[progress.TestName.ERRORS_WORSE].blocks == 41
+    for _ in range(40):
+        tests = advanced(tests, counted(900, errors=5), counted(900, errors=5), NOT_WORSE)
+    found.progress = found.progress.model_copy(update={"tests": tests})
+    block = errors_block(counted(36_120, errors=203), counted(36_120, errors=200))
+    assert rate_verdict(found, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.PASS
+
+
+def test_a_candidate_that_turns_bad_within_a_stage_passes_no_more_by_what_it_proved_before() -> None:
+    found, tests = proven_in_the_first_stage(), proven_in_the_first_stage().progress.tests
+    for _ in range(20):
+        tests = advanced(tests, counted(100, errors=10), counted(900, errors=9), NOT_WORSE)
+    found.progress = found.progress.model_copy(update={"tests": {n: s for n, s in tests.items() if "not" in n}})
+    assert ExcessTest.of(tests[progress.TestName.ERRORS_NOT_WORSE]).proves(0.0125)
+    # Neither by its stake alone, whatever was counted, nor by what was counted.
+    few, all_of_it = counted(2_000, errors=10), counted(6_000, errors=200)
+    for candidate, stable in ((few, counted(18_000, errors=180)), (all_of_it, counted(54_000, errors=380))):
+        block = errors_block(candidate, stable)
+        assert rate_verdict(found, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.INCONCLUSIVE
+    calm = proven_in_the_first_stage()
+    block = errors_block(counted(400, errors=10), counted(3_600, errors=18))
+    assert rate_verdict(calm, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.INCONCLUSIVE

@@ -9,9 +9,10 @@ from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.decide import Decision
 from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.queries import QueryAnswer
-from shared.rollout.tickrecord import MAX_WAITING, TickRecord, publish, record_of, with_evidence
+from shared.rollout.tickrecord import MAX_REASONS, MAX_WAITING, TickRecord, publish, record_of, with_evidence
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
 from shared.telemetry.window import VersionCounts
@@ -112,3 +113,51 @@ def test_records_that_storage_does_not_take_pile_up_to_a_bound_and_the_latest_ar
     assert kept == list(range(50 - MAX_WAITING, 50))
     # Nothing else is given up.
     assert len(endpoint.outbox) == 1 + 49 + MAX_WAITING
+
+
+def test_a_thousand_pods_that_each_fail_with_a_text_of_their_own_fit_into_a_document_with_the_records_that_wait() -> (
+    None
+):
+    said = "cannot reach the storage account at 10.0.0.1: connection timed out; " * 4
+    counts = VersionCounts(
+        requests=10**9,
+        errors=10**6,
+        latency_ms=dict.fromkeys(range(-100, 700), 10**6),
+        predictions={f"label-{n:040d}": 10**6 for n in range(201)},
+    )
+    pods = {
+        f"model-server-7d9f8c6b5d-{n:04d}-abcdef": PodSeen(
+            sequence=10**6, generation=3, at=AT, since=AT, loaded=(1,), failed={2: f"pod {n} {said}"[:200]}
+        )
+        for n in range(1_000)
+    }
+    versions = {1: counts, 2: counts}
+    progress = Progress(generation=3, pods=pods, counts=versions, block=versions, both=versions)
+    found = rollout(progress).model_copy(update={"state": RolloutState.PROGRESSING, "stage": 0})
+    endpoint = Endpoint(endpoint="digits", generation=3, rollout=found)
+    for tick in range(1, 5):
+        found.tick = tick
+        publish(endpoint, record_of(endpoint, found, AT, Decision(reason="so")))
+        assert len(endpoint.model_dump_json()) < 1_000_000
+    (waiting,) = [entry for entry in endpoint.outbox if isinstance(entry, PublishEntry)]
+    assert waiting.generation == 4
+
+
+def test_the_texts_that_decisions_name_are_kept_where_too_many_differ() -> None:
+    pods = {
+        f"p{n:02d}": PodSeen(
+            sequence=1,
+            generation=3,
+            at=AT - timedelta(seconds=31 if n < 30 else 1),
+            failed={1: "the same", 2: f"failed {n}"},
+            tripped={2: f"tripped {n}"},
+        )
+        for n in range(60)
+    }
+    seen = recorded(Progress(pods=pods)).pods_seen
+    assert [seen[name].failed[1] for name in pods] == ["the same"] * 60
+    # Of those that report the first, and of the tripped the first of all.
+    kept = [name for name in pods if seen[name].failed == pods[name].failed]
+    assert kept == [f"p{n}" for n in range(30, 30 + MAX_REASONS)]
+    assert [name for name in pods if seen[name].tripped == pods[name].tripped] == list(pods)[:MAX_REASONS]
+    assert seen["p59"].failed.keys() == {1, 2}
