@@ -3,6 +3,12 @@
 Run `.venv/bin/python -m benchmarks.gates [ROLLOUTS]`; 10,000 by default, one process. Each is a rollout as ticks make
 it: windows taken in, decided, carried out, with every default gate and trigger.
 
+A rollout of equal versions depends on its setting and its number alone, so that runs of other settings or numbers add
+up to what one run tells. A run that was cut short is completed by those that it lacks:
+
+    .venv/bin/python -m benchmarks.gates --equal-only --list
+    .venv/bin/python -m benchmarks.gates --equal-only --first 118 --setting "1.0% errors" --setting "5.0% errors"
+
 First equal versions, looked at on every tick, 40 times: over error rates, shares, loads from 10 to 10,000 requests a
 tick, and with a season in which both err and slow down. A share of false aborts above 5 % by more than chance explains
 (one in 100,000), in any setting, exits 1.
@@ -14,6 +20,7 @@ over 40 ticks at 5 %, tuned on equal versions; its check is as long as serves it
 season is put before the peer too.
 """
 
+import argparse
 import contextlib
 import sys
 import time
@@ -245,18 +252,20 @@ def equal(setting: Setting, seed: int) -> Ended:
     return rolled_out(traffic, setting.policy)
 
 
-def _calibration(rollouts: int) -> bool:
-    found = list(settings())
-    each, ended = 0, dict[tuple[str, int], str]()
+def _calibration(found: Sequence[Setting], numbers: range) -> bool:
+    ended = dict[tuple[str, int], str]()
+    done = numbers[:0]
     # Setting by setting in turn, so that a run that is cut short has looked at all of them alike.
     with contextlib.suppress(KeyboardInterrupt):
-        for each in range(ceil(rollouts / len(found))):
-            ended |= {(setting.name, each): equal(setting, each).failed for setting in found}
-            _progress(each + 1, len(found))
-        each += 1
-    if not each:
+        for number in numbers:
+            ended |= {(setting.name, number): equal(setting, number).failed for setting in found}
+            done = range(numbers.start, number + 1)
+            _progress(len(done), len(found))
+    if not done:
         return False
+    each = len(done)
     print(f"equal versions, {each} rollouts a setting, up to {LOOKS} looks: % taken back (95 % Wilson interval)")
+    print(f"numbers {done.start} to {done.stop - 1} of each")
     failed = {key: check for key, check in ended.items() if check}
     limit = stats.binom.ppf(1 - CHANCE, each, LEVEL)
     held = True
@@ -266,7 +275,9 @@ def _calibration(rollouts: int) -> bool:
         _tell(setting.name, checks.total(), each, checks)
     for decade in range(DECADES):
         false = sum(seed % DECADES == decade for _, seed in failed)
-        looked_at = len(found) * len(range(decade, each, DECADES))
+        looked_at = len(found) * sum(number % DECADES == decade for number in done)
+        if not looked_at:
+            continue
         _tell(f"{10 ** (1 + decade):,} to {10 ** (2 + decade):,} requests a tick", false, looked_at)
     _tell("all", len(failed), each * len(found), Counter(failed.values()))
     return held
@@ -402,14 +413,44 @@ def _spread(peer: NDArray[np.int64], ours: NDArray[np.int64]) -> tuple[float, fl
     return float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975))
 
 
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "rollouts", nargs="?", type=int, default=ROLLOUTS, help="of equal versions, over all settings (10,000)"
+    )
+    parser.add_argument("--first", type=int, default=0, help="the number of each setting's first rollout (0)")
+    parser.add_argument(
+        "--setting", action="append", default=[], help="only settings whose name holds this; may be given again"
+    )
+    parser.add_argument("--equal-only", action="store_true", help="leave out the second part, of worse candidates")
+    parser.add_argument("--list", action="store_true", help="name the settings, and run nothing")
+    return parser.parse_args()
+
+
+def _is_wanted(setting: Setting, wanted: Sequence[str]) -> bool:
+    return not wanted or any(part in _plain(setting.name) for part in wanted)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split())
+
+
 def main() -> int:
     """Run all; 0 where no equal candidate is taken back more often than the level says."""
-    rollouts = int(sys.argv[1]) if len(sys.argv) > 1 else ROLLOUTS
+    asked = _asked()
+    all_of_them = list(settings())
+    found = [one for one in all_of_them if _is_wanted(one, asked.setting)]
+    if asked.list or not found:
+        print("\n".join(_plain(one.name) for one in all_of_them))
+        return 0 if found else 2
     started = time.process_time()
-    held = _calibration(rollouts)
-    thresholds = _thresholds()
-    _power(thresholds)
-    _season(thresholds)
+    held = _calibration(found, range(asked.first, ceil(asked.rollouts / len(all_of_them))))
+    if not asked.equal_only:
+        thresholds = _thresholds()
+        _power(thresholds)
+        _season(thresholds)
     print(f"\n{time.process_time() - started:.0f} s of processor time")
     print("the level holds" if held else "the level does not hold")
     return 0 if held else 1
