@@ -38,7 +38,8 @@ from scipy import stats
 from shared.registry.rollout_policy import Gates, Otherwise, RolloutPolicy, Stage
 from shared.rollout import ticks
 from shared.rollout.decide import decide
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.histogram import GAMMA, bucket_index, quantile

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from functions._services import services
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 
 
 def all_endpoints() -> Iterator[Endpoint]:

@@ -37,8 +37,8 @@ from shared.retention.documents import RetentionRun
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
-from shared.rollout.documents import Endpoint
 from shared.rollout.dryrun import DryRuns
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.service import RolloutService
 from shared.store.aggregate import Aggregate
 from shared.store.open import open_blobs, open_documents, open_queues, open_tokens

@@ -9,7 +9,8 @@ from shared.registry.aliases import Alias, AliasMove, stage_of
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.policy import Policy
 from shared.rollout.convergence import Convergence
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.rollbacks import Quarantine, Rollback
 from shared.rollout.standing import standing
 from shared.rollout.starts import why_held

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind, RolloutCommand
-from shared.rollout.documents import Endpoint, RefusedStart, automatic_command_id
+from shared.rollout.documents import automatic_command_id
+from shared.rollout.endpoint import Endpoint, RefusedStart
 
 _TICKS_MISSED = 3
 _LEAST_OVERDUE_S = 60.0

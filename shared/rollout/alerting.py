@@ -11,7 +11,8 @@ from shared.alerts.documents import Alert, AlertRule
 from shared.core.clock import Clock
 from shared.rollout.approvers import stage_named
 from shared.rollout.convergence import convergence, fresh
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.standing import is_watched_without_end
 from shared.store.repository import Repository

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from shared.core.messages import MoveAlias
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION
-from shared.rollout.documents import AliasCall, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import AliasCall, Endpoint
 
 
 def call_challenger(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:

@@ -9,7 +9,8 @@ from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import UNNAMED_CALLER, CommandKind, RolloutCommand
 from shared.registry.documents import is_same_person
 from shared.registry.rollout_policy import RolloutPolicy
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import FULL_WEIGHT_BP
 

@@ -12,7 +12,7 @@ from shared.core.errors import ConflictError
 from shared.core.ids import ModelName, VersionNumber
 from shared.registry.documents import ModelVersion, VersionState
 from shared.rollout import admission
-from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.store.repository import Repository
 
 

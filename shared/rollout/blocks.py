@@ -12,7 +12,8 @@ from shared.budgets.sums import RequestSums, why_spent
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.messages import RolloutCommand
 from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Weekday
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 
 
 def why_blocked(policy: RolloutPolicy, now: datetime, sums: RequestSums | None = None) -> str:

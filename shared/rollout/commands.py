@@ -21,7 +21,8 @@ from shared.rollout.approvers import (
 )
 from shared.rollout.blocks import check_override, pass_block
 from shared.rollout.decide import onward, to_all_traffic
-from shared.rollout.documents import Endpoint, Rollout, StageApproval, Target
+from shared.rollout.documents import Rollout, StageApproval, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState, check_command, next_state
 from shared.rollout.reverts import better_than_stable, revert
 from shared.rollout.schedule import QuietStage

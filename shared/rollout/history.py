@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.core.errors import NotFoundError
-from shared.rollout.documents import Endpoint, Rollout, RolloutRecord
+from shared.rollout.documents import Rollout, RolloutRecord
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.rollbacks import Rollback, RollbackRecord
 from shared.store.aggregate import ArchiveEntry
 from shared.store.ports import Container, DocumentStore

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Rollback, Trigger
 from shared.rollout.standing import standing

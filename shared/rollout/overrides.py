@@ -6,7 +6,8 @@ a version without traffic is there to be reached so: what was tried of it, and b
 
 from datetime import datetime
 
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 
 
 def put_on_record(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from shared.core.messages import RolloutTick
 from shared.rollout.convergence import fresh
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import plan_blob_name
 from shared.store.ports import BlobContainer
 

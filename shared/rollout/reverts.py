@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from shared.core.errors import NotFoundError
 from shared.rollout.alias_calls import call_champion
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.publishing import publish, routes_of, schedule
 from shared.rollout.rollbacks import Quarantine, Reverted, Rollback, RollbackRecord, Trigger, Unapplied

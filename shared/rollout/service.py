@@ -19,7 +19,8 @@ from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
 from shared.rollout import admission, alias_calls, blocks, commands, overrides, reverts, ticks
 from shared.rollout.archiving import Archiving
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.history import History
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import FORGOTTEN

@@ -11,7 +11,8 @@ from enum import StrEnum
 from shared.core.verdict import Outcome, joined
 from shared.registry.rollout_policy import Otherwise
 from shared.rollout.convergence import Convergence, convergence
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.schedule import ends_without_promotion, is_held_open
 

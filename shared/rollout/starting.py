@@ -16,14 +16,8 @@ from shared.core.messages import RolloutCommand
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.rollout_policy import Strategy, WhenBusy
 from shared.rollout import admission, approvers, blocks, starts, steps
-from shared.rollout.documents import (
-    ENDPOINT_ID,
-    Endpoint,
-    Rollout,
-    Target,
-    automatic_command_id,
-    rollout_id_of,
-)
+from shared.rollout.documents import Rollout, Target, automatic_command_id, rollout_id_of
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.history import History
 from shared.store.repository import Repository
 

@@ -9,7 +9,8 @@ from shared.registry.rollout_policy import Strategy
 from shared.rollout.admission import send_queued, unqueue
 from shared.rollout.alias_calls import call_challenger, call_champion, call_off_challenger
 from shared.rollout.convergence import chosen, fresh
-from shared.rollout.documents import Endpoint, Rollout, RolloutRecord, Target
+from shared.rollout.documents import Rollout, RolloutRecord, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState, next_state
 from shared.rollout.progress import Progress
 from shared.rollout.publishing import publish, routes_of, schedule

@@ -18,7 +18,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from shared.core.verdict import Verdict
 from shared.rollout.convergence import convergence, fresh
 from shared.rollout.decide import Decision
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import PodSeen
 from shared.rollout.queries import QueryAnswer

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from shared.rollout import tickrecord
 from shared.rollout.convergence import FRESH_S, convergence, fresh
 from shared.rollout.decide import Decision, decide, missing_pods
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import Progress, taken
 from shared.rollout.publishing import schedule

@@ -29,7 +29,7 @@ from shared.registry.service import RegistryService
 from shared.retention.documents import RetentionRun, RunState
 from shared.retention.service import GRACE, RetentionService
 from shared.retention.uses import Uses
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.service import RolloutService
 from shared.routing.plan import artifact_blob_name
 from shared.store.aggregate import Aggregate

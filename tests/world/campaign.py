@@ -21,7 +21,8 @@ from shared.core.messages import CommandKind, Queue, RolloutCommand
 from shared.core.settings import Settings
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer, Container

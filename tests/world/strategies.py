@@ -10,7 +10,8 @@ from shared.core.messages import CommandKind, Queue, RolloutCommand, ValidateVer
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy, Stage, Strategy
 from shared.rollout import reverts
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.machine import RolloutState
 from shared.routing.plan import RoutePlan, artifact_blob_name, plan_blob_name
 from shared.store.ports import BlobContainer

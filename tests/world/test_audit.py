@@ -11,7 +11,7 @@ from shared.core.errors import IntegrityError, NotFoundError
 from shared.registration.documents import Drop
 from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.store.aggregate import Aggregate
 from shared.store.ports import BlobContainer, Container, Page
 from tests.world.fakes import FakeDocuments

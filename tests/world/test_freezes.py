@@ -12,7 +12,8 @@ from shared.core.ids import ModelName
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import ErrorBudget, FreezeWindow, RolloutPolicy, Stage
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.standing import standing
 from shared.store.outbox import Outbox

@@ -7,7 +7,7 @@ import pytest
 from shared.core.errors import IntegrityError
 from shared.registry.documents import Model
 from shared.registry.policy import Policy, ValidationPolicy
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import plan_blob_name
 from shared.store.aggregate import AuditEntry, PublishEntry
 from shared.store.outbox import Outbox

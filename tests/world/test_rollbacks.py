@@ -8,7 +8,7 @@ import pytest
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind
 from shared.registry.rollout_policy import Strategy
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Trigger
 from tests.world.strategies import (

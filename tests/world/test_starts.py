@@ -16,7 +16,8 @@ from shared.registry.commands import Approve, SetAlias
 from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.policy import Policy, SigningPolicy
 from shared.registry.rollout_policy import RolloutPolicy, Stage
-from shared.rollout.documents import ENDPOINT_ID, automatic_command_id
+from shared.rollout.documents import automatic_command_id
+from shared.rollout.endpoint import ENDPOINT_ID
 from shared.rollout.starts import why_held
 from shared.routing.plan import Signing, artifact_blob_name
 from shared.signing.keys import TrustedKey

@@ -14,7 +14,8 @@ from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.core.verdict import Outcome, joined
 from shared.registry.documents import VersionState
 from shared.registry.rollout_policy import QueryGate
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.schedule import QuietStage

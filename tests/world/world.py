@@ -51,7 +51,7 @@ from shared.retention.documents import RetentionRun
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
-from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.queries import MetricsStore
 from shared.rollout.service import RolloutService
 from shared.routing.plan import Role, Route, RoutePlan, plan_blob_name

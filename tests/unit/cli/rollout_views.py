@@ -6,7 +6,8 @@ from typing import Any
 from functions._views import endpoint_view, rollout_view
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import RolloutPolicy, Stage
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 

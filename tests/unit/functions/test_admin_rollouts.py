@@ -16,7 +16,8 @@ from shared.registry.documents import ModelVersion, ValidationSummary, VersionSt
 from shared.registry.manifest import Manifest
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy, Stage, Strategy, WhenBusy
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.rollbacks import Quarantine

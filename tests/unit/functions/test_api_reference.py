@@ -21,7 +21,8 @@ from functions import (
 )
 from functions._views import endpoint_view, rollout_view
 from shared.registry.rollout_policy import RolloutPolicy
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 ROLLOUTS = "/api/endpoints/{endpoint}/rollouts"

@@ -3,7 +3,7 @@
 import pytest
 
 from functions._services import Services
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.store.ports import Container
 from tests.unit.functions.conftest import Call
 

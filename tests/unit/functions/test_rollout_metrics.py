@@ -13,7 +13,8 @@ import yaml
 from functions._services import Services
 from functions.metrics import rendered
 from shared.registry.rollout_policy import RolloutPolicy
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.metrics import Family, Seen, families
 from shared.rollout.rollbacks import Quarantine, Rollback, RollbackRecord, Trigger

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from shared.core.verdict import Outcome, joined
 from shared.registry.rollout_policy import Gates, Otherwise, QueryGate, Stage, Strategy
 from shared.rollout.decide import Decision, decide
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.publishing import publish

@@ -1,5 +1,7 @@
 """Requests counted by side, and by who signed what named a version."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def test_exposures_are_what_was_assigned_whether_or_not_it_was_answered_and_each
     "changes",
     [{"set_weight_bp": 0}, {"set_weight_bp": 10_000}, {"state": RolloutState.WATCHING}, {"stage": None}],
 )
-def test_where_one_side_has_no_share_nothing_is_exposed(changes: dict[str, object]) -> None:
+def test_where_one_side_has_no_share_nothing_is_exposed(changes: dict[str, Any]) -> None:
     assert took_in(rollout(**changes), [window(1, 3, BOTH)], 3).exposures == Exposures()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.rollout import steps
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent
 from shared.rollout.progress import PodSeen, Progress, taken
 from shared.telemetry.window import VersionCounts, Window

@@ -7,7 +7,8 @@ import pytest
 from shared.core.verdict import Outcome
 from shared.registry.rollout_policy import GateMode, GateName, Gates, Stage, Triggers
 from shared.rollout import progress, steps
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent
 from shared.rollout.rates import advanced, errors_block, rate_verdict
 from shared.sequential.excess import ExcessState, ExcessTest

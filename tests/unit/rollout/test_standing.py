@@ -9,7 +9,8 @@ from shared.alerts.documents import AlertRule
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import Otherwise, RolloutPolicy, Stage, Strategy
 from shared.rollout.alerting import troubles
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.rollbacks import Rollback, Trigger

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from shared.core.messages import MoveAlias
 from shared.rollout import alias_calls
-from shared.rollout.documents import AliasCall, Endpoint
+from shared.rollout.endpoint import AliasCall, Endpoint
 from shared.store.aggregate import MessageEntry
 
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.decide import Decision
-from shared.rollout.documents import Endpoint, Rollout, Target
+from shared.rollout.documents import Rollout, Target
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.queries import QueryAnswer

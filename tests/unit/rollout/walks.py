@@ -11,7 +11,8 @@ from shared.core.verdict import Outcome, joined
 from shared.registry.rollout_policy import Gates, Otherwise, RolloutPolicy, Stage, Strategy
 from shared.rollout import commands, steps, ticks
 from shared.rollout.decide import decide
-from shared.rollout.documents import Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import COMMANDS, RolloutState
 from shared.rollout.schedule import QuietStage
 from shared.routing.plan import Role, RoutePlan
