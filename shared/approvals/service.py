@@ -22,7 +22,8 @@ from shared.rollout.approvers import (
     check_stage,
     link_command_id,
 )
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Rollout
+from shared.rollout.documents import Rollout
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.service import RolloutService
 from shared.store.repository import Repository

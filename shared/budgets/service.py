@@ -16,7 +16,7 @@ from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError
 from shared.core.ids import ModelName
 from shared.registry.rollout_policy import ErrorBudget
 from shared.registry.service import RegistryService
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.telemetry.evidence import windows_after

@@ -19,7 +19,7 @@ from shared.registry.alias_service import AliasService
 from shared.registry.aliases import CHALLENGER, CHAMPION, PRODUCTION, AliasName
 from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
-from shared.rollout.documents import Endpoint
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.service import RolloutService
 from shared.routing.prediction import PredictionId
 from shared.store.aggregate import Aggregate, AuditEntry

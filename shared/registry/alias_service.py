@@ -33,7 +33,7 @@ from shared.registry.aliases import (
 )
 from shared.registry.commands import SetAlias
 from shared.registry.documents import Model, ModelVersion, VersionState
-from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
 

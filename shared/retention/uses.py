@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from shared.registry.aliases import Alias
 from shared.registry.documents import ModelVersion
-from shared.rollout.documents import ENDPOINT_ID, Endpoint, Target
+from shared.rollout.documents import Target
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.store.repository import Repository
 
 type UsesOf = Mapping[int, tuple[str, ...]]

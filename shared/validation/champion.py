@@ -2,7 +2,7 @@
 
 from shared.core.ids import EndpointName
 from shared.registry.aliases import CHAMPION, Alias, alias_id
-from shared.rollout.documents import ENDPOINT_ID, Endpoint
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.store.repository import Repository
 
 
