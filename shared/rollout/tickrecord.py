@@ -6,21 +6,20 @@ is over has no further ticks on record.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime
 
 from shared.core.verdict import Verdict
-from shared.rollout.convergence import convergence, fresh
 from shared.rollout.decide import Decision
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState
+from shared.rollout.podrecord import PodGroup, PodsSummary, RecordPart, groups_of, pods_of, summary_of
 from shared.rollout.progress import PodSeen
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rollbacks import Trigger
@@ -31,9 +30,6 @@ from shared.telemetry.window import VersionCounts
 MAX_RECORD_BYTES = 4_000_000
 MAX_WAITING = 3
 MAX_WAITING_BYTES = 250_000
-MAX_REASONS = 20
-"""Texts of pods that are kept for each version."""
-OTHER_REASON = "another reason: too many differ for each to be kept"
 FOLDER = "rollouts"
 _KEPT_BY_THE_ROLLOUT = {
     "rollout_id",
@@ -64,49 +60,14 @@ _NOT_DECIDED_FROM = {
 _log = logging.getLogger(__name__)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PodMark(_Part):
-    """What differs from pod to pod."""
-
-    sequence: int
-    at: AwareDatetime
-    since: AwareDatetime | None = None
-    memory_share: float | None = None
-    died: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-
-
-class PodGroup(_Part):
-    """Pods of which the latest word is the same."""
-
-    generation: int
-    loaded: tuple[int, ...] = ()
-    failed: dict[int, str] = Field(default_factory=dict)
-    tripped: dict[int, str] = Field(default_factory=dict)
-    leaves: bool = False
-    pods: dict[str, PodMark]
-
-
-class PodsSummary(_Part):
-    """How the pods stood, in numbers."""
-
-    reporting: int
-    ready: int
-    failing: int
-    silent: int
-    greatest_memory_share: float | None
-
-
-class Answered(_Part):
+class Answered(RecordPart):
     """What a query came to."""
 
     value: float | None = None
     error: str = ""
 
 
-class Decided(_Part):
+class Decided(RecordPart):
     """What the tick decided."""
 
     event: RolloutEvent | None
@@ -131,7 +92,7 @@ class Decided(_Part):
         )
 
 
-class TickRecord(_Part):
+class TickRecord(RecordPart):
     """What a tick saw and decided."""
 
     schema_version: Literal[1] = 1
@@ -170,22 +131,7 @@ class TickRecord(_Part):
     @property
     def pods_seen(self) -> dict[str, PodSeen]:
         """The pods' latest words."""
-        return {
-            name: PodSeen(
-                sequence=mark.sequence,
-                generation=group.generation,
-                at=mark.at,
-                since=mark.since,
-                loaded=group.loaded,
-                failed=group.failed,
-                tripped=group.tripped,
-                memory_share=mark.memory_share,
-                died=mark.died,
-                leaves=group.leaves,
-            )
-            for group in self.seen
-            for name, mark in group.pods.items()
-        }
+        return pods_of(self.seen)
 
     @property
     def query_answers(self) -> dict[str, QueryAnswer]:
@@ -237,8 +183,8 @@ def record_of(
         generation=endpoint.generation,
         lasted_s=(now - started_at).total_seconds() if started_at else None,
         block=rollout.progress.block,
-        pods=_summary(rollout, now),
-        seen=_groups(_told(rollout.progress.pods, now)),
+        pods=summary_of(rollout, now),
+        seen=groups_of(rollout.progress.pods, now),
         tripped=rollout.progress.tripped(version),
         answers={name: Answered(value=got.value, error=got.error) for name, got in (answers or {}).items()},
         altered=altered,
@@ -279,69 +225,3 @@ def _kept(waiting: Sequence[PublishEntry]) -> int:
     """How many of the latest records are kept."""
     sizes = accumulate(len(entry.model_dump_json()) for entry in reversed(waiting[-MAX_WAITING:]))
     return max(1, sum(size <= MAX_WAITING_BYTES for size in sizes))
-
-
-def _summary(rollout: Rollout, now: datetime) -> PodsSummary:
-    progress = rollout.progress
-    found = convergence(
-        progress.pods,
-        generation=progress.generation,
-        versions=(rollout.candidate.version,),
-        quorum=rollout.policy.quorum,
-        now=now,
-    )
-    shares = [share for name in found.reporting if (share := progress.pods[name].memory_share) is not None]
-    return PodsSummary(
-        reporting=len(found.reporting),
-        ready=len(found.ready),
-        failing=len(found.failing),
-        silent=len(found.silent),
-        greatest_memory_share=max(shares, default=None),
-    )
-
-
-def _told(pods: Mapping[str, PodSeen], now: datetime) -> dict[str, PodSeen]:
-    """The pods, with MAX_REASONS texts for each version: of those first that decisions name.
-
-    A thousand pods that each fail with a text of their own would otherwise fill the endpoint's document.
-    """
-    reporting = set(fresh(pods, now))
-    failing = sorted(pods, key=lambda name: (name not in reporting, -pods[name].generation, name))
-    failed = _cut((name, pods[name].failed) for name in failing)
-    tripped = _cut((name, pods[name].tripped) for name in sorted(pods))
-    return {
-        name: seen.model_copy(update={"failed": failed[name], "tripped": tripped[name]}) for name, seen in pods.items()
-    }
-
-
-def _cut(said: Iterable[tuple[str, Mapping[int, str]]]) -> dict[str, dict[int, str]]:
-    kept: dict[int, set[str]] = defaultdict(set)
-    found: dict[str, dict[int, str]] = {}
-    for name, reasons in said:
-        for version, why in reasons.items():
-            if len(kept[version]) < MAX_REASONS:
-                kept[version].add(why)
-        found[name] = {v: why if why in kept[v] else OTHER_REASON for v, why in reasons.items()}
-    return found
-
-
-def _groups(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
-    marks: dict[str, dict[str, PodMark]] = defaultdict(dict)
-    said: dict[str, PodSeen] = {}
-    for name, seen in pods.items():
-        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "died"})
-        said.setdefault(key, seen)
-        marks[key][name] = PodMark(
-            sequence=seen.sequence, at=seen.at, since=seen.since, memory_share=seen.memory_share, died=seen.died
-        )
-    return tuple(
-        PodGroup(
-            generation=seen.generation,
-            loaded=seen.loaded,
-            failed=seen.failed,
-            tripped=seen.tripped,
-            leaves=seen.leaves,
-            pods=marks[key],
-        )
-        for key, seen in said.items()
-    )

@@ -11,9 +11,10 @@ from shared.rollout.decide import Decision
 from shared.rollout.documents import Rollout, Target
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
+from shared.rollout.podrecord import MAX_REASONS
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.queries import QueryAnswer
-from shared.rollout.tickrecord import MAX_REASONS, MAX_WAITING, TickRecord, publish, record_of, with_evidence
+from shared.rollout.tickrecord import MAX_WAITING, TickRecord, publish, record_of, with_evidence
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
 from shared.telemetry.window import VersionCounts
@@ -58,6 +59,8 @@ PODS = st.builds(
     failed=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
     tripped=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
     memory_share=st.none() | st.floats(0, 2),
+    died=st.dictionaries(WORDS, st.sampled_from([(), (1,), (1, 2)]), max_size=1),
+    leaves=st.booleans(),
 )
 
 
@@ -128,7 +131,13 @@ def test_a_thousand_pods_that_each_fail_with_a_text_of_their_own_fit_into_a_docu
     )
     pods = {
         f"model-server-7d9f8c6b5d-{n:04d}-abcdef": PodSeen(
-            sequence=10**6, generation=3, at=AT, since=AT, loaded=(1,), failed={2: f"pod {n} {said}"[:200]}
+            sequence=10**6,
+            generation=3,
+            at=AT,
+            since=AT,
+            loaded=(1,),
+            failed={2: f"pod {n} {said}"[:200]},
+            died={f"model-server-7d9f8c6b5d-{n:04d}-abcdef-{one}": (1, 2) for one in range(2)},
         )
         for n in range(1_000)
     }
