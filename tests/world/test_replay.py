@@ -200,6 +200,18 @@ LIVES: dict[str, tuple[RolloutPolicy, Pod, RolloutState, Callable[[World], None]
         RolloutState.PROMOTED,
         None,
     ),
+    "not worse by little, which takes a while in each stage": (
+        BASE.model_copy(
+            update={
+                "gates": Gates(mode=GateMode.NOT_WORSE, error_rate=0.03, slow_rate=0.03),
+                "stages": (STAGES[0], STAGES[0].model_copy(update={"weight_bp": 1_200})),
+                "min_requests": 20,
+            }
+        ),
+        Pod(requests=100, errors={1: 0.002, 2: 0.002}),
+        RolloutState.PROMOTED,
+        None,
+    ),
     "blue-green": (
         BASE.model_copy(update={"strategy": Strategy.BLUE_GREEN, "preview_s": 10.0}),
         Pod(),

@@ -196,8 +196,8 @@ def test_that_a_candidate_is_not_worse_is_proven_of_each_stage_anew(event: Rollo
         reason="so",
         weight_bp=5_000,
     )
-    block = errors_block(counted(120, errors=3), counted(120))
-    tests = advanced(found.progress.tests, counted(120, errors=3), counted(120), NOT_WORSE)
+    block = errors_block(counted(120), counted(120))
+    tests = advanced(found.progress.tests, counted(120), counted(120), NOT_WORSE)
     found.progress = found.progress.model_copy(update={"tests": tests})
     assert rate_verdict(found, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.INCONCLUSIVE
     # That it is worse is tested over the whole rollout.
@@ -205,7 +205,7 @@ def test_that_a_candidate_is_not_worse_is_proven_of_each_stage_anew(event: Rollo
     for _ in range(40):
         tests = advanced(tests, counted(900, errors=5), counted(900, errors=5), NOT_WORSE)
     found.progress = found.progress.model_copy(update={"tests": tests})
-    block = errors_block(counted(36_120, errors=203), counted(36_120, errors=200))
+    block = errors_block(counted(36_120, errors=200), counted(36_120, errors=200))
     assert rate_verdict(found, GateName.ERROR_RATE, block, 100).verdict.outcome is Outcome.PASS
 
 
