@@ -4,7 +4,7 @@ A rate is over its limit where that is proven at every look, of what was counted
 latest tick took in: a long good time hides no fault, and a short bad one by chance is none. A proof at level 0.01 is
 one failed check; one at a millionth ends the rollout at once. Where stable breaks the limit too, at the same time, the
 candidate is held to what stable may come to, the upper end of its interval. Once stable has no traffic, what it did
-when it last had some stands for it.
+when it last had some stands for it: three times that, for times change.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,8 @@ from shared.telemetry.histogram import bucket_value, quantile
 from shared.telemetry.window import VersionCounts
 
 LEVEL, PROOF_LEVEL = 0.01, 1e-6
+SEASON = 3.0
+"""How many times the failures of an earlier time those of a version that is no worse may come to."""
 _P99 = 0.99
 
 
@@ -191,8 +193,9 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
     """The outcome, why, and whether it is a proof."""
     total, latest = measure(traffic.candidate), measure(traffic.candidate_block)
     stable, stable_latest = measure(traffic.stable), measure(traffic.stable_block)
-    bar = _excused(stable, limit, least)
-    bar_now = max(bar, _excused(stable_latest, limit, least))
+    slack = 1.0 if traffic.is_concurrent else SEASON
+    bar = _excused(stable, limit, least, slack)
+    bar_now = max(bar, _excused(stable_latest, limit, least, slack))
     is_over, is_over_now = total.exceeds(bar, LEVEL), latest.exceeds(bar_now, LEVEL)
     if is_over or is_over_now:
         is_proof = total.exceeds(bar, PROOF_LEVEL) or latest.exceeds(bar_now, PROOF_LEVEL)
@@ -210,11 +213,11 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
     return Outcome.INCONCLUSIVE, "over it, perhaps by chance", False
 
 
-def _excused(stable: _Share, limit: float, least: int) -> float:
+def _excused(stable: _Share, limit: float, least: int, slack: float) -> float:
     """What the candidate is held to: the limit, or what stable may come to, where enough shows that it is over too."""
     if stable.n < max(least, 1) or stable.rate <= limit:
         return limit
-    return rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1]
+    return min(1.0, slack * rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1])
 
 
 def _errors(counts: VersionCounts) -> _Share:

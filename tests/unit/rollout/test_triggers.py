@@ -71,6 +71,17 @@ def test_a_watched_candidate_is_excused_by_what_stable_did_when_both_had_traffic
 
 
 @pytest.mark.parametrize(("check", "make", "share"), BREAKING)
+def test_a_time_that_is_worse_than_when_stable_had_traffic_is_excused_up_to_three_times_and_a_fault_is_not(
+    check: str, make: Any, share: float
+) -> None:
+    before = {STABLE: make(9_000, share)}
+    assert outcome(watching(make(1_000, 3 * share), before), check) is Outcome.PASS
+    assert judged(watching(make(1_000, 4.5 * share), before), check).is_proof
+    alone = {CANDIDATE: make(1_000, 3 * share), STABLE: make(9_000, share)}
+    assert judged(rollout(alone), check).is_proof
+
+
+@pytest.mark.parametrize(("check", "make", "share"), BREAKING)
 def test_a_fault_after_a_long_good_time_is_found_in_the_latest_tick(check: str, make: Any, share: float) -> None:
     total, latest = make(1_000_000, 0.001), make(1_000, share)
     assert outcome(watching(total, {}), check) is Outcome.PASS
