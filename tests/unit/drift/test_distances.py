@@ -71,3 +71,9 @@ def test_one_bin_says_nothing() -> None:
     assert distances.chi_square(same, same) == (0.0, 0, 1.0)
     assert distances.psi(same, np.array([500])) == 0.0
     assert distances.psi_noise(same, same) == 0.0
+
+
+def test_near_distributions_are_told_apart_by_hellinger() -> None:
+    reference, actual = np.array([10**9, 10**9]), np.array([10**9 + 1, 10**9 - 1])
+    # To first order |dp| / sqrt(8 p) by bin, of which there are two.
+    assert distances.hellinger(reference, actual) == pytest.approx(5e-10 / math.sqrt(2), rel=1e-6)

@@ -65,7 +65,7 @@ def test_measures_equal_scipys_on_the_same_bins(reference: list[int], actual: li
     )
     assert score.jensen_shannon == pytest.approx(float(distance.jensenshannon(p, q, base=2)), rel=1e-9, abs=1e-9)
     assert score.hellinger == pytest.approx(
-        float(np.linalg.norm(np.sqrt(p) - np.sqrt(q)) / math.sqrt(2)), rel=1e-7, abs=1e-7
+        float(np.linalg.norm(np.sqrt(p) - np.sqrt(q)) / math.sqrt(2)), rel=1e-9, abs=1e-9
     )
     moved = stats.wasserstein_distance(places, places, np.array(reference[:-1], float), np.array(actual[:-1], float))
     assert score.wasserstein == pytest.approx(moved, rel=1e-9, abs=1e-9)
