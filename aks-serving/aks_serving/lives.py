@@ -2,8 +2,8 @@
 
 A note is a file of its own, `lives/<pod>`, named as the process is in its windows, which the process keeps locked: the
 system lets go of the lock however the process ends, by a signal, for want of memory, or in a model's own code. One that
-ends as it was told removes its note first. A note that nobody locks is thus of a process that died; it is told of in
-every window of the same rollout, since whoever told of it last may die too. Losing a note costs one death, and no more.
+ends as it was told removes its note first. A note that nobody locks is thus of a process that died; it is counted in
+every window for an hour, since whoever told of it last may die too. Losing a note costs one death, and no more.
 
 A note says what was loaded or was being loaded, and under which rollout: not which version the process died of.
 """
@@ -13,14 +13,18 @@ import fcntl
 import json
 import logging
 import os
+import time
+from collections import Counter
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from shared.telemetry.window import Deaths
+
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 20
-_MOST_BYTES = 64_000
+TOLD_S = 3_600.0
+_MOST_BYTES = 1_000_000
 _MOST_KEPT = 200
 
 type _Held = dict[str, tuple[str, list[int]]]
@@ -30,7 +34,7 @@ _NOTE: TypeAdapter[_Held] = TypeAdapter(_Held)
 
 
 class Lives:
-    """The notes of one pod's processes. All but `died` block, for microseconds; no two are called at once."""
+    """The notes of one pod's processes. All but `deaths` block, for microseconds; no two are called at once."""
 
     def __init__(self, directory: Path, *, pod: str) -> None:
         """`directory` is the cache's; `pod` is the name that this process has in its windows."""
@@ -38,7 +42,7 @@ class Lives:
         self._pod = pod
         self._file: int | None = None
         self._held: _Held = {}
-        self._dead: dict[str, _Held] = {}
+        self._dead: dict[str, tuple[float, _Held]] = {}
 
     def begin(self) -> None:
         """Begin this process's own note, and read those of the dead. A disk that refuses is logged, and no more."""
@@ -63,13 +67,15 @@ class Lives:
         with contextlib.suppress(OSError):
             os.pwrite(self._file, line.encode(), 0)
 
-    def died(self, endpoint: str, rollout_id: str | None) -> dict[str, list[int]]:
-        """The processes that died under a rollout before this one began, and the versions that each held."""
-        if not rollout_id:
-            return {}
-        found = {pod: held[endpoint][1] for pod, held in self._dead.items() if endpoint in held}
-        of_rollout = {pod: found[pod] for pod in found if self._dead[pod][endpoint][0] == rollout_id}
-        return dict(list(of_rollout.items())[-MOST_TOLD:])
+    def deaths(self, endpoint: str) -> Deaths | None:
+        """How many died before this one began, within an hour, under the rollout that the latest of them was in."""
+        since_s = time.time() - TOLD_S
+        held = [note[endpoint] for at_s, note in self._dead.values() if at_s >= since_s and endpoint in note]
+        if not held or not held[-1][0]:
+            return None
+        rollout_id = held[-1][0]
+        processes = Counter(version for its, versions in held if its == rollout_id for version in versions)
+        return Deaths(rollout_id=rollout_id, processes=dict(processes))
 
     def end(self) -> None:
         """Remove this process's note: it ends as it was told, or for a reason that is told of otherwise."""
@@ -83,11 +89,16 @@ class Lives:
         """Read the notes that nobody locks, the oldest first; of too many the oldest are removed."""
         notes = (path for path in self._folder.glob("[!.]*") if path.name != self._pod)
         for path in sorted(notes, key=_changed_at):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._read(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("the note %s is passed over: %s", path, error)
         for name in list(self._dead)[:-_MOST_KEPT]:
-            (self._folder / name).unlink(missing_ok=True)
             del self._dead[name]
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
 
     def _read(self, path: Path) -> None:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -95,7 +106,7 @@ class Lives:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # One that its process removed meanwhile ended as it was told.
             if os.fstat(file).st_nlink:
-                self._dead[path.name] = _parsed(os.read(file, _MOST_BYTES))
+                self._dead[path.name] = os.fstat(file).st_mtime, _parsed(os.read(file, _MOST_BYTES))
         except BlockingIOError:
             return  # it lives
         except ValueError as error:

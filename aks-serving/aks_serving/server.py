@@ -95,7 +95,7 @@ class ModelServer:
             keep=self._uplink.put,
             is_behind=self._is_behind,
             memory_share=lambda: self._memory_share,
-            died=self._lives.died,
+            deaths=self._lives.deaths,
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
@@ -261,7 +261,7 @@ class ModelServer:
             deployment.close()
         self._poller.close()
         self._engine.spare.close()
-        self._windows.close_all(leaves=True)
+        self._windows.close_all()
         self._watchdog.close()
         self.tell()
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)

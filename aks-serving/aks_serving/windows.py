@@ -18,7 +18,7 @@ from aks_serving.serving import Serving
 from shared.core.clock import Clock
 from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
-from shared.telemetry.window import Window, window_blob_name
+from shared.telemetry.window import Deaths, Window, window_blob_name
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,15 @@ class Windows:
         keep: Callable[[str, bytes], None],
         is_behind: Callable[[str], bool] = lambda _: False,
         memory_share: Callable[[], float | None] = lambda: None,
-        died: Callable[[str, str | None], dict[str, list[int]]] = lambda _endpoint, _rollout_id: {},
+        deaths: Callable[[str], Deaths | None] = lambda _endpoint: None,
     ) -> None:
         """`keep` takes a closed window's name and bytes, and does not block.
 
         `is_behind` tells whether an endpoint's latest plan is not applied yet: such a pod reports even when idle, so
-        that the control plane waits for it. `memory_share` is of what the server may take. `died` tells of an endpoint
-        and a rollout which processes of the pod ended unbidden in it, and what they held.
+        that the control plane waits for it. `memory_share` is of what the server may take. `deaths` tells of an
+        endpoint which processes of the pod ended unbidden, and with what.
         """
-        self._died = died
+        self._deaths = deaths
         self._memory_share = memory_share
         self._is_behind = is_behind
         self._pod = pod
@@ -125,10 +125,10 @@ class Windows:
             if len(windows) > 1 or not windows[-1].announced:
                 self._close(endpoint)
 
-    def close_all(self, *, leaves: bool = False) -> None:
-        """Close every window. `leaves`: they are this process's last, since it was told to stop."""
+    def close_all(self) -> None:
+        """Close every window."""
         for endpoint in self._open:
-            self._close(endpoint, leaves=leaves)
+            self._close(endpoint)
 
     async def _replaced_are_done(self) -> None:
         give_up_s = monotonic() + _DRAIN_S
@@ -139,14 +139,14 @@ class Windows:
     def _replaced_in_flight(self) -> bool:
         return any(window.serving.tally.in_flight for windows in self._open.values() for window in windows[:-1])
 
-    def _close(self, endpoint: str, *, leaves: bool = False) -> None:
+    def _close(self, endpoint: str) -> None:
         windows = self._open[endpoint]
         for window in windows:
             is_latest = window is windows[-1]
-            self._close_one(endpoint, window, replaced=not is_latest, leaves=leaves and is_latest)
+            self._close_one(endpoint, window, replaced=not is_latest)
         self._open[endpoint] = [w for w in windows[:-1] if w.serving.tally.in_flight] + windows[-1:]
 
-    def _close_one(self, endpoint: str, window: _Open, *, replaced: bool, leaves: bool) -> None:
+    def _close_one(self, endpoint: str, window: _Open, *, replaced: bool) -> None:
         serving = window.serving
         serving.count_runs()
         counted, refused = serving.tally.take()
@@ -171,8 +171,7 @@ class Windows:
             tripped=dict(serving.tripped),
             refused=refused,
             memory_share=self._memory_share(),
-            died=self._died(endpoint, serving.plan.rollout_id),
-            leaves=leaves,
+            deaths=self._deaths(endpoint),
             versions={version: tally.counts() for version, tally in counted.items()},
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)

@@ -15,6 +15,7 @@ from shared.registry.rollout_policy import GateName, Otherwise, Strategy
 from shared.rollout.convergence import Convergence, convergence, fresh, unavailable
 from shared.rollout.documents import Rollout
 from shared.rollout.gates import judge
+from shared.rollout.losses import losses
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import Judged
@@ -129,8 +130,9 @@ def _waited(rollout: Rollout, now: datetime) -> str:
 def _loading(rollout: Rollout, now: datetime, blocked: str) -> Decision:
     """Before the first stage: the candidate has no traffic, and the quorum of the pods must have it ready."""
     found = _convergence(rollout, now)
-    if not _is_applied(rollout, found):
-        late = _waited(rollout, now)
+    lost = losses(rollout)
+    if not _is_applied(rollout, found) or lost.are_too_many:
+        late = f"{lost.sentence}; " if lost.are_too_many else _waited(rollout, now)
         if (found.failing or late) and rollout.policy.on_load_failure is Otherwise.ABORT:
             return _failed(rollout, Trigger.LOADING, late + found.sentence)
         return Decision(reason=late + found.sentence)

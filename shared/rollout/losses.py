@@ -1,63 +1,65 @@
-"""Pods that were lost with the candidate in memory: a model that ends its process takes with it what that counted.
+"""Places whose processes end again and again with the candidate in memory: a model that ends its process takes with it
+what that had counted.
 
-Lost is a process that another of its pod tells of, since it ended unbidden, or one that fell silent and did not say
-that it was told to stop. Where they are more than the pods that still report with the candidate, a tick fails; but not
-where pods that hold stable alone are lost as readily. What nobody can tell is which version a process died of, nor a
-pod that was cut off or removed by force from one that died: so one such tick takes nothing back.
+Each process tells how many before it, in the same place, ended unbidden within the hour. Three are more than a restart;
+where more than half of the places that have the candidate have had so many, it is likely the candidate's doing, unless
+as large a share of those without it fare no better. Nobody can tell which version a process died of, so that one such
+tick takes nothing back. A pod that was removed, cut off or merely silent is none of these.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
-from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
+from shared.telemetry.window import host_of
 
-_LEAST = 3
+_RESTLESS = 3
+_LEAST_OTHERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """How many pods were lost in the last hour of a rollout, and how many report."""
+    """How many places were restless in the last hour of a rollout, of how many."""
 
-    lost: int
-    told: int
-    """Of those, the ones that a successor tells of."""
-    reporting: int
-    """Pods that report and hold the candidate."""
-    others_lost: int
+    restless: int
+    places: int
+    """Where the candidate is, or was."""
+    others_restless: int
     others: int
-    """Pods that do not hold it, lost or not."""
+    """Where it is not."""
 
     @property
     def are_too_many(self) -> bool:
         """Whether they speak against the candidate."""
-        if self.lost < _LEAST or self.lost <= self.reporting:
+        if 2 * self.restless <= self.places:
             return False
-        # As large a share of those without it would be lost by whatever takes the others.
-        return not self.others or self.others_lost * (self.lost + self.reporting) < self.lost * self.others
+        is_excused = self.others >= _LEAST_OTHERS and self.others_restless * self.places >= self.restless * self.others
+        return not is_excused
 
     @property
     def sentence(self) -> str:
         """How many, in words."""
         return (
-            f"{self.lost} pods with the candidate in memory were lost, {self.told} of them by a process that ended "
-            f"unbidden, and {self.reporting} report; of {self.others} without it {self.others_lost} were lost"
+            f"on {self.restless} of {self.places} pods {_RESTLESS} processes or more ended unbidden within an hour "
+            f"with the candidate in memory; of {self.others} pods without it that goes for {self.others_restless}"
         )
 
 
-def losses(rollout: Rollout, now: datetime) -> Losses:
-    """What was lost in a rollout, as far as pods that were seen within an hour tell."""
-    version, first = rollout.candidate.version, rollout.progress.first_generation
-    pods = {name: seen for name, seen in rollout.progress.pods.items() if seen.generation >= first}
-    told = {name: held for seen in pods.values() for name, held in seen.died.items()}
-    reporting = set(fresh(pods, now)) - told.keys()
-    held = {name for name, seen in pods.items() if version in seen.loaded} | {n for n in told if version in told[n]}
-    others = (pods.keys() | told.keys()) - held
-    gone = {name for name, seen in pods.items() if not seen.leaves} - reporting | told.keys() if reporting else set()
+def losses(rollout: Rollout) -> Losses:
+    """What was lost in a rollout, as far as those tell who were heard of within an hour."""
+    version = rollout.candidate.version
+    stable = rollout.stable.version if rollout.stable else version
+    ended: dict[str, int] = {}
+    without: dict[str, int] = {}
+    for name, seen in rollout.progress.pods.items():
+        is_of_now = seen.deaths is not None and seen.deaths.rollout_id == rollout.rollout_id
+        dead = seen.deaths.processes if seen.deaths is not None and is_of_now else {}
+        found, host = (ended if version in seen.loaded or version in dead else without), host_of(name)
+        found[host] = max(found.get(host, 0), dead.get(version if found is ended else stable, 0))
+    for host in ended:
+        without.pop(host, None)
     return Losses(
-        lost=len(gone & held),
-        told=len(told.keys() & held),
-        reporting=len(reporting & held),
-        others_lost=len(gone & others),
-        others=len(others),
+        restless=sum(count >= _RESTLESS for count in ended.values()),
+        places=len(ended),
+        others_restless=sum(count >= _RESTLESS for count in without.values()),
+        others=len(without),
     )

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from shared.rollout.convergence import convergence, fresh
 from shared.rollout.documents import Rollout
 from shared.rollout.progress import PodSeen
+from shared.telemetry.window import Deaths
 
 MAX_REASONS = 20
 """Texts of pods that are kept for each version."""
@@ -31,7 +32,7 @@ class PodMark(RecordPart):
     at: AwareDatetime
     since: AwareDatetime | None = None
     memory_share: float | None = None
-    died: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    deaths: Deaths | None = None
 
 
 class PodGroup(RecordPart):
@@ -41,7 +42,6 @@ class PodGroup(RecordPart):
     loaded: tuple[int, ...] = ()
     failed: dict[int, str] = Field(default_factory=dict)
     tripped: dict[int, str] = Field(default_factory=dict)
-    leaves: bool = False
     pods: dict[str, PodMark]
 
 
@@ -92,8 +92,7 @@ def pods_of(groups: Iterable[PodGroup]) -> dict[str, PodSeen]:
             failed=group.failed,
             tripped=group.tripped,
             memory_share=mark.memory_share,
-            died=mark.died,
-            leaves=group.leaves,
+            deaths=mark.deaths,
         )
         for group in groups
         for name, mark in group.pods.items()
@@ -129,10 +128,14 @@ def _grouped(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
     marks: dict[str, dict[str, PodMark]] = defaultdict(dict)
     said: dict[str, PodSeen] = {}
     for name, seen in pods.items():
-        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "died"})
+        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "deaths"})
         said.setdefault(key, seen)
         marks[key][name] = PodMark(
-            sequence=seen.sequence, at=seen.at, since=seen.since, memory_share=seen.memory_share, died=seen.died
+            sequence=seen.sequence,
+            at=seen.at,
+            since=seen.since,
+            memory_share=seen.memory_share,
+            deaths=seen.deaths,
         )
     return tuple(
         PodGroup(
@@ -140,7 +143,6 @@ def _grouped(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
             loaded=seen.loaded,
             failed=seen.failed,
             tripped=seen.tripped,
-            leaves=seen.leaves,
             pods=marks[key],
         )
         for key, seen in said.items()

@@ -13,15 +13,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.sequential.excess import ExcessState
-from shared.telemetry.window import VersionCounts, Window, added_names, merge_counts
+from shared.telemetry.window import Deaths, VersionCounts, Window, added_names, merge_counts
 
 FORGOTTEN = timedelta(hours=1)
 """A pod that has been silent for longer is forgotten."""
 _SAID = 200
 """Characters that are kept of what a pod says of a version: a thousand pods must fit into one document."""
-
-_DIED, _NAME, _HELD = 8, 60, 4
-"""Dead processes that are kept of what a pod tells, characters of their names, and versions that they held."""
 
 
 class PodSeen(BaseModel):
@@ -39,10 +36,8 @@ class PodSeen(BaseModel):
     tripped: dict[int, str] = Field(default_factory=dict)
     memory_share: float | None = None
     """The share of its memory limit that it uses."""
-    died: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    """Processes of the pod that ended unbidden in this rollout, a few, and the versions that each held."""
-    leaves: bool = False
-    """Whether it was told to stop, and said so."""
+    deaths: Deaths | None = None
+    """The processes before it in the same place that ended unbidden."""
 
 
 class TestName(StrEnum):
@@ -172,7 +167,7 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
     # A run that outlasts its plan is reported late, under the older generation and a higher sequence.
     if before is not None and window.generation < before.generation:
         at = max(before.at, window.ended_at)
-        said = {"sequence": window.sequence, "at": at, "tripped": tripped, "leaves": before.leaves or window.leaves}
+        said = {"sequence": window.sequence, "at": at, "tripped": tripped, "deaths": window.deaths or before.deaths}
         return before.model_copy(update=said)
     is_new = before is None or window.generation > before.generation
     return PodSeen(
@@ -184,8 +179,5 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
         failed={version: why[:_SAID] for version, why in window.failed.items()},
         tripped=tripped,
         memory_share=window.memory_share,
-        died={name[:_NAME]: tuple(held[:_HELD]) for name, held in sorted(window.died.items())[-_DIED:]}
-        if window.generation >= first_generation
-        else {},
-        leaves=window.leaves,
+        deaths=window.deaths,
     )

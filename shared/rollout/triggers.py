@@ -4,7 +4,7 @@ A rate is over its limit where that is proven at every look, of what was counted
 latest tick took in: a long good time hides no fault, and a short bad one by chance is none. A proof at level 0.01 is
 one failed check; one at a millionth ends the rollout at once. Where stable breaks the limit too, at the same time, the
 candidate is held to what stable may come to, the upper end of its interval. Once stable has no traffic, what it did
-when it last had some stands for it: three times that, for times change.
+when it last had some stands for it: up to three times that concludes nothing, for times change.
 """
 
 from collections.abc import Callable
@@ -148,8 +148,8 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
     """The share of the pods that have the candidate ready, of those that have or cannot.
 
     A pod that still loads serves no candidate; one that cannot load stable either has a fault of its own. What pods say
-    of themselves is no chance: a share below the limit is a proof. Pods that were lost with the candidate in memory are
-    ones that have it not, but no proof: see shared.rollout.losses.
+    of themselves is no chance: a share below the limit is a proof. Processes that end again and again with the
+    candidate in memory are none: see shared.rollout.losses.
     """
     limit = limits.healthy_share
     if limit is None:
@@ -170,8 +170,8 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
         pod, why = next(iter(failing.items()))
         said += f"; pod {pod} has not: {why}"
     outcome = Outcome.INCONCLUSIVE if value is None else Outcome.FAIL if value < limit else Outcome.PASS
-    if outcome is not Outcome.FAIL and (lost := losses(rollout, now)).are_too_many:
-        n, value = lost.reporting + lost.lost, lost.reporting / (lost.reporting + lost.lost)
+    if outcome is not Outcome.FAIL and (lost := losses(rollout)).are_too_many:
+        n, value = lost.places, 1 - lost.restless / lost.places
         verdict = Verdict(
             check="trigger_health", outcome=Outcome.FAIL, sentence=lost.sentence, n=n, value=value, limit=limit
         )
@@ -193,9 +193,9 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
     """The outcome, why, and whether it is a proof."""
     total, latest = measure(traffic.candidate), measure(traffic.candidate_block)
     stable, stable_latest = measure(traffic.stable), measure(traffic.stable_block)
-    slack = 1.0 if traffic.is_concurrent else SEASON
-    bar = _excused(stable, limit, least, slack)
-    bar_now = max(bar, _excused(stable_latest, limit, least, slack))
+    season = None if traffic.is_concurrent else SEASON
+    bar = _excused(stable, limit, least, season)
+    bar_now = max(bar, _excused(stable_latest, limit, least, season))
     is_over, is_over_now = total.exceeds(bar, LEVEL), latest.exceeds(bar_now, LEVEL)
     if is_over or is_over_now:
         is_proof = total.exceeds(bar, PROOF_LEVEL) or latest.exceeds(bar_now, PROOF_LEVEL)
@@ -203,7 +203,8 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
         more = f", and more than stable's {stable.rate:.2%} {traffic.when} excuses" if bar > limit else ""
         return Outcome.FAIL, f"over it{more}, which is no chance{when}", is_proof
     if total.exceeds(limit, LEVEL) or latest.exceeds(limit, LEVEL):
-        return Outcome.PASS, f"over it, and stable is too {traffic.when} ({stable.rate:.2%})", False
+        said = f"over it, and stable is too {traffic.when} ({stable.rate:.2%})"
+        return (Outcome.PASS if traffic.is_concurrent else Outcome.INCONCLUSIVE), said, False
     if total.n < least:
         return Outcome.INCONCLUSIVE, f"it needs {least}", False
     if total.rate <= limit:
@@ -213,11 +214,13 @@ def _held_against(traffic: Traffic, measure: _Measure, limit: float, least: int)
     return Outcome.INCONCLUSIVE, "over it, perhaps by chance", False
 
 
-def _excused(stable: _Share, limit: float, least: int, slack: float) -> float:
+def _excused(stable: _Share, limit: float, least: int, season: float | None) -> float:
     """What the candidate is held to: the limit, or what stable may come to, where enough shows that it is over too."""
     if stable.n < max(least, 1) or stable.rate <= limit:
         return limit
-    return min(1.0, slack * rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1])
+    if season is not None:
+        return min(1.0, season * stable.rate)
+    return rate_interval(stable.over, stable.n, confidence=1 - LEVEL)[1]
 
 
 def _errors(counts: VersionCounts) -> _Share:

@@ -5,6 +5,7 @@ plans. It is written once, to `telemetry/<endpoint>/<hour>/<pod>-<sequence>`, an
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from shared.telemetry.predictions import added
 MAX_NAMES = 50
 """Of the names by which overrides are counted."""
 OTHERS = "(others)"
+_PROCESS = re.compile(r"-[0-9a-f]{6}(?:-[0-9]+)?$")
 
 
 class ShadowCounts(BaseModel):
@@ -66,6 +68,17 @@ class VersionCounts(BaseModel):
     shadow: ShadowCounts | None = None
 
 
+class Deaths(BaseModel):
+    """Processes in one place that ended unbidden within an hour, under the rollout that the latest of them was in: how
+    many, by each version that they had loaded, or were loading.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rollout_id: str
+    processes: dict[int, NonNegativeInt]
+
+
 class Window(BaseModel):
     """One window of one pod. `loaded` names the versions ready to answer, `failed` those it could not load, and why."""
 
@@ -86,18 +99,19 @@ class Window(BaseModel):
     """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
     memory_share: float | None = Field(default=None, ge=0)
     """The share of its memory limit that the pod used at the window's end; None where it has no limit."""
-    died: dict[str, list[int]] = Field(default_factory=dict)
-    """Processes of this pod that ended unbidden under the rollout of this generation, by the name that each had as
-    `pod`: the versions that each had loaded, or was loading. They are told again in each window.
-    """
-    leaves: bool = False
-    """Whether the process was told to stop, and this is its last word."""
+    deaths: Deaths | None = None
+    """The processes before this one in the same place that ended unbidden. They are told again in each window."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
     """Where a window is stored, within the telemetry container. The hour is that of its end, in UTC."""
     return f"{endpoint}/{ended_at.astimezone(UTC):%Y-%m-%dT%H}/{pod}-{sequence:010d}.json"
+
+
+def host_of(pod: str) -> str:
+    """The place of a process, by the name that it has in its windows: that of `host-5f3a9c-0` is `host`."""
+    return _PROCESS.sub("", pod)
 
 
 def merge_counts(counts: list[VersionCounts]) -> VersionCounts:

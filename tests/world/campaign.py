@@ -117,7 +117,7 @@ class Play:
             is_cut_off = self.is_down("blobs") or self.faults.is_silent(number, self.second)
             server.live(self.world.blobs, self.world.clock, is_cut_off=is_cut_off)
             if server.is_dead:
-                self.servers[number] = server.follower(f"server-{number}-{self.second}")
+                self.servers[number] = server.follower(f"server-{number}-{self.second:06x}-0")
         self._deliver()
         if self._depth == 0:
             self._people()
@@ -293,7 +293,7 @@ class Play:
                 index = number % len(self.servers)
                 self.servers[index].leave(self.world.clock.now())
                 self._leaving.append(self.servers[index])
-                self.servers[index] = self._server(f"server-{index}-{at_s}")
+                self.servers[index] = self._server(f"server-{index}-{at_s:06x}-0")
 
     def _server(self, name: str) -> Server:
         return Server(name=name, scenario=self.scenario, served=self.served)

@@ -11,7 +11,7 @@ from datetime import datetime
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer
 from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import ShadowCounts, VersionCounts, Window, window_blob_name
+from shared.telemetry.window import Deaths, ShadowCounts, VersionCounts, Window, window_blob_name
 from tests.world.campaign_draws import CANDIDATE, Scenario, Trait
 from tests.world.fakes import FakeBlobs, FakeClock
 from tests.world.world import ENDPOINT
@@ -45,8 +45,8 @@ class Server:
     copied: dict[int, float] = field(default_factory=dict)
     tripped: dict[int, str] = field(default_factory=dict)
     waiting: list[Window] = field(default_factory=list)
-    died: dict[str, list[int]] = field(default_factory=dict)
-    """Those before it in its place that ended unbidden, and what each held."""
+    deaths: Deaths | None = None
+    """Of those before it in its place."""
     ran_s: int = 0
     """For how long it has run the candidate."""
 
@@ -57,12 +57,17 @@ class Server:
 
     def follower(self, name: str) -> "Server":
         """What follows it where it died: with nothing but what was noted on disk."""
-        died = {**self.died, self.name: sorted(self.since)}
-        return Server(name=name, scenario=self.scenario, served=self.served, died=died)
+        rollout_id = self.plan.rollout_id if self.plan else None
+        if rollout_id is None:
+            return Server(name=name, scenario=self.scenario, served=self.served, deaths=self.deaths)
+        before = self.deaths.processes if self.deaths and self.deaths.rollout_id == rollout_id else {}
+        processes = {version: before.get(version, 0) + 1 for version in self.since}
+        deaths = Deaths(rollout_id=rollout_id, processes=processes)
+        return Server(name=name, scenario=self.scenario, served=self.served, deaths=deaths)
 
     def leave(self, now: datetime) -> None:
-        """Stop as it is told: what it has counted is to be sent, and that it leaves."""
-        self._close(now, leaves=True)
+        """Stop as it is told: what it has counted is to be sent."""
+        self._close(now)
 
     def live(self, blobs: FakeBlobs, clock: FakeClock, *, is_cut_off: bool) -> None:
         """Serve for a second; poll the plan and write windows unless storage is out of reach."""
@@ -118,7 +123,7 @@ class Server:
             if self.age_s - since >= LOAD_S and not (version == CANDIDATE and self.scenario.trait is Trait.UNLOADABLE)
         ]
 
-    def _close(self, now: datetime, *, leaves: bool = False) -> None:
+    def _close(self, now: datetime) -> None:
         if self.plan is None or self.began_at is None:
             return
         is_bad = self.scenario.trait is Trait.UNLOADABLE and CANDIDATE in self.since
@@ -133,8 +138,7 @@ class Server:
                 loaded=self._loaded(),
                 failed={CANDIDATE: "it has an unknown operator"} if is_bad else {},
                 tripped=self.tripped,
-                died=self.died,
-                leaves=leaves,
+                deaths=self.deaths,
                 versions=self._counted(),
             )
         )

@@ -61,7 +61,7 @@ from shared.store.ports import BlobContainer, Container
 from shared.store.repository import Repository
 from shared.sweep import SweepService
 from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import ShadowCounts, VersionCounts, Window, window_blob_name
+from shared.telemetry.window import Deaths, ShadowCounts, VersionCounts, Window, window_blob_name
 from shared.validation.champion import Champions
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
@@ -99,10 +99,8 @@ class Pod:
     """The share of its memory limit that it uses."""
     plan: RoutePlan | None = None
     """The one that it follows."""
-    died: dict[str, list[int]] = field(default_factory=dict)
-    """Processes before it that ended unbidden, and what each held."""
-    leaves: bool = False
-    """Whether it was told to stop."""
+    deaths: Deaths | None = None
+    """Of the processes before it in its place."""
 
     def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
         """Serve a while under the plan that is published, and write a window."""
@@ -126,8 +124,7 @@ class Pod:
             tripped={route.version: self.tripped[route.version] for route in routes if route.version in self.tripped},
             versions={route.version: self._counts(route) for route in routes},
             memory_share=self.memory_share,
-            died=self.died,
-            leaves=self.leaves,
+            deaths=self.deaths,
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})

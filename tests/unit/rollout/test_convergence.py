@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.rollout.convergence import chosen, convergence, fresh, unavailable
+from shared.rollout.convergence import applied, chosen, convergence, fresh, unavailable
 from shared.rollout.progress import PodSeen
 from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, pod
 
@@ -47,6 +47,18 @@ def test_a_pod_is_missed_while_it_fails_and_for_five_minutes_after_it_fell_silen
     found = convergence(pods, generation=3, versions=(CANDIDATE,), quorum=1, now=NOW)
     assert unavailable(found, pods, NOW) == ("a", "c")
     assert fresh(pods, NOW) == ("c", "d")
+
+
+def test_what_a_pod_said_last_counts_as_applied_however_old_and_one_that_reports_is_waited_for() -> None:
+    new, old, old_and_lagging = pod(), pod(age_s=7_200), pod(age_s=60, generation=2)
+    assert applied({"a": new, "b": old}, 3, NOW) == ("a", "b")
+    assert applied({"b": old}, 3, NOW) == ("b",)
+    assert applied({"b": old, "lagging": pod(generation=2)}, 3, NOW) == ()
+    # One that fell silent before it applied it is not waited for where another reports, and where none does it is.
+    assert applied({"a": new, "gone": old_and_lagging}, 3, NOW) == ("a",)
+    assert applied({"b": old, "gone": old_and_lagging}, 3, NOW) == ()
+    assert applied({"b": old, "gone": pod(age_s=3_601, generation=2)}, 3, NOW) == ("b",)
+    assert applied({}, 3, NOW) == ()
 
 
 @given(PODS, SHARES, SHARES)

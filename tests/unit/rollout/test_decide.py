@@ -401,3 +401,6 @@ def test_the_guards_of_all_pods_under_all_stages_keep_the_policy_s_level_togethe
     # Pods that come or go after that change no plan without a new generation.
     active.progress = active.progress.model_copy(update={"pods": {}})
     assert endpoint.plan() == plan
+    # Nor does a later plan with fewer pods give back what the guards of this one may have used of the level.
+    publish(endpoint)
+    assert active.guards == guards

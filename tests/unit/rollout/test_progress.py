@@ -12,7 +12,7 @@ from shared.rollout import steps
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent
 from shared.rollout.progress import PodSeen, Progress, taken
-from shared.telemetry.window import VersionCounts, Window
+from shared.telemetry.window import Deaths, VersionCounts, Window
 from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, rollout, target
 
 COSMOS_LIMIT = 2_000_000
@@ -108,7 +108,7 @@ def test_a_thousand_pods_fit_well_into_one_document_whatever_they_say() -> None:
             10**6,
             failed={CANDIDATE: said},
             memory_share=0.123456789,
-            died={f"model-server-7d9f8c6b5d-{n:04d}-abcdef-{one}": [STABLE, CANDIDATE] for one in range(20)},
+            deaths=Deaths(rollout_id="rollout-000002-0", processes={STABLE: n, CANDIDATE: n}),
             versions={STABLE: counts, CANDIDATE: counts},
         )
         for n in range(1_000)

@@ -17,7 +17,7 @@ from shared.rollout.queries import QueryAnswer
 from shared.rollout.tickrecord import MAX_WAITING, TickRecord, publish, record_of, with_evidence
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
-from shared.telemetry.window import VersionCounts
+from shared.telemetry.window import Deaths, VersionCounts
 
 AT = datetime(2026, 11, 21, 8, 0, 0, 123_456, tzinfo=UTC)
 
@@ -59,8 +59,8 @@ PODS = st.builds(
     failed=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
     tripped=st.dictionaries(st.integers(1, 2), WORDS, max_size=1),
     memory_share=st.none() | st.floats(0, 2),
-    died=st.dictionaries(WORDS, st.sampled_from([(), (1,), (1, 2)]), max_size=1),
-    leaves=st.booleans(),
+    deaths=st.none()
+    | st.builds(Deaths, rollout_id=WORDS, processes=st.dictionaries(st.integers(1, 2), st.integers(0, 9))),
 )
 
 
@@ -137,7 +137,7 @@ def test_a_thousand_pods_that_each_fail_with_a_text_of_their_own_fit_into_a_docu
             since=AT,
             loaded=(1,),
             failed={2: f"pod {n} {said}"[:200]},
-            died={f"model-server-7d9f8c6b5d-{n:04d}-abcdef-{one}": (1, 2) for one in range(2)},
+            deaths=Deaths(rollout_id="rollout-000002-abcdef", processes={1: n, 2: n}),
         )
         for n in range(1_000)
     }
