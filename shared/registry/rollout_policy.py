@@ -112,13 +112,13 @@ class Gates(PolicyPart):
     mode not-worse also at most the probability that a worse one passes in a stage, divided among the stages. The pods'
     guards have a level of their own, `guard.level`, beside it."""
     error_rate: float = Field(default=0.01, ge=0, lt=1)
-    """The margin of mode not-worse: how far the candidate's error rate may exceed stable's."""
+    """The margin of mode not-worse: how far the candidate's error rate may exceed stable's; 0 is refused there."""
     error_harm: float = Field(default=0.0, ge=0, lt=1)
     """By how much more the candidate must provably fail to be harmful."""
     slow_ms: float = Field(default=200.0, gt=0, le=3_600_000)
     """An answer that takes longer is slow."""
     slow_rate: float = Field(default=0.01, ge=0, lt=1)
-    """The margin of mode not-worse for the share of slow answers."""
+    """The margin of mode not-worse for the share of slow answers; 0 is refused there."""
     slow_harm: float = Field(default=0.0, ge=0, lt=1)
     """By how much more of the candidate's answers must provably be slow to be harmful."""
     p99_ms: float = Field(default=200.0, gt=0, le=3_600_000)

@@ -23,6 +23,7 @@ from shared.registry.documents import (
     waiting_records,
 )
 from shared.registry.loosening import check_loosened
+from shared.registry.margins import check_margins
 from shared.registry.policy import Policy
 from shared.rollout.documents import automatic_command_id
 from shared.signing.keys import TrustedKey
@@ -75,10 +76,12 @@ class RegistryService:
         """Set a model's policy, which gets the next number unless it is the one in force already.
 
         The model comes to be where there is none; rollouts under way keep their policy. Raises InvalidInputError for a
-        trusted key that is none, and for one that loosens what keeps candidates back without a name and a reason
-        (shared.registry.loosening); ConflictError where the policy in force has another number than `expected_version`.
+        trusted key that is none, for gates that no version as good as stable can pass (shared.registry.margins), and
+        for one that loosens what keeps candidates back without a name and a reason (shared.registry.loosening);
+        ConflictError where the policy in force has another number than `expected_version`.
         """
         _check_keys(policy)
+        check_margins(policy.rollout)
         now = self._clock.now()
 
         def put(model: Model) -> bool:

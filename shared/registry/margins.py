@@ -1,0 +1,28 @@
+"""Refuses gates that no version as good as stable can ever pass.
+
+Asked when a policy is set, and not by the policy's form: what is stored already, in rollouts under way too, must stay
+readable. Pure.
+"""
+
+from shared.core.errors import InvalidInputError
+from shared.registry.rollout_policy import GateMode, GateName, Gates, RolloutPolicy
+
+
+def check_margins(policy: RolloutPolicy) -> None:
+    """Raise InvalidInputError for gates of mode not-worse that leave no margin."""
+    _check("gates", policy.gates)
+    for number, stage in enumerate(policy.stages, start=1):
+        if stage.gates is not None:
+            _check(f"stages, in stage {number} gates", stage.gates)
+
+
+def _check(where: str, gates: Gates) -> None:
+    if gates.mode is not GateMode.NOT_WORSE:
+        return
+    for name, margin in ((GateName.ERROR_RATE, gates.error_rate), (GateName.SLOW_RATE, gates.slow_rate)):
+        if not margin and name not in gates.dry_run:
+            raise InvalidInputError(
+                f"rollout.{where}.{name} is 0 in mode {gates.mode}: of a version that is as good as stable it is never "
+                f"proven that it exceeds it by less than nothing, so that it never passes; give a margin, as in 0.01, "
+                f"or the mode {GateMode.NO_PROVEN_HARM}"
+            )
