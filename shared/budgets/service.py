@@ -1,20 +1,21 @@
 """Keeps the request sums of the endpoints whose policy has an error budget.
 
-Called by timer. Several calls at once do no harm: the sums are saved by one conditional write, and who is late leaves
-it to the next call. A call takes a bounded time and saves after every portion; what is left is for the calls after it,
-and the sums say that they are not whole.
+An endpoint is counted from when its budget was first seen: what was before is not counted back, lest the budget could
+not be told for want of history. Called by timer. Several calls at once do no harm: the sums are saved by one
+conditional write, and who is late leaves it to the next call. A call takes a bounded time and saves after every
+portion; what is left is for the calls after it, and the sums say that they are not whole.
 """
 
+import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 
 from shared.budgets.sums import SUMS_ID, RequestSums, counted
 from shared.core.clock import Clock
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError
 from shared.core.ids import ModelName
-from shared.registry.rollout_policy import ErrorBudget
 from shared.registry.service import RegistryService
 from shared.rollout.endpoint import Endpoint
 from shared.store.ports import BlobStore, Container, DocumentStore
@@ -25,6 +26,9 @@ PORTION = 2_000
 """How many windows of an endpoint are in memory at once, and counted by one write."""
 CALL_S = 240.0
 """How long a call reads at most: shared evenly by the endpoints, each of which gets one portion at least."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class BudgetService:
@@ -50,28 +54,33 @@ class BudgetService:
         self._portion = portion
 
     def count(self) -> None:
-        """Count what the pods of every endpoint with an error budget reported since the last call."""
+        """Count what the pods of every endpoint with an error budget reported since the last call.
+
+        One that cannot be counted is logged, and keeps no other from being so.
+        """
         now = self._clock.now()
         ends_at = self._monotonic() + CALL_S
-        budgets = self._budgets()
-        for left, (endpoint, budget) in zip(range(len(budgets), 0, -1), budgets, strict=True):
+        endpoints = [one.endpoint for one in self._endpoints.where() if self._has_budget(one.endpoint)]
+        for left, endpoint in zip(range(len(endpoints), 0, -1), endpoints, strict=True):
             started_at = self._monotonic()
-            self._count(endpoint, budget, now, until=started_at + (ends_at - started_at) / left)
+            try:
+                self._count(endpoint, now, until=started_at + (ends_at - started_at) / left)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are counted
+                _log.exception("the requests of endpoint %s are not counted", endpoint)
 
-    def _budgets(self) -> list[tuple[str, ErrorBudget]]:
-        found = [
-            (endpoint.endpoint, self._registry.model(ModelName(endpoint.endpoint)).policy.rollout.error_budget)
-            for endpoint in self._endpoints.where()
-        ]
-        return [(endpoint, budget) for endpoint, budget in found if budget is not None]
+    def _has_budget(self, endpoint: str) -> bool:
+        try:
+            return self._registry.model(ModelName(endpoint)).policy.rollout.error_budget is not None
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("whether the requests of endpoint %s are to be counted cannot be told", endpoint)
+            return False
 
-    def _count(self, endpoint: str, budget: ErrorBudget, now: datetime, *, until: float) -> None:
+    def _count(self, endpoint: str, now: datetime, *, until: float) -> None:
         """Count an endpoint's windows, a portion at a time, up to a time of the monotonic clock."""
         stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
-        if stored:
-            sums = RequestSums.model_validate(stored.body)
-        else:
-            sums = RequestSums(endpoint=endpoint, since=now - timedelta(hours=budget.hours))
+        sums = RequestSums.model_validate(stored.body) if stored else RequestSums(endpoint=endpoint, since=now)
+        if sums.begun_at is None and sums.whole_at is None:
+            sums = sums.model_copy(update={"since": now, "begun_at": now})
         marks = {pod: mark.sequence for pod, mark in sums.marks.items()}
         windows = windows_after(self._blobs, endpoint, marks, sums.since, now)
         is_all = False

@@ -57,6 +57,8 @@ class RequestSums(BaseModel):
     """By pod."""
     since: AwareDatetime
     """Windows from then on are to be looked at; of earlier ones none is left to count."""
+    begun_at: AwareDatetime | None = None
+    """When the budget was first seen: what was written before is not counted. None: all its hours are."""
     whole_at: AwareDatetime | None = None
     """When every window that was written by then was last counted; None: never yet."""
 
@@ -89,6 +91,7 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
         # What ended long before `since` lies in hours that are not looked at again.
         marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
         since=since,
+        begun_at=sums.begun_at,
         whole_at=now if is_all else sums.whole_at,
     )
 
@@ -102,9 +105,12 @@ def why_spent(budget: ErrorBudget, sums: RequestSums | None, now: datetime) -> s
     allowed = 1.0 - budget.objective
     if found.failed <= allowed * found.requests:
         return _why_unknown(sums, now)
+    begun_at = sums.begun_at if sums else None
+    is_short = begun_at is not None and begun_at > now - timedelta(hours=budget.hours)
+    since = f", counted since {begun_at:%Y-%m-%d %H:%M} UTC" if is_short else ""
     return (
         f"the error budget is spent: {found.failed} of {found.requests} requests failed in the last {budget.hours} h "
-        f"({found.failed / found.requests:.3%}), and {allowed:.3%} may"
+        f"({found.failed / found.requests:.3%}), and {allowed:.3%} may{since}"
     )
 
 

@@ -8,8 +8,10 @@ passed.
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from pydantic import ValidationError
+
 from shared.budgets.sums import RequestSums, why_spent
-from shared.core.errors import ConflictError, InvalidInputError
+from shared.core.errors import ConflictError, InvalidInputError, UnavailableError
 from shared.core.messages import RolloutCommand
 from shared.registry.rollout_policy import FreezeWindow, RolloutPolicy, Weekday
 from shared.rollout.documents import Rollout
@@ -22,6 +24,15 @@ def why_blocked(policy: RolloutPolicy, now: datetime, sums: RequestSums | None =
     if policy.error_budget and (spent := why_spent(policy.error_budget, sums, now)):
         reasons.append(spent)
     return "; ".join(reasons)
+
+
+def unreadable(error: ValidationError | UnavailableError) -> str:
+    """Why no candidate may get more traffic where the policy or the endpoint's request sums cannot be read."""
+    if isinstance(error, UnavailableError):
+        return f"what blocks the endpoint cannot be read now: {error}"
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    return f"what blocks the endpoint cannot be read: the stored {error.title} is damaged at {where}: {first['msg']}"
 
 
 def check_override(command: RolloutCommand) -> None:

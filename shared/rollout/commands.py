@@ -4,6 +4,7 @@ Each is heard in the states that the machine's table names; elsewhere it is refu
 a candidate further than the gates did is named in the audit.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
@@ -45,15 +46,16 @@ def apply(
     now: datetime,
     *,
     altered: str = "",
-    blocked: str = "",
+    blocked: Callable[[], str] = str,
     author: str = "",
     unfit: frozenset[int] = frozenset(),
 ) -> bool:
     """Carry a command out. Whether anything changed: a command that was heard before changes nothing.
 
     `altered` says what of the candidate's stored parts is not what was registered, `blocked` why no candidate may get
-    more traffic now, `author` who made the candidate, `unfit` which versions nothing may go back to. Raises
-    NotFoundError, ConflictError where the state does not allow it or a signed link has served, InvalidInputError.
+    more traffic now (asked only by what gives it more), `author` who made the candidate, `unfit` which versions nothing
+    may go back to. Raises NotFoundError, ConflictError where the state does not allow it or a signed link has served,
+    InvalidInputError.
     """
     rollout = endpoint.rollout
     if rollout is not None:
@@ -82,6 +84,9 @@ def apply(
         rollout.promoted_by = command.requested_by
     if next_state(rollout.state, event).is_over:
         rollout.ended_by = command.command_id
+    if event is RolloutEvent.ABORT and rollout.state is RolloutState.AWAITING:
+        # Who skipped to the approval of the switch gave it all traffic only once somebody approves.
+        rollout.promoted_by = ""
     weight_bp = command.weight_bp if event is RolloutEvent.SET_WEIGHT else None
     steps.move(endpoint, rollout, event, now, reason=said, by=command.requested_by, weight_bp=weight_bp, to=to)
     return True
@@ -108,7 +113,7 @@ def _event(
     now: datetime,
     *,
     altered: str,
-    blocked: str,
+    blocked: Callable[[], str],
     author: str,
 ) -> RolloutEvent:
     if event := _EVENTS.get(command.command):
@@ -118,8 +123,8 @@ def _event(
         _check_weight(endpoint, rollout, command, now, altered=altered, blocked=blocked)
         return event
     _check_unaltered(endpoint, rollout, altered, "be promoted")
-    if blocked and rollout.state is not RolloutState.WATCHING:
-        pass_block(endpoint, rollout, command, now, blocked)
+    if rollout.state is not RolloutState.WATCHING and (why := blocked()):
+        pass_block(endpoint, rollout, command, now, why)
     if command.command is CommandKind.APPROVE:
         _approve(endpoint, rollout, command, now, author)
         return onward(rollout)
@@ -138,7 +143,13 @@ def _check_unaltered(endpoint: Endpoint, rollout: Rollout, altered: str, deed: s
 
 
 def _check_weight(
-    endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, *, altered: str, blocked: str
+    endpoint: Endpoint,
+    rollout: Rollout,
+    command: RolloutCommand,
+    now: datetime,
+    *,
+    altered: str,
+    blocked: Callable[[], str],
 ) -> None:
     if command.command is not CommandKind.SET_WEIGHT:
         return
@@ -151,8 +162,8 @@ def _check_weight(
     check_share(rollout, command.weight_bp)
     if command.weight_bp > rollout.weight_bp:
         _check_unaltered(endpoint, rollout, altered, "be given more traffic")
-        if blocked:
-            pass_block(endpoint, rollout, command, now, blocked)
+        if why := blocked():
+            pass_block(endpoint, rollout, command, now, why)
 
 
 def _approve(endpoint: Endpoint, rollout: Rollout, command: RolloutCommand, now: datetime, author: str) -> None:

@@ -100,9 +100,10 @@ class Endpoint(Aggregate):
 
     def has_heard(self, command: RolloutCommand) -> bool:
         """Whether a command was heard, as far as it is remembered. Raises ConflictError where its id was another's."""
-        known = next((heard for heard in self.heard if heard.startswith(_id_of(command))), None)
-        # What a signed link led to is told of as such.
-        if known is not None and known != _heard_as(command) and not command.link_id:
+        same_id, of_old = _id_of(command), _id_of(command).removesuffix(":")
+        known = next((heard for heard in self.heard if heard == of_old or heard.startswith(same_id)), None)
+        # What a signed link led to is told of as such, and of what was asked an older document says nothing.
+        if known not in {None, of_old, _heard_as(command)} and not command.link_id:
             raise ConflictError(
                 f"the command id {command.command_id!r} was used for another command to {self.endpoint}: give each "
                 "command an id of its own, and the same id only where the same is asked for again"

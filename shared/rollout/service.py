@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+from pydantic import ValidationError
+
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
-from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.core.ids import EndpointName, ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.alias_service import AliasService
@@ -36,6 +38,9 @@ _LATENESS = timedelta(minutes=10)
 """A window that is written later than this after the tick that should have read it is left out."""
 _BEFORE_ROLLBACK = timedelta(minutes=1)
 """Once a rollout is over nothing older than this before its end or rollback says whether the pods applied that."""
+
+_TAKES_BACK = frozenset({CommandKind.REJECT, CommandKind.ABORT, CommandKind.ROLLBACK})
+"""Commands that are carried out whatever can be read of the candidate and of what blocks it."""
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +164,18 @@ class RolloutService:
         return ask_all(rollout.gates.queries, self._stores, endpoint.endpoint, rollout, now)
 
     def _blocked(self, endpoint: Endpoint, now: datetime) -> str:
-        """Why no candidate of the endpoint may get more traffic now, in words; empty where it may."""
+        """Why no candidate of the endpoint may get more traffic now, in words; empty where it may.
+
+        What cannot be read blocks, and keeps nobody from taking a candidate back.
+        """
+        try:
+            return self._why_blocked(endpoint, now)
+        except (ValidationError, UnavailableError) as error:
+            found = blocks.unreadable(error)
+            _log.warning("endpoint %s: %s", endpoint.endpoint, found)
+            return found
+
+    def _why_blocked(self, endpoint: Endpoint, now: datetime) -> str:
         policy = self._registry.model(endpoint.endpoint).policy.rollout
         sums = None
         if policy.error_budget and (stored := self._documents.get(Container.ENDPOINTS, endpoint.endpoint, SUMS_ID)):
@@ -173,11 +189,14 @@ class RolloutService:
         now = self._clock.now()
 
         def change(endpoint: Endpoint) -> bool:
-            altered = blocked = author = ""
-            if endpoint.active:
+            altered = author = ""
+            if endpoint.active and command.command not in _TAKES_BACK:
                 candidate = self._registry.version(endpoint.endpoint, VersionNumber(endpoint.active.candidate.version))
                 altered, author = candidate.altered, candidate.author
-                blocked = "" if endpoint.active.overridden else self._blocked(endpoint, now)
+
+            def blocked() -> str:
+                return "" if endpoint.active and endpoint.active.overridden else self._blocked(endpoint, now)
+
             unfit = self._unfit(endpoint) if command.command is CommandKind.ROLLBACK else frozenset()
             return commands.apply(endpoint, command, now, altered=altered, blocked=blocked, author=author, unfit=unfit)
 

@@ -89,7 +89,12 @@ class Starting:
             raise
 
     def _start_by_policy(self, command: RolloutCommand, version: ModelVersion) -> Rollout | None:
-        starts.check_state(version)
+        rollout_id = rollout_id_of(command.command_id, version.version)
+
+        def is_answered(endpoint: Endpoint) -> bool:
+            return self._history.has_begun(endpoint, rollout_id)
+
+        self._check_state(version, is_answered)
         if self._is_held(version, self._registry.model(version.model)):
             return None
 
@@ -105,10 +110,10 @@ class Starting:
                 return admission.queue(endpoint, number, rollout.started_at)
             return self._begin_by_policy(endpoint, start)
 
-        endpoint = self._change(command, version, begin)
+        endpoint = self._change(command, version, begin, is_answered)
         if endpoint.refused and endpoint.refused.version == version.version:
             self._registry.note_refused_start(version, endpoint.refused.reason)
-        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id_of(command.command_id, version.version):
+        if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return endpoint.rollout
         return None
 
@@ -132,16 +137,17 @@ class Starting:
     def _start_by_command(self, command: RolloutCommand, version: ModelVersion) -> Rollout | None:
         rollout_id = rollout_id_of(command.command_id, version.version)
 
-        def begin(endpoint: Endpoint, start: _Start) -> bool:
+        def is_answered(endpoint: Endpoint) -> bool:
             if self._history.has_begun(endpoint, rollout_id):
-                return False
+                return True
+            return endpoint.has_heard(command) and not admission.is_queued(endpoint, command)
+
+        def begin(endpoint: Endpoint, start: _Start) -> bool:
             is_queued = admission.is_queued(endpoint, command)
-            if endpoint.has_heard(command) and not is_queued:
-                return False
             return self._begin_by_command(endpoint, start, command, is_queued=is_queued)
 
-        starts.check_state(version)
-        endpoint = self._change(command, version, begin)
+        self._check_state(version, is_answered)
+        endpoint = self._change(command, version, begin, is_answered)
         if not self._history.has_begun(endpoint, rollout_id):
             return None
         return self._history.rollout(endpoint, rollout_id)
@@ -179,8 +185,20 @@ class Starting:
             steps.supersede(endpoint, endpoint.active, rollout.candidate.version, rollout.started_at)
         steps.begin(endpoint, rollout, rollout.started_at)
 
+    def _check_state(self, version: ModelVersion, is_answered: Callable[[Endpoint], bool]) -> None:
+        """Raise ConflictError for a version whose rollout cannot begin: of a start that had its effect nothing is asked
+        any more.
+        """
+        endpoint = self._endpoints.find(version.model, ENDPOINT_ID)
+        if endpoint is None or not is_answered(endpoint):
+            starts.check_state(version)
+
     def _change(
-        self, command: RolloutCommand, version: ModelVersion, begin: Callable[[Endpoint, _Start], bool]
+        self,
+        command: RolloutCommand,
+        version: ModelVersion,
+        begin: Callable[[Endpoint, _Start], bool],
+        is_answered: Callable[[Endpoint], bool],
     ) -> Endpoint:
         """Change the endpoint, looking at the version and the policy after it was read.
 
@@ -191,6 +209,8 @@ class Starting:
         now = self._clock.now()
 
         def change(endpoint: Endpoint) -> bool:
+            if is_answered(endpoint):
+                return False
             current = self._registry.version(version.model, VersionNumber(version.version))
             starts.check_state(current)
             model = self._registry.model(version.model)

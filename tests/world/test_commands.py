@@ -113,6 +113,16 @@ def test_who_skips_to_an_approval_of_the_switch_promotes_whoever_approves() -> N
     assert (state(world), rollout(world).promoted_by) == (RolloutState.WATCHING, "cy")
 
 
+@pytest.mark.parametrize("command", [CommandKind.REJECT, CommandKind.ABORT])
+def test_who_skipped_to_an_approval_that_was_refused_promoted_nothing(command: CommandKind) -> None:
+    world = under_way(switch_approval=True)
+    give(world, CommandKind.SKIP, "one", by="cy")
+    give(world, CommandKind.SKIP, "two", by="cy")
+    assert rollout(world).promoted_by == "cy"
+    give(world, command, by="dee")
+    assert (state(world), rollout(world).promoted_by) == (RolloutState.ABORTED, "")
+
+
 def test_somebody_who_sets_the_weight_again_and_again_does_not_keep_a_slow_candidate_alive() -> None:
     world = under_way(failure_limit=3)
     world.pod.latency_ms = {2: 900.0}
@@ -428,6 +438,38 @@ def test_a_command_s_id_used_for_another_command_is_refused_and_lost_on_nobody()
     give(world, CommandKind.RESUME, "another")
     give(world, CommandKind.PAUSE, "same")
     assert state(world) is RolloutState.PROGRESSING
+
+
+def test_a_command_that_an_older_document_remembers_by_its_id_alone_is_heard() -> None:
+    world = under_way()
+    give(world, CommandKind.PAUSE, "old")
+    change(world, lambda endpoint: setattr(endpoint, "heard", [known.split(":")[0] for known in endpoint.heard]))
+    give(world, CommandKind.RESUME, "new")
+    give(world, CommandKind.PAUSE, "old")
+    give(world, CommandKind.ABORT, "old")
+    assert state(world) is RolloutState.PROGRESSING
+    assert rollout(world) == start(world)
+
+
+@pytest.mark.parametrize("since", ["altered", "another strategy"])
+def test_a_start_that_comes_again_is_answered_with_its_rollout_whatever_was_changed_since(since: str) -> None:
+    world = world_with(versions=3, strategy=Strategy.SHADOW, shadow_s=100)
+    begun = start(world, shadows=[3])
+    assert begun is not None
+    if since == "altered":
+        alter(world, 2)
+        alter(world, 3)
+    else:
+        world.put_policy(policy(strategy=Strategy.CANARY))
+    again = start(world, shadows=[3])
+    assert again is not None
+    assert again.rollout_id == begun.rollout_id
+    # Another start is refused as before.
+    give(world, ABORT)
+    with pytest.raises(
+        (ConflictError, InvalidInputError), match="put the right bytes back" if since == "altered" else "go with"
+    ):
+        start(world, 2, "another", shadows=[3])
 
 
 def bring_to(world: World, wanted: RolloutState) -> None:

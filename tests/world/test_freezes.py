@@ -1,6 +1,6 @@
 """Freeze windows and spent error budgets: what they keep back, what goes on, and overrides on record."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -309,6 +309,96 @@ def test_sums_that_are_behind_block_and_say_so_until_they_are_whole() -> None:
     world.budgets.count()
     command(world, CommandKind.START, version=2)
     assert latest(world).state is RolloutState.LOADING
+
+
+def test_a_budget_is_counted_from_when_it_was_first_seen_however_much_was_before() -> None:
+    world = serving(error_budget=BUDGET)
+    backlog(world, pods=3, errors=0.5)
+    world.clock.pass_s(5)
+    # A call without time, which reads one window.
+    counter(world, portion=1, ticks=[0.0, 0.0, 1e9]).count()
+    assert sums(world).begun_at == world.clock.now()
+    command(world, CommandKind.START, version=2)
+    assert latest(world).state is RolloutState.LOADING
+    report(world, errors=0.05)
+    command(world, CommandKind.ABORT)
+    with pytest.raises(ConflictError, match=SPENT + ", counted since 2026-11-21 08:"):
+        command(world, CommandKind.START, version=2)
+
+
+def test_sums_that_never_came_to_be_whole_are_counted_from_now_on() -> None:
+    world = serving(error_budget=BUDGET)
+    backlog(world, pods=1, errors=0.0)
+    world.clock.pass_s(5)
+    before = RequestSums(endpoint=MODEL, since=world.clock.now() - timedelta(hours=2))
+    world.documents.create(Container.ENDPOINTS, before.model_dump(mode="json", exclude={"begun_at"}))
+    counter(world, portion=1, ticks=[0.0, 0.0, 1e9]).count()
+    command(world, CommandKind.START, version=2)
+    assert latest(world).state is RolloutState.LOADING
+
+
+def damage_sums(world: World, endpoint: str = MODEL) -> None:
+    """Have the stored sums of an endpoint be what nobody can read."""
+    body = RequestSums(endpoint=endpoint, since=world.clock.now()).model_dump(mode="json") | {"hours": "lost"}
+    stored = world.documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
+    if stored:
+        world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+    else:
+        world.documents.create(Container.ENDPOINTS, body)
+
+
+UNREADABLE = "what blocks the endpoint cannot be read: the stored RequestSums is damaged at hours: "
+
+
+def test_sums_that_cannot_be_read_block_and_keep_nobody_from_taking_a_candidate_back() -> None:
+    back: tuple[tuple[CommandKind, dict[str, int], RolloutState], ...] = (
+        (CommandKind.ABORT, {}, RolloutState.ABORTED),
+        (CommandKind.ROLLBACK, {}, RolloutState.ROLLED_BACK),
+        (CommandKind.SET_WEIGHT, {"weight_bp": 500}, RolloutState.PROGRESSING),
+        (CommandKind.PAUSE, {}, RolloutState.PAUSED),
+    )
+    for kind, given, state in back:
+        world = rolling(error_budget=BUDGET)
+        damage_sums(world)
+        command(world, kind, **given)
+        assert latest(world).state is state
+    world = rolling(error_budget=BUDGET)
+    damage_sums(world)
+    more: tuple[tuple[CommandKind, dict[str, int]], ...] = (
+        (CommandKind.PROMOTE, {}),
+        (CommandKind.SKIP, {}),
+        (CommandKind.SET_WEIGHT, {"weight_bp": 2_000}),
+    )
+    for kind, given in more:
+        with pytest.raises(ConflictError, match=UNREADABLE):
+            command(world, kind, **given)
+    world.run(seconds=40)
+    assert (latest(world).state, latest(world).weight_bp) == (RolloutState.PROGRESSING, 1_000)
+    assert latest(world).blocked.startswith(UNREADABLE)
+    world.pod.errors[2] = 1.0
+    world.run(seconds=30)
+    assert latest(world).state is RolloutState.ROLLED_BACK
+    world = serving(error_budget=BUDGET)
+    damage_sums(world)
+    with pytest.raises(ConflictError, match=UNREADABLE):
+        command(world, CommandKind.START, version=2)
+    command(world, CommandKind.START, version=2, override=True, reason="a fix")
+    assert latest(world).state is RolloutState.LOADING
+
+
+def test_an_endpoint_that_cannot_be_counted_keeps_no_other_from_being_so(caplog: pytest.LogCaptureFixture) -> None:
+    world = serving(error_budget=BUDGET)
+    others = Repository(Endpoint, world.documents, Outbox(world.documents, world.blobs, world.queues, world.clock))
+    for name in ("a-before", "z-after"):
+        world.registry.put_policy(ModelName(name), policy(error_budget=BUDGET), by="ann")
+        others.find_or_create(Endpoint(endpoint=name))
+    damage_sums(world)
+    others.find_or_create(Endpoint(endpoint="no-model"))
+    world.budgets.count()
+    assert all(world.documents.get(Container.ENDPOINTS, name, SUMS_ID) for name in ("a-before", "z-after"))
+    told = [record.getMessage() for record in caplog.records]
+    assert f"the requests of endpoint {MODEL} are not counted" in told
+    assert "whether the requests of endpoint no-model are to be counted cannot be told" in told
 
 
 def test_the_first_version_of_an_endpoint_needs_no_sums() -> None:

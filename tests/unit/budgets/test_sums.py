@@ -112,6 +112,13 @@ def test_without_sums_and_with_sums_that_are_behind_a_budget_cannot_be_told() ->
     assert "is spent: 9 of 9" in why_spent(ErrorBudget(), spent, START)
 
 
+def test_a_budget_whose_hours_have_not_passed_says_since_when_it_is_counted() -> None:
+    begun = empty().model_copy(update={"begun_at": START})
+    spent = counted(begun, [window("a", 0, START, v1=VersionCounts(requests=9, errors=9))], START, is_all=True)
+    assert why_spent(ErrorBudget(), spent, START).endswith("0.100% may, counted since 2026-11-21 08:00 UTC")
+    assert why_spent(ErrorBudget(), spent, START + timedelta(hours=24)).endswith("0.100% may")
+
+
 def test_the_document_of_a_month_and_a_thousand_pods_stays_small() -> None:
     hours = {f"{START - timedelta(hours=n):%Y-%m-%dT%H}": HourSum(requests=10**9, failed=10**6) for n in range(721)}
     sums = RequestSums(endpoint="m", hours=hours, since=START)
