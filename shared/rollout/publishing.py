@@ -30,11 +30,11 @@ def guards_of(rollout: Rollout) -> int:
     """How many guards a rollout has: one of each pod that reports under each plan with traffic that it is to have.
 
     Not among them are pods that come later, and plans that are made beyond the stages': for a share that somebody sets,
-    and for pods that are gone.
+    and for pods that are gone. There are never fewer than there were: what guards of earlier plans used up stays so.
     """
     progress = rollout.progress
     pods = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
-    return max(1, len(pods)) * max(1, sum(bool(stage.weight_bp) for stage in rollout.stages))
+    return max(rollout.guards, max(1, len(pods)) * max(1, sum(bool(stage.weight_bp) for stage in rollout.stages)))
 
 
 def schedule(endpoint: Endpoint, rollout: Rollout, at: datetime) -> None:
