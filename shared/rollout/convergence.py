@@ -73,6 +73,16 @@ def convergence(
     )
 
 
+def applied(pods: Mapping[str, PodSeen], generation: int, now: datetime) -> tuple[str, ...]:
+    """The pods that said that they have applied a generation, however long ago; none while one is to be waited for.
+
+    That is one that reports and has not applied it; where none reports, also one that fell silent before it had.
+    """
+    done = tuple(sorted(name for name, seen in pods.items() if seen.generation >= generation))
+    known = fresh(pods, now) or tuple(name for name, seen in pods.items() if _age(seen, now) <= FORGOTTEN)
+    return done if set(known) <= set(done) else ()
+
+
 def fresh(pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:
     """The pods that report, in order."""
     return tuple(sorted(name for name, seen in pods.items() if _age(seen, now) <= timedelta(seconds=FRESH_S)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from shared.rollout import tickrecord
-from shared.rollout.convergence import FRESH_S, convergence, fresh
+from shared.rollout.convergence import FRESH_S, applied, fresh
 from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
@@ -132,12 +132,12 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     if rollback is None or _is_too_new(rollout, now):
         return
     pods, waited_s = rollout.progress.pods, (now - rollback.detected_at).total_seconds()
-    found = convergence(pods, generation=rollback.generation, versions=(), quorum=1.0, now=now)
-    if not found.is_reached and waited_s < _GIVE_UP_S:
+    done = applied(pods, rollback.generation, now)
+    if not done and waited_s < _GIVE_UP_S:
         _look_again(endpoint, rollout, now, waited_s)
         return
-    if found.is_reached:
-        applied_at = max(pods[name].since or now for name in fresh(pods, now))
+    if done:
+        applied_at = max(pods[name].since or now for name in done)
         zero_traffic_at = min(max(applied_at, rollback.detected_at), now)
         rollback = rollback.model_copy(update={"zero_traffic_at": zero_traffic_at})
     put_on_record(endpoint, rollback)
@@ -151,9 +151,8 @@ def confirm_unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> No
     unapplied = endpoint.unapplied
     if unapplied is None or endpoint.rollback is not None or _is_too_new(rollout, now):
         return
-    found = convergence(rollout.progress.pods, generation=unapplied.generation, versions=(), quorum=1.0, now=now)
-    waited_s = (now - unapplied.at).total_seconds()
-    if found.is_reached or (waited_s >= _GIVE_UP_S and not found.reporting):
+    pods, waited_s = rollout.progress.pods, (now - unapplied.at).total_seconds()
+    if applied(pods, unapplied.generation, now) or (waited_s >= _GIVE_UP_S and not fresh(pods, now)):
         endpoint.unapplied = None
     else:
         _look_again(endpoint, rollout, now, waited_s)

@@ -254,6 +254,22 @@ def test_a_rollback_is_not_confirmed_by_the_pods_that_the_next_rollout_happens_t
     assert world.endpoint().rollback is None
 
 
+@pytest.mark.parametrize("command", [ROLLBACK, CommandKind.ABORT])
+def test_pods_that_applied_it_and_then_fell_silent_have_applied_it(command: CommandKind) -> None:
+    world = world_with()
+    start(world)
+    run_until(world, RolloutState.PROGRESSING)
+    give(world, command)
+    world.pod.report(world.blobs, world.clock, ENDPOINT)
+    world.pod.is_silent = True
+    # No tick runs until the pod's word is old.
+    world.clock.pass_s(60)
+    world.run(seconds=3)
+    endpoint = world.endpoint()
+    assert (endpoint.rollback, endpoint.unapplied) == (None, None)
+    assert all(found.zero_traffic_at is not None for found in world.rollouts.rollbacks(ENDPOINT))
+
+
 def test_the_rollbacks_of_all_endpoints_are_those_of_each_whether_or_not_they_are_delivered() -> None:
     world = promoted(2, 3)
     give(world, ROLLBACK, "one")
