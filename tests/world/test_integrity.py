@@ -64,10 +64,14 @@ def _prepared(contents: tuple[bytes, ...], *, serves: bool) -> World:
     return world
 
 
-def start(world: World, number: int) -> None:
+def start(world: World, number: int, command_id: str = "") -> None:
     world.rollouts.handle(
         RolloutCommand(
-            command=CommandKind.START, command_id=f"start {number}", endpoint=MODEL, version=number, requested_by="test"
+            command=CommandKind.START,
+            command_id=command_id or f"start {number}",
+            endpoint=MODEL,
+            version=number,
+            requested_by="test",
         )
     )
 
@@ -134,7 +138,7 @@ def test_an_altered_artifact_is_audited_once_fires_an_alert_and_keeps_the_versio
     ]
     assert why_held(version(world), POLICY.rollout) == wanted
     with pytest.raises(ConflictError, match=r"version 1 of digits cannot roll out: model\.onnx at"):
-        start(world, 1)
+        start(world, 1, "another")
     assert world.audit.verify().verified
 
 
