@@ -1,6 +1,6 @@
 """`slipway test`: every check of this repository, all of them run whatever the first ones say.
 
-Tests of the whole system run one at a time, and last; the others run two at a time. The
+Tests that start servers and processes of their own run one at a time, and last; the others run two at a time. The
 closing lines are pytest's own. With `--json` everything that the checks print goes to standard error.
 """
 
@@ -15,16 +15,8 @@ from pathlib import Path
 from cli.outcome import Answer, ExitCode, tell
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_TOGETHER = (
-    "tests/unit",
-    "tests/world",
-    "tests/sandbox",
-    "tests/contract",
-    "tests/functions",
-    "tests/hostile",
-    "tests/serving",
-)
-_ALONE = ("tests/e2e", "tests/real")
+_TOGETHER = ("tests/unit", "tests/world", "tests/sandbox", "tests/contract", "tests/functions", "tests/hostile")
+_ALONE = ("tests/serving", "tests/e2e", "tests/real")
 _TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
 
 
