@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.metrics.prometheus import PrometheusStore
+from tests.support.waiting import eventually
 
 PROMETHEUS = shutil.which("prometheus")
 EXPOSED = """\
@@ -122,13 +122,11 @@ def test_a_long_query_and_its_odd_letters_arrive(store: PrometheusStore) -> None
 
 
 def _wait_for_samples(store: PrometheusStore, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if store.ask("count(failures_total)").value == 2.0:
-            return
+    def arrived() -> bool:
         assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
+        return store.ask("count(failures_total)").value == 2.0
+
+    eventually(arrived, what="the samples arrive", deadline_s=60)
 
 
 def _free_port() -> int:
