@@ -200,10 +200,11 @@ class Lane:
             self._again()
             return
 
-        def done(_: Future[Outcome]) -> None:
+        # It takes the run from its caller: holding it would keep batch, answers and version until a garbage collection.
+        def done(ended: Future[Outcome]) -> None:
             # From the engine's thread; the loop may be gone by then, at a stop.
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._done, batch, input_bytes, running)
+                self._loop.call_soon_threadsafe(self._done, batch, input_bytes, ended)
 
         running.add_done_callback(done)
 

@@ -148,8 +148,10 @@ class _Stage:
         return size_bytes
 
     def close(self) -> None:
-        """Let its threads go."""
+        """Let its threads go, and the version: the stage itself stays in memory until a garbage collection."""
         self._engine.close()
+        self._lanes = ()
+        self.servings = Servings({})
 
     # -- what the API asks of a server
 

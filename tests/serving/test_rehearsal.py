@@ -1,8 +1,10 @@
 """A version answers by the whole way of a request before it serves, and nothing counts that."""
 
 import asyncio
+import gc
 import logging
 import re
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from time import thread_time
@@ -54,6 +56,22 @@ async def test_a_version_that_runs_long_is_rehearsed_beside_the_event_loop_too()
     statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9))
     assert set(statuses) == {200}
     assert model.ran
+
+
+@pytest.mark.parametrize("took_s", [1e-9, 1e9], ids=["here", "beside"])
+async def test_nothing_of_a_rehearsal_holds_the_version(took_s: float) -> None:
+    """A version that is unloaded gives its memory back at once, not at the next garbage collection."""
+    loaded = _loaded(Model(version=3, digest=models.digest(SCALER), data=SCALER), _row(), took_s=took_s)
+    before = sys.getrefcount(loaded), sys.getrefcount(loaded.model)
+    gc.collect()
+    gc.disable()
+    try:
+        assert set(await rehearse(PLAN, PLAN.routes[0], loaded)) == {200}
+        for _ in range(10):
+            await asyncio.sleep(0)  # the transport hears of its end
+        assert (sys.getrefcount(loaded), sys.getrefcount(loaded.model)) == before
+    finally:
+        gc.enable()
 
 
 async def test_several_inputs_and_texts_are_rehearsed() -> None:
