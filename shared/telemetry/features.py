@@ -6,6 +6,7 @@ Loads numpy where something is added.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
@@ -72,3 +73,8 @@ class FeatureWindow(BaseModel):
     ended_at: AwareDatetime
     share: float = Field(default=1.0, gt=0, le=1)
     versions: dict[str, FeatureCounts] = Field(default_factory=dict)
+
+
+def feature_window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
+    """Where a feature window is stored, within the telemetry container. The hour is that of its end, in UTC."""
+    return f"{endpoint}/features/{ended_at.astimezone(UTC):%Y-%m-%dT%H}/{pod}-{sequence:010d}.json"
