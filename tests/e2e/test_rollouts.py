@@ -34,7 +34,7 @@ from tests.support.models import bundle, classifier
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-SHORT, LONG = (1,), range(2, 26)
+SHORT, LONG = (1,), range(2, 101)
 LARGE_SHARE = 0.4
 """Of the requests to a candidate that fails."""
 
