@@ -33,6 +33,14 @@ class AlertRule(StrEnum):
     """A pod goes on with a plan whose candidate was taken back a while ago."""
     VERSION_QUARANTINED = "version_quarantined"
     """A version failed, and no rollout of it begins until somebody clears it."""
+    DATA_DRIFT = "data_drift"
+    """What a serving version is asked or answers is not as its reference data were."""
+    CONCURRENT_DRIFT = "concurrent_drift"
+    """A candidate or a shadow is asked or answers otherwise than stable does in the same hours."""
+    SLOW_DRIFT = "slow_drift"
+    """Small drifts of a serving version that last."""
+    PERFORMANCE_DROP = "performance_drop"
+    """A serving version answers worse than when it was validated, by labels or by a calibrated estimate."""
 
 
 class AlertState(StrEnum):

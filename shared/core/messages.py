@@ -18,6 +18,8 @@ class Queue(StrEnum):
     ROLLOUT_TICKS = "rollout-ticks"
     ALIAS_MOVES = "alias-moves"
     LIFECYCLE_EVENTS = "lifecycle-events"
+    RETRAINING = "retraining"
+    """Who trains models takes from it; nothing in Slipway does."""
 
 
 class _Message(BaseModel):
@@ -123,7 +125,21 @@ class PublishEvent(_Message):
     sink: str
 
 
-type Message = RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias | PublishEvent
+class RequestRetraining(_Message):
+    """Train a model anew. One request for one cause: who has heard `request_id` before does nothing."""
+
+    model: str
+    version: int
+    """The version whose traffic or answers changed."""
+    request_id: str
+    reason: str
+    report_id: str
+    """The drift report that shows it."""
+
+
+type Message = (
+    RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias | PublishEvent | RequestRetraining
+)
 
 QUEUE_OF: dict[type[_Message], Queue] = {
     RegisterDrop: Queue.REGISTRATIONS,
@@ -132,4 +148,5 @@ QUEUE_OF: dict[type[_Message], Queue] = {
     RolloutTick: Queue.ROLLOUT_TICKS,
     MoveAlias: Queue.ALIAS_MOVES,
     PublishEvent: Queue.LIFECYCLE_EVENTS,
+    RequestRetraining: Queue.RETRAINING,
 }

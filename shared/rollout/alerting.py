@@ -17,7 +17,7 @@ from shared.rollout.machine import RolloutState
 from shared.rollout.standing import is_watched_without_end
 from shared.store.repository import Repository
 
-_OVER = {
+RULES = {
     AlertRule.ROLLOUT_ROLLED_BACK: "another rollout has begun, or somebody cleared the version",
     AlertRule.ROLLOUT_HELD: "the rollout goes on, or is over",
     AlertRule.APPROVAL_OVERDUE: "the rollout waits for no approval any more",
@@ -25,6 +25,7 @@ _OVER = {
     AlertRule.PLAN_UNAPPLIED: "the pods that report have applied the plan",
     AlertRule.VERSION_QUARANTINED: "somebody cleared the version",
 }
+"""The rules on rollouts, and why an alert of each is over."""
 
 
 _APPLIED_WITHIN_S = 60.0
@@ -72,7 +73,7 @@ class RolloutAlerts:
         now = self._clock.now()
         holds: set[tuple[AlertRule, str]] = set()
         # Those that fire are read first: what begins after that is not taken for over.
-        firing = [alert for rule in _OVER for alert in list(self._alerts.firing(rule))]
+        firing = [alert for rule in RULES for alert in list(self._alerts.firing(rule))]
         for endpoint in list(self._endpoints.where()):
             for found in troubles(endpoint, now):
                 holds.add((found.rule, found.subject))
@@ -81,7 +82,7 @@ class RolloutAlerts:
                 )
         for alert in firing:
             if (alert.rule, alert.subject) not in holds:
-                self._alerts.resolve(alert.rule, alert.subject, _OVER[alert.rule], model=alert.model)
+                self._alerts.resolve(alert.rule, alert.subject, RULES[alert.rule], model=alert.model)
 
 
 def troubles(endpoint: Endpoint, now: datetime) -> list[Trouble]:
