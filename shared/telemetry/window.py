@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
+from shared.telemetry.feedback import FeedbackCounts
 from shared.telemetry.histogram import merged
 from shared.telemetry.predictions import added
 
@@ -102,6 +103,8 @@ class Window(BaseModel):
     deaths: Deaths | None = None
     """The processes before this one in the same place that ended unbidden. They are told again in each window."""
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
+    feedback: list[FeedbackCounts] = Field(default_factory=list)
+    """Feedback that came in this window, on predictions of whatever generation, hour and pod."""
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
