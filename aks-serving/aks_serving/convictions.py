@@ -21,7 +21,7 @@ class Convictions:
     """Of all endpoints."""
 
     def __init__(
-        self, cache_dir: Path, *, disk: Executor, processes: int, tripped: Callable[[RoutePlan, int], None]
+        self, cache_dir: Path, *, disk: Executor, tripped: Callable[[RoutePlan, int], None]
     ) -> None:
         """`disk` is where files are written; `tripped` is called with the plan and the version where a guard
         of this process trips it.
@@ -29,7 +29,6 @@ class Convictions:
         self._trips = Trips(cache_dir)
         self._hung_loads = Trips(cache_dir, name="hung-loads")
         self._disk = disk
-        self._processes = processes
         self._tripped = tripped
 
     def read(self) -> None:
@@ -52,7 +51,6 @@ class Convictions:
         guard = TripGuard(
             plan.guard,
             version=candidate.version,
-            processes=self._processes,
             tripped=tripped.get(candidate.version),
             on_trip=on_trip,
         )

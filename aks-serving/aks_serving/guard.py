@@ -61,20 +61,19 @@ class TripGuard:
         settings: Guard,
         *,
         version: int,
-        processes: int = 1,
         tripped: str | None = None,
         on_trip: Callable[[str], None] = _nothing,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`version` is the candidate's; `tripped` says why it tripped before, where it did. Of the pod's `processes`,
-        each of which has a guard of its own and trips for all, this one gets an equal part of the level.
+        """`version` is the candidate's; `tripped` says why it tripped before, where it did. The plan's level is for one
+        process: the pod's others, each of which reports and has a guard of its own, have had their part of it.
 
         `on_trip` is called once, with the reason, in the call that trips; it must not block.
         """
         self.tripped: str | None = tripped
         """Why the candidate gets no more traffic, in a sentence, or None."""
         self._version = version
-        self._level = settings.level / processes
+        self._level = settings.level
         self._test = ExcessTest(claim=Claim.WORSE, margin=settings.margin)
         self._on_trip = on_trip
         self._now_s = now_s

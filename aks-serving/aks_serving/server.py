@@ -100,9 +100,7 @@ class ModelServer:
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
         self._servings = Servings({})
-        self._convictions = Convictions(
-            settings.cache_dir, disk=self._disk, processes=settings.workers, tripped=self._tripped
-        )
+        self._convictions = Convictions(settings.cache_dir, disk=self._disk, tripped=self._tripped)
         self._load_watch = LoadWatch(self._loader, hang_s=load_hang_s, found=self._found_load_hanging)
         self._rehearse = functools.partial(rehearse, rounds=rehearsal_rounds)
         self._replace = replace

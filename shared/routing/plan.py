@@ -81,8 +81,9 @@ class Guard(BaseModel):
     enabled: bool = True
     level: float = Field(default=0.001, gt=0, lt=1)
     """At most the probability that a candidate that is no worse than stable is ever tripped: in a policy, by any of the
-    pods that report under any of the stages' plans; in a plan, by one pod under its generation, to which end the
-    policy's is divided by the pods that reported when the plan was made, and by the stages with traffic."""
+    pods that report under any of the stages' plans; in a plan, by one that reports (a process: a pod may have several)
+    under its generation, to which end the policy's is divided by those that reported when the plan was made, and by the
+    stages with traffic."""
     margin: float = Field(default=0.0, ge=0, lt=1)
     """By how much the candidate's error rate may exceed stable's."""
 
@@ -107,6 +108,8 @@ class Route(BaseModel):
     signing: Signing | None = None
     golden_digest: Sha256 | None = None
     """SHA-256 of the golden rows (a JSON file), also under `artifacts/sha256/`."""
+    profile_digest: Sha256 | None = None
+    """SHA-256 of the reference profile that the version's traffic is counted by, also under `artifacts/sha256/`."""
     allow_nan: bool = True
     """Whether the outputs may hold what is no finite number. Otherwise such an output is the version's failure."""
 

@@ -93,18 +93,6 @@ def test_a_stricter_level_needs_more_failures() -> None:
     assert failures(0.05) < failures(0.001) < failures(1e-9)
 
 
-def test_the_processes_of_a_pod_have_its_level_together() -> None:
-    def failures(settings: Guard, processes: int) -> int:
-        clock, number = Clock(), 0
-        guard = TripGuard(settings, version=2, processes=processes, now_s=clock)
-        while guard.tripped is None:
-            clock.now, number = clock.now + 1.0, number + 1
-            guard.observe(0, 1, 1, 0)
-        return number
-
-    assert failures(Guard(level=0.01), 100) == failures(Guard(level=0.0001), 1) > failures(Guard(level=0.01), 1)
-
-
 def test_failures_without_requests_to_stable_prove_nothing() -> None:
     watched = Watched()
     for _ in range(1_000):
