@@ -20,9 +20,7 @@ from shared.routing.plan import RoutePlan
 class Convictions:
     """Of all endpoints."""
 
-    def __init__(
-        self, cache_dir: Path, *, disk: Executor, tripped: Callable[[RoutePlan, int], None]
-    ) -> None:
+    def __init__(self, cache_dir: Path, *, disk: Executor, tripped: Callable[[RoutePlan, int], None]) -> None:
         """`disk` is where files are written; `tripped` is called with the plan and the version where a guard
         of this process trips it.
         """
