@@ -1,0 +1,266 @@
+"""Roll-ups: the feature windows of an endpoint's pods, added by hour and by day.
+
+An hour's roll-up is the exact sum of the windows that lie under it, and says of which pod it holds which: a window
+counts once, however often it is looked at, however late it came and in whatever order. Each roll-up is replaced by one
+conditional write, so that of two writers at once the second begins anew, and one that dies leaves what was. Windows
+stay as they are. A day's roll-up is the sum of its hours', and says of which states of them.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from shared.core.errors import ChangedMeanwhileError, InvalidInputError
+from shared.store.ports import Blob, BlobContainer, BlobStore
+from shared.telemetry.features import FeatureCounts, FeatureWindow
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MAX_WINDOW_BYTES = 4_000_000
+MAX_ROLLUP_BYTES = 64_000_000
+AT_ONCE = 16
+"""Blobs that are read side by side."""
+_CHUNK = 256
+"""Windows that are held at once: of many pods and features they are some megabytes."""
+_ATTEMPTS = 8
+
+_log = logging.getLogger(__name__)
+
+type Check = Callable[[FeatureCounts], None]
+"""Raises InvalidInputError where counts contradict themselves."""
+type Runs = tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
+"""Whole numbers, as rising runs of them: first and last."""
+
+
+class FeatureRollup(BaseModel):
+    """The sum of the feature windows of some time, by version and role, as in `3:stable`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    endpoint: str
+    since: AwareDatetime
+    until: AwareDatetime
+    windows: NonNegativeInt = 0
+    left_out: NonNegativeInt = 0
+    """Windows, or counts of a version, that could not be read or contradict themselves."""
+    taken: dict[str, Runs] = Field(default_factory=dict)
+    """Of an hour: by pod, the sequences of the windows that are in it, those left out too."""
+    hours: dict[str, str] = Field(default_factory=dict)
+    """Of a day: the ETags of the roll-ups that are in it."""
+    versions: dict[str, FeatureCounts] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rolled:
+    """What a look at an hour came to: windows that were added, and whether some wait for the next look."""
+
+    added: int
+    is_left: bool = False
+
+
+def hour_of(at: datetime) -> datetime:
+    """The beginning of its hour, in UTC."""
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def day_of(at: datetime) -> datetime:
+    """The beginning of its day, in UTC."""
+    return hour_of(at).replace(hour=0)
+
+
+def hours_between(since: datetime, until: datetime) -> Iterator[datetime]:
+    """The hours that begin at `since` or after it, and before `until`."""
+    hour = hour_of(since)
+    if hour < since:
+        hour += HOUR
+    while hour < until:
+        yield hour
+        hour += HOUR
+
+
+def hourly_name(endpoint: str, hour: datetime) -> str:
+    """Where an hour's roll-up is stored, within the telemetry container."""
+    return f"{endpoint}/features-hourly/{hour.astimezone(UTC):%Y-%m-%dT%H}.json"
+
+
+def daily_name(endpoint: str, day: datetime) -> str:
+    """Where a day's roll-up is stored, within the telemetry container."""
+    return f"{endpoint}/features-daily/{day.astimezone(UTC):%Y-%m-%d}.json"
+
+
+def roll_up_hour(blobs: BlobStore, endpoint: str, hour: datetime, *, check: Check, most: int) -> Rolled:
+    """Add to an hour's roll-up the windows that it does not hold, `most` of them at one look."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _rolled(blobs, endpoint, hour, check, most)
+        except ChangedMeanwhileError:
+            continue
+    raise ChangedMeanwhileError(hourly_name(endpoint, hour))
+
+
+def roll_up_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
+    """Make a day's roll-up the sum of its hours' as they are. Whether there was anything to do."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _rolled_day(blobs, endpoint, day)
+        except ChangedMeanwhileError:
+            continue
+    raise ChangedMeanwhileError(daily_name(endpoint, day))
+
+
+def read_rollups(blobs: BlobStore, names: Sequence[str]) -> list[FeatureRollup]:
+    """The roll-ups of these names that exist, in their order, read side by side."""
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rollups") as threads:
+        found = threads.map(lambda name: _read(blobs, name)[0], names)
+        return [rollup for rollup in found if rollup is not None]
+
+
+def sum_of(parts: Iterable[FeatureCounts]) -> FeatureCounts | None:
+    """The sum of counts of one profile; None of no counts."""
+    held = list(parts)
+    return FeatureCounts.sum_of(held) if held else None
+
+
+def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most: int) -> Rolled:
+    names = [info.name for info in blobs.list(BlobContainer.TELEMETRY, f"{endpoint}/features/{hour:%Y-%m-%dT%H}/")]
+    if not names:
+        return Rolled(added=0)
+    rollup, etag = _read(blobs, hourly_name(endpoint, hour))
+    rollup = rollup or FeatureRollup(endpoint=endpoint, since=hour, until=hour + HOUR)
+    taken = {pod: _unpacked(runs) for pod, runs in rollup.taken.items()}
+    unread = [(name, place) for name in names if (place := _place(name)) and place[1] not in taken.get(place[0], ())]
+    now, left_out = unread[:most], rollup.left_out
+    if not now:
+        return Rolled(added=0)
+    versions = dict(rollup.versions)
+    for start in range(0, len(now), _CHUNK):
+        windows = _windows(blobs, endpoint, [name for name, _ in now[start : start + _CHUNK]])
+        left_out += _add(versions, windows, check)
+    for _, (pod, sequence) in now:
+        taken.setdefault(pod, set()).add(sequence)
+    changed = rollup.model_copy(
+        update={
+            "windows": rollup.windows + len(now),
+            "left_out": left_out,
+            "taken": {pod: _packed(taken[pod]) for pod in sorted(taken)},
+            "versions": {key: versions[key] for key in sorted(versions)},
+        }
+    )
+    _store(blobs, hourly_name(endpoint, hour), changed, etag)
+    return Rolled(added=len(now), is_left=len(unread) > len(now))
+
+
+def _rolled_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
+    prefix = hourly_name(endpoint, day).removesuffix("T00.json")
+    infos = {info.name: info.etag for info in blobs.list(BlobContainer.TELEMETRY, prefix)}
+    rollup, etag = _read(blobs, daily_name(endpoint, day))
+    if not infos or (rollup is not None and rollup.hours == infos):
+        return False
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rollups") as threads:
+        read = dict(zip(infos, threads.map(lambda name: _read(blobs, name), infos), strict=True))
+    hours = [found for found, _ in read.values() if found is not None]
+    versions: dict[str, FeatureCounts] = {}
+    left_out = sum(hour.left_out for hour in hours) + _add(versions, [hour.versions for hour in hours], _unchecked)
+    changed = FeatureRollup(
+        endpoint=endpoint,
+        since=day,
+        until=day + DAY,
+        windows=sum(hour.windows for hour in hours),
+        left_out=left_out,
+        # What was read, which another writer may have changed since the listing: then there is a next time.
+        hours={name: found_etag for name, (_, found_etag) in read.items() if found_etag},
+        versions={key: versions[key] for key in sorted(versions)},
+    )
+    _store(blobs, daily_name(endpoint, day), changed, etag)
+    return True
+
+
+def _add(
+    versions: dict[str, FeatureCounts], windows: Sequence[Mapping[str, FeatureCounts] | None], check: Check
+) -> int:
+    """Add windows to counts; how many windows or counts were left out."""
+    left_out = sum(window is None for window in windows)
+    parts: dict[str, list[FeatureCounts]] = {key: [counts] for key, counts in versions.items()}
+    for window in windows:
+        for key, counts in (window or {}).items():
+            held = parts.setdefault(key, [])
+            try:
+                check(counts)
+                _check_alike(held, counts)
+            except InvalidInputError as error:
+                _log.warning("feature counts of %s are left out: %s", key, error)
+                left_out += 1
+                continue
+            held.append(counts)
+    versions |= {key: FeatureCounts.sum_of(held) for key, held in parts.items() if held}
+    return left_out
+
+
+def _check_alike(held: Sequence[FeatureCounts], counts: FeatureCounts) -> None:
+    if held and (held[0].profile, len(held[0].cells)) != (counts.profile, len(counts.cells)):
+        raise InvalidInputError(
+            f"they are by profile {counts.profile[:12]}, and those before by {held[0].profile[:12]}: a version has one"
+        )
+
+
+def _unchecked(counts: FeatureCounts) -> None:
+    """They were checked when they went into the hour."""
+
+
+def _windows(blobs: BlobStore, endpoint: str, names: Sequence[str]) -> list[Mapping[str, FeatureCounts] | None]:
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="windows") as threads:
+        return list(threads.map(lambda name: _window(blobs, endpoint, name), names))
+
+
+def _window(blobs: BlobStore, endpoint: str, name: str) -> Mapping[str, FeatureCounts] | None:
+    try:
+        blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
+        window = FeatureWindow.model_validate_json(blob.data) if blob else None
+    except (InvalidInputError, ValidationError) as error:
+        _log.warning("feature window %s is left out: %s", name, error)
+        return None
+    return window.versions if window and window.endpoint == endpoint else None
+
+
+def _read(blobs: BlobStore, name: str) -> tuple[FeatureRollup | None, str | None]:
+    """A roll-up and its ETag. One that is damaged is begun anew: its windows are still there."""
+    blob: Blob | None = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_ROLLUP_BYTES)
+    if blob is None:
+        return None, None
+    try:
+        return FeatureRollup.model_validate_json(blob.data), blob.info.etag
+    except ValidationError as error:
+        _log.error("roll-up %s is damaged, and is made anew: %s", name, error)
+        return None, blob.info.etag
+
+
+def _store(blobs: BlobStore, name: str, rollup: FeatureRollup, etag: str | None) -> None:
+    data = rollup.model_dump_json().encode()
+    if etag is not None:
+        blobs.replace(BlobContainer.TELEMETRY, name, data, etag=etag)
+    elif not blobs.create(BlobContainer.TELEMETRY, name, data):
+        raise ChangedMeanwhileError(name)
+
+
+def _place(name: str) -> tuple[str, int] | None:
+    """The pod and the sequence in a window's name."""
+    pod, _, sequence = name.rpartition("/")[2].removesuffix(".json").rpartition("-")
+    return (pod, int(sequence)) if pod and sequence.isascii() and sequence.isdigit() else None
+
+
+def _unpacked(runs: Runs) -> set[int]:
+    return {number for first, last in runs for number in range(first, last + 1)}
+
+
+def _packed(numbers: set[int]) -> Runs:
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return tuple(runs)
