@@ -10,6 +10,7 @@ import azure.functions as func
 from pydantic import BaseModel, ValidationError
 
 from functions._services import MisconfiguredError
+from functions._tracing import invocation
 from shared.core.errors import (
     ConflictError,
     IntegrityError,
@@ -18,9 +19,14 @@ from shared.core.errors import (
     SlipwayError,
     UnavailableError,
 )
+from shared.core.tracing import TRACEPARENT, SpanKind, TraceContext
 
 MAX_BODY_BYTES = 1_000_000
 _SAID = 3
+_UNTRACED = {"metrics", "health"}
+"""What is asked all the time."""
+_TOLD = ("model", "endpoint", "version", "rollout_id", "alias")
+"""The parts of routes that spans and log lines tell."""
 
 _STATUS: tuple[tuple[type[SlipwayError], int, str], ...] = (
     (InvalidInputError, 400, "invalid_input"),
@@ -39,9 +45,20 @@ type Answer = Callable[[func.HttpRequest], Mapping[str, Any] | func.HttpResponse
 
 def answering(answer: Answer) -> Handler:
     """Make a function's JSON value a response, and its errors too."""
+    name = answer.__name__
 
     @functools.wraps(answer)
     def handle(req: func.HttpRequest) -> func.HttpResponse:
+        if name in _UNTRACED:
+            return answered(req)
+        parent = TraceContext.parse(req.headers.get(TRACEPARENT))
+        told = {"method": req.method} | {key: req.route_params[key] for key in _TOLD if key in req.route_params}
+        with invocation(f"http {name}", told, kind=SpanKind.SERVER, parent=parent) as span:
+            response = answered(req)
+            span.note(status=response.status_code)
+            return response
+
+    def answered(req: func.HttpRequest) -> func.HttpResponse:
         try:
             value = answer(req)
         except SlipwayError as error:

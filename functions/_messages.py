@@ -4,17 +4,36 @@ The queue has a failed message tried again and keeps no reason; the note is wher
 message that cannot be read is a dead letter at once: it would fail each time in the same way.
 """
 
+import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import azure.functions as func
 from pydantic import BaseModel, ValidationError
 
 from functions._services import services
+from functions._tracing import invocation
 from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.messages import Queue, RegisterDrop
+from shared.core.tracing import TRACEPARENT, SpanKind, TraceContext, unstamped
 from shared.deadletters.documents import DeadLetter, body_of_drop
+
+_TOLD = (
+    "blob",
+    "model",
+    "endpoint",
+    "version",
+    "rollout_id",
+    "command",
+    "command_id",
+    "tick",
+    "alias",
+    "stream",
+    "sink",
+)
+"""The fields of messages that spans and log lines tell."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,19 +84,50 @@ def handle_body[M: BaseModel](
     *,
     message_id: str,
 ) -> None:
-    """Handle a message's body."""
+    """Handle a message's body, as a part of the story that it carries on."""
+    read = _unpacked(body)
+    parent = TraceContext.parse(read.traceparent)
+    message = _parsed(kind, read.own)
+    told = {key: value for key in _TOLD if isinstance(value := getattr(message, key, None), str | int)}
+    of = {"queue": queue.value, "message_id": message_id, **told}
+    with invocation(f"process {queue}", of, kind=SpanKind.CONSUMER, parent=parent):
+        if isinstance(message, ValidationError):
+            letter = dead_letters.keep(queue, body, message_id=message_id, error=_unreadable(queue, kind, message))
+            _log.error("a message of %s is kept as %s: %s", queue, letter.id, letter.reason)
+            return
+        try:
+            handle(message)
+        except Exception as error:
+            _tell(dead_letters.note_failure, queue, body, error)
+            raise
+        _tell(dead_letters.succeeded, queue, body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unpacked:
+    """A body: what is the message's own, and the trace that it carries."""
+
+    own: bytes
+    traceparent: str | None = None
+
+
+def _unpacked(body: bytes) -> _Unpacked:
+    if TRACEPARENT.encode() not in body:
+        return _Unpacked(own=body)
     try:
-        message = kind.model_validate_json(body)
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return _Unpacked(own=body)
+    if not isinstance(found, dict) or not isinstance(found.get(TRACEPARENT), str):
+        return _Unpacked(own=body)
+    return _Unpacked(own=json.dumps(unstamped(found)).encode(), traceparent=found[TRACEPARENT])
+
+
+def _parsed[M: BaseModel](kind: type[M], own: bytes) -> M | ValidationError:
+    try:
+        return kind.model_validate_json(own)
     except ValidationError as error:
-        letter = dead_letters.keep(queue, body, message_id=message_id, error=_unreadable(queue, kind, error))
-        _log.error("a message of %s is kept as %s: %s", queue, letter.id, letter.reason)
-        return
-    try:
-        handle(message)
-    except Exception as error:
-        _tell(dead_letters.note_failure, queue, body, error)
-        raise
-    _tell(dead_letters.succeeded, queue, body)
+        return error
 
 
 def _tell[**P](tell: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> None:

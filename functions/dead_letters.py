@@ -10,6 +10,7 @@ from functions._http import answering, body_of, listing
 from functions._messages import identity_of
 from functions._requests import Command, Reason, Text
 from functions._services import services
+from functions._tracing import timed
 from shared.core.messages import Queue
 from shared.deadletters.documents import BLOB_POISON_QUEUE, DeadLetter, LetterState
 from shared.store.ports import BlobContainer
@@ -60,6 +61,7 @@ def dead_letter_blob(message: func.QueueMessage) -> None:
 
 @bp.function_name("settle_dead_letter_alerts")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def settle_dead_letter_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Have the alerts say what waits, should a crash have kept one from being fired or resolved."""
     services().dead_letters.settle_alerts()

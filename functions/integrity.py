@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of
 from functions._services import services
+from functions._tracing import timed
 from shared.core.ids import model_name
 
 bp = func.Blueprint()
@@ -23,6 +24,7 @@ class AuditBody(BaseModel):
 
 @bp.function_name("check_artifacts")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def check_artifacts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Check the artifacts of the versions in use."""
     services().integrity.check_live()

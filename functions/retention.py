@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of, listing
 from functions._services import services
+from functions._tracing import timed
 from shared.core.ids import model_name
 from shared.retention.documents import RetentionPlan, RetentionRun
 
@@ -57,6 +58,7 @@ def get_retention_run(req: func.HttpRequest) -> dict[str, Any]:
 
 @bp.function_name("carry_on_retention")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def carry_on_retention(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Carry on the runs that are not over."""
     services().retention.resume()

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from shared.core.canonical import canonical_json, digest_of_bytes
 from shared.core.errors import ConflictError
 from shared.core.messages import Queue, RegisterDrop
+from shared.core.tracing import unstamped
 from shared.registration.documents import NO_MODEL
 from shared.store.aggregate import Aggregate, MessageEntry
 from shared.store.ports import Container
@@ -184,10 +185,10 @@ def _command(event: LetterEvent, command_id: str) -> str:
 
 
 def letter_id(queue: str, body: LetterBody) -> str:
-    """The id of a letter. Spaces and the order of fields in a JSON object make no difference."""
+    """The id of a letter. Spaces, the order of fields in a JSON object and its trace make no difference."""
     message = body.message()
     try:
-        content = body.content.encode() if message is None else canonical_json(message)
+        content = body.content.encode() if message is None else canonical_json(unstamped(message))
     except (ValueError, RecursionError):  # NaN, which canonical JSON does not hold
         content = body.content.encode()
     return f"letter-{digest_of_bytes(queue.encode() + b'\0' + content)[:32]}"

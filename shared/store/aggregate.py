@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.audit.chain import AuditEvent, AuditHead, next_event
 from shared.core.messages import QUEUE_OF, Message, Queue
+from shared.core.tracing import stamped
 from shared.store.ports import BlobContainer, Container
 
 
@@ -84,6 +85,11 @@ class Aggregate(BaseModel):
         """The value of its container's partition key."""
         raise NotImplementedError
 
+    @property
+    def parent_trace(self) -> str | None:
+        """The `traceparent` under which what it calls for is done; None: that under which it changes."""
+        return None
+
     def record(self, kind: str, at: datetime, **data: Any) -> None:  # noqa: ANN401 - any JSON value
         """Append an audit event."""
         event = next_event(self.audit, stream=self.stream, at=at, kind=kind, data=data)
@@ -91,8 +97,8 @@ class Aggregate(BaseModel):
         self._append(AuditEntry(number=self._next_number(), event=event))
 
     def send(self, message: Message, *, not_before: datetime | None = None) -> None:
-        """Send a message on the queue of its type."""
-        body = message.model_dump(mode="json")
+        """Send a message on the queue of its type, as a part of its story."""
+        body = stamped(message.model_dump(mode="json"), self.parent_trace)
         self._append(
             MessageEntry(number=self._next_number(), queue=QUEUE_OF[type(message)], body=body, not_before=not_before)
         )

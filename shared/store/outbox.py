@@ -16,6 +16,7 @@ from shared.audit.chain import AuditEvent
 from shared.core.clock import Clock
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, IntegrityError
 from shared.core.messages import PublishEvent, Queue
+from shared.core.tracing import stamped
 from shared.events.cloudevents import is_lifecycle
 from shared.store.aggregate import ArchiveEntry, AuditEntry, MessageEntry, OutboxEntry, PublishEntry
 from shared.store.ports import BlobStore, Container, DocumentStore, QueueSender
@@ -71,7 +72,7 @@ class Outbox:
         if is_lifecycle(event):
             for sink in self._sinks:
                 message = PublishEvent(stream=event.stream, seq=event.seq, sink=sink)
-                self._queues.send(Queue.LIFECYCLE_EVENTS, json.dumps(message.model_dump(mode="json")))
+                self._queues.send(Queue.LIFECYCLE_EVENTS, json.dumps(stamped(message.model_dump(mode="json"))))
 
     def _archive(self, entry: ArchiveEntry) -> None:
         try:
