@@ -107,6 +107,8 @@ def _made(version: ModelVersion) -> Made:
             validation_digest=version.validation_digest,
             reference_digest=version.reference_digest,
             golden_digest=version.golden_digest,
+            profile_digest=version.profile_digest,
+            performance_digest=version.performance_digest,
         ),
         validation=_validated(version),
         approvals=version.approvals,

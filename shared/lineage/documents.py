@@ -36,6 +36,8 @@ class Data(_Part):
     validation_digest: str | None
     reference_digest: str | None
     golden_digest: str | None
+    profile_digest: str | None = None
+    performance_digest: str | None = None
 
 
 class Validated(_Part):

@@ -165,6 +165,10 @@ class ModelVersion(Aggregate):
     validation_digest: str | None = None
     reference_digest: str | None = None
     golden_digest: str | None = None
+    profile_digest: str | None = None
+    """SHA-256 of the reference profile that its traffic is counted by; None where validation left none."""
+    performance_digest: str | None = None
+    """SHA-256 of the model that estimates its performance without labels; None where validation left none."""
     signature: Signature | None = None
     """What it takes and gives, as validation saw it."""
     manifest: Manifest
@@ -189,6 +193,13 @@ class ModelVersion(Aggregate):
     archived_at: AwareDatetime | None = None
     before_archiving: BeforeArchiving | None = None
     """What it was when it was archived, for an archiving that is taken back."""
+    trace: str | None = None
+    """The `traceparent` of its registration: what is done for it by itself goes on in that trace."""
+
+    @property
+    def parent_trace(self) -> str | None:
+        """See Aggregate."""
+        return self.trace
 
     @property
     def stream(self) -> str:

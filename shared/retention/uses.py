@@ -46,6 +46,8 @@ def digests_of(version: ModelVersion) -> dict[str, str]:
         version.validation_digest: "the validation data",
         version.reference_digest: "the reference data",
         version.golden_digest: "the golden rows",
+        version.profile_digest: "the reference profile",
+        version.performance_digest: "the estimate of performance",
         version.signing.digest if version.signing else None: "the cryptographic signature",
         **{file.digest: file.name for file in version.external},
     }

@@ -33,6 +33,7 @@ class Target(BaseModel):
     artifact_digest: Sha256
     size_bytes: int
     golden_digest: Sha256 | None
+    profile_digest: Sha256 | None = None
     model_file: FileName = "model.onnx"
     external: tuple[ArtifactFile, ...] = ()
     signing: Signing | None = None
@@ -101,6 +102,8 @@ class Rollout(BaseModel):
     ended_at: AwareDatetime | None = None
     tick: int = 0
     """The number of the last tick that was looked at."""
+    trace: str | None = None
+    """The `traceparent` of what started it; of its version's registration where policy did."""
     next_tick_at: AwareDatetime
     progress: Progress = Progress()
     failed_checks: int = 0

@@ -13,6 +13,7 @@ from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError
 from shared.core.ids import VersionNumber
 from shared.core.messages import RolloutCommand
+from shared.core.tracing import current_traceparent
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.rollout_policy import Strategy, WhenBusy
 from shared.rollout import admission, approvers, blocks, starts, steps
@@ -268,6 +269,7 @@ class Starting:
 def rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, now: datetime) -> Rollout:
     """The rollout that a start command comes to under the model's policy of now."""
     policy = model.policy.rollout
+    is_automatic = command.command_id == automatic_command_id(version.model, version.version)
     return Rollout(
         rollout_id=rollout_id_of(command.command_id, version.version),
         command_id=command.command_id,
@@ -282,6 +284,7 @@ def rollout_of(command: RolloutCommand, version: ModelVersion, model: Model, now
         requested_by=command.requested_by,
         reason=command.reason,
         overridden=command.override,
+        trace=(version.trace if is_automatic else None) or current_traceparent(),
     )
 
 
@@ -292,6 +295,7 @@ def target_of(version: ModelVersion, model: Model) -> Target:
         artifact_digest=version.artifact_digest,
         size_bytes=version.artifact_size_bytes,
         golden_digest=version.golden_digest,
+        profile_digest=version.profile_digest,
         model_file=version.model_file,
         external=tuple(version.external),
         signing=starts.signing_under(model.policy.signing, version),

@@ -133,6 +133,8 @@ class RoutePlan(BaseModel):
     of the pods."""
     subject: SubjectSource = SubjectSource()
     guard: Guard = Guard()
+    trace: str | None = None
+    """The W3C `traceparent` of what led to it. It decides nothing."""
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
