@@ -14,6 +14,7 @@ from shared.core.clock import Clock
 from shared.core.errors import UnavailableError
 from shared.core.ids import ModelName
 from shared.core.messages import ValidateVersion
+from shared.core.tracing import current_traceparent
 from shared.registry.documents import MODEL_ID, Model, ModelVersion, VersionState, version_facts, version_id
 from shared.registry.policy import Policy
 from shared.routing.plan import ArtifactFile, Signing, artifact_blob_name
@@ -173,6 +174,7 @@ def _registered(number: int, content: Content, intake: Intake, policy: Policy, n
         manifest=intake.manifest,
         registered_at=now,
         attempted_at=now,
+        trace=current_traceparent(),
     )
     version.record("version_registered", now, **version_facts(version))
     version.send(ValidateVersion(model=content.model, version=number))

@@ -83,6 +83,11 @@ class Endpoint(Aggregate):
         return self.endpoint
 
     @property
+    def parent_trace(self) -> str | None:
+        """See Aggregate."""
+        return self.ticking.trace if self.ticking else None
+
+    @property
     def active(self) -> Rollout | None:
         """The rollout that is under way, or None."""
         return self.rollout if self.rollout and not self.rollout.state.is_over else None
@@ -129,6 +134,7 @@ class Endpoint(Aggregate):
             pods=active.rolled if active and _rolls(active) else None,
             subject=self.rollout.serving.subject if self.rollout else SubjectSource(),
             guard=_guard(active) if active else Guard(),
+            trace=self.rollout.trace if self.rollout else None,
         )
 
     def is_quarantined(self, version: int) -> bool:
