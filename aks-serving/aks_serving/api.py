@@ -20,11 +20,13 @@ from aks_serving.encodings import decoded
 from aks_serving.errors import NotServingError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
+from aks_serving.feedback import FeedbackIntake
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
 from aks_serving.usual import Usual, usual
+from shared.core.clock import Clock, SystemClock
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
 from shared.core.ids import version_number
 from shared.signing.override import HEADER as OVERRIDE_HEADER
@@ -99,8 +101,9 @@ class Api:
         pinning: Pinning = Pinning.OPEN,
         max_body_bytes: int = 16 * 1024 * 1024,
         secure_cookies: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        """`timeout_s` is how long a request may wait that names no time of its own.
+        """`timeout_s` is how long a request may wait that names no time of its own, and `clock` what feedback goes by.
 
         With `secure_cookies` browsers send the cookies that are issued over TLS alone.
         """
@@ -110,6 +113,7 @@ class Api:
         self._override_keys = override_keys
         self._pinning = pinning
         self._max_body_bytes = max_body_bytes
+        self._feedback_intake = FeedbackIntake(lambda: server.servings, clock or SystemClock())
         self._tasks: set[asyncio.Task[None]] = set()
         self._fixed: dict[str, tuple[str, Callable[[Exchange], Response]]] = {
             "/health": ("GET", self._health),
@@ -135,6 +139,9 @@ class Api:
             elif path in servings.infer_paths:
                 _check_method(exchange, "POST")
                 self._v2_infer(exchange, servings.infer_paths[path], None)
+            elif path == "/feedback":
+                _check_method(exchange, "POST")
+                self._later(exchange, self._feedback(self._body(exchange)))
             elif path == "/models/reload":
                 _check_method(exchange, "POST")
                 self._later(exchange, self._reload())
@@ -274,6 +281,9 @@ class Api:
         if reason:
             return Response(_NOT_READY, _encode({"ready": False, "reason": reason}))
         return _ok({"ready": True})
+
+    async def _feedback(self, body: bytes) -> Response:
+        return Response(OK, _encode(await self._feedback_intake.take(body)))
 
     async def _reload(self) -> Response:
         await self._server.reload()

@@ -17,6 +17,7 @@ import numpy as np
 from aks_serving.tensors import Array
 from aks_serving.values import Values
 from shared.routing.prediction import Reason
+from shared.telemetry.feedback import FeedbackTally
 from shared.telemetry.histogram import GAMMA, bucket_index
 from shared.telemetry.predictions import PredictionTally
 from shared.telemetry.window import MAX_NAMES, OTHERS, ShadowCounts, VersionCounts
@@ -242,12 +243,14 @@ class VersionTally:
 class Tally:
     """Counts of one endpoint under one generation, since its window opened.
 
-    `in_flight` requests are yet to be counted; `refused` were run by no version, by why.
+    `in_flight` requests are yet to be counted; `refused` were run by no version, by why. `feedback` is what came while
+    the window was open, on predictions under whatever plan; it is taken by itself.
     """
 
-    __slots__ = ("in_flight", "refused", "versions")
+    __slots__ = ("feedback", "in_flight", "refused", "versions")
 
     def __init__(self) -> None:
+        self.feedback = FeedbackTally()
         self.in_flight = 0
         self.refused: dict[str, int] = {}
         self.versions: dict[int, VersionTally] = {}

@@ -89,6 +89,15 @@ def _plain_paths() -> Json:
                 ],
             )
         },
+        "/feedback": {
+            "post": _operation(
+                "feedback",
+                "Tell what came of predictions. A body is counted whole or not at all.",
+                {"200": _answer("Accepted", "It is counted, but for what was known already.")},
+                errors=("400", "404", "405", "413", "415", "503"),
+                body=_feedback(),
+            )
+        },
         "/health": _get("health", "Whether the process lives.", {"200": _answer("Health")}),
         "/ready": _get("ready", "Whether all that is to be served is.", _ready_answers()),
         "/models/reload": {
@@ -223,6 +232,11 @@ def _tables() -> Json:
             "application/vnd.apache.arrow.stream": {"schema": {"description": "An Arrow IPC stream of columns."}},
         },
     }
+
+
+def _feedback() -> Json:
+    schema: Json = {"anyOf": [_ref("FeedbackItem"), _ref("FeedbackBatch")]}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _ref(schema: str) -> Json:

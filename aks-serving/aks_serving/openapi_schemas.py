@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from aks_serving.feedback import Accepted, FeedbackBatch
 from aks_serving.plain import PredictRequest
 from aks_serving.v2_bodies import Body, InferResponse, InputTensor
 
@@ -21,7 +22,7 @@ def schemas() -> Json:
     tensor = _copied(InputTensor, data=list[Any])
     request = _copied(Body, name="InferRequest", inputs=list[tensor])  # type: ignore[valid-type]
     _, found = msgspec.json.schema_components(
-        (PredictRequest, request, InferResponse), ref_template="#/components/schemas/{name}"
+        (PredictRequest, FeedbackBatch, Accepted, request, InferResponse), ref_template="#/components/schemas/{name}"
     )
     found["PredictRequest"]["properties"]["features"] = {
         "description": "The data of the only input, or an object of data by input name. Nesting gives the shape.",

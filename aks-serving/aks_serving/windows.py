@@ -150,10 +150,11 @@ class Windows:
         serving = window.serving
         serving.count_runs()
         counted, refused = serving.tally.take()
+        feedback = serving.tally.feedback.take()
         started_at, window.started_at = window.started_at, self._clock.now()
         beats = _rolls_out(serving.plan) or self._is_behind(endpoint)
         heartbeat = beats and not replaced
-        if not counted and not refused and not heartbeat and window.announced:
+        if not (counted or refused or feedback or heartbeat) and window.announced:
             return
         window.announced = True
         self._totals[endpoint] = added([self._totals.get(endpoint, {}), _variants(serving, counted)])
@@ -173,6 +174,7 @@ class Windows:
             memory_share=self._memory_share(),
             deaths=self._deaths(endpoint),
             versions={version: tally.counts() for version, tally in counted.items()},
+            feedback=feedback,
         )
         name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())

@@ -17,6 +17,7 @@ from aks_serving.asgi import AsgiApp
 from aks_serving.override import Pinning
 
 from shared.routing.plan import Role
+from shared.telemetry.feedback import MAX_ROWS
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
@@ -129,6 +130,21 @@ async def _ask_predictions(client: _Client, storage: MemoryStorage, running: Run
     assert (await client.ask("post", _infer("churn"), json={"inputs": [TENSOR]})).status_code == 503
 
 
+async def _ask_feedback(client: _Client) -> None:
+    named = (await client.ask("post", "/predict", json={"features": [[1]]})).json()["prediction_id"]
+    good = {"prediction_id": named, "value": 1}
+    assert (await client.ask("post", "/feedback", json=good)).json() == {"accepted": 1, "repeated": 0}
+    assert (await client.ask("post", "/feedback", json={"feedback": [good]})).json() == {"accepted": 0, "repeated": 1}
+    assert (await client.ask("post", "/feedback", json={**good, "value": 2})).status_code == 400
+    other = {"user_id": "ann", "model": "no", "value": 1}
+    assert (await client.ask("post", "/feedback", json=other)).status_code == 404
+    assert (await client.ask("get", "/feedback")).status_code == 405
+    assert (await client.ask("post", "/feedback", content=b" " * 2_000_000)).status_code == 413
+    assert (await client.ask("post", "/feedback", json=good, headers={"content-encoding": "br"})).status_code == 415
+    many = [{"prediction_id": named.replace("churn.1.", f"churn.{n}."), "value": 1} for n in range(2, MAX_ROWS + 2)]
+    assert (await client.ask("post", "/feedback", json={"feedback": many})).status_code == 503
+
+
 async def _ask_the_rest(client: _Client) -> None:
     for path in ("/health", "/ready", "/ab-test/stats", "/metrics", "/openapi.json", "/v2", "/v2/health/live"):
         assert (await client.ask("get", path)).status_code == 200
@@ -163,6 +179,7 @@ async def test_everything_that_is_documented_is_so(start: Start, storage: Memory
         assert (await client.ask("post", "/predict", json={"features": [[1]]})).status_code == 200
         await eventually(lambda: getattr(running.server.totals()["churn"][2].shadow, "mirrored", 0) == 1)
         await _ask_the_rest(client)
+        await _ask_feedback(client)
         await _ask_predictions(client, storage, running)
         for model in ("churn", "churn/versions/9"):
             assert (await client.ask("get", f"/v2/models/{model}/ready")).status_code == 503

@@ -1,0 +1,320 @@
+"""Feedback on predictions: a body read, each piece joined to its prediction, and counted into the endpoint's window.
+
+A body is counted whole or not at all. A prediction's id says all that its feedback needs, so that nothing is looked up
+and feedback may come late, at any pod, of versions that nobody serves any more. Where the user is all that is known, it
+is the version that the plan gives that user now.
+
+What is sent twice is counted once, as long as this process remembers it: the latest 50,000 to 100,000 predictions. One
+that is told of anew later than that, or at another process, is counted again.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+
+from aks_serving.errors import NotServingError
+from aks_serving.serving import Serving, Servings
+from aks_serving.subjects import body_subject
+from shared.core.clock import Clock
+from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from shared.routing.plan import Route
+from shared.routing.prediction import PredictionId, Reason
+from shared.telemetry.feedback import MAX_LABEL_CHARS, MAX_NUMBER, Feedback, FeedbackTally, Key, hour_of
+
+MAX_ITEMS = 1_000
+MAX_AGE = timedelta(days=90)
+CLOCK_SKEW = timedelta(minutes=5)
+_REMEMBERED = 50_000
+"""Keys of 8 bytes, of which two such sets are held: 7 MB in a process to which that much feedback comes."""
+_AT_ONCE = 25
+_VALUE, _LABEL = 0, 1
+_LAST_OF_ASCII_CONTROL, _DELETE = 0x1F, 0x7F
+
+type Label = str | bool | int | float
+
+
+class FeedbackItem(msgspec.Struct, forbid_unknown_fields=True):
+    """What came of a prediction: a `value` from 0 to 1 (1 is best), or a `label` beside the `prediction` that was
+    answered, or both. Which prediction, its `prediction_id` says; or else `user_id` (and `model`, where the server
+    serves several) says who was answered.
+
+    A label and its prediction are classes where they are texts, truth values or whole numbers, and are counted as
+    numbers where both are numbers. Classes that come without a value have the value 1 where they are equal, else 0.
+    """
+
+    prediction_id: str | None = None
+    user_id: str | int | None = None
+    model: str | None = None
+    value: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    label: Label | None = None
+    prediction: Label | None = None
+
+
+class FeedbackBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """Several pieces of feedback."""
+
+    feedback: Annotated[list[FeedbackItem], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Accepted(msgspec.Struct):
+    """How many pieces of feedback were counted, and how many were known already."""
+
+    accepted: int
+    repeated: int
+
+
+class FullError(UnavailableError):
+    """The window has no room for more kinds of feedback."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "feedback", "this window has feedback on as many versions and hours as it holds; the next begins in seconds"
+        )
+
+
+_ITEM = msgspec.json.Decoder(FeedbackItem)
+_BATCH = msgspec.json.Decoder(FeedbackBatch)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class FeedbackIntake:
+    """Takes feedback in. Used from the event loop alone."""
+
+    def __init__(self, servings: Callable[[], Servings], clock: Clock) -> None:
+        """`servings` is what answers the endpoints now."""
+        self._servings = servings
+        self._clock = clock
+        self._known = _Known()
+        self._counting = asyncio.Lock()
+
+    async def take(self, body: bytes) -> Accepted:
+        """Count a body's feedback. Raises InvalidInputError, NotFoundError and UnavailableError; nothing is counted
+        then.
+
+        A large body is read and counted in parts, so that predictions wait for none of it for longer than a
+        millisecond; what answers the endpoints may be replaced meanwhile.
+        """
+        now = self._clock.now()
+        read: list[_Joined] = []
+        for number, item in enumerate(_items(body), start=1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            read.append(_joined(item, number, self._servings(), now))
+        async with self._counting:
+            accepted = await self._count(read)
+        return Accepted(accepted=accepted, repeated=len(read) - accepted)
+
+    async def _count(self, read: list["_Joined"]) -> int:
+        found = self._servings()
+        for endpoint in {joined.endpoint for joined in read}:
+            keys = {joined.feedback.key for joined in read if joined.endpoint == endpoint}
+            if not _serving(found, endpoint).tally.feedback.has_room(keys):
+                raise FullError
+        accepted = 0
+        for number, joined in enumerate(read, start=1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # Where an endpoint is gone by now, the snapshot that was found takes its feedback.
+            tally = (self._servings().get(joined.endpoint) or found[joined.endpoint]).tally
+            accepted += _counted(joined, tally.feedback, self._known)
+        return accepted
+
+
+class _Known:
+    """The feedback that came lately, by 8 bytes of each."""
+
+    __slots__ = ("_newer", "_older")
+
+    def __init__(self) -> None:
+        self._newer: set[int] = set()
+        self._older: set[int] = set()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._newer or key in self._older
+
+    def add(self, key: int) -> None:
+        if len(self._newer) >= _REMEMBERED:
+            self._newer, self._older = set(), self._newer
+        self._newer.add(key)
+
+
+class _Joined(msgspec.Struct):
+    """A piece of feedback, the endpoint that it is counted at, and the key by which it is known when it comes again."""
+
+    endpoint: str
+    feedback: Feedback
+    known_as: int | None
+
+
+def _items(body: bytes) -> list[FeedbackItem]:
+    try:
+        return _BATCH.decode(body).feedback if "feedback" in _FIELDS.decode(body) else [_ITEM.decode(body)]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f'the body is no feedback like {{"prediction_id": "...", "value": 1}}, nor {{"feedback": [...]}} of 1 to '
+            f"{MAX_ITEMS} such: {error}"
+        ) from error
+
+
+def _joined(item: FeedbackItem, number: int, servings: Servings, now: datetime) -> _Joined:
+    try:
+        if item.prediction_id is not None:
+            return _of_prediction(item, item.prediction_id, servings, now)
+        return _of_user(item, servings, now)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"feedback {number}: {error}") from error
+
+
+def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, now: datetime) -> _Joined:
+    if item.user_id is not None or item.model is not None:
+        raise InvalidInputError("a prediction_id says it all: leave out user_id and model, or the prediction_id")
+    prediction = PredictionId.parse(prediction_id)
+    serving = _serving(servings, prediction.endpoint)
+    if prediction.generation > serving.plan.generation:
+        raise InvalidInputError(
+            f"the prediction is of generation {prediction.generation} of the plan, and this server is at "
+            f"{serving.plan.generation}: send it again in a minute if an answer named it so"
+        )
+    age = now - prediction.at
+    if not -CLOCK_SKEW <= age <= MAX_AGE:
+        raise InvalidInputError(
+            f"the prediction was made at {prediction.at:%Y-%m-%dT%H:%M:%SZ}, and it is {now:%Y-%m-%dT%H:%M:%SZ} here: "
+            f"feedback is taken for {MAX_AGE.days} days"
+        )
+    key = Key(
+        version=prediction.version,
+        generation=prediction.generation,
+        role=prediction.role.value,
+        reason=prediction.reason.value,
+        hour=hour_of(prediction.at),
+    )
+    drawn = sha256(prediction_id.encode()).digest()
+    feedback = _feedback(item, key, drawn, delay_s=age.total_seconds())
+    return _Joined(serving.plan.endpoint, feedback, int.from_bytes(drawn[8:15]))
+
+
+def _of_user(item: FeedbackItem, servings: Servings, now: datetime) -> _Joined:
+    if item.user_id is None or item.user_id == "":
+        raise InvalidInputError("it says neither prediction_id nor user_id: say which prediction it is of")
+    serving = _serving(servings, item.model)
+    if serving.plan.pods is not None:
+        raise InvalidInputError(
+            f"{serving.plan.endpoint} is rolled out pod by pod, so that a user has no version: send the prediction_id"
+        )
+    subject = body_subject(item.user_id)
+    route = _route_of(serving, subject)
+    key = Key(
+        version=route.version,
+        generation=serving.plan.generation,
+        role=route.role.value,
+        reason=Reason.ASSIGNED.value,
+        hour=hour_of(now),
+    )
+    drawn = sha256(f"{serving.plan.endpoint}\0{subject}\0{now.timestamp()}".encode()).digest()
+    return _Joined(serving.plan.endpoint, _feedback(item, key, drawn, delay_s=None), None)
+
+
+def _serving(servings: Servings, endpoint: str | None) -> Serving:
+    if endpoint is None:
+        if servings.only is None:
+            raise InvalidInputError(f"name the model: the server serves {', '.join(sorted(servings)) or 'none yet'}")
+        return servings.only
+    serving = servings.get(endpoint)
+    if serving is None:
+        raise NotFoundError(f"model {endpoint[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+    return serving
+
+
+def _route_of(serving: Serving, subject: str) -> Route:
+    """Whose a subject is under the plan; where this pod's guard took the candidate out of traffic, stable's."""
+    candidate, stable = serving.candidate, serving.stable
+    is_open = candidate is not None and (candidate.version not in serving.tripped or stable is None)
+    if candidate is not None and is_open and serving.share.holds(subject):
+        return candidate
+    if stable is None:
+        raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
+    return stable
+
+
+def _feedback(item: FeedbackItem, key: Key, drawn: bytes, *, delay_s: float | None) -> Feedback:
+    value, label, prediction = item.value, item.label, item.prediction
+    if (label is None) is not (prediction is None):
+        given, missing = ("label", "prediction") if prediction is None else ("prediction", "label")
+        raise InvalidInputError(
+            f"it has a {given} and no {missing}: give what was answered and what was so, or a value"
+        )
+    classes, numbers = None, None
+    if label is not None and prediction is not None:
+        numbers = _numbers(prediction, label)
+        classes = _classes(prediction, label)
+        if classes is None and numbers is None:
+            raise InvalidInputError(
+                f"its label is a {type(label).__name__} and its prediction a {type(prediction).__name__}: give both as "
+                "text or both as numbers"
+            )
+        if classes is not None and value is None:
+            value = float(classes[0] == classes[1])
+    elif value is None:
+        raise InvalidInputError("it says nothing: give a value from 0 to 1, or a label and the prediction")
+    coin = int.from_bytes(drawn[:8]) / 2**64
+    return Feedback(key=key, delay_s=delay_s, value=value, coin=coin, classes=classes, numbers=numbers)
+
+
+def _numbers(prediction: Label, label: Label) -> tuple[float, float] | None:
+    if any(isinstance(one, str | bool) for one in (prediction, label)):
+        return None
+    for one in (prediction, label):
+        if not (math.isfinite(one) and abs(one) <= MAX_NUMBER):  # type: ignore[arg-type]
+            raise InvalidInputError(f"{one!s:.40} is beyond {MAX_NUMBER:g}: give label and prediction in larger units")
+    return float(prediction), float(label)
+
+
+def _classes(prediction: Label, label: Label) -> tuple[str, str] | None:
+    if isinstance(prediction, float) or isinstance(label, float) or type(prediction) is not type(label):
+        return None
+    return _class(prediction), _class(label)
+
+
+def _class(label: str | bool | int) -> str:  # noqa: FBT001 - a label
+    text = label if isinstance(label, str) else str(label).lower()
+    if not text or len(text) > MAX_LABEL_CHARS:
+        raise InvalidInputError(f"a class of {len(text)} characters: give 1 to {MAX_LABEL_CHARS}")
+    if any(ord(sign) <= _LAST_OF_ASCII_CONTROL or ord(sign) == _DELETE for sign in text):
+        raise InvalidInputError(f"the class {text!r} has control characters: leave them out")
+    return text
+
+
+def _counted(joined: _Joined, tally: FeedbackTally, known: _Known) -> bool:
+    """Count of a piece of feedback what was not known; whether anything was."""
+    feedback = joined.feedback
+    if joined.known_as is not None:
+        parts = {
+            _VALUE: feedback.value is not None,
+            _LABEL: feedback.classes is not None or feedback.numbers is not None,
+        }
+        keys = {part: joined.known_as << 1 | part for part, given in parts.items() if given}
+        new = {part for part, key in keys.items() if key not in known}
+        if not new:
+            return False
+        for part in new:
+            known.add(keys[part])
+        feedback = _parts(feedback, new)
+    tally.add(feedback)
+    return True
+
+
+def _parts(feedback: Feedback, new: set[int]) -> Feedback:
+    has_label = _LABEL in new
+    return Feedback(
+        key=feedback.key,
+        delay_s=feedback.delay_s,
+        value=feedback.value if _VALUE in new else None,
+        coin=feedback.coin,
+        classes=feedback.classes if has_label else None,
+        numbers=feedback.numbers if has_label else None,
+    )
