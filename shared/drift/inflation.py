@@ -115,6 +115,41 @@ def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[st
     return found
 
 
+def inflations_beside(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflations]:
+    """The inflations of each feature by name, from how each window differs from the one before it.
+
+    For what is compared within the same hours: a level that moves slowly is common to both sides, and none of theirs.
+    What is left, rows that go together within a window, inflates both. Of fewer than LEAST_WINDOWS nothing is known.
+    """
+    held = [window for window in windows if window.rows]
+    if len(held) < LEAST_WINDOWS:
+        return {feature.name: UNKNOWN for feature in profile.features}
+    table, cells = np.array([window.cells for window in held], dtype=np.float64), profile.cells()
+    found = {}
+    for feature in profile.features:
+        start, stop = cells[feature.name].start, cells[feature.name].start + feature.bins
+        unusable = table[:, stop - 1] + (table[:, stop] if isinstance(feature, NumberFeature) else 0.0)
+        two = np.column_stack([table[:, start:stop].sum(axis=1) - unusable, unusable])
+        found[feature.name] = Inflations(bins=_of_neighbours(table[:, start:stop]), unusable=_of_neighbours(two))
+    return found
+
+
+def _of_neighbours(table: Floats) -> Inflation:
+    """The mean over windows and those before them of the chi-square of both, by its degrees of freedom."""
+    rows = table.sum(axis=1)
+    table = _joined(table, _LEAST_EXPECTED * rows.sum() / rows.min())
+    degrees, pairs = table.shape[1] - 1, len(table) - 1
+    if degrees < 1:
+        return NONE
+    n, m = rows[1:, None], rows[:-1, None]
+    together = table[1:] + table[:-1]
+    apart = np.square(table[1:] * np.sqrt(m / n) - table[:-1] * np.sqrt(n / m))
+    ratios = np.divide(apart, together, out=np.zeros_like(apart), where=together > 0).sum(axis=1) / degrees
+    mean = max(1.0, float(ratios.mean()))
+    # Each window but the first and the last stands in two of the pairs.
+    return Inflation(mean=mean, mean_square=mean**2, freedom=pairs / 2, rows=float(rows.mean()))
+
+
 def inflation_of(table: Floats) -> Inflation:
     """The inflation that counts of windows show, [windows, bins]: of LEAST_WINDOWS or more, each of a row or more."""
     rows = table.sum(axis=1)

@@ -49,6 +49,9 @@ class DriftPolicy(PolicyPart):
     """A window with fewer rows concludes nothing."""
     span_h: float = Field(default=24.0, ge=0.25, le=744)
     """A report is of so many hours up to now."""
+    performance_drop: float | None = Field(default=0.05, gt=0, le=1)
+    """By how much less accurate than at validation a version is when its performance has dropped; for regression by
+    what share of the mean absolute error it has grown. None reports and limits nothing."""
     mean_days_between_false_alarms: float = Field(default=90.0, ge=1, le=36_500)
     """Of the detector of slow drift."""
     following: Following = Following.NOTHING

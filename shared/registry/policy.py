@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from shared.registry.drift_policy import DriftPolicy
 from shared.registry.rollout_policy import PolicyPart, RolloutPolicy
 from shared.routing.plan import MAX_FILE_BYTES, SubjectSource
 
@@ -115,3 +116,4 @@ class Policy(PolicyPart):
     retention: RetentionPolicy = RetentionPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     serving: ServingPolicy = ServingPolicy()
+    drift: DriftPolicy = DriftPolicy()

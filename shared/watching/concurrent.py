@@ -1,0 +1,86 @@
+"""A version's traffic beside the stable version's in the same hours: what they can be compared by, hour for hour.
+
+Each version is counted by its own profile. Of two profiles those features can be compared that have the same bins,
+which all columns have where both versions were validated with the same reference data. A season, a busy night or a
+sale moves both sides, and is no fault of the candidate's: so of each hour as many rows of either side are taken, those
+of the side with more being scaled down. Otherwise a share that grows from hour to hour would set the candidate's
+evening beside stable's morning. Loads numpy.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile, ReconstructionSource
+
+type Cells = NDArray[np.int64]
+type Hours = Mapping[datetime, FeatureCounts]
+
+
+class Common:
+    """The features that two profiles count in the same bins."""
+
+    def __init__(self, profile: Profile, other: Profile) -> None:
+        theirs = {feature.name: feature for feature in other.features}
+        held = [feature for feature in profile.features if _is_alike(feature, theirs.get(feature.name))]
+        self.profile = Profile(rows=profile.rows, features=tuple(held))
+        """Of those features alone, as the first profile has them."""
+        self.missing = tuple(feature.name for feature in profile.features if feature not in held)
+        self._cells = tuple(_places(of, self.profile) for of in (profile, other))
+
+    def beside(self, hours: Hours, others: Hours) -> tuple[FeatureCounts, FeatureCounts, list[FeatureCounts]]:
+        """The counts of both sides, as many rows of each; and the first side's by hour."""
+        pairs = [(counts, others[hour]) for hour, counts in sorted(hours.items()) if hour in others]
+        sides: tuple[list[FeatureCounts], list[FeatureCounts]] = ([], [])
+        for counts, other in pairs:
+            rows = min(counts.rows, other.rows)
+            if rows:
+                for side, places, found in zip(sides, self._cells, (counts, other), strict=True):
+                    side.append(self._taken(found, places, rows))
+        nothing = FeatureCounts(profile=self.profile.id, cells=[0] * self.profile.width)
+        first, second = (FeatureCounts.sum_of([nothing, *side]) for side in sides)
+        return first, second, sides[0]
+
+    def _taken(self, counts: FeatureCounts, places: Cells, rows: int) -> FeatureCounts:
+        cells = np.array(counts.cells, dtype=np.int64)[places]
+        if rows != counts.rows:
+            cells = _scaled(self.profile, cells, rows, counts.rows)
+        return FeatureCounts(profile=self.profile.id, rows=rows, cells=cells.tolist())
+
+
+def _is_alike(one: Feature, other: Feature | None) -> bool:
+    # What a reconstruction is made of all columns by is its own.
+    if other is None or one.source != other.source or isinstance(one.source, ReconstructionSource):
+        return False
+    if isinstance(one, NumberFeature) and isinstance(other, NumberFeature):
+        return one.edges == other.edges
+    if isinstance(one, CategoryFeature) and isinstance(other, CategoryFeature):
+        return (one.categories, set(one.rare)) == (other.categories, set(other.rare))
+    return False
+
+
+def _places(profile: Profile, part: Profile) -> Cells:
+    """Where the cells of a part's features stand among all."""
+    cells = profile.cells()
+    held = [np.arange(cells[feature.name].start, cells[feature.name].stop) for feature in part.features]
+    return np.concatenate(held).astype(np.int64) if held else np.zeros(0, dtype=np.int64)
+
+
+def _scaled(profile: Profile, cells: Cells, rows: int, of: int) -> Cells:
+    """Each feature's cells, scaled to fewer rows: the bins by largest remainder, so that they add up."""
+    found = np.zeros_like(cells)
+    start = 0
+    for feature in profile.features:
+        bins = slice(start, start + feature.bins)
+        exact = cells[bins] * (rows / of)
+        down = np.floor(exact).astype(np.int64)
+        missing = max(0, rows - int(down.sum()))
+        down[np.argsort(down - exact, kind="stable")[:missing]] += 1
+        found[bins] = down
+        rest = slice(bins.stop, start + feature.width)
+        found[rest] = np.rint(cells[rest] * (rows / of)).astype(np.int64)
+        start += feature.width
+    return found
