@@ -1,0 +1,232 @@
+"""Assesses one version in one role, from what was counted: verdicts, and the figures behind them. Pure; loads numpy.
+
+Four things are asked. Is its traffic as its reference data were? For a candidate or a shadow: is it as the stable
+version's in the same hours? Has it drifted slowly? Does it still answer as well as it did at validation? What cannot
+be told is INCONCLUSIVE, and says why: no profile, no rows, too few of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from shared.core.errors import InvalidInputError
+from shared.core.verdict import Outcome, Verdict, joined
+from shared.drift import distances
+from shared.drift.inflation import LEAST_WINDOWS, Inflations, inflations, inflations_beside
+from shared.drift.ranking import ranked
+from shared.drift.scoring import FeatureScore, scored, verdict_of
+from shared.drift.slow import SlowDrift
+from shared.registry.drift_policy import DriftPolicy
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import Profile
+from shared.watching.concurrent import Common
+from shared.watching.documents import Alarm
+from shared.watching.report import DriftDetails, FeatureFigures, Quality, SlowFigures, TrendPoint
+from shared.watching.rollups import sum_of
+
+TREND_FEATURES = 6
+SLOW_LEARNS_H = 24
+"""Hours with rows that teach what is usual before slow drift is looked for."""
+
+type Hours = Mapping[datetime, FeatureCounts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """The stable version in the same hours. Without a profile, `why_none` says why."""
+
+    version: int
+    profile: Profile | None
+    hours: Hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of a version in a role."""
+
+    model: str
+    endpoint: str
+    version: int
+    role: str
+    since: datetime
+    until: datetime
+    profile: Profile | None
+    why_none: str = ""
+    """Why there is no profile, in words."""
+    hours: Hours = field(default_factory=dict)
+    """Its counts in each hour of the span that has any."""
+    healthy: Sequence[FeatureCounts] = ()
+    """Of earlier windows without an alarm, as long as the span, or else of an hour; in their order."""
+    beside: Beside | None = None
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What was found. `alarms` has the verdict that each alarm stands on or falls by."""
+
+    details: DriftDetails
+    alarms: Mapping[Alarm, Verdict]
+    scores: Sequence[FeatureScore]
+    ranked: Sequence[FeatureScore]
+    concurrent: Sequence[FeatureScore]
+
+
+def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) -> Assessment:
+    """Assess a version. `slow` is its detector as it is after the last hour that it was fed."""
+    total = sum_of(counts for _, counts in sorted(seen.hours.items()))
+    data, scores = _against_reference(seen, policy, total)
+    found = {Alarm.DATA_DRIFT: data}
+    concurrent: list[FeatureScore] = []
+    if seen.beside is not None:
+        found[Alarm.CONCURRENT_DRIFT], concurrent = _beside(seen, seen.beside, policy)
+    if slow is not None:
+        found[Alarm.SLOW_DRIFT] = _slow_verdict(slow, policy)
+    by_blame = ranked(scores)
+    details = DriftDetails(
+        model=seen.model,
+        endpoint=seen.endpoint,
+        version=seen.version,
+        role=seen.role,
+        profile=seen.profile.id if seen.profile else None,
+        since=seen.since,
+        until=seen.until,
+        rows=total.rows if total else 0,
+        reference_rows=seen.profile.rows if seen.profile else 0,
+        outcome=joined(found.values()),
+        verdicts=tuple(found.values()),
+        ranked=tuple(score.feature.name for score in by_blame),
+        features=tuple(FeatureFigures.of(score) for score in scores),
+        beside=seen.beside.version if seen.beside else None,
+        concurrent=tuple(FeatureFigures.of(score) for score in concurrent),
+        trend=_trend(seen, _shown(scores, by_blame)),
+        quality=seen.quality,
+        slow=_slow_figures(slow, policy) if slow else None,
+    )
+    return Assessment(details=details, alarms=found, scores=scores, ranked=by_blame, concurrent=concurrent)
+
+
+def feed(
+    slow: SlowDrift, hours: Sequence[FeatureCounts], learned: Sequence[FeatureCounts], profile: Profile
+) -> SlowDrift | None:
+    """Feed hours to the detector, in their order, until it alarms: then what it was at the alarm, else None."""
+    for at, counts in enumerate(hours):
+        slow.add(counts, inflation=inflations(profile, [*learned, *hours[:at]]))
+        if slow.has_alarmed:
+            return slow
+    return None
+
+
+def slow_detector(profile: Profile, policy: DriftPolicy) -> SlowDrift:
+    """A detector that has seen nothing."""
+    return SlowDrift(profile, mean_windows=policy.mean_days_between_false_alarms * 24)
+
+
+def usual(profile: Profile, windows: Sequence[FeatureCounts], rows: int) -> Mapping[str, Inflations]:
+    """How healthy windows differ. Of windows much shorter than what is scored, their own growth is told by rows."""
+    held = [window for window in windows if window.profile == profile.id and window.rows]
+    return inflations(profile, held) if len(held) >= LEAST_WINDOWS and rows else {}
+
+
+def _against_reference(
+    seen: Seen, policy: DriftPolicy, total: FeatureCounts | None
+) -> tuple[Verdict, list[FeatureScore]]:
+    check = Alarm.DATA_DRIFT.value
+    limits = policy.limits
+    if seen.profile is None:
+        said = f"version {seen.version} has no reference profile, so that nothing is counted: {seen.why_none}"
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, n=0), []
+    if total is None or not total.rows:
+        said = f"no rows of version {seen.version} were counted from {seen.since:%Y-%m-%d %H:%M} on"
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, n=0, limit=limits.psi), []
+    try:
+        scores = scored(seen.profile, total, limits, inflation=usual(seen.profile, seen.healthy, total.rows))
+    except InvalidInputError as error:
+        return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=total.rows), []
+    return verdict_of(scores, rows=total.rows, limits=limits).model_copy(update={"check": check}), scores
+
+
+def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, list[FeatureScore]]:
+    check = Alarm.CONCURRENT_DRIFT.value
+
+    def inconclusive(said: str) -> tuple[Verdict, list[FeatureScore]]:
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, limit=policy.psi), []
+
+    if seen.profile is None or beside.profile is None:
+        lacking = seen.version if seen.profile is None else beside.version
+        return inconclusive(f"version {lacking} has no reference profile: the two cannot be compared")
+    common = Common(seen.profile, beside.profile)
+    if not common.profile.features:
+        return inconclusive(
+            f"versions {seen.version} and {beside.version} count no feature in the same bins, for their reference data "
+            "differ: validate both with the same"
+        )
+    one, other, by_hour = common.beside(seen.hours, beside.hours)
+    if not one.rows:
+        return inconclusive(f"versions {seen.version} and {beside.version} had no rows in the same hours")
+    try:
+        known = inflations_beside(common.profile, by_hour)
+        scores = scored(common.profile, one, policy.limits, beside=other, inflation=known)
+    except InvalidInputError as error:
+        return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=one.rows), []
+    verdict = verdict_of(scores, rows=one.rows, limits=policy.limits)
+    said = f"beside version {beside.version} in the same hours {verdict.sentence}"
+    if common.missing:
+        said += f"; {len(common.missing)} features are counted in other bins, and were not compared"
+    return verdict.model_copy(update={"check": check, "sentence": said}), scores
+
+
+def _slow_verdict(slow: SlowDrift, policy: DriftPolicy) -> Verdict:
+    figures = _slow_figures(slow, policy)
+    if slow.has_alarmed:
+        moved = ", ".join(figures.blamed)
+        said = f"small drifts have lasted: {moved or 'of several features'}, found after {figures.windows} hours"
+        outcome = Outcome.FAIL
+    else:
+        said = f"no slow drift was found in {figures.windows} hours"
+        outcome = Outcome.PASS if figures.windows else Outcome.INCONCLUSIVE
+    said += f"; false alarms are {policy.mean_days_between_false_alarms:g} days apart or more in the mean"
+    return Verdict(
+        check=Alarm.SLOW_DRIFT.value,
+        outcome=outcome,
+        sentence=said,
+        n=figures.windows,
+        value=figures.log_evidence,
+        limit=figures.limit,
+    )
+
+
+def _slow_figures(slow: SlowDrift, policy: DriftPolicy) -> SlowFigures:
+    evidence = slow.log_evidence
+    return SlowFigures(
+        windows=slow.state.windows,
+        log_evidence=evidence if math.isfinite(evidence) else None,
+        limit=math.log(policy.mean_days_between_false_alarms * 24),
+        blamed=tuple(f"{name} ({moved})" for name, moved in slow.blamed) if slow.has_alarmed else (),
+    )
+
+
+def _shown(scores: Sequence[FeatureScore], by_blame: Sequence[FeatureScore]) -> list[FeatureScore]:
+    """The features of the trend: those to blame first, and what was answered."""
+    answers = [score for score in scores if score.feature.source.kind == "answer"]
+    return [*by_blame[: TREND_FEATURES - min(len(answers), 2)], *answers[:2]]
+
+
+def _trend(seen: Seen, shown: Sequence[FeatureScore]) -> tuple[TrendPoint, ...]:
+    if seen.profile is None:
+        return ()
+    cells = seen.profile.cells()
+    points = []
+    for hour, counts in sorted(seen.hours.items()):
+        psi = {}
+        for score in shown:
+            start = cells[score.feature.name].start
+            actual = np.array(counts.cells[start : start + score.feature.bins], dtype=np.int64)
+            reference = np.array(score.feature.counts, dtype=np.int64)
+            if actual.any() and reference.any():
+                psi[score.feature.name] = distances.psi(reference, actual)
+        points.append(TrendPoint(hour=hour, rows=counts.rows, psi=psi))
+    return tuple(points)
