@@ -1,13 +1,14 @@
-"""The alert's document: something that a person should look at, and whether it still holds.
+"""The alert's document: something that a person should look at, whether it still holds, and who has seen it.
 
 An alert is known by its rule and its subject: the same trouble with the same thing is one alert, however often it is
-found. Who is told of it, and how, is not decided here.
+found. Of what people are told, the document only says that there is something new (`news`); who is told of it, when and
+how, is for shared.alerts.notifications.
 """
 
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.canonical import digest_of
 from shared.store.aggregate import Aggregate
@@ -41,13 +42,70 @@ class AlertRule(StrEnum):
     """Small drifts of a serving version that last."""
     PERFORMANCE_DROP = "performance_drop"
     """A serving version answers worse than when it was validated, by labels or by a calibrated estimate."""
+    ERROR_RATE = "error_rate"
+    """Too many of an endpoint's requests fail."""
+    SLOW = "slow"
+    """An endpoint's 95th percentile latency is too long."""
+    UNHEALTHY = "unhealthy"
+    """Pods of an endpoint cannot load a version, took one out of traffic, died, or report no more."""
+    RESOURCES = "resources"
+    """A pod of an endpoint is about to run out of memory, or pods refuse requests for want of capacity."""
+    POLICY = "policy"
+    """A rule of the model's own policy."""
+    STAGE_OVERDUE = "stage_overdue"
+    """A stage of a rollout lasts longer than it may."""
+    DECISION_LATE = "decision_late"
+    """Nothing has looked at a rollout for too long."""
+    OUTBOX_STUCK = "outbox_stuck"
+    """What a change called for is not delivered."""
+    SINK_DOWN = "sink_down"
+    """A sink of alerts does not take what it is sent."""
 
 
 class AlertState(StrEnum):
     """Whether the trouble holds."""
 
+    PENDING = "pending"
+    """It holds, and not yet for as long as its rule asks. Nobody is told."""
     FIRING = "firing"
     RESOLVED = "resolved"
+
+
+class Severity(StrEnum):
+    """How soon somebody must look."""
+
+    CRITICAL = "critical"
+    """Now: requests fail."""
+    WARNING = "warning"
+    """Today."""
+    INFO = "info"
+    """When there is time."""
+
+    @property
+    def rank(self) -> int:
+        """0 for the gravest."""
+        return list(Severity).index(self)
+
+
+SEVERITIES = {
+    AlertRule.ERROR_RATE: Severity.CRITICAL,
+    AlertRule.SLOW: Severity.CRITICAL,
+    AlertRule.UNHEALTHY: Severity.CRITICAL,
+    AlertRule.RESOURCES: Severity.CRITICAL,
+    AlertRule.ARTIFACT_ALTERED: Severity.CRITICAL,
+    AlertRule.VERSION_QUARANTINED: Severity.INFO,
+}
+"""How grave an alert of a rule is; of those that are not named here: a warning."""
+
+
+class Acknowledgement(BaseModel):
+    """Somebody has seen an alert. It holds until the alert changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str
+    at: AwareDatetime
+    reason: str = ""
 
 
 class Alert(Aggregate):
@@ -63,14 +121,23 @@ class Alert(Aggregate):
     subject: str
     """What it is about, as in `version:digits:3` or `queue:validations`."""
     state: AlertState = AlertState.FIRING
+    severity: Severity = Severity.WARNING
     sentence: str
     """What was found last, and what to do; once it is resolved, why it is."""
     evidence: dict[str, Any] = Field(default_factory=dict)
+    """What was found. A text under `page` is the path, below the API's address, of what shows more."""
     since: AwareDatetime
-    """When it began to fire, the last time."""
+    """When it began to fire, or to be pending, the last time."""
     changed_at: AwareDatetime
     count: int = 1
     """How often something new was found since then. The same finding seen again is nothing new."""
+    acknowledged: Acknowledgement | None = None
+    silenced_by: str | None = None
+    """The silence that kept the last news of it from being sent."""
+    news: int = 0
+    """Numbers what there is to be told of it: that it fires, is acknowledged, is over."""
+    news_pending: bool = False
+    """Whether the latest news has not reached every sink's mailbox yet."""
 
     @property
     def stream(self) -> str:

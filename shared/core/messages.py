@@ -18,6 +18,7 @@ class Queue(StrEnum):
     ROLLOUT_TICKS = "rollout-ticks"
     ALIAS_MOVES = "alias-moves"
     LIFECYCLE_EVENTS = "lifecycle-events"
+    ALERT_NEWS = "alert-news"
     RETRAINING = "retraining"
     """Who trains models takes from it; nothing in Slipway does."""
 
@@ -125,6 +126,14 @@ class PublishEvent(_Message):
     sink: str
 
 
+class TellNews(_Message):
+    """There is news of an alert to tell the sinks of alerts."""
+
+    model: str
+    alert_id: str
+    news: int = Field(ge=1)
+
+
 class RequestRetraining(_Message):
     """Train a model anew. One request for one cause: who has heard `request_id` before does nothing."""
 
@@ -138,7 +147,14 @@ class RequestRetraining(_Message):
 
 
 type Message = (
-    RegisterDrop | ValidateVersion | RolloutCommand | RolloutTick | MoveAlias | PublishEvent | RequestRetraining
+    RegisterDrop
+    | ValidateVersion
+    | RolloutCommand
+    | RolloutTick
+    | MoveAlias
+    | PublishEvent
+    | TellNews
+    | RequestRetraining
 )
 
 QUEUE_OF: dict[type[_Message], Queue] = {
@@ -148,5 +164,6 @@ QUEUE_OF: dict[type[_Message], Queue] = {
     RolloutTick: Queue.ROLLOUT_TICKS,
     MoveAlias: Queue.ALIAS_MOVES,
     PublishEvent: Queue.LIFECYCLE_EVENTS,
+    TellNews: Queue.ALERT_NEWS,
     RequestRetraining: Queue.RETRAINING,
 }

@@ -237,7 +237,7 @@ def test_what_does_not_exist_and_wrong_states_are_named() -> None:
         world.dead_letters.discard("letter-x", by="test", reason="none")
     with pytest.raises(InvalidInputError, match="'dead' is not a dead letter's state: use one of failing, kept"):
         world.dead_letters.letters("dead")
-    with pytest.raises(InvalidInputError, match="'loud' is not an alert's state: use firing or resolved"):
+    with pytest.raises(InvalidInputError, match="'loud' is not an alert's state: use pending or firing or resolved"):
         world.alerts.alerts("loud")
 
 
