@@ -90,9 +90,15 @@ class Episode(_Part):
     """An alarm that stands, from the report that raised it on."""
 
     since: AwareDatetime
+    seen: AwareDatetime
+    """Up to where the latest report reaches that found it."""
+    passes: NonNegativeInt = 0
+    """Hourly reports since then that found nothing."""
     sentence: str
     features: tuple[str, ...] = ()
+    """Those that drifted when it began, the most to blame first."""
     report_id: str
+    """The report that raised it."""
 
 
 class Span(_Part):
@@ -131,7 +137,7 @@ class DriftReport(Aggregate):
     @property
     def stream(self) -> str:
         """The name of its audit stream."""
-        return f"drift:{self.model}:{self.version}:{self.role}"
+        return f"drift_report:{self.model}:{self.version}:{self.role}"
 
     @property
     def partition(self) -> str:
