@@ -15,8 +15,16 @@ from pathlib import Path
 from cli.outcome import Answer, ExitCode, tell
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_TOGETHER = ("tests/unit", "tests/world", "tests/sandbox", "tests/contract", "tests/functions", "tests/hostile")
-_ALONE = ("tests/serving", "tests/e2e", "tests/real")
+_TOGETHER = (
+    "tests/unit",
+    "tests/world",
+    "tests/sandbox",
+    "tests/contract",
+    "tests/functions",
+    "tests/hostile",
+    "tests/serving",
+)
+_ALONE = ("tests/e2e", "tests/real")
 _TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
 
 

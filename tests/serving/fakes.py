@@ -37,7 +37,7 @@ class MemoryStorage:
 
     def windows(self) -> list[Window]:
         """Every stored window, in the order in which they were stored."""
-        return [Window.model_validate_json(data) for data in self.blobs.values()]
+        return [Window.model_validate_json(data) for data in list(self.blobs.values())]
 
     def plan_etags(self) -> dict[EndpointName, str]:
         self._answer()

@@ -43,7 +43,7 @@ class _Process:
         settings = Settings(
             storage_connection="unused", blob_url=None, cache_dir=cache, pod="pod", poll_s=3600.0, window_s=3600.0
         )
-        self.server = ModelServer(settings, storage, replace=lambda: self.replaced.append(1), load_hang_s=0.3)
+        self.server = ModelServer(settings, storage, replace=lambda: self.replaced.append(1), load_hang_s=2.0)
 
     def hang_next(self) -> _Hang:
         room = self.server._loader._room
