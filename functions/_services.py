@@ -49,6 +49,8 @@ from shared.sweep import SweepService
 from shared.validation.champion import Champions
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
+from shared.watching.documents import DriftReport, Retraining
+from shared.watching.service import WatchService
 
 _EVENT_GRID_SCOPE = "https://eventgrid.azure.net/.default"
 
@@ -81,6 +83,7 @@ class Services:
     budgets: BudgetService
     rollout_alerts: RolloutAlerts
     dry_runs: DryRuns
+    watching: WatchService
     documents: DocumentStore
     blobs: BlobStore
 
@@ -108,6 +111,7 @@ def _composed(settings: Settings) -> Services:
     endpoints, aliases = repository(Endpoint), repository(Alias)
     alerts, letters = repository(Alert), repository(DeadLetter)
     checks, runs = repository(ArtifactCheck), repository(RetentionRun)
+    drift_reports, retraining = repository(DriftReport), repository(Retraining)
     limits = SandboxLimits()
     registry = RegistryService(models=models, versions=versions, documents=documents, clock=clock)
     alias_service = AliasService(aliases=aliases, registry=registry, documents=documents, clock=clock)
@@ -137,6 +141,8 @@ def _composed(settings: Settings) -> Services:
             "alert": Alert,
             "dead_letter": DeadLetter,
             "retention_run": RetentionRun,
+            "drift_report": DriftReport,
+            "retraining": Retraining,
         },
     )
     return Services(
@@ -154,7 +160,7 @@ def _composed(settings: Settings) -> Services:
         rollouts=rollouts,
         audit=audit,
         sweep=SweepService(
-            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
+            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs, drift_reports, retraining),
             versions=versions,
             registry=registry,
             registration=registration,
@@ -190,6 +196,16 @@ def _composed(settings: Settings) -> Services:
         event_retries=EventRetries(letters=letters, replays=dead_letters, clock=clock),
         budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
         dry_runs=DryRuns(rollouts=rollouts.rollouts, rollout=rollouts.rollout, blobs=blobs),
+        watching=WatchService(
+            endpoints=endpoints,
+            reports=drift_reports,
+            retraining=retraining,
+            registry=registry,
+            alerts=alert_service,
+            documents=documents,
+            blobs=blobs,
+            clock=clock,
+        ),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,

@@ -1,0 +1,263 @@
+"""Watching: rolls up what the pods counted, reports on every serving version, and sees to what follows.
+
+Called by timer. Each call rolls up the feature windows that came; once an hour, shortly after it is over, each version
+in a role gets a report of its policy's span. While a rollout is under way its candidate is looked at in every call: a
+report is written as soon as what is found changes. Alerts and requests for retraining follow from the documents, anew
+in each call, so that a crash between a finding and what follows from it is made good by the next one. Several calls at
+once do no harm. What is wrong with one endpoint keeps no other from being watched, and is raised at the end.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from shared.alerts.documents import AlertRule
+from shared.alerts.service import AlertService
+from shared.core.clock import Clock
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError, SlipwayError
+from shared.core.ids import ModelName
+from shared.registry.drift_policy import DriftPolicy
+from shared.registry.service import RegistryService
+from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
+from shared.routing.plan import Role, Route
+from shared.store.ports import BlobContainer, BlobStore, DocumentStore
+from shared.store.repository import Repository
+from shared.watching import retraining
+from shared.watching.alarms import end_all
+from shared.watching.assessing import assess
+from shared.watching.documents import (
+    RETRAINING_ID,
+    Alarm,
+    DriftReport,
+    Retraining,
+    RetrainingState,
+    drift_report_id,
+)
+from shared.watching.gathering import Profiles, read_history, span_of
+from shared.watching.history import Reports
+from shared.watching.rollups import DAY, HOUR, day_of, hour_of, hours_between, roll_up_day, roll_up_hour
+from shared.watching.writing import AGAINST, Writer, seen_of
+
+SETTLE = timedelta(minutes=3)
+"""How long after an hour its report is made: windows of its end come a little later."""
+LATE = timedelta(hours=48)
+"""Windows that come so late are still rolled up, by the first call of the next hour."""
+MOST_WINDOWS = 10_000
+"""Windows of an endpoint that a call rolls up; the next one carries on."""
+_RULES = {alarm: AlertRule(alarm.value) for alarm in Alarm}
+_MARK = "features-looked.txt"
+
+_log = logging.getLogger(__name__)
+
+
+class WatchService:
+    """Watches the endpoints."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: Repository[Endpoint],
+        reports: Repository[DriftReport],
+        retraining: Repository[Retraining],
+        registry: RegistryService,
+        alerts: AlertService,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        clock: Clock,
+        most_windows: int = MOST_WINDOWS,
+    ) -> None:
+        self._endpoints = endpoints
+        self._documents = reports
+        self._retraining = retraining
+        self._registry = registry
+        self._alerts = alerts
+        self._blobs = blobs
+        self._clock = clock
+        self._most_windows = most_windows
+        self._writer = Writer(reports=reports, blobs=blobs)
+        self._profiles = Profiles(blobs)
+        self.reports = Reports(reports=reports, documents=documents, blobs=blobs)
+
+    def watch(self) -> None:
+        """Look at every endpoint once. Raises what went wrong, together, at the end."""
+        failures: list[Exception] = []
+        for endpoint in list(self._endpoints.where()):
+            try:
+                self._watch(endpoint)
+            except SlipwayError as error:
+                _log.exception("endpoint %s is not watched", endpoint.endpoint)
+                failures.append(error)
+        try:
+            self._follow()
+        except SlipwayError as error:
+            failures.append(error)
+        if failures:
+            raise ExceptionGroup("not all could be watched", failures)
+
+    def report_now(self, model: ModelName) -> list[DriftReport]:
+        """Report on each serving version of a model as of now. Raises NotFoundError."""
+        endpoint = self._endpoint(model)
+        now = self._clock.now()
+        policy = self._policy(endpoint)
+        self._roll_up(endpoint, now)
+        history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), now)
+        found = [
+            self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=False)
+            for route in _served(endpoint)
+        ]
+        self._follow()
+        return found
+
+    def requests(self, model: ModelName) -> Retraining:
+        """The requests for retraining of a model. Raises NotFoundError where there is no such model."""
+        self._registry.model(model)
+        return self._retraining.find(model, RETRAINING_ID) or Retraining(model=model)
+
+    def mark_request(self, model: ModelName, identity: str, state: RetrainingState, *, by: str, reason: str) -> None:
+        """Say how a request for retraining stands. Raises NotFoundError, ConflictError."""
+        now = self._clock.now()
+        self._retraining.change(
+            model, RETRAINING_ID, lambda book: retraining.mark(book, identity, state, now, by=by, reason=reason)
+        )
+
+    def _watch(self, endpoint: Endpoint) -> None:
+        served = _served(endpoint)
+        if not served:
+            return
+        now = self._clock.now()
+        is_counted = any(route.profile_digest for route in served)
+        added = self._roll_up(endpoint, now) if is_counted else 0
+        policy, until = self._policy(endpoint), hour_of(now - SETTLE)
+        known = {
+            report.id: report
+            for report in self._documents.where(partition=endpoint.endpoint)
+            if report.endpoint == endpoint.endpoint
+        }
+        due = [route for route in served if _is_due(known.get(_id_of(route)), route, until)]
+        if due:
+            history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), until)
+            for route in due:
+                self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=True)
+        if added and endpoint.active:
+            self._look(endpoint, [route for route in served if route.role is not Role.STABLE], policy, now)
+        for gone in [report for name, report in known.items() if name not in map(_id_of, served)]:
+            if gone.is_alarming:
+                self._documents.change(
+                    gone.partition, gone.id, lambda report: end_all(report, "it does not serve as that any more", now)
+                )
+
+    def _look(self, endpoint: Endpoint, routes: Sequence[Route], policy: DriftPolicy, now: datetime) -> None:
+        """Look at the candidate and the shadows of a rollout, and report where something else is found than before."""
+        history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), now)
+        for route in routes:
+            report = self._documents.find(endpoint.endpoint, _id_of(route))
+            if report is None:
+                continue
+            found = assess(seen_of(endpoint, route, history, self._profiles, report), policy).alarms
+            before = {finding.against: finding.outcome for finding in report.latest.findings} if report.latest else {}
+            if {AGAINST[alarm]: verdict.outcome for alarm, verdict in found.items()} != before:
+                self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=False)
+
+    def _roll_up(self, endpoint: Endpoint, now: datetime) -> int:
+        """Add the windows that came; how many they were. Once an hour those that came late, and whole days, too."""
+        name = endpoint.endpoint
+        deep_from = self._deep_from(name, now)
+        hours = list(hours_between(deep_from, now) if deep_from else (hour_of(now) - HOUR, hour_of(now)))
+        added, left = 0, self._most_windows
+        # The newest first: what is late is not waited for.
+        for hour in reversed(hours):
+            if left <= 0:
+                return added
+            rolled = roll_up_hour(self._blobs, name, hour, check=self._profiles.check, most=left)
+            added, left = added + rolled.added, left - rolled.added
+            if rolled.is_left:
+                return added
+        if deep_from:
+            for day in {day_of(hour): None for hour in hours if day_of(hour) + DAY <= now}:
+                roll_up_day(self._blobs, name, day)
+            self._mark(name, now)
+        return added
+
+    def _deep_from(self, endpoint: str, now: datetime) -> datetime | None:
+        """From where on late windows are looked for now; None where that was done this hour."""
+        blob = self._blobs.read(BlobContainer.TELEMETRY, f"{endpoint}/{_MARK}", max_bytes=100)
+        try:
+            looked_at = datetime.fromisoformat(blob.data.decode()) if blob else now
+        except ValueError:
+            looked_at = now
+        if blob and hour_of(looked_at) >= hour_of(now):
+            return None
+        return day_of(max(looked_at - LATE, now - 30 * DAY))
+
+    def _mark(self, endpoint: str, now: datetime) -> None:
+        name, data = f"{endpoint}/{_MARK}", now.isoformat().encode()
+        blob = self._blobs.info(BlobContainer.TELEMETRY, name)
+        try:
+            if blob is None:
+                self._blobs.create(BlobContainer.TELEMETRY, name, data)
+            else:
+                self._blobs.replace(BlobContainer.TELEMETRY, name, data, etag=blob.etag)
+        except (ChangedMeanwhileError, AlreadyExistsError):
+            _log.info("another call looked at endpoint %s at the same time", endpoint)
+
+    def _follow(self) -> None:
+        """Have alerts and requests for retraining be as the documents say."""
+        firing = [alert for rule in _RULES.values() for alert in list(self._alerts.firing(rule))]
+        holds = set()
+        for report in list(self._documents.where(is_alarming=True)):
+            subject = f"version:{report.model}:{report.version}:{report.role}"
+            for alarm, episode in report.alarms.items():
+                holds.add((_RULES[alarm], subject))
+                evidence = {
+                    "version": report.version,
+                    "role": report.role,
+                    "since": episode.since.isoformat(),
+                    "features": list(episode.features),
+                    "report_id": episode.report_id,
+                    "report": f"/api/models/{report.model}/drift/{episode.report_id}",
+                }
+                said = f"version {report.version} of {report.model} ({report.role}): {episode.sentence}"
+                self._alerts.fire(_RULES[alarm], subject, said, model=report.model, evidence=evidence)
+            self._ask_for_retraining(report)
+        for alert in firing:
+            if (alert.rule, alert.subject) not in holds:
+                self._alerts.resolve(alert.rule, alert.subject, "it is not found any more", model=alert.model)
+
+    def _ask_for_retraining(self, report: DriftReport) -> None:
+        policy = self._registry.model(ModelName(report.model)).policy.drift.retraining
+        alarms = {alarm: one for alarm, one in report.alarms.items() if alarm is not Alarm.CONCURRENT_DRIFT}
+        if not policy.enabled or report.role != Role.STABLE or not alarms:
+            return
+        now = self._clock.now()
+        alarm, episode = min(alarms.items(), key=lambda entry: (entry[1].since, entry[0]))
+        self._retraining.find_or_create(Retraining(model=report.model))
+        self._retraining.change(
+            report.model,
+            RETRAINING_ID,
+            lambda book: retraining.ask(book, policy, report.version, alarm, episode, now),
+        )
+
+    def _policy(self, endpoint: Endpoint) -> DriftPolicy:
+        return self._registry.model(ModelName(endpoint.endpoint)).policy.drift
+
+    def _endpoint(self, model: ModelName) -> Endpoint:
+        found = self._endpoints.find(model, ENDPOINT_ID)
+        if found is None or not _served(found):
+            raise NotFoundError(f"a serving version of {model}", hint="nothing is served before the first rollout")
+        return found
+
+
+def _served(endpoint: Endpoint) -> list[Route]:
+    plan = endpoint.plan()
+    return list(plan.routes) if plan else []
+
+
+def _id_of(route: Route) -> str:
+    return drift_report_id(route.version, route.role.value)
+
+
+def _is_due(report: DriftReport | None, route: Route, until: datetime) -> bool:
+    """Whether an hourly report is to be made. One without a profile gets one report, which says so."""
+    if report is None or report.hourly_until is None:
+        return True
+    return route.profile_digest is not None and report.hourly_until < until

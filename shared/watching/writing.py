@@ -1,0 +1,278 @@
+"""Makes the report of one version in one role, and stores it: its blobs, and then the document that names them.
+
+The blobs lie under names made of their content, and are stored first; one conditional change of the document makes the
+report the latest, settles the alarms and archives its record. A process that dies before it leaves blobs that nothing
+names; one that comes second finds the change made.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from shared.core.canonical import digest_of_bytes
+from shared.core.errors import InvalidInputError
+from shared.drift.scoring import FeatureScore
+from shared.drift.slow import SlowDrift, SlowState
+from shared.registry.drift_policy import DriftPolicy
+from shared.rollout.endpoint import Endpoint
+from shared.routing.plan import Role, Route
+from shared.store.ports import BlobContainer, BlobStore
+from shared.store.repository import Repository
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.profile import Profile
+from shared.watching.alarms import settle
+from shared.watching.assessing import (
+    SLOW_LEARNS_H,
+    Assessment,
+    Beside,
+    Seen,
+    assess,
+    feed,
+    slow_detector,
+)
+from shared.watching.documents import (
+    Against,
+    Alarm,
+    DriftedFeature,
+    DriftFinding,
+    DriftRecord,
+    DriftReport,
+    ReportSummary,
+    drift_report_id,
+)
+from shared.watching.gathering import History, Profiles
+from shared.watching.page import render_html
+from shared.watching.rollups import HOUR, hour_of
+
+MAX_STATE_BYTES = 64_000_000
+_SHOWN = 10
+AGAINST = {Alarm.DATA_DRIFT: Against.REFERENCE, Alarm.CONCURRENT_DRIFT: Against.CONCURRENT}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slow:
+    """The detector of slow drift after a look: as it is to be kept, and as it is to be told of."""
+
+    kept: SlowDrift
+    told: SlowDrift
+    until: datetime
+
+
+class Writer:
+    """Makes and stores reports."""
+
+    def __init__(self, *, reports: Repository[DriftReport], blobs: BlobStore) -> None:
+        self._reports = reports
+        self._blobs = blobs
+
+    def write(
+        self,
+        endpoint: Endpoint,
+        route: Route,
+        policy: DriftPolicy,
+        history: History,
+        profiles: Profiles,
+        now: datetime,
+        *,
+        is_hourly: bool,
+    ) -> DriftReport:
+        """Report on a version that serves. An hourly report that another writer made already is left as it is."""
+        report = self._reports.find_or_create(_fresh(endpoint, route))
+        until = history.until
+        if is_hourly and report.hourly_until is not None and report.hourly_until >= until:
+            return report
+        seen = seen_of(endpoint, route, history, profiles, report)
+        slow = self._slow(report, seen, policy, history) if is_hourly and seen.profile else None
+        assessment = assess(seen, policy, slow=slow.told if slow else None)
+        summary = self._stored(assessment, policy, now)
+        slow_blob = self._stored_state(report, slow) if slow else None
+
+        def take(current: DriftReport) -> bool:
+            if is_hourly and (current.hourly_until, current.slow_until) != (report.hourly_until, report.slow_until):
+                return False
+            if current.latest is not None and current.latest.report_id == summary.report_id and not is_hourly:
+                return False
+            current.latest = summary
+            settle(current, summary, assessment.alarms, _named(assessment), now, is_hourly=is_hourly)
+            if is_hourly:
+                current.hourly_until = until
+            if slow:
+                current.slow_until, current.slow_blob = slow.until, slow_blob
+            record = DriftRecord(
+                id=summary.report_id,
+                model=current.model,
+                endpoint=current.endpoint,
+                version=current.version,
+                role=current.role,
+                report=summary,
+            )
+            current.archive(current.container, record.model_dump(mode="json"))
+            return True
+
+        return self._reports.change(report.partition, report.id, take)
+
+    def _slow(self, report: DriftReport, seen: Seen, policy: DriftPolicy, history: History) -> _Slow | None:
+        """Feed the detector the whole hours that it has not seen. None where too little is known yet."""
+        profile, until = seen.profile, hour_of(history.until)
+        if profile is None:
+            return None
+        before = history.before(f"{seen.version}:{seen.role}", report.alarmed)
+        before = [(hour, counts) for hour, counts in before if hour + HOUR <= until and counts.profile == profile.id]
+        if report.slow_until is None:
+            learned, fresh = before[:SLOW_LEARNS_H], before[SLOW_LEARNS_H:]
+            if len(learned) < SLOW_LEARNS_H:
+                return None
+        else:
+            learned = [one for one in before if one[0] < report.slow_until]
+            fresh = [one for one in before if one[0] >= report.slow_until]
+        detector = self._detector(report, profile, policy)
+        if Alarm.DATA_DRIFT in report.alarms or len(learned) < SLOW_LEARNS_H // 3:
+            return _Slow(kept=detector, told=detector, until=until)
+        told: SlowDrift | None = None
+        usual, hours = [counts for _, counts in learned], [counts for _, counts in fresh]
+        while hours:
+            fed = detector.state.windows
+            alarmed = feed(detector, hours, usual, profile)
+            done = len(hours) if alarmed is None else max(1, detector.state.windows - fed)
+            usual, hours = [*usual, *hours[:done]], hours[done:]
+            if alarmed is not None:
+                told, detector = alarmed, slow_detector(profile, policy)
+        return _Slow(kept=detector, told=told or detector, until=until)
+
+    def _detector(self, report: DriftReport, profile: Profile, policy: DriftPolicy) -> SlowDrift:
+        fresh = slow_detector(profile, policy)
+        if report.slow_blob is None:
+            return fresh
+        try:
+            blob = self._blobs.read(BlobContainer.REPORTS, report.slow_blob, max_bytes=MAX_STATE_BYTES)
+            state = SlowState.model_validate_json(blob.data) if blob else None
+            if state is None or state.mean_windows != fresh.state.mean_windows:
+                return fresh
+            return SlowDrift.of(profile, state)
+        except (InvalidInputError, ValidationError) as error:
+            _log.warning("slow drift of %s is looked for from now on: %s", report.stream, error)
+            return fresh
+
+    def _stored_state(self, report: DriftReport, slow: _Slow) -> str:
+        data = slow.kept.state.model_dump_json().encode()
+        name = f"{report.model}/drift-state/{report.version}-{report.role}-{digest_of_bytes(data)[:32]}.json"
+        self._blobs.create(BlobContainer.REPORTS, name, data)
+        return name
+
+    def _stored(self, assessment: Assessment, policy: DriftPolicy, now: datetime) -> ReportSummary:
+        details = assessment.details
+        data = details.model_dump_json().encode()
+        page = render_html(details, limit=policy.psi).encode()
+        digest = digest_of_bytes(data)[:12]
+        report_id = f"{drift_report_id(details.version, details.role)}-{details.until:%Y%m%dT%H%M}-{digest}"
+        folder = f"{details.model}/drift/{details.until:%Y-%m-%d}"
+        names = f"{folder}/{report_id}.json", f"{folder}/{report_id}.html"
+        for name, body in zip(names, (data, page), strict=True):
+            self._blobs.create(BlobContainer.REPORTS, name, body)
+        return ReportSummary(
+            report_id=report_id,
+            since=details.since,
+            until=details.until,
+            made_at=now,
+            rows=details.rows,
+            outcome=details.outcome,
+            findings=tuple(_findings(assessment, report_id, now)),
+            most_to_blame=tuple(_drifted(score) for score in assessment.ranked[:_SHOWN]),
+            sentences=tuple(verdict.sentence for verdict in details.verdicts),
+            psi={score.feature.name: score.psi for score in assessment.scores},
+            report_blob=names[0],
+            page_blob=names[1],
+        )
+
+
+def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profiles, report: DriftReport) -> Seen:
+    """What is known of a version that serves."""
+    key = f"{route.version}:{route.role}"
+    hours = history.hours(key)
+    profile, why_none = _profile(route.profile_digest, list(hours.values()), profiles)
+    if profile is not None:
+        hours = {hour: counts for hour, counts in hours.items() if counts.profile == profile.id}
+    healthy = history.healthy(key, report.alarmed) if profile else []
+    beside = None
+    if route.role is not Role.STABLE and endpoint.stable is not None:
+        theirs = history.hours(f"{endpoint.stable.version}:{Role.STABLE}")
+        stable_profile, _ = _profile(endpoint.stable.profile_digest, list(theirs.values()), profiles)
+        beside = Beside(version=endpoint.stable.version, profile=stable_profile, hours=theirs)
+    return Seen(
+        model=endpoint.endpoint,
+        endpoint=endpoint.endpoint,
+        version=route.version,
+        role=route.role.value,
+        since=history.since,
+        until=history.until,
+        profile=profile,
+        why_none=why_none,
+        hours=hours,
+        healthy=healthy,
+        beside=beside,
+        quality=history.quality(key, len(healthy)),
+    )
+
+
+def _profile(digest: str | None, hours: Sequence[FeatureCounts], profiles: Profiles) -> tuple[Profile | None, str]:
+    digest = digest or (hours[-1].profile if hours else None)
+    if digest is None:
+        return None, "validate it with reference data"
+    found = profiles.find(digest)
+    return found, "" if found else f"the profile {digest[:12]} is not there, or not the one that was stored"
+
+
+def _fresh(endpoint: Endpoint, route: Route) -> DriftReport:
+    return DriftReport(
+        id=drift_report_id(route.version, route.role.value),
+        model=endpoint.endpoint,
+        endpoint=endpoint.endpoint,
+        version=route.version,
+        role=route.role.value,
+    )
+
+
+def _findings(assessment: Assessment, report_id: str, now: datetime) -> list[DriftFinding]:
+    details = assessment.details
+    named = {Alarm.DATA_DRIFT: assessment.scores, Alarm.CONCURRENT_DRIFT: assessment.concurrent}
+    return [
+        DriftFinding(
+            model=details.model,
+            endpoint=details.endpoint,
+            version=details.version,
+            role=details.role,
+            against=against,
+            outcome=assessment.alarms[alarm].outcome,
+            sentence=assessment.alarms[alarm].sentence,
+            features=tuple(_drifted(score) for score in _by_blame(named[alarm])),
+            rows=assessment.alarms[alarm].n or 0,
+            report_id=report_id,
+            at=now,
+        )
+        for alarm, against in AGAINST.items()
+        if alarm in assessment.alarms
+    ]
+
+
+def _named(assessment: Assessment) -> dict[Alarm, list[str]]:
+    slow = assessment.details.slow
+    return {
+        Alarm.DATA_DRIFT: [score.feature.name for score in _by_blame(assessment.scores)],
+        Alarm.CONCURRENT_DRIFT: [score.feature.name for score in _by_blame(assessment.concurrent)],
+        Alarm.SLOW_DRIFT: list(slow.blamed) if slow else [],
+    }
+
+
+def _by_blame(scores: Sequence[FeatureScore]) -> list[FeatureScore]:
+    """Those that drifted, inputs before what follows from them, each by its effect."""
+    drifted = [score for score in scores if score.drifted]
+    return sorted(drifted, key=lambda score: (score.feature.source.kind in {"answer", "reconstruction"}, -score.effect))
+
+
+def _drifted(score: FeatureScore) -> DriftedFeature:
+    return DriftedFeature(name=score.feature.name, psi=score.psi, q_value=score.q_value, effect=score.effect)
