@@ -1,7 +1,7 @@
 """`slipway test`: every check of this repository, all of them run whatever the first ones say.
 
-Tests that start servers and processes of their own run one at a time, and last; the others run two at a time. The
-closing lines are pytest's own. With `--json` everything that the checks print goes to standard error.
+Tests of the system as a whole run one at a time, and last; the others run two at a time. The closing lines are
+pytest's own. With `--json` everything that the checks print goes to standard error.
 """
 
 import os
