@@ -40,7 +40,7 @@ from shared.telemetry.profile import (
 )
 
 PREDICTION, CONFIDENCE, RECONSTRUCTION = "prediction", "confidence", "reconstruction error"
-_LEAST_ROWS = 20
+LEAST_ROWS = 20
 _SEED = 0
 _HELD_VARIANCE = 0.8
 _LEAST_COLUMNS = 3
@@ -59,7 +59,7 @@ def profile_of(
     """
     arrays = {**inputs, **outputs}
     rows = min((len(array) for array in arrays.values()), default=0)
-    if rows < _LEAST_ROWS:
+    if rows < LEAST_ROWS:
         return None
     is_choosing = np.zeros(rows, dtype=np.bool_)
     is_choosing[np.random.default_rng(_SEED).permutation(rows)[: rows // 2]] = True

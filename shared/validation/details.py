@@ -176,6 +176,23 @@ class RobustnessFinding(_Section):
     worst_difference: FiniteFloat | None = None
 
 
+class ProfileFigures(_Section):
+    """What the reference profile was made from, and the estimate of performance without labels, where there is one.
+
+    `estimate_level` is the accuracy, or the mean absolute error, of the `estimate_rows` labelled rows that it was
+    fitted on, and `estimate_deviation` how far one row is from what is estimated for it.
+    """
+
+    source: _Name
+    """`reference` or `validation`: which data."""
+    rows: NonNegativeInt
+    total_rows: NonNegativeInt
+    features: NonNegativeInt
+    estimate_rows: NonNegativeInt = 0
+    estimate_level: FiniteFloat | None = None
+    estimate_deviation: FiniteFloat | None = None
+
+
 class Details(_Section):
     """All sections; one is absent where its check did not run."""
 
@@ -192,3 +209,4 @@ class Details(_Section):
     features_tested: NonNegativeInt = 0
     robustness: tuple[RobustnessFinding, ...] = Field(default=(), max_length=50)
     latency: Latency | None = None
+    profile: ProfileFigures | None = None

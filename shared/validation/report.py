@@ -42,6 +42,10 @@ class ValidationReport(BaseModel):
     details: Details = Details()
     has_golden: bool = False
     """Whether golden rows were written, for the model server to replay."""
+    has_profile: bool = False
+    """Whether a reference profile was written, for the model server to count by."""
+    has_performance: bool = False
+    """Whether a model was written that estimates performance without labels."""
     duration_s: NonNegativeFloat = 0.0
     versions: dict[str, str] = Field(default_factory=dict)
     """The versions of the libraries that checked."""

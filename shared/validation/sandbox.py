@@ -24,6 +24,7 @@ from shared.core.ids import Digest
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Manifest
 from shared.registry.policy import SigningPolicy, ValidationPolicy
+from shared.telemetry.profile import Profile
 from shared.validation.failures import SandboxUnavailableError
 from shared.validation.process import GIB, Ended, SandboxLimits, run_child
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
@@ -36,7 +37,11 @@ from shared.validation.wire import (
     LINE,
     MAX_ANSWER_BYTES,
     MAX_GOLDEN_BYTES,
+    MAX_PERFORMANCE_BYTES,
+    MAX_PROFILE_BYTES,
     MODEL_FILE,
+    PERFORMANCE_FILE,
+    PROFILE_FILE,
     Accepted,
     Answer,
     FileRole,
@@ -99,10 +104,17 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What validation found, and the golden rows where it left any."""
+    """What validation found, and what it left: golden rows, a reference profile, an estimate of performance."""
 
     report: ValidationReport
     golden: StoredPart | None
+    profile: StoredPart | None = None
+    performance: StoredPart | None = None
+
+    @property
+    def left(self) -> tuple[StoredPart, ...]:
+        """What is to be stored."""
+        return tuple(part for part in (self.golden, self.profile, self.performance) if part is not None)
 
 
 def run_intake(
@@ -188,7 +200,7 @@ def run_validation(
     champion_unusable: str = "",
     progress: Callable[[Stage], None] | None = None,
 ) -> Validation:
-    """Validate a model. `workdir` is an empty directory; golden rows are left there.
+    """Validate a model. `workdir` is an empty directory; what is to be stored is left there.
 
     `champion` is the version to compare with, and `champion_unusable` says why there is one whose files cannot be had;
     `progress` is told each stage as it begins.
@@ -210,13 +222,18 @@ def run_validation(
     )
     outcome = _ask(work, workdir, limits, progress)
     if isinstance(outcome, Validated):
-        if not outcome.report.has_golden:
-            return Validation(report=outcome.report, golden=None)
+        report = outcome.report
         try:
-            golden = _part(workdir / GOLDEN_FILE, MAX_GOLDEN_BYTES)
-            return Validation(report=outcome.report, golden=golden)
+            return Validation(
+                report=report,
+                golden=_part(workdir / GOLDEN_FILE, MAX_GOLDEN_BYTES) if report.has_golden else None,
+                profile=_profile(workdir / PROFILE_FILE) if report.has_profile else None,
+                performance=(
+                    _part(workdir / PERFORMANCE_FILE, MAX_PERFORMANCE_BYTES) if report.has_performance else None
+                ),
+            )
         except DropRefusedError as error:
-            outcome = _Death(outcome=Outcome.ERROR, sentence=f"left golden rows that cannot be used: {error}")
+            outcome = _Death(outcome=Outcome.ERROR, sentence=f"left what cannot be used: {error}")
     elif not isinstance(outcome, _Death):
         outcome = _Death(outcome=Outcome.ERROR, sentence="gave an answer of another form than was asked")
     verdict = Verdict(check=_CHECK, outcome=outcome.outcome, sentence=f"validation {outcome.sentence}")
@@ -346,6 +363,18 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _profile(path: Path) -> StoredPart:
+    """As `_part`, where the file is a profile under its own name: the digest is what counts by it will be known by."""
+    part = _part(path, MAX_PROFILE_BYTES)
+    try:
+        profile = Profile.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DropRefusedError(RefusalCode.SANDBOX, f"{path.name} is no profile: {excerpt(error)}") from error
+    if profile.id != part.digest:
+        raise DropRefusedError(RefusalCode.SANDBOX, f"{path.name} is not in the form that its digest is of")
+    return part
 
 
 def _part(path: Path, max_bytes: int) -> StoredPart:

@@ -109,23 +109,21 @@ class ValidationService:
             if validation.report.outcome is Outcome.ERROR:
                 # The checks themselves could not run: nothing that the version is to be rejected for at once.
                 raise SandboxUnavailableError(_errors(validation.report))
-            golden_digest = None
-            if validation.golden:
-                golden_digest = validation.golden.digest
-                self._store_golden(validation.golden)
+            for part in validation.left:
+                self._store(part)
         return self._decide(
             version,
             validation.report,
-            golden_digest=golden_digest,
+            left=validation,
             policy_version=model.policy_version,
             rolls_out=model.policy.rollout.automatic,
         )
 
-    def _store_golden(self, golden: StoredPart) -> None:
-        """Store golden rows. Those that stood there before might be cleaned away just now: a touch keeps them."""
-        name = artifact_blob_name(golden.digest)
+    def _store(self, part: StoredPart) -> None:
+        """Store what validation left. What stood there before might be cleaned away just now: a touch keeps it."""
+        name = artifact_blob_name(part.digest)
         for _ in range(_TRIES):
-            if self._blobs.create(BlobContainer.ARTIFACTS, name, golden.path):
+            if self._blobs.create(BlobContainer.ARTIFACTS, name, part.path):
                 return
             if self._blobs.touch(BlobContainer.ARTIFACTS, name):
                 return
@@ -238,7 +236,7 @@ class ValidationService:
         version: ModelVersion,
         report: ValidationReport,
         *,
-        golden_digest: str | None = None,
+        left: Validation | None = None,
         policy_version: int = 0,
         rolls_out: bool = False,
     ) -> ModelVersion:
@@ -258,7 +256,9 @@ class ValidationService:
             current.state = VersionState.VALIDATED if report.accepted else VersionState.REJECTED
             current.decided_at = now
             current.validation = summary
-            current.golden_digest = golden_digest
+            current.golden_digest = _digest(left.golden if left else None)
+            current.profile_digest = _digest(left.profile if left else None)
+            current.performance_digest = _digest(left.performance if left else None)
             current.signature = report.signature
             current.record(f"version_{current.state}", now, version=current.version, **summary.model_dump(mode="json"))
             if report.accepted and rolls_out:
@@ -276,6 +276,10 @@ class ValidationService:
             return True
 
         return self._versions.change(version.partition, version.id, decide)
+
+
+def _digest(part: StoredPart | None) -> str | None:
+    return None if part is None else part.digest
 
 
 def _errors(report: ValidationReport) -> str:

@@ -21,7 +21,7 @@ from shared.validation.details import Details
 from shared.validation.model import ModelError
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, excerpt
 from shared.validation.report import ValidationReport
-from shared.validation.steps import data, machine, model, quality
+from shared.validation.steps import data, machine, model, profile, quality
 from shared.validation.wire import Stage, ValidateTask
 
 _MAX_ERROR = 300
@@ -39,11 +39,12 @@ _STEPS: tuple[Callable[[Chain], bool], ...] = (
     machine.check_robustness,
     machine.check_latency,
     machine.make_golden,
+    profile.make_profile,
 )
 
 
 def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> ValidationReport:
-    """Check a model; golden rows go to `workdir`. What a model does wrong is a verdict.
+    """Check a model; golden rows, a profile and an estimate go to `workdir`. What a model does wrong is a verdict.
 
     So is any exception that a step did not foresee: the model or its data brought it about, and will again. A fault of
     our own in a step cannot be told from that, and rejects the version with a sentence that names it. Raised are only
@@ -79,6 +80,8 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
         rows=chain.data.total_rows if chain.data else 0,
         details=details,
         has_golden=chain.has_golden,
+        has_profile=chain.has_profile,
+        has_performance=chain.has_performance,
         duration_s=round(time.monotonic() - started, 3),
         versions={"numpy": np.__version__, "onnx": onnx.__version__, "onnxruntime": ort.__version__},
     )

@@ -19,8 +19,12 @@ MODEL_FILE = "model.onnx"
 VALIDATION_FILE = "validation.npz"
 REFERENCE_FILE = "reference.npz"
 GOLDEN_FILE = "golden.json"
+PROFILE_FILE = "profile.json"
+PERFORMANCE_FILE = "performance.json"
 
 MAX_GOLDEN_BYTES = 8 * 1024 * 1024
+MAX_PROFILE_BYTES = 8 * 1024 * 1024
+MAX_PERFORMANCE_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Above what a report can have: all its parts are bounded."""
 
@@ -52,6 +56,7 @@ class Stage(StrEnum):
     RUNNING_EMPTY = "running an empty batch"
     TIMING = "measuring latency"
     GOLDEN = "making golden rows"
+    PROFILING = "making the reference profile"
 
 
 class _Wire(BaseModel):

@@ -1,8 +1,6 @@
 """Steps on the machine: how the model takes unexpected inputs, how fast it answers, and golden rows for servers."""
 
 import math
-import os
-from pathlib import Path
 
 import onnxruntime
 
@@ -101,7 +99,7 @@ def make_golden(chain: Chain) -> bool:
             # A model that fails on inputs that were made up may still be right; on its own data it may not fail.
             return chain.add(passed("golden", f"no golden rows: on made-up inputs {error}"))
         return chain.add(failed("golden", str(error)))
-    _write(chain.workdir / GOLDEN_FILE, content)
+    chain.leave(GOLDEN_FILE, content)
     chain.has_golden = True
     return chain.add(passed("golden", f"{cases} golden rows, the same when run twice", n=cases))
 
@@ -156,9 +154,3 @@ def _takes(champion: LoadedModel, call: Rows, rows: int) -> bool:
     """Whether the champion answers the same calls."""
     wanted = {spec.name for spec in champion.signature.inputs}
     return wanted <= call.keys() and _answers(champion, {name: call[name] for name in wanted}, rows)
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
