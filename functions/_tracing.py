@@ -9,9 +9,10 @@ is wrong with these settings is logged, and no invocation fails for it.
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import azure.functions as func
@@ -32,16 +33,25 @@ SERVICE = "slipway-functions"
 _log = logging.getLogger(__name__)
 
 
+@contextmanager
 def invocation(
     name: str,
     of: Mapping[str, Value | None] | None = None,
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     parent: TraceContext | None = None,
-) -> AbstractContextManager[Span]:
-    """Do what is within as one invocation: see shared.core.tracing.span."""
+) -> Generator[Span]:
+    """Do what is within as one invocation: see shared.core.tracing.span. A message's is told of in the log."""
     _set_up()
-    return tracing.span(name, of, kind=kind, parent=parent)
+    level = logging.INFO if kind is SpanKind.CONSUMER else logging.DEBUG
+    started_s = perf_counter()
+    with tracing.span(name, of, kind=kind, parent=parent) as span:
+        try:
+            yield span
+        except BaseException as error:
+            _log.log(level, "%s: %s after %d ms", name, type(error).__name__, (perf_counter() - started_s) * 1e3)
+            raise
+        _log.log(level, "%s: done in %d ms", name, (perf_counter() - started_s) * 1e3)
 
 
 def timed(run: Callable[[func.TimerRequest], None]) -> Callable[[func.TimerRequest], None]:

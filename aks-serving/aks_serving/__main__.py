@@ -20,6 +20,7 @@ from aks_serving.board import Board
 from aks_serving.settings import Settings
 from aks_serving.supervisor import FINISH_S, Post, Supervisor
 from shared.core.errors import InvalidInputError
+from shared.core.logs import use_json, wants_json
 
 if TYPE_CHECKING:
     from aks_serving.http.access import Tokens
@@ -64,6 +65,8 @@ def main() -> int:
     logging.getLogger("aks_serving").setLevel(logging.INFO)
     _prepare()
     try:
+        if wants_json(os.environ):
+            use_json()
         settings = Settings.from_env()
         shared = _shared(settings)
     except InvalidInputError as error:

@@ -31,6 +31,7 @@ from aks_serving.reports import Present, Siblings, Totals
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.together import Together
+from aks_serving.tracing import PlanSpans
 from aks_serving.uplink import Uplink
 from aks_serving.watchdog import Watchdog
 from aks_serving.windows import Windows
@@ -99,6 +100,7 @@ class ModelServer:
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
+        self._spans = PlanSpans()
         self._servings = Servings({})
         self._convictions = Convictions(settings.cache_dir, disk=self._disk, tripped=self._tripped)
         self._load_watch = LoadWatch(self._loader, hang_s=load_hang_s, found=self._found_load_hanging)
@@ -290,6 +292,7 @@ class ModelServer:
 
     def _taken(self, plan: RoutePlan) -> None:
         """Note what a plan has this process hold, before it loads any of it."""
+        self._spans.taken(plan)
         self._lives.holds(plan.endpoint, plan.rollout_id, sorted(route.version for route in plan.routes))
 
     def _is_behind(self, endpoint: str) -> bool:
@@ -300,6 +303,7 @@ class ModelServer:
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
         self._servings = Servings({**self._servings, deployment.endpoint: serving})
         self._windows.applied(serving)
+        self._spans.applied(serving)
         if serving.plan is deployment.wanted:
             if not self._to_keep:
                 self._loop.call_later(_KEEP_AFTER_S, self._keep_plans)
@@ -320,8 +324,10 @@ class ModelServer:
 
     def _load(self, endpoint: EndpointName, route: Route) -> LoadedModel:
         """Load a version, unless that hung before under this generation. On a loader's thread."""
-        self._convictions.check_load(self._deployments[endpoint].wanted, route.version)
-        return self._loader.load(route)
+        wanted = self._deployments[endpoint].wanted
+        self._convictions.check_load(wanted, route.version)
+        with self._spans.loading(wanted, route):
+            return self._loader.load(route)
 
     def _found_load_hanging(self, route: Route, took_s: float) -> None:
         reason = f"it was not made within {took_s:.0f} s, and is tried again under a new generation"

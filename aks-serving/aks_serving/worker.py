@@ -29,8 +29,10 @@ from aks_serving.server import ModelServer
 from aks_serving.settings import Settings
 from aks_serving.storage import open_storage
 from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, FINISH_S, LEAVE, LISTENING, POLL, REPLACE, Post
+from aks_serving.tracing import set_up, traced
 from aks_serving.watchdog import LoopWatch
 from shared.core.errors import InvalidInputError, UnavailableError
+from shared.core.tracing import tracer
 
 if TYPE_CHECKING:
     from aks_serving.grpc.server import RunningGrpc
@@ -72,12 +74,14 @@ class _Running:
         self._stop = asyncio.Event()
         self._leave = False
         self._hung = False
+        self._is_traced = False
         self._http: Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def until_stopped(self) -> int:
         """Serve until told to stop, or until another serves in this place: the exit code."""
         with self._told():
+            self._is_traced = set_up(self._settings.pod)
             server = ModelServer(
                 self._settings,
                 open_storage(self._settings),
@@ -102,6 +106,8 @@ class _Running:
                         self._http.retire()
                     await asyncio.sleep(self._settings.drain_s)
                 await server.stop()
+                if self._is_traced:
+                    await asyncio.to_thread(tracer().close)
             finally:
                 beating.cancel()
                 watch.close()
@@ -126,7 +132,7 @@ class _Running:
                 if number != self._post.place:
                     sock.close()
             self._http = await serve(
-                api.handle,
+                traced(api.handle) if self._is_traced else api.handle,
                 [self._worker.sockets[self._post.place]],
                 limits=Limits(max_body_bytes=self._settings.max_body_bytes),
                 tls=self._worker.tls,

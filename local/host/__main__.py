@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from local.host.errors import HostStartError
 from local.host.host import Host
+from shared.core.logs import use_json, wants_json
 
 _DEFAULT_PORT = 7071
 _FUNCTION_THREADS = "32"
@@ -83,6 +84,8 @@ def _log_to_stderr() -> None:
     # The SDK logs each request, and the worker library each call; what matters of them the host logs itself.
     for chatty in ("azure", "urllib3", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    if wants_json(os.environ):
+        use_json()
 
 
 if __name__ == "__main__":

@@ -40,8 +40,13 @@ def otlp_exporters(env: Mapping[str, str]) -> list["SpanExporter"]:
     asked = next((env[name].strip() for name in PROTOCOLS if env.get(name, "").strip()), _PROTOCOL)
     if asked != _PROTOCOL:
         raise InvalidInputError(f"the setting {PROTOCOLS[1]} is {asked[:40]!r}: use {_PROTOCOL}, the only one spoken")
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - heavy
-
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - heavy
+    except ImportError:
+        raise InvalidInputError(
+            f"the setting {ENDPOINTS[1]} is set, and OpenTelemetry is not installed: add the model server's extra "
+            "`tracing`, or unset it"
+        ) from None
     return [OTLPSpanExporter()]
 
 

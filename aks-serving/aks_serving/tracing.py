@@ -1,0 +1,138 @@
+"""The server's spans: a plan being applied, a version being loaded, a prediction. Off, and free, unless asked for.
+
+A plan says which trace led to it, so that what a pod does about it belongs to the story that began with the drop. A
+prediction's span goes on from the request's `traceparent`, or begins a trace, as the sampler has it; gRPC's have none.
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns spans on (shared.core.otel). Where they are off no request is looked at for them.
+"""
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+
+from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Response
+from aks_serving.serving import Serving
+from shared.core import tracing
+from shared.core.otel import open_tracer, otlp_exporters
+from shared.core.tracing import TRACEPARENT, About, Span, SpanKind, TraceContext
+from shared.routing.plan import Route, RoutePlan
+
+SERVICE = "slipway-server"
+
+_TRACEPARENT = TRACEPARENT.encode()
+_FAILED = 500
+
+type Handle = Callable[[Exchange], None]
+
+
+def set_up(pod: str, env: Mapping[str, str] | None = None) -> bool:
+    """Have this process send spans, where the settings ask for it: whether they do. Raises InvalidInputError.
+
+    Starts a thread: call it in the process that is to send them, not before it is forked.
+    """
+    found = otlp_exporters(os.environ if env is None else env)
+    if found:
+        tracing.install(open_tracer(SERVICE, found, **{"service.instance.id": pod}))
+    return bool(found)
+
+
+class PlanSpans:
+    """The spans of plans, from when one is taken until it is applied. `loading` is called on loaders' threads."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[int, Span]] = {}
+
+    def taken(self, plan: RoutePlan) -> None:
+        """A plan is taken. One that was not applied yet never will be, as it is."""
+        self._end(plan.endpoint, overtaken=True)
+        parent = TraceContext.parse(plan.trace)
+        if parent is not None:
+            about: About = {
+                "endpoint": plan.endpoint,
+                "generation": plan.generation,
+                "rollout_id": plan.rollout_id or "",
+            }
+            span = tracing.tracer().begin("apply plan", kind=SpanKind.CONSUMER, parent=parent, about=about, start_ns=0)
+            self._open[plan.endpoint] = plan.generation, span
+
+    def applied(self, serving: Serving) -> None:
+        """A plan answers requests."""
+        plan = serving.plan
+        generation, span = self._open.get(plan.endpoint, (0, None))
+        if span is not None and generation == plan.generation:
+            span.note(loaded=str(sorted(serving.lanes)), failed=str(sorted(serving.failed)))
+            self._end(plan.endpoint)
+
+    @contextmanager
+    def loading(self, plan: RoutePlan | None, route: Route) -> Generator[None]:
+        """Load a version for a plan within."""
+        if plan is None or plan.trace is None:
+            yield
+            return
+        _, span = self._open.get(plan.endpoint, (0, None))
+        parent = span.context if span is not None else TraceContext.parse(plan.trace)
+        about: About = {"endpoint": plan.endpoint, "version": route.version, "rollout_id": plan.rollout_id or ""}
+        with tracing.span("load version", about, parent=parent):
+            yield
+
+    def _end(self, endpoint: str, *, overtaken: bool = False) -> None:
+        _, span = self._open.pop(endpoint, (0, None))
+        if span is not None:
+            if overtaken:
+                span.note(overtaken=True)
+            span.end()
+
+
+def traced(handle: Handle) -> Handle:
+    """Answer exchanges as `handle` does, each prediction as a span."""
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.method != "POST" or not (exchange.path == "/predict" or exchange.path.endswith("/infer")):
+            handle(exchange)
+            return
+        header = exchange.headers.get(_TRACEPARENT)
+        parent = None if header is None else TraceContext.parse(header.decode("latin-1"))
+        about = {"path": exchange.path[:200]}
+        span = tracing.tracer().begin("predict", kind=SpanKind.SERVER, parent=parent, about=about, start_ns=0)
+        handle(_Traced(exchange, span))
+
+    return answer
+
+
+class _Traced(Exchange):
+    """An exchange whose span ends when it is answered."""
+
+    __slots__ = ("_inner", "_span")
+
+    def __init__(self, inner: Exchange, span: Span) -> None:
+        self.method, self.path, self.query = inner.method, inner.path, inner.query
+        self.headers, self.body, self.received_s = inner.headers, inner.body, inner.received_s
+        self._inner = inner
+        self._span = span
+        inner.body = b""  # it may be large, and is held here until it was read
+
+    @property
+    def gone(self) -> bool:  # type: ignore[override]
+        return self._inner.gone
+
+    def reply(self, response: Response) -> None:
+        try:
+            self._inner.reply(response)
+        finally:
+            named = next((value for name, value in response.extra if name == PREDICTION_ID), b"")
+            self._end(response.head.status, named)
+
+    def reply_named(self, head: Head, body: bytes, prediction_id: bytes) -> None:
+        try:
+            self._inner.reply_named(head, body, prediction_id)
+        finally:
+            self._end(head.status, prediction_id)
+
+    def _end(self, status: int, prediction_id: bytes) -> None:
+        self._span.note(status=status)
+        if prediction_id:
+            self._span.note(prediction_id=prediction_id.decode("latin-1"))
+        self._span.end(_FailedError(status) if status >= _FAILED else None)
+
+
+class _FailedError(Exception):
+    """That a prediction failed: what a span tells of it."""
