@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from shared.alerts.notices import Notice
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, ConflictError, NotFoundError, UnavailableError
 from shared.store.blob_rules import check_name, check_size, checked_metadata, named
 from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
@@ -262,6 +263,22 @@ class FakeSink:
         if self.is_down:
             raise UnavailableError("the sink", "it is down")
         self.told.append(dict(event))
+
+
+@dataclass
+class FakeNoticeSink:
+    """A sink of alerts that keeps what it is told."""
+
+    fuse: Fuse
+    told: list[Notice] = field(default_factory=list)
+    is_down: bool = False
+
+    def post(self, notice: Notice) -> None:
+        """See NoticeSink.post."""
+        self.fuse.before_call()
+        if self.is_down:
+            raise UnavailableError("the sink", "it is down")
+        self.told.append(notice)
 
 
 @dataclass

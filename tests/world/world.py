@@ -13,10 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from shared.alerts.documents import Alert
+from shared.alerts.mailbox import Mailbox
+from shared.alerts.notifications import NotificationService
 from shared.alerts.service import AlertService
+from shared.alerts.silences import Silence
 from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
 from shared.budgets.service import BudgetService
+from shared.core.alert_settings import AlertSettings
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.core.ids import Digest, EndpointName, ModelName
@@ -27,6 +31,7 @@ from shared.core.messages import (
     RegisterDrop,
     RolloutCommand,
     RolloutTick,
+    TellNews,
     ValidateVersion,
 )
 from shared.core.verdict import Outcome, Verdict
@@ -67,7 +72,9 @@ from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
-from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeQueues, FakeSink, Fuse, Killed
+from shared.watching.documents import DriftReport, Retraining
+from shared.watching.service import WatchService
+from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeNoticeSink, FakeQueues, FakeSink, Fuse, Killed
 
 GRACE = timedelta(seconds=60)
 MODEL = ModelName("digits")
@@ -150,8 +157,12 @@ class Pod:
 class World:
     """The control plane over ports in memory."""
 
-    def __init__(self, *, sinks: Sequence[str] = (), grace: timedelta = GRACE) -> None:
-        """`sinks` names who is told of lifecycle events; `grace` is the sweep's."""
+    def __init__(
+        self, *, sinks: Sequence[str] = (), grace: timedelta = GRACE, alert_settings: AlertSettings | None = None
+    ) -> None:
+        """`sinks` names who is told of lifecycle events; `grace` is the sweep's; `alert_settings` say who is told of
+        alerts.
+        """
         self.fuse = Fuse()
         self.clock = FakeClock()
         self.documents = FakeDocuments(self.fuse)
@@ -204,7 +215,19 @@ class World:
         )
         alerts, letters, runs = repository(Alert), repository(DeadLetter), repository(RetentionRun)
         uses = Uses(endpoints=endpoints, aliases=aliases)
-        self.alerts = AlertService(alerts=alerts, clock=self.clock)
+        self.alert_settings = alert_settings or AlertSettings()
+        mailboxes, silences = repository(Mailbox), repository(Silence)
+        tells_after = timedelta(seconds=self.alert_settings.group_wait_s) if self.alert_settings.sinks else None
+        self.alerts = AlertService(alerts=alerts, silences=silences, clock=self.clock, tells_after=tells_after)
+        self.alert_sinks = {sink.name: FakeNoticeSink(self.fuse) for sink in self.alert_settings.sinks}
+        self.notifications = NotificationService(
+            alerts=alerts,
+            mailboxes=mailboxes,
+            service=self.alerts,
+            sinks=self.alert_sinks,
+            settings=self.alert_settings,
+            clock=self.clock,
+        )
         self.letters = letters
         self.dead_letters = DeadLetterService(letters=letters, alerts=self.alerts, clock=self.clock)
         self.event_retries = EventRetries(letters=letters, replays=self.dead_letters, clock=self.clock)
@@ -237,6 +260,17 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
         )
+        reports, retraining = repository(DriftReport), repository(Retraining)
+        self.watching = WatchService(
+            endpoints=endpoints,
+            reports=reports,
+            retraining=retraining,
+            registry=self.registry,
+            alerts=self.alerts,
+            documents=self.documents,
+            blobs=self.blobs,
+            clock=self.clock,
+        )
         self.audit = AuditService(
             self.documents,
             {
@@ -246,15 +280,32 @@ class World:
                 "endpoint": Endpoint,
                 "alias": Alias,
                 "alert": Alert,
+                "mailbox": Mailbox,
+                "silence": Silence,
                 "dead_letter": DeadLetter,
                 "retention_run": RetentionRun,
+                "drift_report": DriftReport,
+                "retraining": Retraining,
             },
         )
         self.lineage = LineageService(
             registry=self.registry, aliases=self.aliases, rollouts=self.rollouts, audit=self.audit, clock=self.clock
         )
         self.sweep = SweepService(
-            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs),
+            outboxes=(
+                models,
+                versions,
+                drops,
+                endpoints,
+                aliases,
+                alerts,
+                mailboxes,
+                silences,
+                letters,
+                runs,
+                reports,
+                retraining,
+            ),
             versions=versions,
             registry=self.registry,
             registration=self.registration,
@@ -293,6 +344,8 @@ class World:
                 self.aliases.follow(MoveAlias.model_validate_json(body))
             case Queue.LIFECYCLE_EVENTS:
                 self.events.publish(PublishEvent.model_validate_json(body))
+            case Queue.ALERT_NEWS:
+                self.notifications.tell(TellNews.model_validate_json(body))
             case _:
                 raise AssertionError(queue)
 

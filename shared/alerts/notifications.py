@@ -1,0 +1,229 @@
+"""Tells sinks of alerts: news is taken into each sink's mailbox, and from there sent, until the sink has it.
+
+Called by message when there is news, and by timer for what is to be tried again, repeated, or no longer silenced.
+Several calls at once do no harm: every step is one conditional write, and a notice is claimed before it is sent. A call
+that dies leaves what it had begun to the next. One sink's trouble keeps no other from being told; what a sink does not
+take stays in its mailbox, and an alert says so.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+from shared.alerts.documents import Alert, AlertRule, AlertState
+from shared.alerts.mailbox import Mailbox, Plan, next_notice, plan_of
+from shared.alerts.notices import Notice
+from shared.alerts.silences import Silence
+from shared.core.alert_settings import AlertSettings, AlertSink
+from shared.core.clock import Clock
+from shared.core.errors import SlipwayError
+from shared.core.messages import TellNews
+from shared.registration.documents import NO_MODEL
+from shared.store.repository import Repository
+
+AT_ONCE = 50
+"""Notices that a call sends to a sink at most."""
+_ONE_BY_ONE = 50
+
+_log = logging.getLogger(__name__)
+
+
+class NoticeSink(Protocol):
+    """Takes notices. One may come twice, under the same id."""
+
+    def post(self, notice: Notice) -> None:
+        """Hand over a notice; on return the sink has it. Raises UnavailableError, after which it may have it too."""
+        ...
+
+
+class Alerts(Protocol):
+    """What is asked and told of alerts."""
+
+    def silences(self) -> list[Silence]:
+        """The silences in force, and those that are to come."""
+        ...
+
+    def end_silences(self) -> int:
+        """Note which silences have run out."""
+        ...
+
+    def firing(self, rule: AlertRule) -> Iterable[Alert]:
+        """The alerts of a rule that fire now."""
+        ...
+
+    def fire(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
+    ) -> Alert:
+        """Say that a trouble holds."""
+        ...
+
+    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
+        """Say that a trouble is over."""
+        ...
+
+
+class NotificationService:
+    """Tells sinks."""
+
+    def __init__(
+        self,
+        *,
+        alerts: Repository[Alert],
+        mailboxes: Repository[Mailbox],
+        service: Alerts,
+        sinks: Mapping[str, NoticeSink],
+        settings: AlertSettings,
+        clock: Clock,
+    ) -> None:
+        """`sinks` are those of the settings, by name."""
+        self._alerts = alerts
+        self._mailboxes = mailboxes
+        self._service = service
+        self._sinks = dict(sinks)
+        self._settings = settings
+        self._clock = clock
+
+    def tell(self, message: TellNews) -> None:
+        """Tell the sinks of an alert, and of what else is news. What a call before this took in is left to it."""
+        alert = self._alerts.find(message.model, message.alert_id)
+        if alert is None or not alert.news_pending or not self._settings.sinks:
+            return
+        # Other news is taken along, however fresh, so that the messages of a storm after the first have little to do.
+        self._take_in(list(self._alerts.where(news_pending=True)))
+        self._send_all()
+
+    def settle(self) -> None:
+        """Tell the sinks what there is to tell, and have alerts say which of them take nothing."""
+        if not self._settings.sinks:
+            return
+        waited = self._clock.now() - timedelta(seconds=self._settings.group_wait_s)
+        news = list(self._alerts.where(news_pending=True))
+        if any(alert.changed_at <= waited for alert in news):
+            self._take_in(news)
+        self._service.end_silences()
+        self._send_all()
+        self._settle_alerts()
+
+    def _take_in(self, alerts: list[Alert]) -> None:
+        """Put news into the mailboxes, and then note that it is there."""
+        for sink in self._settings.sinks:
+            box = self._mailboxes.find_or_create(Mailbox(id=f"mailbox-{sink.name}", sink=sink.name))
+            self._mailboxes.change(box.partition, box.id, partial(Mailbox.take_in, alerts=alerts, sink=sink))
+        for alert in alerts:
+            self._alerts.change(alert.partition, alert.id, partial(_is_taken, taken=alert.news))
+
+    def _send_all(self) -> None:
+        silences = self._service.silences()
+        for sink in self._settings.sinks:
+            try:
+                self._send(sink, silences)
+            except SlipwayError:
+                _log.exception("the sink %s of alerts is told later", sink.name)
+
+    def _send(self, sink: AlertSink, silences: list[Silence]) -> None:
+        for _ in range(AT_ONCE):
+            notice = self._next(sink, silences)
+            if notice is None:
+                return
+            try:
+                self._sinks[sink.name].post(notice)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a sink, its notice stays
+                _log.warning("the sink %s of alerts did not take %s: %s", sink.name, notice.notice_id, error)
+                why, now = " ".join(str(error).split()) or type(error).__name__, self._clock.now()
+                self._change(sink, partial(Mailbox.fail, notice=notice, why=why, now=now))
+                return
+            now = self._clock.now()
+            self._change(sink, partial(Mailbox.finish, notice=notice, now=now))
+
+    def _next(self, sink: AlertSink, silences: list[Silence]) -> Notice | None:
+        """The next notice for a sink, claimed for this call; None where there is none to send."""
+        now = self._clock.now()
+        box = self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+        if box is None:
+            return None
+        if box.notice is None:
+            needed = box.needs(now, sink)
+            if not needed:
+                return None
+            alerts = self._load(needed)
+        else:
+            alerts = {}
+        plans: list[Plan] = []
+        claimed: list[Notice] = []
+
+        def claim(box: Mailbox) -> bool:
+            plans.clear()
+            claimed.clear()
+            is_changed = False
+            if box.notice is None and box.needs(now, sink).keys() <= alerts.keys():
+                plan = plan_of(box, alerts, silences, sink, now)
+                plans.append(plan)
+                is_changed = box.begin(plan, next_notice(box, plan, sink, now, public_url=self._settings.public_url))
+            notice = box.claim(now)
+            claimed.extend([notice] if notice else [])
+            return is_changed or notice is not None
+
+        self._change(sink, claim)
+        for plan in plans:
+            self._note_silences(alerts, plan, claimed, now)
+        return claimed[0] if claimed else None
+
+    def _load(self, needed: Mapping[str, str]) -> dict[str, Alert]:
+        """The alerts that are needed, as they stand, each with its model."""
+        found: dict[str, Alert] = {}
+        if len(needed) > _ONE_BY_ONE:
+            found = {alert.id: alert for alert in self._alerts.where(state=AlertState.FIRING.value)}
+        for alert_id, model in needed.items():
+            alert = found.get(alert_id) or self._alerts.find(model, alert_id)
+            if alert is not None:
+                found[alert_id] = alert
+        return found
+
+    def _note_silences(self, alerts: Mapping[str, Alert], plan: Plan, claimed: list[Notice], now: datetime) -> None:
+        """Have the alerts say which silence holds their news back, and that none does any more."""
+        told = {item.alert_id: None for notice in claimed for item in notice.items}
+        for alert_id, silence in (told | plan.withheld).items():
+            if alert_id in alerts and alerts[alert_id].silenced_by != silence:
+                alert = alerts[alert_id]
+                self._alerts.change(alert.partition, alert.id, partial(_is_noted, silence=silence, now=now))
+
+    def _change(self, sink: AlertSink, decide: Callable[[Mailbox], bool]) -> None:
+        self._mailboxes.change(NO_MODEL, f"mailbox-{sink.name}", decide)
+
+    def _settle_alerts(self) -> None:
+        """Fire and resolve the alerts on sinks that take nothing."""
+        down: set[str] = set()
+        for sink in self._settings.sinks:
+            box = self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+            if box is None or not box.is_down or box.notice is None:
+                continue
+            down.add(f"sink:{sink.name}")
+            sentence = (
+                f"the sink {sink.name} of alerts took nothing in {box.notice.attempts} tries: {box.notice.failed}. "
+                "What it is to be told is kept, and told when it is back"
+            )
+            self._service.fire(
+                AlertRule.SINK_DOWN, f"sink:{sink.name}", sentence, model=NO_MODEL, evidence={"sink": sink.name}
+            )
+        for alert in list(self._service.firing(AlertRule.SINK_DOWN)):
+            if alert.subject not in down:
+                self._service.resolve(alert.rule, alert.subject, "it takes what it is sent", model=alert.model)
+
+
+def _is_taken(alert: Alert, taken: int) -> bool:
+    """Note that an alert's news up to a number is in the mailboxes."""
+    if not alert.news_pending or alert.news > taken:
+        return False
+    alert.news_pending = False
+    return True
+
+
+def _is_noted(alert: Alert, silence: str | None, now: datetime) -> bool:
+    """Note which silence holds the news of an alert back."""
+    if alert.silenced_by == silence:
+        return False
+    alert.silenced_by = silence
+    alert.record("alert_silenced" if silence else "alert_unsilenced", now, silence=silence or "")
+    return True

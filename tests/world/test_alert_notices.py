@@ -1,0 +1,332 @@
+"""Alerts on their way to sinks: told at least once, in one message each where nothing dies, however things go wrong."""
+
+from datetime import timedelta
+
+import pytest
+
+from shared.alerts.documents import Alert, AlertRule, AlertState, Severity
+from shared.alerts.mailbox import Mailbox
+from shared.alerts.notices import LISTED, News, Notice
+from shared.alerts.silences import Matcher
+from shared.core.alert_settings import AlertSettings, AlertSink, LeastSeverity, SinkKind
+from shared.registration.documents import NO_MODEL
+from shared.store.ports import Container
+from tests.world.fakes import Fuse, Killed
+from tests.world.twins import twin
+from tests.world.world import World
+
+RULE = AlertRule.ROLLOUT_HELD
+WAIT_S = 30
+
+
+def sink(name: str = "ops", **fields: object) -> AlertSink:
+    return AlertSink.model_validate({"name": name, "kind": SinkKind.SLACK, "url": "https://hooks.example/x"} | fields)
+
+
+def world_with(*sinks: AlertSink) -> World:
+    return World(alert_settings=AlertSettings(sinks=sinks or (sink(),), public_url="https://s.example/api"))
+
+
+def fire(world: World, subject: str = "a", *, model: str = "digits", found: int = 1) -> Alert:
+    return world.alerts.fire(RULE, subject, f"{subject} is held", model=model, evidence={"found": found})
+
+
+def resolve(world: World, subject: str = "a", *, model: str = "digits") -> Alert | None:
+    return world.alerts.resolve(RULE, subject, f"{subject} goes on", model=model)
+
+
+def pass_s(world: World, seconds: int) -> None:
+    """Let time pass, the queue delivering what is due, and the timer calling each minute."""
+    for begin in range(0, seconds, 60):
+        step_s = min(60, seconds - begin)
+        for _ in range(2):
+            world.clock.pass_s(step_s / 2)
+            while world.step():
+                pass
+        if step_s == 60:
+            world.notifications.settle()
+
+
+def told(world: World, name: str = "ops") -> list[Notice]:
+    return world.alert_sinks[name].told
+
+
+def said(world: World, name: str = "ops") -> list[tuple[str, str]]:
+    return [(line.news.value, line.subject) for notice in told(world, name) for line in notice.lines]
+
+
+def mailbox(world: World, name: str = "ops") -> Mailbox:
+    return Mailbox.from_body(world.documents.held[Container.REPORTS, NO_MODEL, f"mailbox-{name}"].body)
+
+
+def test_what_is_fired_twice_is_told_once_with_its_evidence_and_its_end_once() -> None:
+    world = world_with()
+    alert = fire(world)
+    fire(world)
+    fire(world, found=2)
+    pass_s(world, WAIT_S)
+    (notice,) = told(world)
+    (line,) = notice.lines
+    assert (line.news, line.rule, line.subject, line.count) == (News.FIRING, "rollout_held", "a", 2)
+    assert line.link == f"https://s.example/api/alerts/{alert.id}"
+    assert notice.subject == "[firing] rollout_held of a (warning)"
+    pass_s(world, 600)
+    assert len(told(world)) == 1
+    resolve(world)
+    resolve(world)
+    pass_s(world, 600)
+    assert said(world) == [("firing", "a"), ("resolved", "a")]
+    assert world.audit.verify().verified
+
+
+def test_alerts_of_one_model_within_the_wait_are_told_in_one_message_and_each_model_in_its_own() -> None:
+    world = world_with()
+    fire(world, "a")
+    pass_s(world, WAIT_S - 1)
+    fire(world, "b")
+    fire(world, "c", model="iris")
+    pass_s(world, 120)
+    assert [sorted(line.subject for line in notice.lines) for notice in told(world)] == [["a", "b"], ["c"]]
+    assert told(world)[0].subject == "[2 firing] 2 alerts of digits"
+
+
+def test_what_still_fires_is_repeated_until_somebody_acknowledges_it() -> None:
+    world = world_with(sink(repeat_s=3_600))
+    alert = fire(world)
+    pass_s(world, 2 * 3_600 + 120)
+    assert said(world) == [("firing", "a"), ("repeated", "a"), ("repeated", "a")]
+    world.alerts.acknowledge(alert.id, by="ann", reason="looking")
+    world.alerts.acknowledge(alert.id, by="ann")
+    pass_s(world, 3 * 3_600)
+    assert said(world)[3:] == [("acknowledged", "a")]
+    assert told(world)[-1].lines[0].acknowledged_by == "ann"
+    # It changes: the acknowledgement is over.
+    assert fire(world, found=2).acknowledged is None
+    pass_s(world, 60)
+    assert said(world)[4:] == [("firing", "a")]
+    resolve(world)
+    pass_s(world, 60)
+    assert said(world)[5:] == [("resolved", "a")]
+
+
+def test_what_somebody_acknowledged_before_it_was_told_is_not_told_nor_its_end() -> None:
+    world = world_with()
+    world.alerts.acknowledge(fire(world).id, by="ann")
+    pass_s(world, 120)
+    resolve(world)
+    pass_s(world, 120)
+    assert told(world) == []
+    fire(world)
+    pass_s(world, 60)
+    assert said(world) == [("firing", "a")]
+
+
+def test_a_silenced_alert_is_recorded_and_not_sent_and_told_when_the_silence_ends() -> None:
+    world = world_with()
+    until = world.clock.now() + timedelta(hours=1)
+    silence = world.alerts.silence(
+        Matcher(model="dig*", rule="rollout_held"), by="ann", reason="at work", until=until, command_id="1"
+    )
+    quiet, gone, other = fire(world, "a"), fire(world, "b"), fire(world, "c", model="iris")
+    pass_s(world, 120)
+    assert said(world) == [("firing", "c")]
+    assert world.alerts.alert(quiet.id).silenced_by == silence.id
+    assert world.alerts.alert(other.id).silenced_by is None
+    assert "alert_silenced" in [event.kind for event in world.audit.events(quiet.stream)]
+    resolve(world, "b")
+    pass_s(world, 3_600)
+    assert said(world) == [("firing", "c"), ("firing", "a")]
+    assert world.alerts.alert(quiet.id).silenced_by is None
+    assert world.alerts.alert(gone.id).state is AlertState.RESOLVED
+    assert world.alerts.silences() == []
+    assert [event.kind for event in world.audit.events(silence.stream)] == ["silence_made", "silence_ended"]
+    assert world.audit.verify().verified
+
+
+def test_the_end_of_what_was_told_is_told_under_a_silence_too() -> None:
+    world = world_with()
+    fire(world)
+    pass_s(world, 60)
+    until = world.clock.now() + timedelta(hours=1)
+    world.alerts.silence(Matcher(subject="*"), by="ann", reason="noise", until=until, command_id="1")
+    resolve(world)
+    pass_s(world, 60)
+    assert said(world) == [("firing", "a"), ("resolved", "a")]
+
+
+def test_what_fires_and_is_over_while_a_sink_is_down_is_told_when_it_is_back() -> None:
+    world = world_with()
+    world.alert_sinks["ops"].is_down = True
+    fire(world, "first")
+    pass_s(world, 60)
+    fire(world, "brief")
+    resolve(world, "brief")
+    fire(world, "lasting")
+    pass_s(world, 6 * 3_600)
+    assert told(world) == []
+    world.alert_sinks["ops"].is_down = False
+    pass_s(world, 31 * 60)
+    assert said(world)[0] == ("firing", "first")
+    assert sorted(said(world)[1:3]) == [("firing", "lasting"), ("resolved", "brief")]
+
+
+def test_a_sink_that_is_down_is_alerted_to_the_others_and_keeps_none_of_them_waiting() -> None:
+    world = world_with(sink("dead"), sink("ops"))
+    world.alert_sinks["dead"].is_down = True
+    fire(world)
+    pass_s(world, 15 * 60)
+    assert said(world) == [("firing", "a"), ("firing", "sink:dead")]
+    (alert,) = world.alerts.firing(AlertRule.SINK_DOWN)
+    assert "the sink dead of alerts took nothing in 3 tries: the sink is unavailable: it is down" in alert.sentence
+    world.alert_sinks["dead"].is_down = False
+    pass_s(world, 15 * 60)
+    assert said(world)[2:] == [("resolved", "sink:dead")]
+    assert ("firing", "a") in said(world, "dead")
+
+
+@pytest.mark.parametrize("alerts", [100, pytest.param(1_000, marks=pytest.mark.long)])
+def test_a_storm_of_alerts_of_one_model_is_one_message_that_says_how_many_more(alerts: int) -> None:
+    world = world_with()
+    for number in range(alerts):
+        fire(world, f"s{number:04d}")
+    pass_s(world, WAIT_S)
+    (notice,) = told(world)
+    assert (len(notice.lines), len(notice.more)) == (LISTED, alerts - LISTED)
+    assert notice.closing == f"and {alerts - LISTED} more: `slipway alerts list`"
+    assert notice.subject == f"[{alerts} firing] {alerts} alerts of digits"
+    world.clock.pass_s(120)
+    world.notifications.settle()
+    assert len(told(world)) == 1
+    for number in range(alerts):
+        resolve(world, f"s{number:04d}")
+    pass_s(world, WAIT_S)
+    assert [len(one.items) for one in told(world)] == [alerts, alerts]
+    assert not mailbox(world).waiting
+
+
+def test_a_storm_over_many_models_is_bounded_messages_of_which_the_last_tells_of_all_that_are_left() -> None:
+    world = world_with(sink(most=4, per_s=600))
+    for number in range(40):
+        fire(world, f"s{number}", model=f"m{number:02d}")
+    grave = world.alerts.fire(AlertRule.ERROR_RATE, "endpoint:z", "requests fail", model="z")
+    pass_s(world, 300)
+    assert [len(notice.items) for notice in told(world)] == [1, 1, 1, 38]
+    assert told(world)[0].lines[0].alert_id == grave.id
+    fire(world, "late", model="m50")
+    pass_s(world, 240)
+    assert len(told(world)) == 4
+    pass_s(world, 180)
+    assert said(world)[-1] == ("firing", "late")
+
+
+def test_sinks_are_told_of_their_models_and_of_what_is_grave_enough() -> None:
+    world = world_with(sink("pager", severity=LeastSeverity.CRITICAL), sink("iris", models=("iris", "-")))
+    fire(world, "a")
+    fire(world, "b", model="iris")
+    world.alerts.fire(AlertRule.SLOW, "endpoint:digits", "it is slow", model="digits")
+    world.alerts.fire(AlertRule.DEAD_LETTERS, "queue:x", "they wait", model=NO_MODEL)
+    pass_s(world, 120)
+    assert said(world, "pager") == [("firing", "endpoint:digits")]
+    assert sorted(said(world, "iris")) == [("firing", "b"), ("firing", "queue:x")]
+
+
+def test_an_alert_that_fired_before_there_was_a_sink_is_told_at_the_next_look() -> None:
+    before = World()
+    fire(before)
+    world = world_with()
+    world.documents.held = dict(before.documents.held)
+    fire(world)
+    pass_s(world, 60)
+    assert said(world) == [("firing", "a")]
+
+
+def test_what_is_pending_is_told_when_it_held_long_enough_and_not_where_it_did_not() -> None:
+    world = world_with()
+
+    def look(subject: str) -> Alert:
+        return world.alerts.fire(RULE, subject, "slow", model="digits", for_s=300, severity=Severity.CRITICAL)
+
+    assert look("a").state is AlertState.PENDING
+    look("b")
+    pass_s(world, 240)
+    assert look("a").state is AlertState.PENDING
+    world.alerts.resolve(RULE, "b", "fast again", model="digits")
+    assert list(world.alerts.firing(RULE)) == []
+    assert [alert.subject for alert in world.alerts.holding(RULE)] == ["a"]
+    pass_s(world, 60)
+    assert look("a").state is AlertState.FIRING
+    pass_s(world, 60)
+    assert said(world) == [("firing", "a")]
+    assert look("b").state is AlertState.PENDING
+
+
+def story(world: World, act: int) -> None:
+    """One act of a story whose every port call may be the last."""
+    match act:
+        case 0:
+            fire(world, "a")
+        case 1:
+            fire(world, "b")
+        case 2:
+            resolve(world, "a")
+        case _:
+            world.notifications.settle()
+
+
+@pytest.mark.parametrize("act", range(4))
+def test_a_process_that_is_killed_anywhere_loses_no_news_and_sends_no_notice_under_two_ids(act: int) -> None:
+    before = world_with()
+    for earlier in range(act):
+        story(before, earlier)
+        pass_s(before, 10 if earlier == 0 else 45)
+    if act == 3:
+        fire(before, "c")
+        before.queues.messages.clear()
+        before.clock.pass_s(60)
+    at, died = 0, True
+    while died:
+        at += 1
+        world = twin(before)
+        world.alert_sinks["ops"].told = list(told(before))
+        use(world, Fuse(at=at))
+        died = False
+        try:
+            story(world, act)
+            while world.queues.messages and not died:
+                world.clock.pass_s(WAIT_S)
+                _, queue, body = world.queues.messages.pop(0)
+                world.handle(queue, body)
+        except Killed:
+            died = True
+        use(world, Fuse())
+        # Whoever looked looks again, the sweep runs, and so does the timer.
+        story(world, act)
+        world.sweep.sweep()
+        pass_s(world, 600)
+        assert kinds_of(world) == expected(act), at
+        assert world.audit.verify().verified
+        assert not mailbox(world).waiting
+    assert at > 5
+
+
+def use(world: World, fuse: Fuse) -> None:
+    world.documents.fuse = world.queues.fuse = world.alert_sinks["ops"].fuse = fuse
+
+
+def kinds_of(world: World) -> list[tuple[str, str]]:
+    """What was told, each notice once: who gets one twice knows it by its id."""
+    once = {notice.notice_id: notice for notice in told(world)}
+    return sorted((line.news.value, line.subject) for notice in once.values() for line in notice.lines)
+
+
+def expected(act: int) -> list[tuple[str, str]]:
+    fired = [("firing", "a"), ("firing", "b"), ("firing", "c")]
+    match act:
+        case 0:
+            return fired[:1]
+        case 1:
+            return fired[:2]
+        case 2:
+            return [*fired[:2], ("resolved", "a")]
+        case _:
+            return [*fired, ("resolved", "a")]
