@@ -19,10 +19,13 @@ def check_margins(policy: RolloutPolicy) -> None:
 def _check(where: str, gates: Gates) -> None:
     if gates.mode is not GateMode.NOT_WORSE:
         return
-    for name, margin in ((GateName.ERROR_RATE, gates.error_rate), (GateName.SLOW_RATE, gates.slow_rate)):
+    margins = {GateName.ERROR_RATE: ("", gates.error_rate), GateName.SLOW_RATE: ("", gates.slow_rate)}
+    if gates.feedback is not None:
+        margins[GateName.FEEDBACK] = (".margin", gates.feedback.margin)
+    for name, (part, margin) in margins.items():
         if not margin and name not in gates.dry_run:
             raise InvalidInputError(
-                f"rollout.{where}.{name} is 0 in mode {gates.mode}: of a version that is as good as stable it is never "
-                f"proven that it exceeds it by less than nothing, so that it never passes; give a margin, as in 0.01, "
-                f"or the mode {GateMode.NO_PROVEN_HARM}"
+                f"rollout.{where}.{name}{part} is 0 in mode {gates.mode}: of a version that is as good as stable it is "
+                f"never proven that it is worse by less than nothing, so that it never passes; give a margin, as in "
+                f"0.01, or the mode {GateMode.NO_PROVEN_HARM}"
             )

@@ -50,6 +50,7 @@ class GateName(StrEnum):
     PREDICTION_PSI = "prediction_psi"
     DISAGREEMENT = "disagreement"
     SMOKE = "smoke"
+    FEEDBACK = "feedback"
 
 
 RESERVED = frozenset({*GateName, "convergence", "evidence", "guard"})
@@ -57,7 +58,7 @@ RESERVED = frozenset({*GateName, "convergence", "evidence", "guard"})
 
 
 class GateMode(StrEnum):
-    """What the error and slow rates must show for a PASS."""
+    """What the error rate, the slow rate and feedback must show for a PASS."""
 
     NO_PROVEN_HARM = "no-proven-harm"
     """That the candidate is worse than stable is not proven."""
@@ -96,21 +97,40 @@ class QueryGate(PolicyPart):
         return self
 
 
+class FeedbackGate(PolicyPart):
+    """What feedback on predictions (POST /feedback on the model server) must show: a business metric.
+
+    Its mean is that of the values, from 0 to 1, of which 1 is best: a conversion is 1, a label that was predicted
+    rightly is 1. Only predictions count that the rollout's own plans assigned; late feedback counts for the plan under
+    which its prediction was made.
+    """
+
+    harm: float = Field(default=0.0, ge=0, lt=1)
+    """By how much the candidate's mean must provably be below stable's to be harmful."""
+    margin: float = Field(default=0.01, ge=0, lt=1)
+    """The margin of mode not-worse: how far the candidate's mean may be below stable's; 0 is refused there."""
+    min_feedback: int = Field(default=100, ge=1, le=1_000_000_000)
+    """How much feedback with a value each side needs, on predictions of a stage, before the gate concludes anything."""
+    at_least: float | None = Field(default=None, gt=0, le=1)
+    """The least mean of the candidate: below it, and not by chance, is a failed check. One that stable misses too, at
+    the same time, is no fault of the candidate's. None leaves it unchecked."""
+
+
 class Gates(PolicyPart):
     """What holds or ends a stage, measured beside stable over the same time.
 
-    The error and slow rates are tested by an anytime-valid test over the whole rollout (shared.sequential), a shadow's
-    disagreement by an interval that holds at every look: what they prove ends the rollout at once. The other gates
-    end it after `failure_limit` failed checks without a pass between. No gate asks for feedback on predictions, of
-    which Slipway keeps none yet: a business metric is held against its limit by a query.
+    The error rate, the slow rate and feedback are tested by an anytime-valid test over the whole rollout
+    (shared.sequential), a shadow's disagreement by an interval that holds at every look: what they prove ends the
+    rollout at once. The other gates end it after `failure_limit` failed checks without a pass between.
     """
 
     mode: GateMode = GateMode.NO_PROVEN_HARM
     level: float = Field(default=0.05, gt=0, le=0.5)
     """At most the probability that a rollout of a version that is no worse is ended by these tests, however often they
-    are looked at; half of it for each of the two, divided among its tests where stages differ in their margins. In
-    mode not-worse also at most the probability that a worse one passes in a stage, divided among the stages. The pods'
-    guards have a level of their own, `guard.level`, beside it."""
+    are looked at. Each of the two rates has half of it, or where any stage asks for feedback, each of the three a
+    third, divided among its tests where stages differ in their margins. In mode not-worse also at most the probability
+    that a worse one passes in a stage, divided among the stages. The pods' guards have a level of their own,
+    `guard.level`, beside it."""
     error_rate: float = Field(default=0.01, ge=0, lt=1)
     """The margin of mode not-worse: how far the candidate's error rate may exceed stable's; 0 is refused there."""
     error_harm: float = Field(default=0.0, ge=0, lt=1)
@@ -128,6 +148,8 @@ class Gates(PolicyPart):
     """PSI of the candidate's predictions against stable's at the same time. None leaves it unchecked."""
     disagreement: float | None = Field(default=0.05, ge=0, le=1)
     """The largest share of mirrored requests to which a shadow may give another answer. None leaves it unchecked."""
+    feedback: FeedbackGate | None = None
+    """What feedback on predictions must show. None leaves it unchecked."""
     smoke_requests: int = Field(default=0, ge=0, le=1_000_000)
     """Requests that must have named the candidate, and been answered by it, while blue-green previews it."""
     queries: tuple[QueryGate, ...] = Field(default=(), max_length=20)

@@ -257,6 +257,7 @@ _TRIGGERS = {
     GateName.P99_MS: Trigger.LATENCY,
     GateName.PREDICTION_PSI: Trigger.PREDICTION_DRIFT,
     GateName.DISAGREEMENT: Trigger.DISAGREEMENT,
+    GateName.FEEDBACK: Trigger.FEEDBACK,
     GateName.SMOKE: Trigger.ERROR_RATE,
     "trigger_error_rate": Trigger.ERROR_RATE,
     "trigger_p99_ms": Trigger.LATENCY,

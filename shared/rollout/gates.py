@@ -12,6 +12,7 @@ from datetime import datetime
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import GateName, Gates
 from shared.rollout.documents import Rollout
+from shared.rollout.feedback import feedback_verdicts
 from shared.rollout.machine import RolloutState
 from shared.rollout.predictions import psi_verdict
 from shared.rollout.queries import NOT_ASKED, QueryAnswer
@@ -50,7 +51,12 @@ def _measured(rollout: Rollout, least: int) -> list[Judged]:
     if rollout.weight_bp or not isinstance(rollout.current, QuietStage):
         traffic = traffic_of(rollout)
         compared_to_stable = _compared(rollout, traffic, least) if traffic.is_concurrent else []
-        return [*compared_to_stable, _evidence(traffic.candidate.requests, "requests of the candidate", least)]
+        fed_back = feedback_verdicts(rollout, is_concurrent=traffic.is_concurrent)
+        return [
+            *compared_to_stable,
+            *fed_back,
+            _evidence(traffic.candidate.requests, "requests of the candidate", least),
+        ]
     if rollout.mirror_bp:
         return [*disagreements(rollout, least), _evidence(compared(rollout), "copies to the candidate", least)]
     version = rollout.candidate.version

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.sequential.excess import ExcessState
+from shared.telemetry.feedback import MILLION, FeedbackCounts, hour_of
 from shared.telemetry.window import Deaths, VersionCounts, Window, added_names, merge_counts
 
 FORGOTTEN = timedelta(hours=1)
@@ -47,6 +48,21 @@ class TestName(StrEnum):
     ERRORS_NOT_WORSE = "errors_not_worse"
     SLOW_WORSE = "slow_worse"
     SLOW_NOT_WORSE = "slow_not_worse"
+    FEEDBACK_WORSE = "feedback_worse"
+    FEEDBACK_NOT_WORSE = "feedback_not_worse"
+
+
+class FeedbackRow(BaseModel):
+    """Feedback with a value, on the predictions of a version that one plan of the rollout assigned it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generation: int
+    """Of the plan under which they were made, whichever is in force when the feedback comes."""
+    version: int
+    role: str
+    count: int
+    good: int
 
 
 class Exposures(BaseModel):
@@ -96,6 +112,12 @@ class Progress(BaseModel):
     """By version, of the latest stage in which stable had traffic: what one with all traffic is held against."""
     tests: dict[TestName, ExcessState] = Field(default_factory=dict)
     """Over the whole rollout."""
+    feedback: tuple[FeedbackRow, ...] = ()
+    """On predictions of the plan that `counts` are of."""
+    feedback_block: tuple[FeedbackRow, ...] = ()
+    """What the latest tick took in, on predictions of any plan of the rollout."""
+    feedback_waiting: tuple[FeedbackRow, ...] = ()
+    """What the tests wait with, until there is feedback on both versions' predictions under that plan."""
     exposures: Exposures = Exposures()
     overrides: dict[int, dict[str, int]] = Field(default_factory=dict)
     """Requests whose signed override named a version, by who signed it: of the windows that the latest tick took in."""
@@ -113,7 +135,7 @@ class Progress(BaseModel):
 
     def without_pods(self) -> Self:
         """Without what each pod said last: of interest no longer once a rollout is over, and large."""
-        return self.model_copy(update={"pods": {}, "block": {}, "overrides": {}})
+        return self.model_copy(update={"pods": {}, "block": {}, "feedback_block": (), "overrides": {}})
 
 
 def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
@@ -128,6 +150,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
     block: dict[int, list[VersionCounts]] = {}
     began: list[datetime] = []
     overrides: dict[int, list[dict[str, int]]] = {}
+    feedback: list[FeedbackRow] = []
     for window in sorted({(w.pod, w.sequence): w for w in windows}.values(), key=lambda w: (w.pod, w.sequence)):
         seen = pods.get(window.pod)
         if (seen is not None and window.sequence <= seen.sequence) or (now and now - window.ended_at > FORGOTTEN):
@@ -136,6 +159,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
         for version, found in window.versions.items():
             if found.overrides:
                 overrides.setdefault(version, []).append(found.overrides)
+        feedback += _rated(window.feedback, progress.first_generation, generation)
         if window.generation == generation:
             began.append(window.started_at)
             for version, found in window.versions.items():
@@ -151,11 +175,43 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
             "pods": pods,
             "counts": counts,
             "block": merged,
+            "feedback": added_feedback(row for row in (*progress.feedback, *feedback) if row.generation == generation),
+            "feedback_block": added_feedback(feedback),
             "overrides": {version: added_names(parts) for version, parts in overrides.items()},
             "since": min(began, default=None),
             "looked_at": now or progress.looked_at,
         }
     )
+
+
+def added_feedback(rows: Iterable[FeedbackRow]) -> tuple[FeedbackRow, ...]:
+    """The sum of rows, one for each plan, version and role."""
+    total: dict[tuple[int, int, str], FeedbackRow] = {}
+    for row in rows:
+        key = row.generation, row.version, row.role
+        before = total.get(key)
+        if before is not None:
+            row = row.model_copy(update={"count": before.count + row.count, "good": before.good + row.good})  # noqa: PLW2901
+        total[key] = row
+    return tuple(total[key] for key in sorted(total))
+
+
+def _rated(feedback: Iterable[FeedbackCounts], first_generation: int, generation: int) -> list[FeedbackRow]:
+    """What came with a value on what the rollout's plans assigned: not on answers in another's place, nor to those who
+    named a version, and not on what earlier plans gave.
+    """
+    return [
+        FeedbackRow(generation=row.generation, version=row.version, role=row.role, count=row.valued, good=row.good)
+        for row in feedback
+        if row.valued and row.reason == "assigned" and first_generation <= row.generation <= generation
+    ]
+
+
+def counts_of(row: FeedbackRow, at: datetime) -> FeedbackCounts:
+    """A row as a window carries it, as far as a rollout reads it; `at` stands for the predictions' hour."""
+    fields = {"generation": row.generation, "version": row.version, "role": row.role, "reason": "assigned"}
+    counts = {"count": row.count, "valued": row.count, "good": row.good, "value_millionths": row.good * MILLION}
+    return FeedbackCounts.model_validate({**fields, **counts, "hour": hour_of(at)})
 
 
 def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodSeen:

@@ -13,7 +13,7 @@ of a time that changes, the totals of two equal versions differ.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,18 +43,18 @@ def advanced(
     tests: Mapping[TestName, ExcessState], candidate: VersionCounts, stable: VersionCounts, gates: Gates
 ) -> dict[TestName, ExcessState]:
     """The running tests after one more block. One whose margin the policy of the stage changes begins anew."""
-    blocks = {
-        TestName.ERRORS_WORSE: errors_block(candidate, stable),
-        TestName.ERRORS_NOT_WORSE: errors_block(candidate, stable),
-        TestName.SLOW_WORSE: slow_block(candidate, stable, gates.slow_ms),
-        TestName.SLOW_NOT_WORSE: slow_block(candidate, stable, gates.slow_ms),
-    }
+    errors, slows = errors_block(candidate, stable), slow_block(candidate, stable, gates.slow_ms)
+    asked = (
+        (TestName.ERRORS_WORSE, errors, Claim.WORSE, gates.error_harm),
+        (TestName.ERRORS_NOT_WORSE, errors, Claim.NOT_WORSE, gates.error_rate),
+        (TestName.SLOW_WORSE, slows, Claim.WORSE, gates.slow_harm),
+        (TestName.SLOW_NOT_WORSE, slows, Claim.NOT_WORSE, gates.slow_rate),
+    )
     found = dict(tests)
-    for name, block in blocks.items():
-        claim, margin = _wanted(name, gates)
+    for name, block, claim, margin in asked:
         if claim is Claim.NOT_WORSE and gates.mode is not GateMode.NOT_WORSE:
             continue
-        test = _going_on(tests.get(name), claim, margin)
+        test = going_on(tests.get(name), claim, margin)
         test.add(block)
         found[name] = test.state
     return found
@@ -95,7 +95,7 @@ def rate_verdict(rollout: Rollout, gate: GateName, stage: Block, min_requests: i
     """The verdict on the error rate or the slow rate. `stage` holds the counts since the stage began."""
     gates, tests = rollout.gates, rollout.progress.tests
     worse_name, not_worse_name, harm, margin, what = _parts(gate, gates)
-    level = gates.level / 2 / _times_begun(rollout, gate)
+    level = level_of(rollout, lambda gates: _parts(gate, gates)[2:4])
     worse = ExcessTest.of(tests[worse_name]) if worse_name in tests else None
     value = _rate(stage.candidate_failed, stage.candidate) - _rate(stage.stable_failed, stage.stable)
     counted = (
@@ -128,25 +128,35 @@ def rate_verdict(rollout: Rollout, gate: GateName, stage: Block, min_requests: i
         )
     if gates.mode is GateMode.NO_PROVEN_HARM:
         return judged(Outcome.PASS, f"no harm is proven at level {level:.2g}")
-    stage_level = gates.level / 2 / _stages(rollout)
-    if value < margin and not_worse_name in tests and _stands(tests[not_worse_name], stage_level):
+    stage_level = stage_level_of(rollout)
+    if value < margin and not_worse_name in tests and stands(tests[not_worse_name], stage_level):
         said = f"less than {margin:.2%} above stable is proven in this stage at level {stage_level:.2g}"
         return judged(Outcome.PASS, said)
     return judged(Outcome.INCONCLUSIVE, f"that it is less than {margin:.2%} above stable is not proven yet")
 
 
-def _times_begun(rollout: Rollout, gate: GateName) -> int:
-    """How often the rollout's stages can have the gate's tests begin, whether or not somebody skips some."""
-    margins = [_parts(gate, stage.gates or rollout.policy.gates)[2:4] for stage in rollout.stages if stage.weight_bp]
-    return max(1, len(list(groupby(margins))))
+def level_of(rollout: Rollout, margins_of: Callable[[Gates], object]) -> float:
+    """The level at which a gate's test proves harm.
+
+    The rollout's is divided among the gates that are tested so, and a gate's among the times that its stages can have
+    the test begin, whether or not somebody skips some: with each change of its margins.
+    """
+    margins = [margins_of(stage.gates or rollout.policy.gates) for stage in rollout.stages if stage.weight_bp]
+    return rollout.gates.level / _tested(rollout) / max(1, len(list(groupby(margins))))
 
 
-def _stages(rollout: Rollout) -> int:
-    """The stages with traffic, each of which must prove by itself that the candidate is not worse."""
-    return max(1, sum(bool(stage.weight_bp) for stage in rollout.stages))
+def stage_level_of(rollout: Rollout) -> float:
+    """The level at which each stage with traffic must prove by itself that the candidate is not worse, in a gate."""
+    return rollout.gates.level / _tested(rollout) / max(1, sum(bool(stage.weight_bp) for stage in rollout.stages))
 
 
-def _stands(state: ExcessState, level: float) -> bool:
+def _tested(rollout: Rollout) -> int:
+    """How many gates are tested: the error rate, the slow rate, and feedback where any stage asks for it."""
+    every = [rollout.policy.gates, *(stage.gates for stage in rollout.stages if stage.gates is not None)]
+    return 2 + any(gates.feedback is not None for gates in every)
+
+
+def stands(state: ExcessState, level: float) -> bool:
     """Whether a claim is proven by the stake as it stands now, not as it stood when the candidate was better."""
     return ExcessTest.of(state).log_evidence >= -math.log(level)
 
@@ -159,19 +169,8 @@ def _parts(gate: GateName, gates: Gates) -> tuple[TestName, TestName, float, flo
     return *names, gates.slow_harm, gates.slow_rate, (f"answers slower than {gates.slow_ms:g} ms:", "answers")
 
 
-def _wanted(name: TestName, gates: Gates) -> tuple[Claim, float]:
-    match name:
-        case TestName.ERRORS_WORSE:
-            return Claim.WORSE, gates.error_harm
-        case TestName.ERRORS_NOT_WORSE:
-            return Claim.NOT_WORSE, gates.error_rate
-        case TestName.SLOW_WORSE:
-            return Claim.WORSE, gates.slow_harm
-        case TestName.SLOW_NOT_WORSE:
-            return Claim.NOT_WORSE, gates.slow_rate
-
-
-def _going_on(state: ExcessState | None, claim: Claim, margin: float) -> ExcessTest:
+def going_on(state: ExcessState | None, claim: Claim, margin: float) -> ExcessTest:
+    """The test that goes on from a state; one with another margin begins anew."""
     if state is not None and state.margin == margin:
         try:
             return ExcessTest.of(state)

@@ -17,7 +17,7 @@ from shared.rollout.blocks import why_blocked
 from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import OVER, RolloutState, next_state
-from shared.rollout.progress import Progress
+from shared.rollout.progress import Progress, counts_of
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rates import of_next_stage
 from shared.rollout.schedule import schedule_of
@@ -164,6 +164,7 @@ def _advanced(rollout: Rollout, record: TickRecord) -> Progress:
         ended_at=record.at,
         loaded=[],
         versions=record.block,
+        feedback=[counts_of(row, record.at) for row in record.feedback],
     )
     rollout.progress = rollout.progress.model_copy(update={"pods": {}})
     return took_in(rollout, [block], record.generation, now=record.at).model_copy(update={"pods": record.pods_seen})

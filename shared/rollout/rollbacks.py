@@ -16,6 +16,8 @@ class Trigger(StrEnum):
     PREDICTION_DRIFT = "prediction_drift"
     QUERY = "query"
     DISAGREEMENT = "disagreement"
+    FEEDBACK = "feedback"
+    """What came of its predictions is provably worse, or below the least that policy asks for."""
     GUARD = "guard"
     """A pod took the version out of traffic by itself."""
     LOADING = "loading"

@@ -20,7 +20,7 @@ from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.podrecord import PodGroup, PodsSummary, RecordPart, groups_of, pods_of, summary_of
-from shared.rollout.progress import PodSeen
+from shared.rollout.progress import FeedbackRow, PodSeen
 from shared.rollout.queries import QueryAnswer
 from shared.rollout.rollbacks import Trigger
 from shared.store.aggregate import PublishEntry
@@ -111,6 +111,8 @@ class TickRecord(RecordPart):
     """Since the stage began; None while the pods have not applied its plan."""
     block: dict[int, VersionCounts]
     """What this tick took in, by version."""
+    feedback: tuple[FeedbackRow, ...] = ()
+    """What it took in of feedback."""
     pods: PodsSummary
     seen: tuple[PodGroup, ...]
     tripped: str
@@ -183,6 +185,7 @@ def record_of(
         generation=endpoint.generation,
         lasted_s=(now - started_at).total_seconds() if started_at else None,
         block=rollout.progress.block,
+        feedback=rollout.progress.feedback_block,
         pods=summary_of(rollout, now),
         seen=groups_of(rollout.progress.pods, now),
         tripped=rollout.progress.tripped(version),

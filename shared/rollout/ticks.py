@@ -12,6 +12,7 @@ from shared.rollout.convergence import FRESH_S, applied, fresh
 from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
+from shared.rollout.feedback import fed
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import Progress, taken
 from shared.rollout.publishing import schedule
@@ -33,7 +34,7 @@ _GIVE_UP_S = 3_600.0
 
 def took_in(rollout: Rollout, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
     """The rollout's progress with windows taken in, and its running tests advanced by one block."""
-    progress = taken(rollout.progress, windows, generation, now=now)
+    progress = fed(rollout, taken(rollout.progress, windows, generation, now=now))
     if rollout.stable is None or rollout.state is RolloutState.WATCHING:
         return progress
     if progress.of(rollout.stable.version).requests:
