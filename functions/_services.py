@@ -11,7 +11,11 @@ from datetime import timedelta
 from functools import cache
 
 from shared.alerts.documents import Alert
+from shared.alerts.mailbox import Mailbox
+from shared.alerts.notifications import NotificationService
 from shared.alerts.service import AlertService
+from shared.alerts.silences import Silence
+from shared.alerts.sinks import open_sink
 from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
 from shared.budgets.service import BudgetService
@@ -73,6 +77,7 @@ class Services:
     audit: AuditService
     sweep: SweepService
     alerts: AlertService
+    notifications: NotificationService
     dead_letters: DeadLetterService
     integrity: IntegrityService
     retention: RetentionService
@@ -127,7 +132,13 @@ def _composed(settings: Settings) -> Services:
         clock=clock,
         stores=open_metrics(settings.metrics, tokens_for),
     )
-    alert_service = AlertService(alerts=alerts, clock=clock)
+    mailboxes, silences = repository(Mailbox), repository(Silence)
+    alert_service = AlertService(
+        alerts=alerts,
+        silences=silences,
+        clock=clock,
+        tells_after=timedelta(seconds=settings.alerts.group_wait_s) if settings.alerts.sinks else None,
+    )
     dead_letters = DeadLetterService(letters=letters, alerts=alert_service, clock=clock)
     uses = Uses(endpoints=endpoints, aliases=aliases)
     audit = AuditService(
@@ -139,6 +150,8 @@ def _composed(settings: Settings) -> Services:
             "endpoint": Endpoint,
             "alias": Alias,
             "alert": Alert,
+            "mailbox": Mailbox,
+            "silence": Silence,
             "dead_letter": DeadLetter,
             "retention_run": RetentionRun,
             "drift_report": DriftReport,
@@ -160,7 +173,20 @@ def _composed(settings: Settings) -> Services:
         rollouts=rollouts,
         audit=audit,
         sweep=SweepService(
-            outboxes=(models, versions, drops, endpoints, aliases, alerts, letters, runs, drift_reports, retraining),
+            outboxes=(
+                models,
+                versions,
+                drops,
+                endpoints,
+                aliases,
+                alerts,
+                mailboxes,
+                silences,
+                letters,
+                runs,
+                drift_reports,
+                retraining,
+            ),
             versions=versions,
             registry=registry,
             registration=registration,
@@ -170,6 +196,14 @@ def _composed(settings: Settings) -> Services:
             grace=timedelta(seconds=settings.sweep_grace_s),
         ),
         alerts=alert_service,
+        notifications=NotificationService(
+            alerts=alerts,
+            mailboxes=mailboxes,
+            service=alert_service,
+            sinks={sink.name: open_sink(sink, clock=clock) for sink in settings.alerts.sinks},
+            settings=settings.alerts,
+            clock=clock,
+        ),
         dead_letters=dead_letters,
         integrity=IntegrityService(
             versions=versions, checks=checks, uses=uses, alerts=alert_service, blobs=blobs, clock=clock

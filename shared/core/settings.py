@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from shared.core.alert_settings import AlertSettings
 from shared.core.errors import InvalidInputError
 from shared.core.metrics_settings import MetricsSettings
 
@@ -96,6 +97,8 @@ class Settings:
     """How the `source` of every lifecycle event begins."""
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     """Who answers the queries of gates."""
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    """Who is told of alerts."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -108,6 +111,7 @@ class Settings:
             event_sinks=_event_sinks(env),
             event_source=_event_source(env),
             metrics=MetricsSettings.from_env(env),
+            alerts=AlertSettings.from_env(env),
         )
 
 
