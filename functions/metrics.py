@@ -1,38 +1,103 @@
-"""The control plane's own metrics as Prometheus text (format 0.0.4), for its alerts: infra/monitoring/."""
+"""The control plane's own metrics as Prometheus text (format 0.0.4), for its alerts: infra/observability/.
 
-from collections.abc import Iterable, Iterator
+A scrape reads a bounded number of documents of each kind, whatever piled up: beyond that a count says "at least".
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import azure.functions as func
 
 from functions._endpoints import all_endpoints
 from functions._http import answering
 from functions._services import services
+from shared.alerts.documents import AlertState
+from shared.budgets.sums import SUMS_ID, RequestSums
+from shared.core.errors import NotFoundError
+from shared.core.ids import ModelName
+from shared.core.messages import Queue
+from shared.deadletters.documents import LetterState
+from shared.observing import metrics as observed
+from shared.observing.metrics import Budgeted, Undelivered, waiting_since
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.metrics import Family, Labels, Seen, families
 from shared.store.ports import Container
+from shared.watching.documents import DriftReport
 
 bp = func.Blueprint()
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
+_MOST = 2_000
+"""Documents of a kind that a scrape reads at most."""
 
 
 @bp.function_name("metrics")
 @bp.route("metrics", methods=["GET"])
 @answering
 def metrics(req: func.HttpRequest) -> func.HttpResponse:  # noqa: ARG001 - the binding gives it
-    """How every rollout stands, and whether Slipway keeps up with them."""
-    endpoints = list(all_endpoints())
-    rollbacks = services().rollouts.rollbacks_of_all(endpoints)
-    seen = [Seen(endpoint=endpoint, rollbacks=rollbacks[endpoint.endpoint]) for endpoint in endpoints]
-    outboxes = {container.value: _pending(container) for container in _WITH_OUTBOXES}
-    text = rendered(families(seen, outboxes, datetime.now(UTC)))
+    """How every rollout stands, whether Slipway keeps up with them, and how serving versions drift."""
+    text = rendered(_found(datetime.now(UTC)))
     return func.HttpResponse(text, headers={"content-type": _CONTENT_TYPE})
 
 
 def rendered(found: Iterable[Family]) -> str:
     """Metrics as Prometheus text."""
     return "".join(line + "\n" for family in found for line in _lines(family))
+
+
+def _found(now: datetime) -> Iterator[Family]:
+    endpoints = list(all_endpoints())
+    rollbacks = services().rollouts.rollbacks_of_all(endpoints)
+    seen = [Seen(endpoint=endpoint, rollbacks=rollbacks[endpoint.endpoint]) for endpoint in endpoints]
+    outboxes = {container.value: _undelivered(container) for container in _WITH_OUTBOXES}
+    yield from families(seen, {name: found.count for name, found in outboxes.items()}, now)
+    yield observed.outbox_ages(outboxes, now)
+    reports = [DriftReport.from_body(body) for body in _bodies(Container.REPORTS, {"kind": "drift_report"})]
+    serving = {(one.endpoint, version) for one in endpoints for version in _serving(one)}
+    yield from observed.drift([one for one in reports if (one.endpoint, one.version) in serving], now)
+    alive = (AlertState.FIRING, AlertState.PENDING)
+    yield observed.alerts([b for s in alive for b in _bodies(Container.REPORTS, {"kind": "alert", "state": s.value})])
+    kept = _bodies(Container.REPORTS, {"kind": "dead_letter", "state": LetterState.KEPT.value})
+    yield observed.dead_letters([queue.value for queue in Queue], list(kept))
+    yield from observed.budgets(list(_budgeted(endpoints)), now)
+
+
+def _serving(endpoint: Endpoint) -> set[int]:
+    """The versions that an endpoint's plan names: what others once drifted by is nobody's concern now."""
+    plan = endpoint.plan()
+    return {route.version for route in plan.routes} if plan else set()
+
+
+def _undelivered(container: Container) -> Undelivered:
+    bodies = list(_bodies(container, {"outbox_pending": True}))
+    return Undelivered(
+        count=len(bodies), since=min((at for body in bodies if (at := waiting_since(body))), default=None)
+    )
+
+
+def _budgeted(endpoints: Iterable[Endpoint]) -> Iterator[Budgeted]:
+    for one in endpoints:
+        try:
+            budget = services().registry.model(ModelName(one.endpoint)).policy.rollout.error_budget
+        except NotFoundError:
+            continue
+        stored = services().documents.get(Container.ENDPOINTS, one.endpoint, SUMS_ID) if budget else None
+        if budget and stored:
+            yield Budgeted(endpoint=one.endpoint, budget=budget, sums=RequestSums.model_validate(stored.body))
+
+
+def _bodies(container: Container, where: Mapping[str, str | bool]) -> Iterator[Mapping[str, Any]]:
+    """The documents that are so, up to the most that a scrape reads."""
+    count, continuation = 0, None
+    while count < _MOST:
+        page = services().documents.query(container, where=where, continuation=continuation)
+        yield from (item.body for item in page.items)
+        count += len(page.items)
+        if page.continuation is None:
+            return
+        continuation = page.continuation
 
 
 def _lines(family: Family) -> Iterator[str]:
@@ -46,14 +111,3 @@ def _labelled(labels: Labels) -> str:
     escaped = ((name, value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')) for name, value in labels)
     inner = ",".join(f'{name}="{value}"' for name, value in escaped)
     return f"{{{inner}}}" if inner else ""
-
-
-def _pending(container: Container) -> int:
-    """How many documents of a container have something still to be delivered."""
-    count, continuation = 0, None
-    while True:
-        page = services().documents.query(container, where={"outbox_pending": True}, continuation=continuation)
-        count += len(page.items)
-        if page.continuation is None:
-            return count
-        continuation = page.continuation

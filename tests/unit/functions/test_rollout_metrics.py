@@ -21,7 +21,7 @@ from shared.rollout.rollbacks import Quarantine, Rollback, RollbackRecord, Trigg
 from shared.store.ports import Container
 from tests.unit.functions.conftest import Call
 
-MONITORING = Path(__file__).parents[3] / "infra" / "monitoring"
+MONITORING = Path(__file__).parents[3] / "infra" / "observability"
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
