@@ -171,7 +171,7 @@ def _table(part: Mapping[str, Any], schema: Mapping[str, Any], heading: str | No
             nested += _table(schema["$defs"][inner], schema, path)
             continue
         if inner is not None:
-            nested += _table(schema["$defs"][inner], schema, f"{path}[]")
+            nested += _table(schema["$defs"][inner], schema, path if "anyOf" in about else f"{path}[]")
         default = "required" if field in part.get("required", ()) else _default(about)
         text = " ".join(about.get("description", "").split())
         rows.append(f"| `{field}` | {_kind(about, schema)} | {default} | {_cell(text)} |")
@@ -183,14 +183,28 @@ def _table(part: Mapping[str, Any], schema: Mapping[str, Any], heading: str | No
 
 
 def _object_in(about: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
-    """The name of the object that a field holds, itself, in a list or in a map."""
+    """The name of the object that a field holds, itself, in a list or in a map; or null where no other field holds
+    such an object, whose table then stands there.
+    """
     items = about.get("items", {})
     values = about.get("additionalProperties", {})
-    for holder in (about, items if isinstance(items, dict) else {}, values if isinstance(values, dict) else {}):
+    options = [one for one in about.get("anyOf", ()) if one.get("$ref") not in _held(schema)]
+    for holder in (
+        about,
+        *options,
+        items if isinstance(items, dict) else {},
+        values if isinstance(values, dict) else {},
+    ):
         name = str(holder.get("$ref", "")).rsplit("/", maxsplit=1)[-1]
         if "properties" in schema.get("$defs", {}).get(name, {}):
             return name
     return None
+
+
+def _held(schema: Mapping[str, Any]) -> set[str]:
+    """The objects that fields hold that are never null."""
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {about["$ref"] for part in parts for about in part.get("properties", {}).values() if "$ref" in about}
 
 
 def _kind(about: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
