@@ -22,6 +22,7 @@ from functions import (
     rollouts,
     sweeping,
     validation,
+    watching,
 )
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
@@ -30,6 +31,7 @@ for blueprint in (
     validation.bp,
     rollouts.bp,
     sweeping.bp,
+    watching.bp,
     admin.bp,
     admin_models.bp,
     admin_aliases.bp,

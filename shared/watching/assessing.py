@@ -206,6 +206,7 @@ def _slow_figures(slow: SlowDrift, policy: DriftPolicy) -> SlowFigures:
         log_evidence=evidence if math.isfinite(evidence) else None,
         limit=math.log(policy.mean_days_between_false_alarms * 24),
         blamed=tuple(f"{name} ({moved})" for name, moved in slow.blamed) if slow.has_alarmed else (),
+        features=tuple(dict.fromkeys(name for name, _ in slow.blamed)) if slow.has_alarmed else (),
     )
 
 

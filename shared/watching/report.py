@@ -133,6 +133,9 @@ class SlowFigures(_Part):
     log_evidence: float | None
     limit: float
     blamed: tuple[str, ...] = ()
+    """What moved of which feature, in words."""
+    features: tuple[str, ...] = ()
+    """These features."""
 
 
 class DriftDetails(_Part):

@@ -80,7 +80,7 @@ def mark(book: Retraining, identity: str, state: RetrainingState, now: datetime,
     """Say how a request stands. False where it stands so. Raises NotFoundError, or ConflictError where it is over."""
     found = next((request for request in book.requests if request.request_id == identity), None)
     if found is None:
-        raise NotFoundError(f"the request {identity} for retraining of {book.model}")
+        raise NotFoundError(f"the request {identity[:100]} for retraining of {book.model}")
     if found.state is state:
         return False
     if state not in _NEXT[found.state]:

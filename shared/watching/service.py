@@ -10,6 +10,8 @@ once do no harm. What is wrong with one endpoint keeps no other from being watch
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
@@ -24,19 +26,20 @@ from shared.store.ports import BlobContainer, BlobStore, DocumentStore
 from shared.store.repository import Repository
 from shared.watching import retraining
 from shared.watching.alarms import end_all
-from shared.watching.assessing import assess
 from shared.watching.documents import (
     RETRAINING_ID,
     Alarm,
     DriftReport,
     Retraining,
+    RetrainingRequest,
     RetrainingState,
     drift_report_id,
 )
-from shared.watching.gathering import Profiles, read_history, span_of
 from shared.watching.history import Reports
 from shared.watching.rollups import DAY, HOUR, day_of, hour_of, hours_between, roll_up_day, roll_up_hour
-from shared.watching.writing import AGAINST, Writer, seen_of
+
+if TYPE_CHECKING:
+    from shared.watching.writing import Writer
 
 SETTLE = timedelta(minutes=3)
 """How long after an hour its report is made: windows of its end come a little later."""
@@ -74,8 +77,6 @@ class WatchService:
         self._blobs = blobs
         self._clock = clock
         self._most_windows = most_windows
-        self._writer = Writer(reports=reports, blobs=blobs)
-        self._profiles = Profiles(blobs)
         self.reports = Reports(reports=reports, documents=documents, blobs=blobs)
 
     def watch(self) -> None:
@@ -100,10 +101,9 @@ class WatchService:
         now = self._clock.now()
         policy = self._policy(endpoint)
         self._roll_up(endpoint, now)
-        history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), now)
+        history = self._writer.history(endpoint, policy, now)
         found = [
-            self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=False)
-            for route in _served(endpoint)
+            self._writer.write(endpoint, route, policy, history, now, is_hourly=False) for route in _served(endpoint)
         ]
         self._follow()
         return found
@@ -113,12 +113,22 @@ class WatchService:
         self._registry.model(model)
         return self._retraining.find(model, RETRAINING_ID) or Retraining(model=model)
 
-    def mark_request(self, model: ModelName, identity: str, state: RetrainingState, *, by: str, reason: str) -> None:
+    def mark_request(
+        self, model: ModelName, identity: str, state: RetrainingState, *, by: str, reason: str
+    ) -> RetrainingRequest:
         """Say how a request for retraining stands. Raises NotFoundError, ConflictError."""
         now = self._clock.now()
-        self._retraining.change(
+        if self._retraining.find(model, RETRAINING_ID) is None:
+            raise NotFoundError(f"the request {identity[:100]} for retraining of {model}")
+        book = self._retraining.change(
             model, RETRAINING_ID, lambda book: retraining.mark(book, identity, state, now, by=by, reason=reason)
         )
+        return next(request for request in book.requests if request.request_id == identity)
+
+    def serving(self, model: ModelName) -> list[DriftReport]:
+        """How each version that serves stands, as far as there are reports. Raises NotFoundError."""
+        served = {_id_of(route) for route in _served(self._endpoint(model))}
+        return [report for report in self.reports.latest(model) if report.id in served]
 
     def _watch(self, endpoint: Endpoint) -> None:
         served = _served(endpoint)
@@ -135,9 +145,9 @@ class WatchService:
         }
         due = [route for route in served if _is_due(known.get(_id_of(route)), route, until)]
         if due:
-            history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), until)
+            history = self._writer.history(endpoint, policy, until)
             for route in due:
-                self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=True)
+                self._writer.write(endpoint, route, policy, history, now, is_hourly=True)
         if added and endpoint.active:
             self._look(endpoint, [route for route in served if route.role is not Role.STABLE], policy, now)
         for gone in [report for name, report in known.items() if name not in map(_id_of, served)]:
@@ -148,15 +158,11 @@ class WatchService:
 
     def _look(self, endpoint: Endpoint, routes: Sequence[Route], policy: DriftPolicy, now: datetime) -> None:
         """Look at the candidate and the shadows of a rollout, and report where something else is found than before."""
-        history = read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), now)
+        history = self._writer.history(endpoint, policy, now)
         for route in routes:
             report = self._documents.find(endpoint.endpoint, _id_of(route))
-            if report is None:
-                continue
-            found = assess(seen_of(endpoint, route, history, self._profiles, report), policy).alarms
-            before = {finding.against: finding.outcome for finding in report.latest.findings} if report.latest else {}
-            if {AGAINST[alarm]: verdict.outcome for alarm, verdict in found.items()} != before:
-                self._writer.write(endpoint, route, policy, history, self._profiles, now, is_hourly=False)
+            if report is not None and self._writer.finds_else(report, endpoint, route, policy, history):
+                self._writer.write(endpoint, route, policy, history, now, is_hourly=False)
 
     def _roll_up(self, endpoint: Endpoint, now: datetime) -> int:
         """Add the windows that came; how many they were. Once an hour those that came late, and whole days, too."""
@@ -168,7 +174,7 @@ class WatchService:
         for hour in reversed(hours):
             if left <= 0:
                 return added
-            rolled = roll_up_hour(self._blobs, name, hour, check=self._profiles.check, most=left)
+            rolled = roll_up_hour(self._blobs, name, hour, check=self._writer.profiles.check, most=left)
             added, left = added + rolled.added, left - rolled.added
             if rolled.is_left:
                 return added
@@ -236,6 +242,12 @@ class WatchService:
             RETRAINING_ID,
             lambda book: retraining.ask(book, policy, report.version, alarm, episode, now),
         )
+
+    @cached_property
+    def _writer(self) -> "Writer":
+        from shared.watching.writing import Writer  # noqa: PLC0415 - it loads numpy, which no other call needs
+
+        return Writer(reports=self._documents, blobs=self._blobs)
 
     def _policy(self, endpoint: Endpoint) -> DriftPolicy:
         return self._registry.model(ModelName(endpoint.endpoint)).policy.drift

@@ -43,7 +43,7 @@ from shared.watching.documents import (
     ReportSummary,
     drift_report_id,
 )
-from shared.watching.gathering import History, Profiles
+from shared.watching.gathering import History, Profiles, read_history, span_of
 from shared.watching.page import render_html
 from shared.watching.rollups import HOUR, hour_of
 
@@ -69,6 +69,19 @@ class Writer:
     def __init__(self, *, reports: Repository[DriftReport], blobs: BlobStore) -> None:
         self._reports = reports
         self._blobs = blobs
+        self.profiles = Profiles(blobs)
+
+    def history(self, endpoint: Endpoint, policy: DriftPolicy, until: datetime) -> History:
+        """What the endpoint's reports up to `until` stand on."""
+        return read_history(self._blobs, endpoint.endpoint, span_of(policy.span_h), until)
+
+    def finds_else(
+        self, report: DriftReport, endpoint: Endpoint, route: Route, policy: DriftPolicy, history: History
+    ) -> bool:
+        """Whether another outcome is found now than the latest report has."""
+        found = assess(seen_of(endpoint, route, history, self.profiles, report), policy).alarms
+        before = {finding.against: finding.outcome for finding in report.latest.findings} if report.latest else {}
+        return {AGAINST[alarm]: verdict.outcome for alarm, verdict in found.items() if alarm in AGAINST} != before
 
     def write(
         self,
@@ -76,7 +89,6 @@ class Writer:
         route: Route,
         policy: DriftPolicy,
         history: History,
-        profiles: Profiles,
         now: datetime,
         *,
         is_hourly: bool,
@@ -86,7 +98,7 @@ class Writer:
         until = history.until
         if is_hourly and report.hourly_until is not None and report.hourly_until >= until:
             return report
-        seen = seen_of(endpoint, route, history, profiles, report)
+        seen = seen_of(endpoint, route, history, self.profiles, report)
         slow = self._slow(report, seen, policy, history) if is_hourly and seen.profile else None
         assessment = assess(seen, policy, slow=slow.told if slow else None)
         summary = self._stored(assessment, policy, now)
@@ -264,7 +276,7 @@ def _named(assessment: Assessment) -> dict[Alarm, list[str]]:
     return {
         Alarm.DATA_DRIFT: [score.feature.name for score in _by_blame(assessment.scores)],
         Alarm.CONCURRENT_DRIFT: [score.feature.name for score in _by_blame(assessment.concurrent)],
-        Alarm.SLOW_DRIFT: list(slow.blamed) if slow else [],
+        Alarm.SLOW_DRIFT: list(slow.features) if slow else [],
     }
 
 

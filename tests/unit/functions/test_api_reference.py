@@ -19,6 +19,7 @@ from functions import (
     integrity,
     replays,
     retention,
+    watching,
 )
 from functions._views import endpoint_view, rollout_view
 from shared.registry.rollout_policy import RolloutPolicy
@@ -48,6 +49,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "POST /api/silences/{silence}/end": alerts.UnsilenceBody,
     "POST /api/dead-letters/{letter}/replay": dead_letters.ReplayBody,
     "POST /api/dead-letters/{letter}/discard": dead_letters.DiscardBody,
+    "POST /api/models/{model}/retraining/{request}": watching.MarkBody,
     "POST /api/models/{model}/retention/run": retention.RunBody,
     "POST /api/models/{model}/artifacts/audit": integrity.AuditBody,
 }
@@ -57,8 +59,10 @@ LIKE_ANOTHER = {
     f"POST {ROLLOUT}/skip",
     f"POST {ROLLOUT}/abort",
     "POST /api/approvals/{token}",
+    "POST /api/models/{model}/drift",
 }
-"""Those whose body another row shows, or another page: the policy, and the form of an approval link."""
+"""Those whose body another row shows, or another page: the policy, and the form of an approval link; and one that takes
+none."""
 
 
 def rows() -> dict[str, str]:

@@ -1,0 +1,55 @@
+"""How drift reports look to a person."""
+
+from rich.markup import escape
+
+from cli.outcome import Json
+from cli.shown import print_one, state, table, time
+
+
+def drift(value: Json) -> None:
+    """Reports, and the requests for retraining."""
+    if not value["reports"]:
+        print("There is no report yet: one is made every hour, and by --now.")
+    for report in value["reports"]:
+        _report(report)
+    if value["retraining"]:
+        found = table("retraining", "state", "version", "asked", "because")
+        for request in value["retraining"]:
+            found.add_row(
+                escape(request["request_id"]),
+                state(request["state"]),
+                str(request["version"]),
+                time(request["at"]),
+                escape(request["sentence"]),
+            )
+        print_one(found)
+
+
+def _report(report: Json) -> None:
+    named = f"version {report['version']} ({report['role']})"
+    if report["report_id"] is None:
+        print(f"{named}: no report yet")
+        return
+    title = f"{named}, {time(report['since'])} to {time(report['until'])}: {report['rows']} rows"
+    found = table("against", "outcome", "what was found", title=title)
+    for finding in report["findings"]:
+        found.add_row(finding["against"], state(finding["outcome"]), escape(finding["sentence"]))
+    print_one(found)
+    # What findings do not say: slow drift, performance.
+    told = {finding["sentence"] for finding in report["findings"]}
+    for sentence in report["sentences"]:
+        if sentence not in told:
+            print(f"  {sentence}")
+    if report["most_to_blame"]:
+        features = table("feature", "PSI", "q", "effect")
+        for feature in report["most_to_blame"]:
+            features.add_row(
+                escape(feature["name"]),
+                f"{feature['psi']:.3g}",
+                f"{feature['q_value']:.2g}",
+                f"{feature['effect']:.3g}",
+            )
+        print_one(features)
+    for alarm, episode in report.get("alarms", {}).items():
+        print(f"  alarm {alarm} since {time(episode['since'])}")
+    print(f"  page: {report['page']}")
