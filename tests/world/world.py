@@ -9,7 +9,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from shared.alerts.documents import Alert
@@ -65,6 +65,7 @@ from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
 from shared.store.repository import Repository
 from shared.sweep import SweepService
+from shared.telemetry.feedback import MILLION, FeedbackCounts, hour_of
 from shared.telemetry.histogram import bucket_index
 from shared.telemetry.window import Deaths, ShadowCounts, VersionCounts, Window, window_blob_name
 from shared.validation.champion import Champions
@@ -108,6 +109,12 @@ class Pod:
     """The one that it follows."""
     deaths: Deaths | None = None
     """Of the processes before it in its place."""
+    feedback: dict[int, float] = field(default_factory=dict)
+    """The mean of what comes of each version's answers; nobody says what comes of the others'."""
+    feedback_after: int = 0
+    """How many windows later it comes."""
+    owed: list[list[FeedbackCounts]] = field(default_factory=list)
+    """Feedback that is still to come, window by window."""
 
     def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
         """Serve a while under the plan that is published, and write a window."""
@@ -132,10 +139,33 @@ class Pod:
             versions={route.version: self._counts(route) for route in routes},
             memory_share=self.memory_share,
             deaths=self.deaths,
+            feedback=self._fed_back(routes, clock.now(), self.plan.generation),
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
         self.sequence += 1
+
+    def _fed_back(self, routes: Sequence[Route], now: datetime, generation: int) -> list[FeedbackCounts]:
+        made = []
+        for route in routes:
+            count = self.requests * route.weight_bp // 10_000
+            if count and route.version in self.feedback:
+                good = round(count * self.feedback[route.version])
+                made.append(
+                    FeedbackCounts(
+                        version=route.version,
+                        generation=generation,
+                        role=route.role.value,
+                        reason="assigned",
+                        hour=hour_of(now),
+                        count=count,
+                        valued=count,
+                        good=good,
+                        value_millionths=good * MILLION,
+                    )
+                )
+        self.owed.append(made)
+        return self.owed.pop(0) if len(self.owed) > self.feedback_after else []
 
     def _counts(self, route: Route) -> VersionCounts:
         requests = self.requests * route.weight_bp // 10_000
