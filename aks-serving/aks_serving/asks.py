@@ -80,7 +80,11 @@ class UsualAsk(HttpAsk):
             return None
         serving, route = asks[0].serving, asks[0].route
         latencies_ms = [(now_s - ask.started_s) * 1e3 for ask in asks]
-        serving.tally_of(route.version).answered_together(latencies_ms, results.arrays[0])
+        tally = serving.tally_of(route.version)
+        tally.answered_together(latencies_ms, results.arrays[0])
+        features = serving.features.get(route.version)
+        if features is not None:
+            features.saw(tally, results.feeds, results.arrays)
         serving.seen[CANDIDATE_OK if route.role is Role.CANDIDATE else STABLE_OK] += len(asks)
         face = serving.face(route.version, Kind.ASSIGNED)
         wrong: list[Call] = []

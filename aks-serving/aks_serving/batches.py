@@ -17,6 +17,7 @@ from aks_serving.errors import ModelRunError
 from aks_serving.model import Model, Signature
 from aks_serving.tensors import DTYPES, Array, Feeds, is_real, nested
 from shared.core.errors import SlipwayError
+from shared.telemetry.profile import Profile
 
 _OBJECT_BYTES = 48
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -46,6 +47,7 @@ class LoadedModel:
     `batchable`: requests may be run together. `allow_nan`: outputs may hold what is no finite number; otherwise such an
     output is the model's failure. `run_times_s`: seconds that runs of so many bytes of inputs took while it was warmed.
     `memory_bytes`: what the process grew by when it was loaded. `sample`: a request of one row, to rehearse with.
+    `profile`: what its traffic is counted by; None where its route names none, or it could not be read.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class LoadedModel:
     run_times_s: tuple[tuple[int, float], ...] = ()
     memory_bytes: int = 0
     sample: Feeds | None = None
+    profile: Profile | None = None
 
 
 class Inputs(Protocol):
@@ -72,11 +75,14 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "_raw", "_rows", "arrays", "memo", "took_s", "whole")
+    __slots__ = ("_lists", "_raw", "_rows", "arrays", "feeds", "memo", "took_s", "whole")
 
-    def __init__(self, arrays: Sequence[Array], *, whole: bool, took_s: float = 0.0) -> None:
-        """`took_s` is the processor's time that the run took."""
+    def __init__(
+        self, arrays: Sequence[Array], *, whole: bool, feeds: Feeds | None = None, took_s: float = 0.0
+    ) -> None:
+        """`feeds` are the inputs of the run, `took_s` the processor's time that it took."""
         self.arrays = arrays
+        self.feeds: Feeds = feeds or {}
         self.whole = whole
         self.took_s = took_s
         self._lists: list[Any] | None = None
@@ -115,6 +121,10 @@ class Results:
         """The outputs of the call whose rows these are."""
         return self.arrays if self.whole else [array[start:stop] for array in self.arrays]
 
+    def asked(self, start: int, stop: int) -> Feeds:
+        """The inputs of the call whose rows these are."""
+        return self.feeds if self.whole else {name: array[start:stop] for name, array in self.feeds.items()}
+
 
 type Outcome = Results | Sequence[Results | SlipwayError]
 """What calls that ran together got: rows of the same results, or where any failed, each its own."""
@@ -146,13 +156,16 @@ def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Outcome:
     # Not the wall's time: what else the machine did meanwhile is not the model's.
     begun_s = thread_time()
     try:
-        arrays = _run_joined(loaded, calls) if len(calls) > 1 else loaded.model.run(_feeds(calls[0], loaded.layout))
+        feeds = _joined(loaded.layout, calls) if len(calls) > 1 else _feeds(calls[0], loaded.layout)
+        arrays = loaded.model.run(feeds)
+        if len(calls) > 1:
+            _check_rows(loaded, calls, arrays)
     except (ModelRunError, MemoryError, ValueError) as error:
         if len(calls) > 1:
             middle = len(calls) // 2
             return [*_each(loaded, calls[:middle]), *_each(loaded, calls[middle:])]
         return [error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])]
-    results = Results(arrays, whole=len(calls) == 1, took_s=thread_time() - begun_s)
+    results = Results(arrays, whole=len(calls) == 1, feeds=feeds, took_s=thread_time() - begun_s)
     if loaded.allow_nan or all(np.isfinite(array).all() for array in arrays if is_real(array)):
         return results
     return _finite(loaded, calls, results)
@@ -163,7 +176,7 @@ def _each(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Results | Sl
     outcome = run_calls(loaded, calls)
     if not isinstance(outcome, Results):
         return outcome
-    return [Results(outcome.of(start, stop), whole=True) for start, stop in _spans(calls)]
+    return [_part(outcome, start, stop) for start, stop in _spans(calls)]
 
 
 def _finite(loaded: LoadedModel, calls: Sequence[Inputs], results: Results) -> Sequence[Results | SlipwayError]:
@@ -172,10 +185,15 @@ def _finite(loaded: LoadedModel, calls: Sequence[Inputs], results: Results) -> S
     for start, stop in _spans(calls):
         arrays = results.of(start, stop)
         if all(np.isfinite(array).all() for array in arrays if is_real(array)):
-            found.append(Results(arrays, whole=True))
+            found.append(_part(results, start, stop))
         else:
             found.append(_failure(loaded, "it gave a value that is not a finite number"))
     return found
+
+
+def _part(results: Results, start: int, stop: int) -> Results:
+    """The results of one call by themselves."""
+    return Results(results.of(start, stop), whole=True, feeds=results.asked(start, stop))
 
 
 def _spans(calls: Sequence[Inputs]) -> list[tuple[int, int]]:
@@ -183,19 +201,18 @@ def _spans(calls: Sequence[Inputs]) -> list[tuple[int, int]]:
     return list(pairwise(accumulate((call.rows or 0 for call in calls), initial=0)))
 
 
-def _run_joined(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Array]:
-    layout = loaded.layout
+def _joined(layout: Layout | None, calls: Sequence[Inputs]) -> Feeds:
     if layout is not None:
         data = b"".join([call.packed for call in calls])  # type: ignore[misc]  # calls of a layout's key are packed
-        feeds = {layout.name: np.frombuffer(data, layout.dtype).reshape(-1, layout.width)}
-    else:
-        parts = [call.feeds for call in calls if call.feeds is not None]
-        feeds = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {layout.name: np.frombuffer(data, layout.dtype).reshape(-1, layout.width)}
+    parts = [call.feeds for call in calls if call.feeds is not None]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _check_rows(loaded: LoadedModel, calls: Sequence[Inputs], outputs: Sequence[Array]) -> None:
     rows = sum([call.rows or 0 for call in calls])
-    outputs = loaded.model.run(feeds)
     if any(output.ndim == 0 or output.shape[0] != rows for output in outputs):
         raise _failure(loaded, "its outputs do not have a row for each row of the inputs")
-    return outputs
 
 
 def _feeds(call: Inputs, layout: Layout | None) -> Feeds:

@@ -199,6 +199,8 @@ def digests(plan: RoutePlan) -> frozenset[str]:
         needed |= {route.artifact_digest, *(file.digest for file in route.external)}
         if route.golden_digest is not None:
             needed.add(route.golden_digest)
+        if route.profile_digest is not None:
+            needed.add(route.profile_digest)
         if route.signing is not None:
             needed.add(route.signing.digest)
     return frozenset(needed)

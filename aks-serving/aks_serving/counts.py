@@ -9,12 +9,13 @@ Latencies of answers that the plan assigned are `latency_ms`; those of the rare 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 
-from aks_serving.tensors import Array
+from aks_serving.tensors import Array, Feeds
 from aks_serving.values import Values
 from shared.routing.prediction import Reason
 from shared.telemetry.feedback import FeedbackTally
@@ -119,6 +120,7 @@ class VersionTally:
         "errors",
         "fallbacks",
         "latency_ms_sum",
+        "looked",
         "others",
         "overrides",
         "pinned",
@@ -139,6 +141,8 @@ class VersionTally:
         self.pinned_errors = 0
         self.predictions = PredictionTally()
         self.overrides: dict[str, int] = {}
+        self.looked: dict[str, int] = {}
+        """Rows whose features were to be counted, by what became of them (aks_serving.features.Fate)."""
         self.latency_ms_sum = 0.0
         self.shadow: ShadowCounts | None = None
         self._latency_ms: dict[int, int] = {}
@@ -188,6 +192,10 @@ class VersionTally:
         name = by if by in self.overrides or len(self.overrides) < MAX_NAMES - 1 else OTHERS
         self.overrides[name] = self.overrides.get(name, 0) + 1
 
+    def looked_at(self, fate: str, rows: int) -> None:
+        """Rows whose features were to be counted."""
+        self.looked[fate] = self.looked.get(fate, 0) + rows
+
     def shadowed(self) -> ShadowCounts:
         """The counts of the version as a shadow, to be added to."""
         if self.shadow is None:
@@ -206,6 +214,8 @@ class VersionTally:
         for outcome, latencies in other.others.items():
             self.others.setdefault(outcome, Latencies()).add(latencies)
         self.runs.add(other.runs)
+        for fate, rows in other.looked.items():
+            self.looked_at(fate, rows)
         if other.shadow is not None:
             mine = self.shadowed()
             for name in ShadowCounts.model_fields:
@@ -238,6 +248,14 @@ class VersionTally:
         indices = np.ceil(np.log(np.maximum(values, 1e-9)) / _LOG_GAMMA).astype(np.int64)
         found, counts = np.unique(np.maximum(indices, _FLOOR_INDEX), return_counts=True)
         _add_buckets(self._latency_ms, dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+
+class RowCounter(Protocol):
+    """What is told of the rows that a version answered."""
+
+    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
+        """Rows were answered: `outputs` in the signature's order. No array changes afterwards. Never raises."""
+        ...
 
 
 class Tally:

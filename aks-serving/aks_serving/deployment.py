@@ -35,7 +35,7 @@ _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
 
-type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None, bool]
+type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None, str | None, bool]
 """What a loaded version was made from: a route that differs in any of it is loaded anew."""
 
 
@@ -292,5 +292,6 @@ def _key(route: Route) -> _Key:
         route.external,
         route.signing,
         route.golden_digest,
+        route.profile_digest,
         route.allow_nan,
     )

@@ -103,6 +103,11 @@ def families(facts: Facts) -> Iterator[Family]:
         ),
     )
     yield from _predicted([(labels, tally.runs.values) for labels, tally in each if tally.runs.values.counts])
+    yield counter(
+        "model_feature_rows",
+        "Rows whose features were to be counted for the watch over drift, by what became of them.",
+        (((*labels, ("outcome", fate)), n) for labels, tally in each for fate, n in sorted(tally.looked.items())),
+    )
     yield from _runs(each)
     yield from _shadows([(labels, tally.shadow) for labels, tally in each if tally.shadow is not None])
     yield from _served(facts)

@@ -36,6 +36,8 @@ class Counts(msgspec.Struct):
     values: tuple[dict[int, int], float] = ({}, 0.0)
     """See aks_serving.values."""
     pinned_errors: int = 0
+    looked: dict[str, int] = {}
+    """Rows whose features were to be counted, by what became of them."""
 
 
 class Http(msgspec.Struct):
@@ -201,6 +203,7 @@ def _counts(tally: VersionTally) -> Counts:
         runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
         values=(dict(tally.runs.values.counts), tally.runs.values.sum),
         pinned_errors=tally.pinned_errors,
+        looked=dict(tally.looked),
     )
 
 
@@ -213,6 +216,7 @@ def _tally(counts: Counts) -> VersionTally:
     for outcome, (buckets, sum_ms) in counts.others.items():
         found = tally.others[outcome] = Latencies()
         found.buckets, found.sum_ms = buckets, sum_ms
+    tally.looked.update(counts.looked)
     runs = tally.runs
     runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
     runs.values = Values(*counts.values)

@@ -16,6 +16,7 @@ from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine
 from aks_serving.errors import LoadCode, LoadError
+from aks_serving.features import Features
 from aks_serving.lanes import Lane
 from aks_serving.lives import Lives
 from aks_serving.loader import Loader, LoadWatch
@@ -97,6 +98,9 @@ class ModelServer:
             is_behind=self._is_behind,
             memory_share=lambda: self._memory_share,
             deaths=self._lives.deaths,
+        )
+        self._features = Features(
+            pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, share=settings.feature_share
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
         self._deployments: dict[EndpointName, Deployment] = {}
@@ -220,6 +224,7 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
+            asyncio.create_task(self._features.run(every_s=self._settings.feature_window_s)),
             asyncio.create_task(_again_and_again(self._measure_memory, every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
@@ -264,6 +269,7 @@ class ModelServer:
         self._windows.close_all()
         self._watchdog.close()
         self.tell()
+        await self._features.close()
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._keep_plans()
@@ -301,6 +307,7 @@ class ModelServer:
         return wanted is not None and serving is not None and wanted.generation > serving.plan.generation
 
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
+        self._features.applied(serving)
         self._servings = Servings({**self._servings, deployment.endpoint: serving})
         self._windows.applied(serving)
         self._spans.applied(serving)

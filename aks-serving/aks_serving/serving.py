@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from aks_serving.counts import Kind, Runs, Tally, VersionTally
+from aks_serving.counts import Kind, RowCounter, Runs, Tally, VersionTally
 from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
 from aks_serving.guard import TripGuard
@@ -132,6 +132,8 @@ class Serving:
     """Reads requests of the usual form at once, where every version takes inputs of the same form."""
     gives_bytes: bool = field(init=False, compare=False)
     """Whether any version has an output of BYTES."""
+    features: dict[int, RowCounter] = field(init=False, default_factory=dict, compare=False)
+    """What counts the features of a version's requests, by version, where anything does."""
     mirrors: Mirrors | None = field(init=False, compare=False)
     """What copies requests to the plan's shadows, where it has any."""
     guard: TripGuard | None = field(default=None, compare=False)

@@ -42,6 +42,10 @@ class Settings:
     port: int = 8080
     poll_s: float = 2.0
     window_s: float = 5.0
+    feature_window_s: float = 60.0
+    """How long a feature window is."""
+    feature_share: float = 1.0
+    """The share of the rows whose features are counted; 0: none."""
     drain_s: float = 0.5
     """How long the server goes on accepting connections, not ready, after SIGTERM."""
     max_body_bytes: int = 16 * _MIB
@@ -96,6 +100,8 @@ class Settings:
             port=_whole(env, "SLIPWAY_PORT", default=8080, low=0, high=65_535),
             poll_s=_seconds(env, "SLIPWAY_POLL_S", default=2.0, low=0.05),
             window_s=_seconds(env, "SLIPWAY_WINDOW_S", default=5.0, low=0.05),
+            feature_window_s=_seconds(env, "SLIPWAY_FEATURE_WINDOW_S", default=60.0, low=0.05),
+            feature_share=_share(env, "SLIPWAY_FEATURE_SHARE", default=1.0),
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
             max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
             max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
@@ -211,6 +217,17 @@ def _whole(env: Mapping[str, str], name: str, *, default: int, low: int, high: i
     if not (text.isascii() and text.isdecimal() and len(text) <= 12 and low <= int(text) <= high):
         raise InvalidInputError(f"{name} is {text[:40]!r}: use a whole number from {low} to {high}")
     return int(text)
+
+
+def _share(env: Mapping[str, str], name: str, *, default: float) -> float:
+    text = env.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number from 0 to 1")
+    return value
 
 
 def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float) -> float:

@@ -11,6 +11,7 @@ numbers of the first floating-point output. Numbers agree within RTOL of the ans
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from aks_serving.batches import BatchKey, Results, run_calls
-from aks_serving.counts import Kind, Tally
+from aks_serving.counts import Kind, RowCounter, Tally
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.spare import Copy, Spare, Target
@@ -69,6 +70,11 @@ class Mirrors:
         except Exception:
             log.exception("copying a request for the shadows went wrong")
 
+    def counted_by(self, counters: Mapping[int, RowCounter]) -> None:
+        """Have the features of what is copied counted, by version."""
+        for mirror in self._mirrors:
+            mirror.counter = counters.get(mirror.version)
+
     def count(self) -> None:
         """Take what was copied or shed since the last time into the counts."""
         for mirror in self._mirrors:
@@ -80,7 +86,7 @@ class Mirror(Target):
 
     def __init__(self, route: Route, lane: Lane, tally: Tally, spare: Spare, *, salt: str) -> None:
         self.loaded = lane.loaded
-        self._version = route.version
+        self.version = route.version
         self._share_bp = route.mirror_bp
         self._salt = f"shadow {route.version} of {salt}"
         self._lane = lane
@@ -88,6 +94,10 @@ class Mirror(Target):
         self._spare = spare
         self._takes_same: dict[int, bool] = {}
         self._mirrored = self._shed = 0
+        self.counter: RowCounter | None = None
+        """What counts the features of what is copied, where anything does."""
+        self._ran: deque[tuple[Feeds, Sequence[Array]]] = deque()
+        """Inputs and outputs of runs that are not counted yet."""
 
     def chooses(self, subject: str | None) -> bool:
         """Whether a subject's requests are copied; without one, whether this request is."""
@@ -115,7 +125,7 @@ class Mirror(Target):
     def count_fresh(self) -> None:
         """Take what was copied or shed since the last time into the counts."""
         if self._mirrored:
-            _add(self._tally.of(self._version).shadowed(), ShadowCounts(mirrored=self._mirrored, shed=self._shed))
+            _add(self._tally.of(self.version).shadowed(), ShadowCounts(mirrored=self._mirrored, shed=self._shed))
             self._mirrored = self._shed = 0
 
     def run(self, copies: Sequence[Copy]) -> ShadowCounts:
@@ -126,6 +136,10 @@ class Mirror(Target):
                 except InvalidInputError:
                     return ShadowCounts(errors=1)  # such a copy runs alone
         outcome = run_calls(self.loaded, copies)
+        if self.counter is not None:
+            for result in [outcome] if isinstance(outcome, Results) else outcome:
+                if isinstance(result, Results):
+                    self._ran.append((result.feeds, result.arrays))
         if isinstance(outcome, Results):
             return compared([copy.given for copy in copies], outcome.arrays)
         total = ShadowCounts()
@@ -136,7 +150,10 @@ class Mirror(Target):
         return total
 
     def count(self, copies: int, counts: ShadowCounts) -> None:
-        _add(self._tally.of(self._version).shadowed(), counts)
+        tally = self._tally.of(self.version)
+        _add(tally.shadowed(), counts)
+        while self._ran and self.counter is not None:
+            self.counter.saw(tally, *self._ran.popleft())
         self._tally.in_flight -= copies
         self._spare.used_s[self._lane] = perf_counter()
 

@@ -60,7 +60,7 @@ class FeatureWindow(BaseModel):
     """What one pod saw of the versions of one endpoint, in some minutes. Written once, and never changed.
 
     `versions` is keyed by the version and what it was to its endpoint, as in `3:stable`. `share` of the rows were
-    counted.
+    counted, drawn at random; `dropped` rows of them were not, by the same keys, since the pod could not keep up.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -73,6 +73,7 @@ class FeatureWindow(BaseModel):
     ended_at: AwareDatetime
     share: float = Field(default=1.0, gt=0, le=1)
     versions: dict[str, FeatureCounts] = Field(default_factory=dict)
+    dropped: dict[str, NonNegativeInt] = Field(default_factory=dict)
 
 
 def feature_window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:

@@ -53,17 +53,18 @@ class FeatureTally:
         self._fresh_rows += rows
         self._fresh_bytes += sum(array.nbytes for array in arrays.values())
         if self._fresh_rows >= MAX_FRESH_ROWS or self._fresh_bytes >= MAX_FRESH_BYTES:
-            self._fold()
+            self.fold()
 
     def take(self) -> FeatureCounts:
         """What was counted since the last time."""
-        self._fold()
+        self.fold()
         counts = FeatureCounts(profile=self._id, rows=self._rows, cells=self._cells.tolist())
         self._cells[:] = 0
         self._rows = 0
         return counts
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
+        """Count at once what was only kept."""
         fresh, self._fresh, self._fresh_rows, self._fresh_bytes = self._fresh, [], 0, 0
         columns = Columns(fresh)
         if columns.rows:

@@ -73,6 +73,8 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         max_body_bytes: int = 1024 * 1024,
         trusted_keys: tuple[str, ...] = (),
         rehearsal_rounds: int = 1,
+        feature_window_s: float = 3600.0,
+        feature_share: float = 1.0,
     ) -> AsyncIterator[Running]:
         settings = Settings(
             storage_connection="unused",
@@ -85,6 +87,8 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             max_queue=max_queue,
             max_body_bytes=max_body_bytes,
             trusted_keys=trusted_keys,
+            feature_window_s=feature_window_s,
+            feature_share=feature_share,
         )
         server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds, flush_s=_FLUSH_S)
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)

@@ -9,7 +9,10 @@ from aks_serving.ports import StoredPlan
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.core.ids import EndpointName
 from shared.routing.plan import RoutePlan
+from shared.telemetry.features import FeatureWindow
 from shared.telemetry.window import Window
+
+_FEATURES = "/features/"
 
 
 class MemoryStorage:
@@ -37,7 +40,12 @@ class MemoryStorage:
 
     def windows(self) -> list[Window]:
         """Every stored window, in the order in which they were stored."""
-        return [Window.model_validate_json(data) for data in list(self.blobs.values())]
+        return [Window.model_validate_json(data) for name, data in list(self.blobs.items()) if _FEATURES not in name]
+
+    def feature_windows(self) -> list[FeatureWindow]:
+        """Every stored feature window, likewise."""
+        blobs = list(self.blobs.items())
+        return [FeatureWindow.model_validate_json(data) for name, data in blobs if _FEATURES in name]
 
     def plan_etags(self) -> dict[EndpointName, str]:
         self._answer()

@@ -1,0 +1,360 @@
+"""Counts what versions are asked and answer by their reference profiles, and closes the windows of these counts.
+
+Counted are the rows of requests that the plan assigned to a version and that it answered, and of copies that a shadow
+answered; not those whose caller named the version, nor those that stable answered in place of a candidate that failed.
+A row is taken down on the event loop, which costs little, and counted on a thread of its own, some thousand at a time:
+no request waits while that is done. What the thread cannot keep up with is dropped, counted, and told in the window.
+
+A window lasts a minute by default, and spans generations of the plan: it is of versions and what they were. It is sent
+as telemetry is (aks_serving.uplink).
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+from pydantic import ValidationError
+
+from aks_serving.batches import bytes_of
+from aks_serving.counts import VersionTally
+from aks_serving.model import Signature
+from aks_serving.priority import give_way
+from aks_serving.serving import Serving
+from aks_serving.tensors import Array, Feeds
+from shared.core.clock import Clock
+from shared.routing.plan import Route
+from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
+from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.profile import AnswerSource, ColumnSource, Profile, SummarySource
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 2.0
+MAX_PROFILE_BYTES = 8 * 1024 * 1024
+_ROWS_AT_ONCE = 1024
+_BYTES_AT_ONCE = 8_000_000
+MAX_BEHIND_ROWS = 64 * 1024
+MAX_BEHIND_BYTES = 64_000_000
+"""What waits for the thread, of all versions together, at most."""
+MAX_HELD_BYTES = 64_000_000
+"""With that which is kept until some thousand rows are there: beyond it, rows are counted as they come."""
+
+
+class Fate(StrEnum):
+    """What became of a row that was to be looked at."""
+
+    COUNTED = "counted"
+    LEFT_OUT = "left_out"
+    """It was not in the share that is counted."""
+    DROPPED = "dropped"
+    """The thread could not keep up."""
+    WITHOUT_PROFILE = "without_profile"
+    """Its version has a profile, which could not be read."""
+
+
+class Features:
+    """The feature windows of every endpoint of this process. Used from the event loop alone."""
+
+    def __init__(
+        self,
+        *,
+        pod: str,
+        clock: Clock,
+        keep: Callable[[str, bytes], None],
+        share: float = 1.0,
+        seed: int | None = None,
+        max_behind_rows: int = MAX_BEHIND_ROWS,
+    ) -> None:
+        """`keep` takes a closed window's name and bytes, on any thread, and does not block. `share` of the rows are
+        counted, drawn at random; 0: nothing is counted, and there are no windows.
+        """
+        self._pod = pod
+        self._clock = clock
+        self._keep = keep
+        self._share = share
+        self._random = np.random.default_rng(seed)
+        self._max_behind_rows = max_behind_rows
+        self._behind_rows = self._behind_bytes = self._held_bytes = 0
+        self._counters: dict[tuple[str, str], FeatureCounter] = {}
+        self._fresh: dict[str, dict[FeatureCounter, None]] = {}
+        self._started_at: dict[str, datetime] = {}
+        self._sequence: dict[str, int] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features", initializer=give_way)
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    def applied(self, serving: Serving) -> None:
+        """Have a snapshot's versions counted, before it answers."""
+        if not self._share:
+            return
+        endpoint = serving.plan.endpoint
+        self._started_at.setdefault(endpoint, self._clock.now())
+        for route in serving.plan.routes:
+            lane = serving.lanes.get(route.version)
+            if lane is None or route.profile_digest is None:
+                continue
+            key = f"{route.version}:{route.role}"
+            profile, counter = lane.loaded.profile, self._counters.get((endpoint, key))
+            if counter is None or counter.profile is not profile:
+                outputs = [spec.name for spec in lane.model.signature.outputs]
+                counter = self._counters[endpoint, key] = FeatureCounter(self, endpoint, key, profile, outputs)
+            serving.features[route.version] = counter
+        if serving.mirrors is not None:
+            serving.mirrors.counted_by(serving.features)
+        # What is no longer served is forgotten; requests under way hold their own.
+        served = {f"{route.version}:{route.role}" for route in serving.plan.routes}
+        for at in [at for at in self._counters if at[0] == endpoint and at[1] not in served]:
+            del self._counters[at]
+
+    async def run(self, *, every_s: float) -> None:
+        """Close windows for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                self.close_windows()
+            except Exception:
+                log.exception("closing feature windows went wrong; the next ones follow")
+
+    def close_windows(self) -> None:
+        """Close every window in which anything was to be counted."""
+        now = self._clock.now()
+        for endpoint, counters in self._fresh.items():
+            started_at, self._started_at[endpoint] = self._started_at[endpoint], now
+            parts = [counter.taken() for counter in counters]
+            for part in parts:
+                self.hand_over(part.counter, part.batch)
+            self._submit(functools.partial(self._write, endpoint, started_at, max(started_at, now), parts))
+        for endpoint in self._started_at.keys() - self._fresh.keys():
+            self._started_at[endpoint] = now
+        self._fresh = {}
+
+    async def close(self, *, within_s: float = FLUSH_S) -> None:
+        """Close the last windows, and have them kept, for at most so long."""
+        if self._closed:
+            return
+        self.close_windows()
+        self._closed = True
+        last = self._submit(lambda: None)
+        if last is not None:
+            _, late = await asyncio.wait([asyncio.wrap_future(last)], timeout=within_s)
+            if late:
+                log.error("%d rows could not be counted before the stop and are lost", self._behind_rows)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # -- for the counters
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the thread that rows are dropped."""
+        return self._behind_rows >= self._max_behind_rows or self._behind_bytes >= MAX_BEHIND_BYTES
+
+    def chosen(self, rows: int) -> Array | None:
+        """Which of so many rows are counted; None: all."""
+        return None if self._share >= 1 else np.flatnonzero(self._random.random(rows) < self._share)
+
+    def saw(self, counter: "FeatureCounter") -> None:
+        """A counter has something for the window that is open."""
+        self._fresh.setdefault(counter.endpoint, {})[counter] = None
+
+    def holds(self, size_bytes: int) -> bool:
+        """So much more is kept; whether that is too much to keep for later."""
+        self._held_bytes += size_bytes
+        return self._held_bytes > MAX_HELD_BYTES
+
+    def hand_over(self, counter: "FeatureCounter", batch: "Batch") -> None:
+        """Have rows counted on the thread."""
+        self._behind_rows += batch.rows
+        self._behind_bytes += batch.size_bytes
+        self._submit(lambda: self._count(counter, batch))
+
+    def _count(self, counter: "FeatureCounter", batch: "Batch") -> None:
+        counter.fold(batch)
+        with contextlib.suppress(RuntimeError):  # the loop is gone, at a stop
+            self._loop.call_soon_threadsafe(self._forget, batch.rows, batch.size_bytes)
+
+    def _forget(self, rows: int, size_bytes: int) -> None:
+        self._behind_rows -= rows
+        self._behind_bytes -= size_bytes
+        self._held_bytes -= size_bytes
+
+    def _submit(self, do: Callable[[], None]) -> Future[None] | None:
+        try:
+            return self._thread.submit(do)
+        except RuntimeError:  # it was shut down, at a stop, or no thread can be started
+            log.exception("rows could not be counted and are lost")
+            return None
+
+    def _write(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence["Taken"]) -> None:
+        """Write the window of an endpoint, on the thread; two where a version was counted by two profiles."""
+        try:
+            left = list(parts)
+            while left:
+                named = {part.counter.key: part for part in reversed(left)}
+                left = [part for part in left if named[part.counter.key] is not part]
+                self._write_one(endpoint, started_at, ended_at, list(named.values()))
+        except Exception:
+            log.exception("the feature window of %s is lost", endpoint)
+
+    def _write_one(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence["Taken"]) -> None:
+        versions: dict[str, FeatureCounts] = {}
+        for part in parts:
+            counts = part.counter.take()
+            if counts is not None and counts.rows:
+                versions[part.counter.key] = counts
+        dropped = {part.counter.key: part.dropped for part in parts if part.dropped}
+        if not versions and not dropped:
+            return
+        sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
+        window = FeatureWindow(
+            endpoint=endpoint,
+            pod=self._pod,
+            sequence=sequence,
+            started_at=started_at,
+            ended_at=ended_at,
+            share=self._share,
+            versions=versions,
+            dropped=dropped,
+        )
+        name = feature_window_blob_name(endpoint, ended_at, self._pod, sequence)
+        self._keep(name, window.model_dump_json().encode())
+
+
+class FeatureCounter:
+    """Counts what one version does in one role. On the event loop, but for `fold` and `take`, which are the thread's.
+
+    `profile` is None where it could not be read: rows are then counted by number alone.
+    """
+
+    def __init__(
+        self, features: Features, endpoint: str, key: str, profile: Profile | None, outputs: Sequence[str]
+    ) -> None:
+        """`outputs` are the names of the version's outputs, in its order."""
+        self.endpoint = endpoint
+        self.key = key
+        self.profile = profile
+        wanted = set() if profile is None else names_of(profile)
+        self._wanted = frozenset(wanted)
+        self._outputs = tuple((place, name) for place, name in enumerate(outputs) if name in wanted)
+        self._features = features
+        self._tally: FeatureTally | None = None
+        self._fresh = Batch()
+        self._dropped = 0
+
+    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
+        """As aks_serving.serving.RowCounter says."""
+        try:
+            rows = len(next(iter(feeds.values())))
+            if self.profile is None:
+                tally.looked_at(Fate.WITHOUT_PROFILE, rows)
+                return
+            wanted = self._wanted
+            arrays = {name: array for name, array in feeds.items() if name in wanted}
+            for place, name in self._outputs:
+                arrays[name] = outputs[place]
+            self._take_down(tally, arrays, rows)
+        except Exception:
+            log.exception("rows of %s of endpoint %s are lost to the feature window", self.key, self.endpoint)
+
+    def _take_down(self, tally: VersionTally, arrays: dict[str, Array], rows: int) -> None:
+        features = self._features
+        chosen = features.chosen(rows)
+        if chosen is not None and len(chosen) < rows:
+            tally.looked_at(Fate.LEFT_OUT, rows - len(chosen))
+            arrays, rows = {name: array[chosen] for name, array in arrays.items()}, len(chosen)
+            if not rows:
+                return
+        features.saw(self)
+        fresh = self._fresh
+        if features.is_behind:
+            self._dropped += rows
+            tally.looked_at(Fate.DROPPED, rows)
+            return
+        size_bytes = bytes_of(arrays)
+        fresh.parts.append((arrays, rows))
+        fresh.rows += rows
+        fresh.size_bytes += size_bytes
+        tally.looked_at(Fate.COUNTED, rows)
+        if features.holds(size_bytes) or fresh.rows >= _ROWS_AT_ONCE or fresh.size_bytes >= _BYTES_AT_ONCE:
+            self._fresh = Batch()
+            features.hand_over(self, fresh)
+
+    def taken(self) -> "Taken":
+        """What is to be written now, which is forgotten here."""
+        taken = Taken(self, self._fresh, self._dropped)
+        self._fresh, self._dropped = Batch(), 0
+        return taken
+
+    def fold(self, batch: "Batch") -> None:
+        """Count rows. On the thread."""
+        try:
+            if self._tally is None and self.profile is not None:
+                self._tally = FeatureTally(self.profile)
+            if self._tally is not None:
+                for arrays, rows in batch.parts:
+                    self._tally.saw(arrays, rows)
+                self._tally.fold()
+        except Exception:
+            what = "%d rows of %s of endpoint %s are lost to the feature window"
+            log.exception(what, batch.rows, self.key, self.endpoint)
+
+    def take(self) -> FeatureCounts | None:
+        """What was counted since the last time. On the thread."""
+        return None if self._tally is None else self._tally.take()
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows as they came, to be counted together."""
+
+    parts: list[tuple[Mapping[str, Array], int]] = field(default_factory=list)
+    rows: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a counter had when its window closed: rows that are not counted yet, and how many were dropped."""
+
+    counter: FeatureCounter
+    batch: Batch
+    dropped: int
+
+
+def read_profile(data: bytes, route: Route, signature: Signature) -> Profile | None:
+    """A version's profile; None, which the log explains, where it is none, or is not of this version's signature."""
+    try:
+        profile = Profile.model_validate_json(data)
+    except ValidationError as error:
+        wrong = f"it is no profile: {error.errors(include_url=False, include_input=False)[0]['msg']}"
+    else:
+        known = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+        unknown = sorted(names_of(profile) - known)
+        if not unknown and profile.id == route.profile_digest:
+            return profile
+        wrong = f"it asks for {unknown[0]!r}, which the model has not" if unknown else f"its id is {profile.id}"
+    log.error(
+        "version %d is served, and its features are not counted: the reference profile %s cannot be used: %s",
+        route.version,
+        route.profile_digest,
+        wrong,
+    )
+    return None
+
+
+def names_of(profile: Profile) -> set[str]:
+    """The inputs and outputs that a profile asks for."""
+    names = set()
+    for feature in profile.features:
+        match feature.source:
+            case AnswerSource(output=name):
+                names.add(name)
+            case ColumnSource(input=name) | SummarySource(input=name):
+                names.add(name)
+    return names

@@ -1,0 +1,253 @@
+"""Feature windows: what the server counts by a profile that validation made is what was sent, row by row."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shared.core.canonical import canonical_json, digest_of_bytes
+from shared.registry.manifest import Manifest, Task
+from shared.registry.policy import ValidationPolicy
+from shared.routing.plan import Role, Route
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.profile import Profile
+from shared.validation.sandbox import ModelFiles, SandboxLimits, run_validation
+from tests.serving import models
+from tests.serving.conftest import Running, Start, eventually
+from tests.serving.fakes import MemoryStorage
+from tests.unit.validation.drops import npz
+
+pytestmark = pytest.mark.anyio
+
+ONE, TWO, HALF_MORE = models.scaler(1.0), models.scaler(2.0), models.scaler(1.5)
+ROWS = np.random.default_rng(5).normal(size=(400, 2)).astype(np.float32)
+
+type Table = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def profile_data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The profile that the sandbox leaves of ONE."""
+    folder = tmp_path_factory.mktemp("profile")
+    (folder / "work").mkdir()
+    (folder / "model").write_bytes(ONE)
+    (folder / "rows").write_bytes(npz({"x": ROWS, "label": ROWS}))
+    validation = run_validation(
+        model=ModelFiles(path=folder / "model"),
+        validation=folder / "rows",
+        reference=None,
+        manifest=Manifest(task=Task.REGRESSION, feature_names=("age", "sum")),
+        policy=ValidationPolicy(),
+        workdir=folder / "work",
+        limits=SandboxLimits(),
+    )
+    assert validation.profile is not None, validation.report
+    data = validation.profile.path.read_bytes()
+    assert digest_of_bytes(data) == validation.profile.digest
+    return data
+
+
+@pytest.fixture
+def profile(profile_data: bytes) -> Profile:
+    found = Profile.model_validate_json(profile_data)
+    assert [feature.name for feature in found.features] == ["age", "sum", "prediction"]
+    return found
+
+
+def _watched(route: Route, profile_data: bytes) -> Route:
+    return route.model_copy(update={"profile_digest": digest_of_bytes(profile_data)})
+
+
+def _stable(profile_data: bytes, version: int = 1, data: bytes = ONE) -> Route:
+    return _watched(models.route(version, data), profile_data)
+
+
+def _publish(storage: MemoryStorage, profile_data: bytes, *routes: Route, generation: int = 1) -> None:
+    storage.put(ONE, TWO, HALF_MORE, profile_data)
+    storage.publish(models.plan(generation, *(routes or (_stable(profile_data),))))
+
+
+def _counted(profile: Profile, rows: Table, factor: float = 1.0) -> FeatureCounts:
+    """As the rows are counted at once."""
+    tally = FeatureTally(profile)
+    tally.saw({"x": rows, "y": rows * np.float32(factor)}, len(rows))
+    return tally.take()
+
+
+def _total(storage: MemoryStorage, key: str = "1:stable") -> FeatureCounts:
+    parts = [window.versions[key] for window in storage.feature_windows() if key in window.versions]
+    return FeatureCounts.sum_of(parts)
+
+
+def _fates(running: Running, version: int = 1, role: Role = Role.STABLE) -> Mapping[str, int]:
+    tally = running.server.variants()["churn"].get((version, str(role)))
+    return {} if tally is None else tally.looked
+
+
+async def _ask(running: Running, rows: Table, **fields: Any) -> None:
+    answer = await running.predict(rows.tolist(), **fields)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_every_row_is_counted_whatever_form_it_came_in(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    rows = np.random.default_rng(1).normal(0.5, 2.0, size=(300, 2)).astype(np.float32)
+    async with start() as running:
+        await running.reload()
+        await asyncio.gather(*(_ask(running, rows[at : at + 1]) for at in range(100)))
+        for at in range(100, 200, 50):
+            await _ask(running, rows[at : at + 50])
+        tensor = {"name": "x", "datatype": "FP32", "shape": [50, 2], "data": rows[200:250].ravel().tolist()}
+        assert (await running.infer(tensor)).status_code == 200
+        data = rows[250:].tobytes()
+        sized = {"name": "x", "datatype": "FP32", "shape": [50, 2], "parameters": {"binary_data_size": len(data)}}
+        head = json.dumps({"inputs": [sized]}).encode()
+        answer = await running.client.post(
+            "/v2/models/churn/infer",
+            content=head + data,
+            headers={"inference-header-content-length": str(len(head))},
+        )
+        assert answer.status_code == 200
+        assert _fates(running) == {"counted": 300}
+        metrics = (await running.client.get("/metrics")).text
+        labels = 'model="churn",version="1",variant="stable",outcome="counted"'
+        assert f"model_feature_rows_total{{{labels}}} 300" in metrics
+    assert _total(storage) == _counted(profile, rows)
+    (window,) = storage.feature_windows()
+    assert (window.endpoint, window.pod, window.sequence, window.share) == ("churn", "pod", 0, 1.0)
+    (name,) = (name for name in storage.blobs if "/features/" in name)
+    assert name == f"churn/features/{window.ended_at:%Y-%m-%dT%H}/pod-0000000000.json"
+
+
+async def test_a_pinned_request_a_refused_one_and_the_rehearsal_count_nowhere(
+    start: Start, storage: MemoryStorage, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start(rehearsal_rounds=3) as running:
+        await running.reload()
+        await _ask(running, ROWS[:10], model_version=1)
+        assert (await running.predict([[1.0, 2.0, 3.0]])).status_code == 400
+        assert _fates(running) == {}
+    assert storage.feature_windows() == []
+
+
+async def test_a_shadow_is_counted_by_what_it_answers(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    shadow = models.route(2, TWO, role=Role.SHADOW, weight=0).model_copy(update={"mirror_bp": 10_000})
+    _publish(storage, profile_data, _stable(profile_data), _watched(shadow, profile_data))
+    async with start() as running:
+        await running.reload()
+        for at in range(0, 30, 10):
+            await _ask(running, ROWS[at : at + 10])
+        await eventually(lambda: _fates(running, 2, Role.SHADOW) == {"counted": 30})
+    assert _total(storage, "2:shadow") == _counted(profile, ROWS[:30], 2.0)
+    assert _total(storage) == _counted(profile, ROWS[:30])
+
+
+async def test_a_swap_of_versions_parts_the_rows_and_loses_none(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start() as running:
+        await running.reload()
+        await _ask(running, ROWS[:40])
+        _publish(storage, profile_data, _stable(profile_data, 2, TWO), generation=2)
+        await running.reload()
+        await _ask(running, ROWS[40:100])
+    (window,) = storage.feature_windows()
+    assert window.versions == {
+        "1:stable": _counted(profile, ROWS[:40]),
+        "2:stable": _counted(profile, ROWS[40:100], 2.0),
+    }
+
+
+async def test_another_profile_of_one_version_has_a_window_of_its_own(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    other = profile.model_copy(update={"features": profile.features[:1]})
+    other_data = canonical_json(other.model_dump(mode="json"))
+    _publish(storage, profile_data)
+    async with start() as running:
+        await running.reload()
+        await _ask(running, ROWS[:40])
+        storage.put(other_data)
+        _publish(storage, profile_data, _stable(other_data), generation=2)
+        await running.reload()
+        await _ask(running, ROWS[40:100])
+    windows = storage.feature_windows()
+    assert sorted(window.sequence for window in windows) == [0, 1]
+    found = {window.versions["1:stable"].profile: window.versions["1:stable"] for window in windows}
+    assert found == {profile.id: _counted(profile, ROWS[:40]), other.id: _counted(other, ROWS[40:100])}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(b"{", id="no JSON"),
+        pytest.param(b'{"rows": 1}', id="no profile"),
+        pytest.param(None, id="not there"),
+        pytest.param("z", id="of another model"),
+    ],
+)
+async def test_a_profile_that_cannot_be_used_keeps_no_version_from_serving(
+    start: Start,
+    storage: MemoryStorage,
+    profile_data: bytes,
+    wrong: bytes | str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = profile_data.replace(b'"input":"x"', b'"input":"z"') if isinstance(wrong, str) else wrong or b"gone"
+    storage.put(ONE, *([] if wrong is None else [data]))
+    storage.publish(models.plan(1, _stable(data)))
+    async with start() as running:
+        await running.reload()
+        await _ask(running, ROWS[:10])
+        assert _fates(running) == {"without_profile": 10}
+    assert storage.feature_windows() == []
+    assert "version 1 is served, and its features are not counted" in caplog.text
+
+
+async def test_what_was_counted_is_sent_once_storage_is_back(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start(feature_window_s=0.05) as running:
+        await running.reload()
+        storage.down = True
+        await _ask(running, ROWS[:40])
+        await _ask(running, ROWS[40:80])
+        storage.down = False
+        await eventually(lambda: sum(w.versions["1:stable"].rows for w in storage.feature_windows()) == 80)
+    assert _total(storage) == _counted(profile, ROWS[:80])
+
+
+async def test_a_share_of_the_rows_is_counted_and_stated(
+    start: Start, storage: MemoryStorage, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start(feature_share=0.25) as running:
+        await running.reload()
+        for _ in range(20):
+            await _ask(running, ROWS)
+        fates = _fates(running)
+    assert fates["counted"] + fates["left_out"] == 8_000
+    assert 1_700 < fates["counted"] < 2_300  # 7 standard deviations
+    (window,) = storage.feature_windows()
+    assert (window.share, window.versions["1:stable"].rows) == (0.25, fates["counted"])
+
+
+async def test_a_share_of_nothing_counts_nothing(start: Start, storage: MemoryStorage, profile_data: bytes) -> None:
+    _publish(storage, profile_data)
+    async with start(feature_share=0.0) as running:
+        await running.reload()
+        await _ask(running, ROWS)
+        assert _fates(running) == {}
+    assert storage.feature_windows() == []
