@@ -1,4 +1,4 @@
-"""How retention, dead letters, alerts and audits of artifacts look to a person."""
+"""How retention, dead letters and audits of artifacts look to a person."""
 
 import json
 
@@ -85,24 +85,6 @@ def letter(found: Json) -> None:
     encoding = "" if found["body"]["encoding"] == "text" else f" ({found['body']['encoding']})"
     # As JSON text, so that no control character of a hostile body reaches the terminal.
     print(f"body{encoding}: {json.dumps(found['body']['content'])}")
-
-
-def alerts(found: list[Json]) -> None:
-    """A list of alerts."""
-    if not found:
-        print("There are no such alerts.")
-        return
-    table = _table("alert", "about", "state", "since", "times", "what was found")
-    for alert in found:
-        table.add_row(
-            alert["rule"],
-            escape(alert["subject"]),
-            alert["state"],
-            _time(alert["since"]),
-            str(alert["count"]),
-            escape(alert["sentence"]),
-        )
-    Console().print(table)
 
 
 def artifacts(value: Json) -> None:

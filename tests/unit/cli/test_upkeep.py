@@ -1,4 +1,4 @@
-"""What the commands of retention, dead letters, alerts and artifacts ask of the admin API, and what they tell."""
+"""What the commands of retention, dead letters and artifacts ask of the admin API, and what they tell."""
 
 from typing import Any
 
@@ -48,17 +48,6 @@ LETTER = {
     "count": 2,
     "first_seen_at": "2026-01-02T03:04:05Z",
     "last_seen_at": "2026-01-02T03:05:05Z",
-}
-ALERT = {
-    "alert_id": "alert-1",
-    "rule": "artifact_altered",
-    "subject": "version:m:1",
-    "state": "firing",
-    "sentence": "version 1 of m cannot be relied on",
-    "evidence": {},
-    "since": "2026-01-02T03:04:05Z",
-    "changed_at": "2026-01-02T03:04:05Z",
-    "count": 1,
 }
 
 
@@ -173,13 +162,6 @@ def test_a_queue_without_letters_is_told_with_those_that_have_some(slipway: Slip
     assert ran.code == ExitCode.NOT_FOUND
     assert "a dead letter of the queue lifecycle-event does not exist: the queues with some are: validations" in ran.err
     assert [asked.method for asked in api.asked] == ["GET"]
-
-
-def test_alerts_that_fire_are_listed_and_all_with_all(slipway: Slipway, api: FakeApi) -> None:
-    api.answers["GET /api/alerts?state=firing"] = page(ALERT)
-    api.answers["GET /api/alerts"] = page()
-    assert "version 1 of m cannot be relied on" in slipway("alerts").out
-    assert slipway("alerts", "--all").out == "There are no such alerts.\n"
 
 
 def test_an_audit_of_artifacts_goes_through_all_models_and_parts(slipway: Slipway, api: FakeApi) -> None:
