@@ -1,0 +1,107 @@
+"""What the control plane tells beside its rollouts: from documents, and read by a scrape."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from functions.metrics import rendered
+from shared.budgets.sums import HourSum, RequestSums
+from shared.core.verdict import Outcome
+from shared.observing import metrics as observed
+from shared.observing.metrics import Budgeted, Undelivered
+from shared.registry.documents import Model
+from shared.registry.rollout_policy import ErrorBudget
+from shared.rollout.metrics import Family
+from shared.watching.documents import Alarm, DriftReport, Episode, ReportSummary
+
+NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def values(*found: Family) -> dict[str, float]:
+    lines = [line for line in rendered(found).splitlines() if not line.startswith("#")]
+    return {sample: float(value) for sample, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def report(**fields: Any) -> DriftReport:
+    latest = ReportSummary(
+        report_id="r",
+        since=ago(7_200),
+        until=ago(3_600),
+        made_at=ago(90),
+        rows=1_000,
+        outcome=Outcome.FAIL,
+        findings=(),
+        most_to_blame=(),
+        sentences=(),
+        psi={"age": 0.31, "income": 0.02},
+        report_blob="r.json",
+        page_blob="r.html",
+    )
+    return DriftReport(id="d", model="m", endpoint="m", version=3, role="stable", **({"latest": latest} | fields))
+
+
+def test_the_latest_report_of_a_version_is_told_by_feature() -> None:
+    episode = Episode(since=ago(90), seen=ago(90), sentence="it drifted", report_id="r")
+    found = values(*observed.drift([report(alarms={Alarm.DATA_DRIFT: episode})], NOW))
+    of = 'model="m",version="3",variant="stable"'
+    assert found[f'model_feature_drift_psi{{{of},feature="age"}}'] == 0.31
+    assert found[f'model_feature_drift_psi{{{of},feature="income"}}'] == 0.02
+    assert found[f'model_drift_alarm{{{of},alarm="data_drift"}}'] == 1
+    assert found[f'model_drift_alarm{{{of},alarm="slow_drift"}}'] == 0
+    assert found[f"model_drift_rows{{{of}}}"] == 1_000
+    assert found[f"model_drift_report_age_seconds{{{of}}}"] == 90
+
+
+def test_a_version_without_a_report_is_not_told_of() -> None:
+    assert values(*observed.drift([report(latest=None)], NOW)) == {}
+
+
+def test_alerts_are_counted_and_with_none_there_is_a_zero() -> None:
+    alert = {"model": "m", "rule": "slow", "severity": "critical", "state": "firing"}
+    found = values(observed.alerts([alert, alert, alert | {"state": "pending"}]))
+    assert found['slipway_alerts{model="m",rule="slow",severity="critical",state="firing"}'] == 2
+    assert found['slipway_alerts{model="m",rule="slow",severity="critical",state="pending"}'] == 1
+    assert found['slipway_alerts{model="-",rule="-",severity="critical",state="firing"}'] == 0
+
+
+def test_dead_letters_are_told_of_each_queue() -> None:
+    found = values(observed.dead_letters(["a", "b"], [{"queue": "b"}, {"queue": "b"}, {"queue": "old"}]))
+    assert found == {
+        'slipway_dead_letters{queue="a"}': 0,
+        'slipway_dead_letters{queue="b"}': 2,
+        'slipway_dead_letters{queue="old"}': 1,
+    }
+
+
+@pytest.mark.parametrize(("failed", "left"), [(0, 1.0), (5, 0.5), (10, 0.0), (30, -2.0)])
+def test_a_budget_is_what_of_the_allowed_failures_is_left(failed: int, left: float) -> None:
+    hours = {"2026-11-21T08": HourSum(requests=1_000, failed=failed), "2026-11-01T08": HourSum(requests=9, failed=9)}
+    sums = RequestSums(endpoint="m", hours=hours, since=ago(10), whole_at=ago(60))
+    one = Budgeted(endpoint="m", budget=ErrorBudget(objective=0.99, hours=24), sums=sums)
+    found = values(*observed.budgets([one], NOW))
+    assert found['slipway_error_budget_left{endpoint="m"}'] == pytest.approx(left)
+    assert found['slipway_error_budget_counted_seconds{endpoint="m"}'] == 60
+
+
+def test_a_budget_of_no_requests_is_whole_and_may_never_have_been_counted() -> None:
+    one = Budgeted(endpoint="m", budget=ErrorBudget(), sums=RequestSums(endpoint="m", since=ago(10)))
+    assert values(*observed.budgets([one], NOW)) == {'slipway_error_budget_left{endpoint="m"}': 1}
+
+
+def test_an_outbox_is_as_old_as_its_oldest_event() -> None:
+    model = Model(model="m")
+    assert observed.waiting_since(model.to_body()) is None
+    model.record("policy_changed", ago(600))
+    model.record("policy_changed", ago(60))
+    since = observed.waiting_since(model.to_body())
+    assert since == ago(600)
+    outboxes = {"models": Undelivered(count=1, since=since), "endpoints": Undelivered(count=0, since=None)}
+    assert values(observed.outbox_ages(outboxes, NOW)) == {
+        'slipway_outbox_age_seconds{container="endpoints"}': 0,
+        'slipway_outbox_age_seconds{container="models"}': 600,
+    }
