@@ -26,11 +26,14 @@ from benchmarks.serving.workloads import Workload
 from local import processes
 from local.azurite import Azurite
 from local.system import REPOSITORY, create_storage
+from shared.core.canonical import canonical_json, digest_of_bytes
+from shared.drift.profiling import profile_of
 from shared.routing.plan import Role, Route, RoutePlan, artifact_blob_name, plan_blob_name
 from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer
 
 SLIPWAY, SLIPWAY_OFF, BARE, CONSTANT = "slipway", "slipway-off", "bare", "constant"
+COUNTING, NOT_COUNTING = "slipway-counting", "slipway-not-counting"
 SLIPWAY_ONE, SLIPWAY_TWO, SLIPWAY_GRPC = "slipway-one-version", "slipway-two-workers", "slipway-grpc"
 CANDIDATE_BP = 2_000
 _START_S = 60.0
@@ -47,6 +50,8 @@ class Setup:
     candidate_bp: int = CANDIDATE_BP
     names_users: bool = True
     grpc: bool = False
+    profile: bool = False
+    """Whether its version has a reference profile."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -59,6 +64,8 @@ SETUPS: Mapping[str, Setup] = {
     SLIPWAY_ONE: Setup(candidate_bp=0),
     SLIPWAY_TWO: Setup(settings={"SLIPWAY_WORKERS": "2"}),
     SLIPWAY_GRPC: Setup(grpc=True),
+    COUNTING: Setup(candidate_bp=0, names_users=False, profile=True, settings={"SLIPWAY_FEATURE_WINDOW_S": "5"}),
+    NOT_COUNTING: Setup(candidate_bp=0, names_users=False, profile=True, settings={"SLIPWAY_FEATURE_SHARE": "0"}),
 }
 
 
@@ -109,7 +116,9 @@ def storage(folder: Path) -> Iterator[str]:
         yield azurite.connection_string
 
 
-def publish(connection: str, endpoint: str, workload: Workload, *, candidate_bp: int) -> None:
+def publish(
+    connection: str, endpoint: str, workload: Workload, *, candidate_bp: int, profile: bytes | None = None
+) -> None:
     """Publish the workload's model as an endpoint: version 1 stable, and where it has a share, version 2 candidate."""
     shares = [(1, Role.STABLE, 10_000 - candidate_bp), (2, Role.CANDIDATE, candidate_bp)]
     routes = tuple(
@@ -119,6 +128,7 @@ def publish(connection: str, endpoint: str, workload: Workload, *, candidate_bp:
             weight_bp=weight_bp,
             artifact_digest=workload.digest,
             size_bytes=workload.path.stat().st_size,
+            profile_digest=None if profile is None else digest_of_bytes(profile),
         )
         for version, role, weight_bp in shares
         if weight_bp
@@ -126,6 +136,8 @@ def publish(connection: str, endpoint: str, workload: Workload, *, candidate_bp:
     plan = RoutePlan(endpoint=endpoint, generation=1, salt="benchmark", routes=routes)
     with closing(AzureBlobs.from_connection_string(connection)) as blobs:
         blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(workload.digest), workload.path.read_bytes())
+        if profile is not None:
+            blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(digest_of_bytes(profile)), profile)
         blobs.create(BlobContainer.ROUTES, plan_blob_name(endpoint), plan.model_dump_json().encode())
 
 
@@ -134,7 +146,8 @@ def slipway(workload: Workload, *, connection: str, folder: Path, core: str, nam
     """Slipway's model server, in the setup of that name. `core` may be more than one."""
     setup = SETUPS[name]
     endpoint = workload.name + name.removeprefix(SLIPWAY)
-    publish(connection, endpoint, workload, candidate_bp=setup.candidate_bp)
+    profile = _profile(workload) if setup.profile else None
+    publish(connection, endpoint, workload, candidate_bp=setup.candidate_bp, profile=profile)
     port = processes.free_port()
     settings = {
         "SLIPWAY_STORAGE_CONNECTION": connection,
@@ -163,6 +176,14 @@ def slipway(workload: Workload, *, connection: str, folder: Path, core: str, nam
                 grpc_port=grpc_port,
             )
         )
+
+
+def _profile(workload: Workload) -> bytes:
+    """The reference profile of the rows that are asked, and of their answers."""
+    found = profile_of({workload.input_name: workload.rows}, {workload.output_name: workload.expected(workload.rows)})
+    if found is None:
+        raise ValueError(f"{len(workload.rows)} rows are too few for a profile")
+    return canonical_json(found.model_dump(mode="json"))
 
 
 @contextmanager
