@@ -228,7 +228,7 @@ def _composed(settings: Settings) -> Services:
             source=settings.event_source,
         ),
         event_retries=EventRetries(letters=letters, replays=dead_letters, clock=clock),
-        budgets=BudgetService(endpoints=endpoints, registry=registry, documents=documents, blobs=blobs, clock=clock),
+        budgets=BudgetService(endpoints=endpoints, documents=documents, blobs=blobs, clock=clock),
         dry_runs=DryRuns(rollouts=rollouts.rollouts, rollout=rollouts.rollout, blobs=blobs),
         watching=WatchService(
             endpoints=endpoints,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.canonical import digest_of
+from shared.core.severity import Severity
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -69,22 +70,6 @@ class AlertState(StrEnum):
     """It holds, and not yet for as long as its rule asks. Nobody is told."""
     FIRING = "firing"
     RESOLVED = "resolved"
-
-
-class Severity(StrEnum):
-    """How soon somebody must look."""
-
-    CRITICAL = "critical"
-    """Now: requests fail."""
-    WARNING = "warning"
-    """Today."""
-    INFO = "info"
-    """When there is time."""
-
-    @property
-    def rank(self) -> int:
-        """0 for the gravest."""
-        return list(Severity).index(self)
 
 
 SEVERITIES = {

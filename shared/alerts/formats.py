@@ -9,8 +9,8 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any
 
-from shared.alerts.documents import Severity
 from shared.alerts.notices import Line, News, Notice
+from shared.core.severity import Severity
 
 _SLACK_TEXT = 2_900
 """Slack takes 3,000 characters in a section, and 50 blocks."""

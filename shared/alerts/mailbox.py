@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from shared.alerts.documents import Alert, AlertState, Severity
+from shared.alerts.documents import Alert, AlertState
 from shared.alerts.notices import LISTED, News, Notice, gravest_first, item_of, line_of
 from shared.alerts.silences import Silence, silence_on
 from shared.core.alert_settings import AlertSink
@@ -255,5 +255,5 @@ def _news(alert: Alert, told: Told | None, *, is_waiting: bool) -> News | None:
 
 def _concerns(alert: Alert, sink: AlertSink) -> bool:
     """Whether a sink is to be told of an alert at all."""
-    is_grave = alert.severity.rank <= Severity(sink.severity.value).rank
+    is_grave = alert.severity.rank <= sink.severity.rank
     return is_grave and any(fnmatchcase(alert.model, pattern) for pattern in sink.models)

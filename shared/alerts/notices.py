@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from shared.alerts.documents import Alert, Severity
+from shared.alerts.documents import Alert
+from shared.core.severity import Severity
 
 LISTED = 20
 """Alerts that a notice tells of one by one; of more it tells how many there are."""

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.alerts.documents import SEVERITIES, Acknowledgement, Alert, AlertRule, AlertState, Severity, alert_id
+from shared.alerts.documents import SEVERITIES, Acknowledgement, Alert, AlertRule, AlertState, alert_id
 from shared.alerts.silences import Matcher, Silence
 from shared.core.canonical import digest_of
 from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import TellNews
+from shared.core.severity import Severity
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import AggregatePage, Repository
 

@@ -1,7 +1,7 @@
-"""Keeps the request sums of the endpoints whose policy has an error budget.
+"""Keeps the request sums of the endpoints: what error budgets and alerts are judged by.
 
-An endpoint is counted from when its budget was first seen: what was before is not counted back, lest the budget could
-not be told for want of history. Called by timer. Several calls at once do no harm: the sums are saved by one
+An endpoint is counted from when it was first seen: what was before is not counted back, lest a budget could not be told
+for want of history. Called by timer. Several calls at once do no harm: the sums are saved by one
 conditional write, and who is late leaves it to the next call. A call takes a bounded time and saves after every
 portion; what is left is for the calls after it, and the sums say that they are not whole.
 """
@@ -15,8 +15,6 @@ from itertools import islice
 from shared.budgets.sums import SUMS_ID, RequestSums, counted
 from shared.core.clock import Clock
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError
-from shared.core.ids import ModelName
-from shared.registry.service import RegistryService
 from shared.rollout.endpoint import Endpoint
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
@@ -38,7 +36,6 @@ class BudgetService:
         self,
         *,
         endpoints: Repository[Endpoint],
-        registry: RegistryService,
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
@@ -46,7 +43,6 @@ class BudgetService:
         portion: int = PORTION,
     ) -> None:
         self._endpoints = endpoints
-        self._registry = registry
         self._documents = documents
         self._blobs = blobs
         self._clock = clock
@@ -54,26 +50,19 @@ class BudgetService:
         self._portion = portion
 
     def count(self) -> None:
-        """Count what the pods of every endpoint with an error budget reported since the last call.
+        """Count what the pods of every endpoint reported since the last call.
 
         One that cannot be counted is logged, and keeps no other from being so.
         """
         now = self._clock.now()
         ends_at = self._monotonic() + CALL_S
-        endpoints = [one.endpoint for one in self._endpoints.where() if self._has_budget(one.endpoint)]
+        endpoints = [one.endpoint for one in self._endpoints.where()]
         for left, endpoint in zip(range(len(endpoints), 0, -1), endpoints, strict=True):
             started_at = self._monotonic()
             try:
                 self._count(endpoint, now, until=started_at + (ends_at - started_at) / left)
             except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are counted
                 _log.exception("the requests of endpoint %s are not counted", endpoint)
-
-    def _has_budget(self, endpoint: str) -> bool:
-        try:
-            return self._registry.model(ModelName(endpoint)).policy.rollout.error_budget is not None
-        except Exception:  # noqa: BLE001 - see above
-            _log.exception("whether the requests of endpoint %s are to be counted cannot be told", endpoint)
-            return False
 
     def _count(self, endpoint: str, now: datetime, *, until: float) -> None:
         """Count an endpoint's windows, a portion at a time, up to a time of the monotonic clock."""

@@ -1,4 +1,5 @@
-"""How many of an endpoint's requests failed, by the hour: what an error budget is counted over.
+"""How many of an endpoint's requests failed, by the hour: what an error budget is counted over. Beside it, of late and
+by the minute, what alerts are judged by.
 
 Each window is counted once: a pod's windows are numbered and come in order, so its highest number is the mark, which is
 stored with the sums by one conditional write. A window counts in the hour of its end, however late it comes, up to
@@ -12,6 +13,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.budgets.recent import MinuteSum, trouble_of, with_windows
 from shared.registry.rollout_policy import ErrorBudget
 from shared.telemetry.window import Window
 
@@ -41,6 +43,10 @@ class Mark(BaseModel):
 
     sequence: int
     ended_at: AwareDatetime
+    memory_share: float | None = None
+    """As its latest window has it."""
+    trouble: str = ""
+    """What ailed it at the end of that window."""
 
 
 class RequestSums(BaseModel):
@@ -53,12 +59,14 @@ class RequestSums(BaseModel):
     endpoint: str
     hours: dict[str, HourSum] = Field(default_factory=dict)
     """By the hour's beginning in UTC, as in 2026-11-21T08."""
+    minutes: dict[str, MinuteSum] = Field(default_factory=dict)
+    """Of late, by the minute."""
     marks: dict[str, Mark] = Field(default_factory=dict)
     """By pod."""
     since: AwareDatetime
     """Windows from then on are to be looked at; of earlier ones none is left to count."""
     begun_at: AwareDatetime | None = None
-    """When the budget was first seen: what was written before is not counted. None: all its hours are."""
+    """When the endpoint was first seen: what was written before is not counted. None: all its hours are."""
     whole_at: AwareDatetime | None = None
     """When every window that was written by then was last counted; None: never yet."""
 
@@ -72,12 +80,18 @@ class RequestSums(BaseModel):
 def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_all: bool) -> RequestSums:
     """The sums with windows counted that were not. `is_all`: none is left to count that was written by `now`."""
     hours, marks = dict(sums.hours), dict(sums.marks)
-    latest = sums.since
+    latest, new = sums.since, list[Window]()
     for window in sorted(windows, key=lambda window: (window.pod, window.sequence)):
         mark = marks.get(window.pod)
         if mark and window.sequence <= mark.sequence:
             continue
-        marks[window.pod] = Mark(sequence=window.sequence, ended_at=window.ended_at)
+        marks[window.pod] = Mark(
+            sequence=window.sequence,
+            ended_at=window.ended_at,
+            memory_share=window.memory_share,
+            trouble=trouble_of(window),
+        )
+        new.append(window)
         hour = _hour(window.ended_at)
         hours[hour] = _plus(hours.get(hour, HourSum()), window)
         latest = max(latest, window.ended_at)
@@ -88,6 +102,7 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
     return RequestSums(
         endpoint=sums.endpoint,
         hours={hour: total for hour, total in sorted(hours.items()) if hour >= oldest},
+        minutes=with_windows(sums.minutes, new, now),
         # What ended long before `since` lies in hours that are not looked at again.
         marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
         since=since,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 
 from shared.core.errors import InvalidInputError
+from shared.core.severity import Severity
 
 ALERT_SINKS = "SLIPWAY_ALERT_SINKS"
 PUBLIC_URL = "SLIPWAY_PUBLIC_URL"
@@ -40,14 +41,6 @@ class SinkKind(StrEnum):
     """A mail server, by SMTP."""
 
 
-class LeastSeverity(StrEnum):
-    """From which severity on a sink is told."""
-
-    CRITICAL = "critical"
-    WARNING = "warning"
-    INFO = "info"
-
-
 class AlertSink(BaseModel):
     """A sink of alerts."""
 
@@ -64,7 +57,8 @@ class AlertSink(BaseModel):
     """The mail server's user."""
     sender: str = ""
     to: tuple[str, ...] = Field(default=(), max_length=50)
-    severity: LeastSeverity = LeastSeverity.INFO
+    severity: Severity = Severity.INFO
+    """It is told of what is as grave, or graver."""
     models: tuple[str, ...] = Field(default=("*",), min_length=1, max_length=100)
     """Patterns of the models whose alerts it is told; `-` stands for what is about no model."""
     repeat_s: float = Field(default=14_400.0, ge=60, le=2_592_000)

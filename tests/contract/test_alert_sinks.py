@@ -26,13 +26,13 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from local.processes import free_port
-from shared.alerts.documents import Severity
 from shared.alerts.formats import MORE_KEY
 from shared.alerts.notices import Item, Line, News, Notice
 from shared.alerts.sinks import EmailSink, open_sink
 from shared.core.alert_settings import AlertSink
 from shared.core.clock import SystemClock
 from shared.core.errors import UnavailableError
+from shared.core.severity import Severity
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]

@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from shared.alerts.documents import Alert, AlertRule, AlertState, Severity
+from shared.alerts.documents import Alert, AlertRule, AlertState
 from shared.alerts.mailbox import Mailbox
 from shared.alerts.notices import LISTED, News, Notice
 from shared.alerts.silences import Matcher
-from shared.core.alert_settings import AlertSettings, AlertSink, LeastSeverity, SinkKind
+from shared.core.alert_settings import AlertSettings, AlertSink, SinkKind
+from shared.core.severity import Severity
 from shared.registration.documents import NO_MODEL
 from shared.store.ports import Container
 from tests.world.fakes import Fuse, Killed
@@ -220,7 +221,7 @@ def test_a_storm_over_many_models_is_bounded_messages_of_which_the_last_tells_of
 
 
 def test_sinks_are_told_of_their_models_and_of_what_is_grave_enough() -> None:
-    world = world_with(sink("pager", severity=LeastSeverity.CRITICAL), sink("iris", models=("iris", "-")))
+    world = world_with(sink("pager", severity=Severity.CRITICAL), sink("iris", models=("iris", "-")))
     fire(world, "a")
     fire(world, "b", model="iris")
     world.alerts.fire(AlertRule.SLOW, "endpoint:digits", "it is slow", model="digits")

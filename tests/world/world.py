@@ -274,7 +274,6 @@ class World:
         )
         self.budgets = BudgetService(
             endpoints=endpoints,
-            registry=self.registry,
             documents=self.documents,
             blobs=self.blobs,
             clock=self.clock,
