@@ -51,7 +51,7 @@ class FeatureTally:
         """
         self._fresh.append((arrays, rows))
         self._fresh_rows += rows
-        self._fresh_bytes += sum(array.nbytes for array in arrays.values())
+        self._fresh_bytes += sum([array.nbytes for array in arrays.values()])
         if self._fresh_rows >= MAX_FRESH_ROWS or self._fresh_bytes >= MAX_FRESH_BYTES:
             self.fold()
 
