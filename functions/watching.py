@@ -22,8 +22,8 @@ class MarkBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: RetrainingState
-    by: str = Field(min_length=1, max_length=200)
-    reason: str = Field(default="", max_length=2_000)
+    by: str = Field(min_length=1, max_length=500)
+    reason: str = Field(default="", max_length=500)
 
 
 @bp.function_name("watch_drift")

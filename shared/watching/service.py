@@ -168,7 +168,7 @@ class WatchService:
         """Add the windows that came; how many they were. Once an hour those that came late, and whole days, too."""
         name = endpoint.endpoint
         deep_from = self._deep_from(name, now)
-        hours = list(hours_between(deep_from, now) if deep_from else (hour_of(now) - HOUR, hour_of(now)))
+        hours = list(hours_between(deep_from or hour_of(now) - HOUR, hour_of(now) + HOUR))
         added, left = 0, self._most_windows
         # The newest first: what is late is not waited for.
         for hour in reversed(hours):

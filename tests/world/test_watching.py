@@ -1,0 +1,370 @@
+"""Watching in the small world: pods write feature windows, the timer looks, and what should follow follows."""
+
+import json
+import re
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from shared.core.errors import ConflictError, NotFoundError
+from shared.core.messages import Queue
+from shared.core.verdict import Outcome
+from shared.registry.drift_policy import DriftPolicy, RetrainingPolicy
+from shared.rollout.documents import Rollout
+from shared.rollout.machine import RolloutState
+from shared.store.ports import BlobContainer, Container
+from shared.telemetry.features import FeatureCounts
+from shared.watching.documents import RetrainingState
+from shared.watching.rollups import FeatureRollup, daily_name, day_of, hour_of, hourly_name, roll_up_hour
+from tests.world.fakes import Killed
+from tests.world.watched import NAMES, Watched, counted, rows_of
+from tests.world.world import MODEL
+
+ASKING = DriftPolicy(span_h=6, retraining=RetrainingPolicy(enabled=True))
+MOVED = {"income": 1.5}
+
+
+def rollup(watched: Watched, name: str) -> FeatureRollup:
+    return FeatureRollup.model_validate_json(watched.world.blobs.held[BlobContainer.TELEMETRY, name].data)
+
+
+def queued(watched: Watched) -> list[dict[str, object]]:
+    return [json.loads(body) for _, queue, body in watched.world.queues.messages if queue is Queue.RETRAINING]
+
+
+def test_an_injected_drift_is_found_named_first_told_once_and_leads_to_one_request() -> None:
+    watched = Watched(policy=ASKING)
+    for _ in range(8):
+        watched.hour()
+    assert (watched.firing(), watched.report().latest.outcome) == ({}, Outcome.PASS)
+    for _ in range(10):
+        watched.hour(moved=MOVED)
+    latest = watched.report().latest
+    (finding,) = latest.findings
+    assert (finding.outcome, finding.features[0].name) == (Outcome.FAIL, "income")
+    assert latest.most_to_blame[0].name == "income"
+    assert watched.firing()["data_drift"] == 1
+    (request,) = watched.world.watching.requests(MODEL).requests
+    assert request.features[0] == "income"
+    assert [message["request_id"] for message in queued(watched)] == [request.request_id]
+    assert watched.world.audit.verify().verified
+
+
+def test_an_alarm_is_over_once_several_reports_find_nothing() -> None:
+    watched = Watched(policy=ASKING)
+    for _ in range(7):
+        watched.hour(moved=MOVED)
+    assert "data_drift" in watched.firing()
+    outcomes = []
+    while watched.firing():
+        watched.hour()
+        outcomes.append(watched.report().latest.findings[0].outcome)
+    assert outcomes[-4:] == [Outcome.FAIL, Outcome.PASS, Outcome.PASS, Outcome.PASS]
+    kinds = [event.kind for event in watched.world.audit.events("drift_report:digits:1:stable")]
+    assert kinds == ["alarm_raised", "alarm_over"]
+
+
+def test_weeks_without_drift_are_quiet() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6), seed=5)
+    for _ in range(36):
+        watched.hour(rows=150)
+    assert watched.world.alerts.alerts().items == []
+    assert watched.report().latest.outcome is Outcome.PASS
+
+
+@pytest.mark.long
+def test_weeks_without_drift_are_quiet_although_hours_have_levels_of_their_own() -> None:
+    fired = 0
+    for seed in range(2):
+        watched = Watched(policy=DriftPolicy(), seed=seed)
+        level = dict.fromkeys(NAMES, 0.0)
+        for _ in range(24 * 14):
+            steps = watched.rng.normal(size=len(NAMES)) * 0.1
+            level = {name: 0.7 * level[name] + step for name, step in zip(NAMES, steps, strict=True)}
+            watched.hour(rows=400, moved=level)
+        fired += len(watched.world.alerts.alerts().items)
+    # Four weeks: a false alarm of the detector is to be expected once in thirteen, and none of the reports.
+    assert fired <= 1
+
+
+def test_late_doubled_and_shuffled_windows_count_once() -> None:
+    one, other = Watched(), Watched()
+    hour = hour_of(one.now)
+    parts = [counted(one.profile, rows_of(one.rng, 50)) for _ in range(6)]
+    for at, counts in enumerate(parts):
+        one.write({"1:stable": counts}, pod=f"pod-{at % 2}", at=hour + timedelta(minutes=at * 5))
+        one.world.watching.watch()
+    for at, counts in reversed(list(enumerate(parts))):
+        other.sequences[f"pod-{at % 2}"] = at // 2
+        other.write({"1:stable": counts}, pod=f"pod-{at % 2}", at=hour + timedelta(minutes=at * 5))
+        other.world.watching.watch()
+        other.world.watching.watch()
+    name = hourly_name(MODEL, hour)
+    assert rollup(one, name) == rollup(other, name)
+    assert rollup(one, name).versions == {"1:stable": FeatureCounts.sum_of(parts)}
+    assert (rollup(one, name).windows, rollup(one, name).taken) == (6, {"pod-0": ((0, 2),), "pod-1": ((0, 2),)})
+
+
+def test_a_window_that_comes_a_day_late_is_in_its_hour_and_its_day() -> None:
+    watched = Watched()
+    begun = watched.now
+    for _ in range(26):
+        watched.hour(rows=30)
+    day = daily_name(MODEL, day_of(begun))
+    before = rollup(watched, day).versions["1:stable"].rows
+    watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 77))}, pod="late", at=begun)
+    watched.hour(rows=30)
+    assert rollup(watched, hourly_name(MODEL, hour_of(begun))).versions["1:stable"].rows == 30 + 77
+    assert rollup(watched, day).versions["1:stable"].rows == before + 77
+
+
+def test_a_window_that_cannot_be_read_or_contradicts_itself_is_left_out_and_counted() -> None:
+    watched = Watched()
+    good = counted(watched.profile, rows_of(watched.rng, 100))
+    watched.write({"1:stable": good})
+    watched.write({"1:stable": good.model_copy(update={"rows": 99})})
+    watched.write({"1:stable": good.model_copy(update={"profile": "f" * 64})})
+    name = watched.write({"1:stable": good})
+    watched.world.blobs.put(BlobContainer.TELEMETRY, name, b"{", {})
+    watched.world.watching.watch()
+    found = rollup(watched, hourly_name(MODEL, hour_of(watched.now)))
+    assert (found.windows, found.left_out, found.versions["1:stable"]) == (4, 3, good)
+
+
+def test_more_windows_than_a_look_takes_are_carried_on() -> None:
+    watched = Watched()
+    for _ in range(7):
+        watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 20))})
+    hour, check = hour_of(watched.now), lambda _: None
+    looks = [roll_up_hour(watched.world.blobs, MODEL, hour, check=check, most=3) for _ in range(4)]
+    assert [(look.added, look.is_left) for look in looks] == [(3, True), (3, True), (1, False), (0, False)]
+    assert rollup(watched, hourly_name(MODEL, hour)).versions["1:stable"].rows == 140
+
+
+def told(watched: Watched) -> object:
+    """All that a story leaves behind for somebody to see, but for the times at which it was written."""
+    report = watched.report()
+    assert report.latest is not None
+    return (
+        report.latest.model_dump(mode="json", exclude={"made_at", "findings"}),
+        report.slow_until,
+        {alarm: episode.model_dump(mode="json") for alarm, episode in report.alarms.items()},
+        dict.fromkeys(watched.firing(), True),
+        [request.request_id for request in watched.world.watching.requests(MODEL).requests],
+        {message["request_id"] for message in queued(watched)},
+        [event.kind for event in watched.world.audit.events(report.stream)],
+        rollup(watched, hourly_name(MODEL, hour_of(watched.now) - timedelta(hours=1))),
+    )
+
+
+def at_the_last_look(policy: DriftPolicy) -> Watched:
+    """Six hours of drift, of which the last is not looked at yet."""
+    watched = Watched(policy=policy)
+    for _ in range(5):
+        watched.hour(rows=120, moved=MOVED)
+    watched.world.clock.pass_s(1_800)
+    watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 120, MOVED))})
+    watched.world.clock.pass_s(1_800 + 240)
+    assert watched.firing() == {}
+    return watched
+
+
+ALMOST = ASKING.model_copy(update={"min_rows": 700})
+"""Six hours have as many rows, and five have not."""
+
+
+def test_killed_at_any_call_the_next_look_leaves_the_same_behind() -> None:
+    watched = at_the_last_look(ALMOST)
+    world = watched.world
+    documents, blobs, messages = dict(world.documents.held), dict(world.blobs.held), list(world.queues.messages)
+    before = world.fuse.calls
+    world.watching.watch()
+    calls = world.fuse.calls - before
+    world.sweep.sweep()
+    wanted = told(watched)
+    assert watched.firing() == {"data_drift": 1}
+    assert calls > 20
+    for call in range(1, calls + 1, 9):
+        world.documents.held, world.blobs.held = dict(documents), dict(blobs)
+        world.queues.messages = list(messages)
+        world.fuse.at = world.fuse.calls + call
+        with pytest.raises((Killed, BaseExceptionGroup)):
+            world.watching.watch()
+        world.fuse.at = None
+        world.watching.watch()
+        world.sweep.sweep()
+        assert told(watched) == wanted, f"killed at call {call}"
+
+
+def test_two_timers_at_once_leave_what_one_does() -> None:
+    one, both = at_the_last_look(ALMOST), at_the_last_look(ALMOST)
+    one.world.watching.watch()
+    # The other timer comes in between, before each of the first conditional writes.
+    both.world.documents.other_writers = [both.world.watching.watch, lambda: None, both.world.watching.watch]
+    both.world.watching.watch()
+    both.world.watching.watch()
+    assert told(both) == told(one)
+
+
+def with_candidate(watched: Watched, *, hours: int) -> None:
+    """Have version 2 be rolled out to a part of the traffic."""
+    stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
+    body = dict(stored.body)
+    rollout = Rollout(
+        rollout_id="rollout-000002-x",
+        command_id="c",
+        candidate=watched.target(2),
+        stable=watched.target(1),
+        policy=watched.world.registry.model(MODEL).policy.rollout,
+        state=RolloutState.PROGRESSING,
+        stage=0,
+        started_at=watched.now,
+        published_at=watched.now,
+        next_tick_at=watched.now + timedelta(hours=hours),
+        requested_by="test",
+    )
+    body["rollout"] = rollout.model_dump(mode="json")
+    watched.world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+
+
+def rolled_out(watched: Watched, *, stable: float, candidate: float, rows: int = 400) -> None:
+    """Ten minutes of traffic of both versions, income being moved, and a look."""
+    watched.world.clock.pass_s(600)
+    watched.write(
+        {
+            "1:stable": counted(watched.profile, rows_of(watched.rng, rows * 3, {"income": stable})),
+            "2:candidate": counted(watched.profile, rows_of(watched.rng, rows, {"income": candidate})),
+        }
+    )
+    watched.world.watching.watch()
+
+
+def concurrent(watched: Watched) -> tuple[Outcome, list[str]]:
+    finding = watched.world.watching.reports.finding(MODEL, 2, "candidate", "concurrent")
+    assert finding is not None
+    return finding.outcome, [feature.name for feature in finding.features]
+
+
+def test_a_season_that_moves_both_versions_is_no_fault_of_the_candidates() -> None:
+    watched = Watched()
+    watched.hour()
+    with_candidate(watched, hours=9)
+    for at in range(20):
+        rolled_out(watched, stable=at / 10, candidate=at / 10)
+    assert concurrent(watched) == (Outcome.PASS, [])
+    assert "concurrent_drift" not in watched.firing()
+
+
+def test_a_drift_of_the_candidate_alone_is_found_within_a_look() -> None:
+    watched = Watched()
+    watched.hour()
+    with_candidate(watched, hours=9)
+    rolled_out(watched, stable=1.0, candidate=1.0)
+    assert "concurrent_drift" not in watched.firing()
+    rolled_out(watched, stable=1.0, candidate=3.0)
+    assert concurrent(watched) == (Outcome.FAIL, ["income"])
+    assert watched.firing()["concurrent_drift"] == 1
+
+
+def test_a_version_that_serves_no_more_raises_no_alarm_any_more() -> None:
+    watched = Watched()
+    watched.hour()
+    with_candidate(watched, hours=9)
+    rolled_out(watched, stable=0.0, candidate=2.0)
+    assert "concurrent_drift" in watched.firing()
+    stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
+    body = {**stored.body, "rollout": None}
+    watched.world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+    watched.hour()
+    assert "concurrent_drift" not in watched.firing()
+
+
+def test_a_version_without_a_profile_is_reported_on_once_and_inconclusive() -> None:
+    watched = Watched()
+    stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
+    body = {**stored.body, "stable": {**stored.body["stable"], "profile_digest": None}}
+    watched.world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+    for _ in range(3):
+        watched.world.clock.pass_s(3_600)
+        watched.look()
+    latest = watched.report().latest
+    assert (latest.outcome, latest.rows) == (Outcome.INCONCLUSIVE, 0)
+    assert "validate it with reference data" in latest.sentences[0]
+    assert len(watched.world.watching.reports.since(MODEL, watched.now - timedelta(days=1), watched.now)) == 1
+
+
+def test_constant_missing_and_infinite_features_give_a_report_without_nan() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6))
+    for values in (0.0, np.nan, np.inf, -np.inf):
+        table = np.full((200, len(NAMES)), values)
+        watched.world.clock.pass_s(600)
+        watched.write({"1:stable": counted(watched.profile, {"x": table, "label": np.zeros((200, 1))})})
+    (report,) = watched.world.watching.report_now(MODEL)
+    found = watched.world.watching.reports.json(MODEL, report.latest.report_id)
+    details = json.loads(found, parse_constant=lambda text: pytest.fail(f"{text} is in the report"))
+    assert details["outcome"] == "fail"
+    assert {feature["missing_share"] for feature in details["features"] if feature["source"] == "column"} == {0.25}
+    page = watched.world.watching.reports.page(MODEL, report.latest.report_id).decode()
+    assert not re.search(r"\bnan\b", page, re.IGNORECASE), re.findall(r".{40}\bnan\b.{40}", page)
+
+
+def test_reports_are_listed_from_a_time_on_and_read_by_their_id() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6))
+    begun = watched.now
+    for _ in range(5):
+        watched.hour()
+    reports = watched.world.watching.reports
+    found = reports.since(MODEL, begun + timedelta(hours=3), watched.now)
+    assert [record.report.until - begun for record in found] == [timedelta(hours=hour) for hour in (3, 4, 5)]
+    assert reports.one(MODEL, found[-1].id).report == watched.report().latest
+    assert b"<h2>Verdicts</h2>" in reports.page(MODEL, found[0].id)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        reports.page(MODEL, "drift-000000001-stable-20261121T0800-000000000000")
+
+
+def test_retraining_is_asked_for_again_only_after_the_request_is_over_the_cooldown_past_and_within_the_budget() -> None:
+    limits = RetrainingPolicy(enabled=True, cooldown_h=10, most_in_30_days=2)
+    watched = Watched(policy=DriftPolicy(span_h=1, retraining=limits))
+    watching = watched.world.watching
+
+    def episode() -> int:
+        """Some hours of drift, and then none until no alarm stands; the requests after it."""
+        for _ in range(3):
+            watched.hour(moved=MOVED)
+        for _ in range(4):
+            watched.hour()
+        assert watched.firing() == {}
+        return len(watching.requests(MODEL).requests)
+
+    assert [episode(), episode()] == [1, 1]
+    (first,) = watching.requests(MODEL).requests
+    watching.mark_request(MODEL, first.request_id, RetrainingState.DONE, by="ann", reason="trained")
+    with pytest.raises(ConflictError, match="a new alarm makes a new request"):
+        watching.mark_request(MODEL, first.request_id, RetrainingState.OPEN, by="ann", reason="")
+    assert episode() == 2
+    for request in watching.requests(MODEL).requests[1:]:
+        watching.mark_request(MODEL, request.request_id, RetrainingState.REFUSED, by="ann", reason="a season")
+    assert [episode(), episode()] == [2, 2]
+    assert len(queued(watched)) == 2
+    assert watched.world.audit.verify().verified
+
+
+def test_nothing_new_costs_a_few_calls() -> None:
+    watched = Watched()
+    for _ in range(3):
+        watched.hour()
+    watched.look()
+    before = watched.world.fuse.calls
+    watched.look()
+    assert watched.world.fuse.calls - before <= 16
+
+
+def test_watching_goes_on_where_one_endpoint_is_broken() -> None:
+    watched = Watched()
+    body = dict(watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"].body)
+    watched.world.documents.create(Container.ENDPOINTS, {**body, "endpoint": "broken"})
+    watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 200))})
+    with pytest.raises(ExceptionGroup, match="not all could be watched"):
+        watched.world.watching.watch()
+    assert rollup(watched, hourly_name(MODEL, hour_of(watched.now))).versions["1:stable"].rows == 200
