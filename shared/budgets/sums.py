@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.budgets.labels import LabelSum, with_labels
 from shared.budgets.recent import MinuteSum, trouble_of, with_windows
 from shared.registry.rollout_policy import ErrorBudget
 from shared.telemetry.window import Window
@@ -61,6 +62,8 @@ class RequestSums(BaseModel):
     """By the hour's beginning in UTC, as in 2026-11-21T08."""
     minutes: dict[str, MinuteSum] = Field(default_factory=dict)
     """Of late, by the minute."""
+    labels: dict[str, LabelSum] = Field(default_factory=dict)
+    """By version and the day of the predictions, as in 3:2026-11-21."""
     marks: dict[str, Mark] = Field(default_factory=dict)
     """By pod."""
     since: AwareDatetime
@@ -103,6 +106,7 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
         endpoint=sums.endpoint,
         hours={hour: total for hour, total in sorted(hours.items()) if hour >= oldest},
         minutes=with_windows(sums.minutes, new, now),
+        labels=with_labels(sums.labels, new, now),
         # What ended long before `since` lies in hours that are not looked at again.
         marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
         since=since,
