@@ -311,6 +311,9 @@ class RolloutPolicy(PolicyPart):
     """Whether somebody must approve before the candidate gets all traffic."""
     watch_s: Duration = 300.0
     """How long the candidate is watched with all traffic, stable being kept warm, before it becomes stable."""
+    late_feedback_s: Duration = 0.0
+    """How long after a candidate became stable feedback on the rollout's own predictions may still prove it worse, and
+    take it back to the version before; until another rollout begins. It needs `gates.feedback`."""
     gates: Gates = Gates()
     triggers: Triggers = Triggers()
     guard: Guard = Guard()

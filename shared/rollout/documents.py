@@ -100,6 +100,8 @@ class Rollout(BaseModel):
     halted_at: AwareDatetime | None = None
     """Since when it is paused, held or awaiting approval."""
     ended_at: AwareDatetime | None = None
+    feedback_until: AwareDatetime | None = None
+    """Until when late feedback may take back what it promoted."""
     tick: int = 0
     """The number of the last tick that was looked at."""
     trace: str | None = None

@@ -95,9 +95,10 @@ class Endpoint(Aggregate):
     @property
     def ticking(self) -> Rollout | None:
         """The rollout that is looked at: the active one, or the latest while the pods have not applied what ended it,
-        or a rollback.
+        or a rollback, and while late feedback on it is heard.
         """
-        return self.rollout if self.active or self.rollback or self.unapplied else None
+        listens = self.rollout is not None and self.rollout.feedback_until is not None
+        return self.rollout if self.active or self.rollback or self.unapplied or listens else None
 
     def calls_for(self, alias: str) -> list[MoveAlias]:
         """The calls for an alias that are not known to be heard, in their order."""

@@ -51,7 +51,7 @@ def feedback_verdicts(rollout: Rollout, *, is_concurrent: bool) -> list[Judged]:
     if gate is None or rollout.stable is None:
         return []
     stage = _block(rollout, rollout.progress.feedback)
-    level = level_of(rollout, _margins)
+    level = level_of(rollout, _margins, goes_on=True)
     outcome, said, is_proof = _concluded(rollout, gate, stage, level, is_concurrent=is_concurrent)
     value = _mean(stage.candidate_failed, stage.candidate) - _mean(stage.stable_failed, stage.stable)
     limit = gate.harm if rollout.gates.mode is GateMode.NO_PROVEN_HARM else gate.margin

@@ -135,14 +135,17 @@ def rate_verdict(rollout: Rollout, gate: GateName, stage: Block, min_requests: i
     return judged(Outcome.INCONCLUSIVE, f"that it is less than {margin:.2%} above stable is not proven yet")
 
 
-def level_of(rollout: Rollout, margins_of: Callable[[Gates], object]) -> float:
+def level_of(rollout: Rollout, margins_of: Callable[[Gates], object], *, goes_on: bool = False) -> float:
     """The level at which a gate's test proves harm.
 
     The rollout's is divided among the gates that are tested so, and a gate's among the times that its stages can have
-    the test begin, whether or not somebody skips some: with each change of its margins.
+    the test begin, whether or not somebody skips some: with each change of its margins, which are None where it is not
+    asked. One that `goes_on` does so after the last stage too, under the policy's own gates.
     """
-    margins = [margins_of(stage.gates or rollout.policy.gates) for stage in rollout.stages if stage.weight_bp]
-    return rollout.gates.level / _tested(rollout) / max(1, len(list(groupby(margins))))
+    gates = [stage.gates or rollout.policy.gates for stage in rollout.stages if stage.weight_bp]
+    margins = [margins_of(each) for each in (*gates, *([rollout.policy.gates] if goes_on else ()))]
+    begun = len(list(groupby(each for each in margins if each is not None)))
+    return rollout.gates.level / _tested(rollout) / max(1, begun)
 
 
 def stage_level_of(rollout: Rollout) -> float:

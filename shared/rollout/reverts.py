@@ -109,18 +109,21 @@ def put_on_record(endpoint: Endpoint, rollback: Rollback) -> None:
     endpoint.rollback = None
 
 
-def revert(endpoint: Endpoint, to: Target, now: datetime, *, by: str, reason: str) -> None:
+def revert(
+    endpoint: Endpoint, to: Target, now: datetime, *, by: str, reason: str, trigger: Trigger = Trigger.MANUAL
+) -> None:
     """Take the stable version, which fails, out of service for an earlier one. No rollout is under way."""
     bad, rollout = endpoint.stable, endpoint.rollout
     assert bad is not None and rollout is not None  # noqa: PT018, S101 - whatever is stable had a rollout
     quarantine(endpoint, bad.version, reason, now, None)
     make_stable(endpoint, to)
+    rollout.feedback_until = None
     publish(endpoint)
     note_rollback(
         endpoint,
         now,
         rollout_id=None,
-        trigger=Trigger.MANUAL,
+        trigger=trigger,
         from_version=bad.version,
         fault_at=now,
         by=by,
@@ -136,6 +139,7 @@ def revert(endpoint: Endpoint, to: Target, now: datetime, *, by: str, reason: st
         from_version=bad.version,
         generation=endpoint.generation,
         routes=routes_of(endpoint),
+        trigger=trigger,
         by=by,
         reason=reason,
     )

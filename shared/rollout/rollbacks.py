@@ -18,6 +18,8 @@ class Trigger(StrEnum):
     DISAGREEMENT = "disagreement"
     FEEDBACK = "feedback"
     """What came of its predictions is provably worse, or below the least that policy asks for."""
+    LATE_FEEDBACK = "late_feedback"
+    """As feedback, of what came once the version was stable."""
     GUARD = "guard"
     """A pod took the version out of traffic by itself."""
     LOADING = "loading"

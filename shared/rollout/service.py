@@ -19,7 +19,7 @@ from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.alias_service import AliasService
 from shared.registry.documents import ModelVersion
 from shared.registry.service import RegistryService
-from shared.rollout import admission, alias_calls, blocks, commands, overrides, reverts, ticks
+from shared.rollout import admission, alias_calls, blocks, commands, late, overrides, reverts, ticks
 from shared.rollout.archiving import Archiving
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
@@ -122,7 +122,7 @@ class RolloutService:
         progress = looked_at.progress
         marks = {pod: seen.sequence for pod, seen in progress.pods.items()}
         since = max(looked_at.started_at, (progress.looked_at or looked_at.started_at) - _LATENESS, now - FORGOTTEN)
-        if looked_at.state.is_over:
+        if looked_at.state.is_over and looked_at.feedback_until is None:
             # It may have been over for months, and the pods have written windows ever since.
             since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
         windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now))
@@ -139,6 +139,7 @@ class RolloutService:
             ticks.confirm_rollback(current, rollout, now)
             ticks.confirm_unapplied(current, rollout, now)
             if rollout.state.is_over:
+                late.look(current, rollout, now, partial(self._unfit, current))
                 return True
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
             blocked = "" if rollout.overridden else self._blocked(current, now)

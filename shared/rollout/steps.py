@@ -6,6 +6,7 @@ Every step that changes who serves makes a new generation of the plan; the other
 from datetime import datetime
 
 from shared.registry.rollout_policy import Strategy
+from shared.rollout import late
 from shared.rollout.admission import send_queued, unqueue
 from shared.rollout.alias_calls import call_challenger, call_champion, call_off_challenger
 from shared.rollout.convergence import chosen, fresh
@@ -96,6 +97,7 @@ def move(
     _enter(rollout, event, now, weight_bp)
     if rollout.state is RolloutState.PROMOTED:
         make_stable(endpoint, rollout.candidate)
+        rollout.feedback_until = late.listens_until(rollout, now)
     if event in _TAKE_BACK:
         _take_back(endpoint, rollout, to, now, reason)
     if rollout.state.is_over:

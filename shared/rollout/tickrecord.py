@@ -55,6 +55,7 @@ _NOT_DECIDED_FROM = {
     "tick",
     "next_tick_at",
     "reverted",
+    "feedback_until",
 }
 
 _log = logging.getLogger(__name__)

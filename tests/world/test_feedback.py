@@ -226,3 +226,58 @@ def test_a_rollout_pod_by_pod_is_judged_too() -> None:
         pod.feedback = WORSE
     assert to_the_end(world) is RolloutState.ROLLED_BACK
     assert triggers(world) == [Trigger.FEEDBACK]
+
+
+def promoted_before_its_feedback(*, late_s: float, **policy: Any) -> World:
+    """A world whose candidate was promoted on little feedback, what comes of the rest being still to come."""
+    gates = GATES.model_copy(update={"feedback": FeedbackGate(min_feedback=1)})
+    world = world_of({1: 0.30, 2: 0.30}, gates=gates, late_feedback_s=late_s, watch_s=1, **policy)
+    start(world)
+    run_until(world, RolloutState.PROGRESSING, stage=1)
+    world.run(seconds=4)
+    world.pod.feedback, world.pod.feedback_after = WORSE, 40
+    run_until(world, RolloutState.PROMOTED)
+    return world
+
+
+def test_late_feedback_takes_back_what_was_promoted_once() -> None:
+    world = promoted_before_its_feedback(late_s=600)
+    assert world.stable == 2
+    world.run(seconds=75)
+    assert world.stable == 1
+    assert triggers(world) == [Trigger.LATE_FEEDBACK]
+    found = rollout(world)
+    assert (found.state, found.feedback_until) == (RolloutState.PROMOTED, None)
+    assert found.reverted is not None
+    assert "late feedback: mean feedback" in found.reverted.reason
+    assert world.endpoint().is_quarantined(2)
+    world.run(seconds=70)
+    assert triggers(world) == [Trigger.LATE_FEEDBACK]
+
+
+def test_late_feedback_is_heard_for_as_long_as_policy_says() -> None:
+    for late_s in (0, 20):
+        world = promoted_before_its_feedback(late_s=late_s)
+        world.run(seconds=75)
+        assert (world.stable, rollout(world).feedback_until, triggers(world)) == (2, None, [])
+        assert world.endpoint().ticking is None
+
+
+def test_good_late_feedback_leaves_what_was_promoted_and_the_ticks_end() -> None:
+    world = world_of({1: 0.30, 2: 0.30}, late_feedback_s=100, after=8, watch_s=1)
+    start(world)
+    run_until(world, RolloutState.PROMOTED)
+    heard = fed(world)
+    world.run(seconds=70)
+    assert fed(world) > heard
+    world.run(seconds=70)
+    assert (world.stable, world.endpoint().ticking) == (2, None)
+
+
+def test_another_rollout_ends_the_hearing_of_late_feedback() -> None:
+    world = promoted_before_its_feedback(late_s=600, versions=3)
+    world.pod.feedback[3] = 0.2
+    start(world, 3)
+    world.run(seconds=70)
+    assert Trigger.LATE_FEEDBACK not in triggers(world)
+    assert rollout(world).candidate.version == 3
