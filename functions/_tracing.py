@@ -97,6 +97,11 @@ def _set_up() -> None:
             use_json()
         found = exporters(os.environ)
         if found:
-            tracing.install(open_tracer(SERVICE, found))
+            tracer = open_tracer(SERVICE, found)
+            tracing.install(tracer)
+            from opentelemetry import trace  # noqa: PLC0415 - imported by now
+
+            # Application Insights' exporter asks it who sends.
+            trace.set_tracer_provider(tracer.provider)
     except InvalidInputError as error:
         _log.error("telemetry is not as it should be: %s", error)

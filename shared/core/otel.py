@@ -69,7 +69,7 @@ class OtelTracer(Tracer):
     """The tracing port on an SDK's provider."""
 
     def __init__(self, provider: "TracerProvider") -> None:
-        self._provider = provider
+        self.provider = provider
         self._tracer = provider.get_tracer("slipway")
 
     def begin(self, name: str, *, kind: SpanKind, parent: TraceContext | None, about: About, start_ns: int) -> Span:
@@ -98,7 +98,11 @@ class OtelTracer(Tracer):
     def close(self) -> None:
         """See Tracer.close."""
         with contextlib.suppress(Exception):
-            self._provider.force_flush(_CLOSE_MS)
+            self.provider.force_flush(_CLOSE_MS)
+
+    def end(self) -> None:
+        """Send what is left, and let its threads go."""
+        self.provider.shutdown()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,9 +16,21 @@ from local.system import FUNCTIONS, SERVER, System
 from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
 from tests.support.models import bundle, classifier, iris
 from tests.support.otlp import Collector, Got, collecting
+from tests.support.prometheus import PROMETHEUS, Prometheus, scraping
 from tests.support.waiting import eventually
+from tests.unit.observing.exposed import OBSERVABILITY, expressions, named_in, rule_files, rules
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+NOT_HERE = {
+    "model_feature_drift_psi",
+    "model_drift_alarm",
+    "model_shadow_requests_total",
+    "slipway_error_budget_left",
+    "slipway_rollout_halted_seconds",
+}
+"""Metrics of what does not happen here: hours of traffic, a shadow, an error budget, a rollout that waits."""
+
+needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus on the PATH (Debian: prometheus)")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_prometheus]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,26 +40,42 @@ class Stack:
     system: System
     driver: Driver
     collector: Collector
+    prometheus: Prometheus
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     folder = tmp_path_factory.mktemp("observed")
+    bundles = [bundle(classifier(c=c)) for c in (1.0, 10.0)]
     with collecting() as collector:
         said = collector.settings | {"SLIPWAY_LOG_FORMAT": "json"}
         settings = {FUNCTIONS: SETTINGS | said, SERVER: SERVER_SETTINGS | said}
-        with System(StateDir(folder / "state"), settings=settings) as system:
-            driver = Driver(system)
-            try:
-                driver.put_policy()
+        with System(StateDir(folder / "state"), settings=settings) as system, closing(Driver(system)) as driver:
+            driver.put_policy()
+            with scraping(folder, jobs_of(system), rules=rule_files()) as prometheus:
                 with driver.traffic() as outcomes:
-                    for number, c in enumerate((1.0, 10.0), start=1):
-                        blob = driver.drop(f"{number}.zip", bundle(classifier(c=c)))
+                    for number, data in enumerate(bundles, start=1):
+                        blob = driver.drop(f"{number}.zip", data)
                         driver.wait_for(f"version {number} to be rolled out", partial(driver.settled, blob))
                         driver.wait_for("answers", lambda: outcomes["answered"])
-                yield Stack(system=system, driver=driver, collector=collector)
-            finally:
-                driver.close()
+                refused = httpx.post(f"{system.server_url}/predict", json={"features": "none"}, timeout=30)
+                assert refused.status_code == 400
+                yield Stack(system=system, driver=driver, collector=collector, prometheus=prometheus)
+
+
+def jobs_of(system: System) -> list[dict[str, Any]]:
+    """What docs/observability.md has Prometheus scrape."""
+    functions = {
+        "job_name": "slipway-functions",
+        "metrics_path": "/api/metrics",
+        "params": {"code": [system.key]},
+        "static_configs": [{"targets": [f"127.0.0.1:{system.ports.functions}"]}],
+    }
+    servers = {
+        "job_name": "slipway-servers",
+        "static_configs": [{"targets": [f"127.0.0.1:{system.ports.server}"]}],
+    }
+    return [functions, servers]
 
 
 def test_from_drop_to_served_version_there_is_one_trace(stack: Stack) -> None:
@@ -111,3 +141,47 @@ def _lines(log: Path) -> list[dict[str, object]]:
     found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert found
     return found
+
+
+def test_a_real_prometheus_reads_every_metric_that_alerts_and_dashboards_ask_for(stack: Stack) -> None:
+    boards = [json.loads(path.read_text()) for path in (OBSERVABILITY / "dashboards").glob("*.json")]
+    asked = [expression for board in boards for expression in expressions(board)]
+    asked += [rule["expr"] for file in rule_files() for rule in rules(file)]
+    named = set().union(*(named_in(expression) for expression in asked))
+
+    def has_all() -> bool:
+        return named - stack.prometheus.names() <= NOT_HERE
+
+    eventually(has_all, what=f"all of {sorted(named - NOT_HERE)}")
+    assert "model_prediction_requests_total" in named
+
+
+def test_what_prometheus_has_is_what_happened(stack: Stack) -> None:
+    def promoted() -> list[dict[str, Any]]:
+        return stack.prometheus.ask('slipway_rollout_state{endpoint="iris",state="promoted",version="2"} == 1')
+
+    assert eventually(promoted, what="the state of the rollout")
+    (share,) = stack.prometheus.ask('model_version_weight_ratio{model="iris",version="2"}')
+    assert float(share["value"][1]) == 1
+    (loaded,) = stack.prometheus.ask('model_loaded{model="iris",version="2"}')
+    assert float(loaded["value"][1]) == 1
+    served = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30).json()["endpoints"]["iris"]
+    for version in ("1", "2"):
+        query = f'sum(model_prediction_requests_total{{model="iris",version="{version}",outcome=~"success|error"}})'
+        requests = served["versions"][version]["requests"]
+        eventually(partial(is_number, stack.prometheus, query, requests), what=f"{query} to be {requests}")
+
+
+def is_number(prometheus: Prometheus, query: str, number: float) -> bool:
+    return [float(sample["value"][1]) for sample in prometheus.ask(query)] == [number]
+
+
+def test_the_rules_are_taken_and_none_fires_while_all_is_well(stack: Stack) -> None:
+    def evaluated() -> list[dict[str, Any]]:
+        groups = stack.prometheus.get("rules")["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        return found if found and all(rule["health"] == "ok" for rule in found) else []
+
+    found = eventually(evaluated, what="every rule to be evaluated")
+    assert {rule["name"] for rule in found} == {rule["alert"] for file in rule_files() for rule in rules(file)}
+    assert [rule["name"] for rule in found if rule["state"] == "firing"] == []
