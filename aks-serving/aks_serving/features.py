@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,11 +24,13 @@ from pydantic import ValidationError
 
 from aks_serving.batches import bytes_of
 from aks_serving.counts import VersionTally
+from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.priority import give_way
 from aks_serving.serving import Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.clock import Clock
+from shared.core.errors import InvalidInputError
 from shared.routing.plan import Route
 from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
 from shared.telemetry.featuretally import FeatureTally
@@ -81,9 +83,12 @@ class Features:
         self._share = share
         self._random = np.random.default_rng(seed)
         self._max_behind_rows = max_behind_rows
-        self._behind_rows = self._behind_bytes = self._held_bytes = 0
+        self._behind_rows = self._behind_bytes = self.held_bytes = 0
         self._counters: dict[tuple[str, str], FeatureCounter] = {}
         self._fresh: dict[str, dict[FeatureCounter, None]] = {}
+        self._late: dict[str, Profile | None] = {}
+        """Profiles that could not be had when their versions were loaded, by digest; None: they cannot be used."""
+        self._made_at = clock.now()
         self._started_at: dict[str, datetime] = {}
         self._sequence: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features", initializer=give_way)
@@ -101,7 +106,8 @@ class Features:
             if lane is None or route.profile_digest is None:
                 continue
             key = f"{route.version}:{route.role}"
-            profile, counter = lane.loaded.profile, self._counters.get((endpoint, key))
+            profile = lane.loaded.profile or self._late.get(route.profile_digest)
+            counter = self._counters.get((endpoint, key))
             if counter is None or counter.profile is not profile:
                 outputs = [spec.name for spec in lane.model.signature.outputs]
                 counter = self._counters[endpoint, key] = FeatureCounter(self, endpoint, key, profile, outputs)
@@ -113,11 +119,28 @@ class Features:
         for at in [at for at in self._counters if at[0] == endpoint and at[1] not in served]:
             del self._counters[at]
 
-    async def run(self, *, every_s: float) -> None:
-        """Close windows for ever."""
+    def lacking(self, serving: Serving) -> Iterator[tuple[Route, Lane]]:
+        """The versions whose profile may yet be had."""
+        for route in serving.plan.routes:
+            lane = serving.lanes.get(route.version)
+            if lane is None or route.profile_digest is None or not self._share:
+                continue
+            if lane.loaded.profile is None and route.profile_digest not in self._late:
+                yield route, lane
+
+    def found(self, serving: Serving, digest: str, profile: Profile | None) -> None:
+        """A profile can be had now, or turned out not to be usable: have what the snapshot answers from now on counted
+        by it.
+        """
+        self._late[digest] = profile
+        self.applied(serving)
+
+    async def run(self, *, every_s: float, before: Callable[[], Awaitable[None]]) -> None:
+        """Close windows for ever. `before` is done each time before."""
         while True:
             await asyncio.sleep(every_s)
             try:
+                await before()
                 self.close_windows()
             except Exception:
                 log.exception("closing feature windows went wrong; the next ones follow")
@@ -126,7 +149,7 @@ class Features:
         """Close every window in which anything was to be counted."""
         now = self._clock.now()
         for endpoint, counters in self._fresh.items():
-            started_at, self._started_at[endpoint] = self._started_at[endpoint], now
+            started_at, self._started_at[endpoint] = self._started_at.get(endpoint, self._made_at), now
             parts = [counter.taken() for counter in counters]
             for part in parts:
                 self.hand_over(part.counter, part.batch)
@@ -165,8 +188,8 @@ class Features:
 
     def holds(self, size_bytes: int) -> bool:
         """So much more is kept; whether that is too much to keep for later."""
-        self._held_bytes += size_bytes
-        return self._held_bytes > MAX_HELD_BYTES
+        self.held_bytes += size_bytes
+        return self.held_bytes > MAX_HELD_BYTES
 
     def hand_over(self, counter: "FeatureCounter", batch: "Batch") -> None:
         """Have rows counted on the thread."""
@@ -182,7 +205,7 @@ class Features:
     def _forget(self, rows: int, size_bytes: int) -> None:
         self._behind_rows -= rows
         self._behind_bytes -= size_bytes
-        self._held_bytes -= size_bytes
+        self.held_bytes -= size_bytes
 
     def _submit(self, do: Callable[[], None]) -> Future[None] | None:
         try:
@@ -327,25 +350,19 @@ class Taken:
     dropped: int
 
 
-def read_profile(data: bytes, route: Route, signature: Signature) -> Profile | None:
-    """A version's profile; None, which the log explains, where it is none, or is not of this version's signature."""
+def read_profile(data: bytes, digest: str, signature: Signature) -> Profile:
+    """The profile of that digest. Raises InvalidInputError where it is none, or is not of a version's signature."""
     try:
         profile = Profile.model_validate_json(data)
     except ValidationError as error:
-        wrong = f"it is no profile: {error.errors(include_url=False, include_input=False)[0]['msg']}"
-    else:
-        known = {spec.name for spec in (*signature.inputs, *signature.outputs)}
-        unknown = sorted(names_of(profile) - known)
-        if not unknown and profile.id == route.profile_digest:
-            return profile
-        wrong = f"it asks for {unknown[0]!r}, which the model has not" if unknown else f"its id is {profile.id}"
-    log.error(
-        "version %d is served, and its features are not counted: the reference profile %s cannot be used: %s",
-        route.version,
-        route.profile_digest,
-        wrong,
-    )
-    return None
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidInputError(f"{digest} is no reference profile: {first['msg']}") from error
+    if profile.id != digest:
+        raise InvalidInputError(f"the reference profile {digest} has the id {profile.id}: it is not in canonical JSON")
+    unknown = sorted(names_of(profile) - {spec.name for spec in (*signature.inputs, *signature.outputs)})
+    if unknown:
+        raise InvalidInputError(f"the reference profile {digest} asks for {unknown[0]!r}, which the model has not")
+    return profile
 
 
 def names_of(profile: Profile) -> set[str]:

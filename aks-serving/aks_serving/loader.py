@@ -8,6 +8,7 @@ serving ones.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from aks_serving.artifacts import Artifacts
 from aks_serving.batches import LoadedModel, layout_of
@@ -16,14 +17,15 @@ from aks_serving.errors import LoadError
 from aks_serving.features import MAX_PROFILE_BYTES, read_profile
 from aks_serving.golden import replay
 from aks_serving.memory import Room, give_back, usage
-from aks_serving.model import Model
+from aks_serving.model import Model, Signature
 from aks_serving.ports import Storage
 from aks_serving.probe import rows_are_independent, sample_rows
 from aks_serving.signatures import MAX_SIGNATURE_BYTES, check_signature
 from aks_serving.tensors import Feeds
 from aks_serving.warming import run_times
-from shared.core.errors import UnavailableError
+from shared.core.errors import InvalidInputError, UnavailableError
 from shared.routing.plan import Route
+from shared.telemetry.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +56,15 @@ class Loader:
         golden_data = None
         if route.golden_digest is not None:
             golden_data = self._artifacts.read(route.golden_digest, max_bytes=_MAX_GOLDEN_BYTES, what="golden rows")
-        profile_data = self._profile_data(route)
         turn = self._taken_turn()
         try:
             self.making = route
-            loaded = self._made(route, golden_data, profile_data)
+            loaded = self._made(route, golden_data)
         finally:
             if turn is self._turn:
                 self.making = None
             turn.release()
+        loaded = replace(loaded, profile=self._profile_now(route, loaded.model.signature))
         log.info(
             "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s, %d bytes of memory)",
             route.version,
@@ -85,7 +87,7 @@ class Loader:
             turn = self._turn
         return turn
 
-    def _made(self, route: Route, golden_data: bytes | None, profile_data: bytes | None) -> LoadedModel:
+    def _made(self, route: Route, golden_data: bytes | None) -> LoadedModel:
         what = f"version {route.version}"
         # The file's bytes, and the tensors that the runtime makes of them; of external data what is mapped.
         self._room.make(2 * route.size_bytes + sum(file.size_bytes for file in route.external), what)
@@ -106,7 +108,6 @@ class Loader:
             run_times_s=times,
             memory_bytes=max(0, after.private_bytes - before.private_bytes),
             sample={name: array.copy() for name, array in rows[0].items()},
-            profile=None if profile_data is None else read_profile(profile_data, route, model.signature),
         )
 
     def _model(self, route: Route) -> Model:
@@ -116,14 +117,25 @@ class Loader:
         ):
             return Model(version=route.version, digest=route.artifact_digest, data=data, external=external)
 
-    def _profile_data(self, route: Route) -> bytes | None:
-        """The reference profile, or None: that it cannot be had keeps no version from serving."""
+    def profile(self, route: Route, signature: Signature) -> Profile | None:
+        """The reference profile of a version; None, which the log explains, where it has none that can be used. Raises
+        UnavailableError.
+        """
         if route.profile_digest is None:
             return None
         try:
-            return self._artifacts.read(route.profile_digest, max_bytes=MAX_PROFILE_BYTES, what="reference profile")
-        except (LoadError, UnavailableError) as error:
-            log.error("version %d is served, and its features are not counted: %s", route.version, error)  # noqa: TRY400
+            data = self._artifacts.read(route.profile_digest, max_bytes=MAX_PROFILE_BYTES, what="reference profile")
+            return read_profile(data, route.profile_digest, signature)
+        except (LoadError, InvalidInputError) as error:
+            log.error("the features of version %d are not counted: %s", route.version, error)  # noqa: TRY400
+            return None
+
+    def _profile_now(self, route: Route, signature: Signature) -> Profile | None:
+        """As `profile`: that it cannot be had now keeps no version from serving."""
+        try:
+            return self.profile(route, signature)
+        except UnavailableError as error:
+            log.warning("the features of version %d are not counted yet: %s", route.version, error)
             return None
 
     def _signature(self, digest: str) -> bytes:

@@ -37,6 +37,7 @@ from aks_serving.uplink import Uplink
 from aks_serving.watchdog import Watchdog
 from aks_serving.windows import Windows
 from shared.core.clock import Clock, SystemClock
+from shared.core.errors import UnavailableError
 from shared.core.ids import EndpointName
 from shared.routing.plan import Route, RoutePlan
 
@@ -224,7 +225,9 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
-            asyncio.create_task(self._features.run(every_s=self._settings.feature_window_s)),
+            asyncio.create_task(
+                self._features.run(every_s=self._settings.feature_window_s, before=self._seek_profiles)
+            ),
             asyncio.create_task(_again_and_again(self._measure_memory, every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
@@ -352,6 +355,15 @@ class ModelServer:
             return memory_share(settings.memory_limit_bytes, workers=settings.workers)
 
         self._memory_share = await self._loop.run_in_executor(self._disk, measure)
+
+    async def _seek_profiles(self) -> None:
+        """Try again to have the profiles that storage did not give when their versions were loaded."""
+        for endpoint, serving in list(self._servings.items()):
+            for route, lane in list(self._features.lacking(serving)):
+                with contextlib.suppress(UnavailableError):
+                    seek = functools.partial(self._loader.profile, route, lane.model.signature)
+                    profile = await self._loop.run_in_executor(self._disk, seek)
+                    self._features.found(self._servings[endpoint], route.profile_digest or "", profile)
 
     async def _look(self) -> None:
         """Have the guards look."""

@@ -14,6 +14,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from shared.routing.plan import RoutePlan, artifact_blob_name, plan_blob_name
+from shared.telemetry.features import FeatureWindow
 from shared.telemetry.window import Window
 from tests.serving import models
 
@@ -41,8 +42,13 @@ class Account:
 
     def windows(self) -> list[Window]:
         container = self._client.get_container_client("telemetry")
-        names = sorted(blob.name for blob in container.list_blobs())
+        names = sorted(blob.name for blob in container.list_blobs() if "/features/" not in blob.name)
         return [Window.model_validate_json(container.download_blob(name).readall()) for name in names]
+
+    def feature_windows(self) -> list[FeatureWindow]:
+        container = self._client.get_container_client("telemetry")
+        names = sorted(blob.name for blob in container.list_blobs() if "/features/" in blob.name)
+        return [FeatureWindow.model_validate_json(container.download_blob(name).readall()) for name in names]
 
     def close(self) -> None:
         self._client.close()

@@ -5,21 +5,27 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from aks_serving.counts import VersionTally
+from aks_serving.features import MAX_HELD_BYTES, FeatureCounter, Features
 from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes
+from shared.core.clock import SystemClock
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.routing.plan import Role, Route
-from shared.telemetry.features import FeatureCounts
+from shared.telemetry.features import FeatureCounts, FeatureWindow
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
 from shared.validation.sandbox import ModelFiles, SandboxLimits, run_validation
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
+from tests.serving.processes import Account, Launch
+from tests.support import waiting
 from tests.unit.validation.drops import npz
 
 pytestmark = pytest.mark.anyio
@@ -212,7 +218,7 @@ async def test_a_profile_that_cannot_be_used_keeps_no_version_from_serving(
         await _ask(running, ROWS[:10])
         assert _fates(running) == {"without_profile": 10}
     assert storage.feature_windows() == []
-    assert "version 1 is served, and its features are not counted" in caplog.text
+    assert "the features of version 1 are not counted" in caplog.text
 
 
 async def test_what_was_counted_is_sent_once_storage_is_back(
@@ -251,3 +257,72 @@ async def test_a_share_of_nothing_counts_nothing(start: Start, storage: MemorySt
         await _ask(running, ROWS)
         assert _fates(running) == {}
     assert storage.feature_windows() == []
+
+
+async def test_a_profile_that_storage_did_not_give_is_sought_until_it_does(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    storage.outages[digest_of_bytes(profile_data)] = 2
+    async with start(feature_window_s=0.05) as running:
+        await running.reload()
+        await _ask(running, ROWS[:1])
+        assert _fates(running) == {"without_profile": 1}
+
+        async def is_counted() -> bool:
+            await _ask(running, ROWS[:1])
+            return "counted" in _fates(running)
+
+        await eventually(is_counted)
+        counted = _fates(running)["counted"]
+    assert _total(storage) == _counted(profile, np.repeat(ROWS[:1], counted, axis=0))
+
+
+async def test_what_the_thread_cannot_keep_up_with_is_dropped_and_told(profile: Profile) -> None:
+    """The event loop has no turn between the requests, so nothing that the thread counts is taken note of."""
+    kept: dict[str, bytes] = {}
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__, max_behind_rows=2_048)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"])
+    tally = VersionTally()
+    for _ in range(10):
+        counter.saw(tally, {"x": ROWS}, [ROWS])
+    assert tally.looked == {"counted": 2_400, "dropped": 1_600}
+    await features.close()
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    assert window.versions == {"1:stable": _counted(profile, np.concatenate([ROWS] * 6))}
+    assert window.dropped == {"1:stable": 1_600}
+
+
+async def test_rows_of_many_versions_together_are_held_within_a_bound(profile: Profile) -> None:
+    """Eight versions may keep their rows for later; those of the others are counted at once."""
+    kept: dict[str, bytes] = {}
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__)
+    wide = np.zeros((950, 2_000), dtype=np.float32)
+    one_bytes = wide.nbytes + wide[:, :2].nbytes
+    assert 8 * one_bytes < MAX_HELD_BYTES < 9 * one_bytes
+    tally = VersionTally()
+    for version in range(12):
+        counter = FeatureCounter(features, "churn", f"{version}:stable", profile, ["y"])
+        counter.saw(tally, {"x": wide}, [wide[:, :2]])
+    await eventually(lambda: features.held_bytes == 8 * one_bytes)
+    await features.close()
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    assert [counts.rows for counts in window.versions.values()] == [950] * 12
+
+
+def test_two_workers_count_into_windows_of_their_own(
+    account: Account, launch: Launch, profile: Profile, profile_data: bytes
+) -> None:
+    account.put(ONE, profile_data)
+    account.publish(models.plan(1, _stable(profile_data)))
+    server = launch(account.connection, SLIPWAY_WORKERS="2", SLIPWAY_FEATURE_WINDOW_S="0.3")
+    waiting.eventually(lambda: server.generation() == 1 and server.ready(), what="the server is ready")
+    for at in range(40):
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            assert client.post("/predict", json={"features": ROWS[at : at + 1].tolist()}).status_code == 200
+    assert server.stop() == 0
+    windows = account.feature_windows()
+    assert len({window.pod for window in windows}) == 2
+    assert len({(window.pod, window.sequence) for window in windows}) == len(windows)
+    parts = [window.versions["1:stable"] for window in windows]
+    assert FeatureCounts.sum_of(parts) == _counted(profile, ROWS[:40])
