@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
+from shared.alerts.control import ControlAlerts
 from shared.alerts.documents import Alert
 from shared.alerts.mailbox import Mailbox
 from shared.alerts.notifications import NotificationService
 from shared.alerts.service import AlertService
 from shared.alerts.silences import Silence
 from shared.alerts.sinks import open_sink
+from shared.alerts.traffic import TrafficAlerts
 from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
 from shared.budgets.service import BudgetService
@@ -87,6 +89,8 @@ class Services:
     event_retries: EventRetries
     budgets: BudgetService
     rollout_alerts: RolloutAlerts
+    traffic_alerts: TrafficAlerts
+    control_alerts: ControlAlerts
     dry_runs: DryRuns
     watching: WatchService
     documents: DocumentStore
@@ -241,6 +245,10 @@ def _composed(settings: Settings) -> Services:
             clock=clock,
         ),
         rollout_alerts=RolloutAlerts(endpoints=endpoints, alerts=alert_service, clock=clock),
+        traffic_alerts=TrafficAlerts(
+            endpoints=endpoints, models=registry, documents=documents, alerts=alert_service, clock=clock
+        ),
+        control_alerts=ControlAlerts(endpoints=endpoints, documents=documents, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,
     )

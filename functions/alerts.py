@@ -74,6 +74,20 @@ def settle_notifications(timer: func.TimerRequest) -> None:  # noqa: ARG001 - th
     services().notifications.settle()
 
 
+@bp.function_name("settle_traffic_alerts")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+def settle_traffic_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Have the alerts say how the endpoints' traffic is."""
+    services().traffic_alerts.settle()
+
+
+@bp.function_name("settle_control_alerts")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+def settle_control_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Have the alerts say how the control plane does."""
+    services().control_alerts.settle()
+
+
 @bp.function_name("list_alerts")
 @bp.route("alerts", methods=["GET"])
 @answering

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from shared.registry.alert_policy import AlertRulePolicy
 from shared.registry.drift_policy import DriftPolicy
 from shared.registry.rollout_policy import PolicyPart, RolloutPolicy
 from shared.routing.plan import MAX_FILE_BYTES, SubjectSource
@@ -117,3 +118,12 @@ class Policy(PolicyPart):
     rollout: RolloutPolicy = RolloutPolicy()
     serving: ServingPolicy = ServingPolicy()
     drift: DriftPolicy = DriftPolicy()
+    alerts: tuple[AlertRulePolicy, ...] = Field(default=(), max_length=50)
+    """Rules of its own for alerts on its endpoint's traffic."""
+
+    @model_validator(mode="after")
+    def _rules_differ(self) -> Self:
+        names = [rule.name for rule in self.alerts]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two alert rules have one name among {names}: name each differently")
+        return self

@@ -108,6 +108,8 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "end_silence",
             "tell_news",
             "settle_notifications",
+            "settle_traffic_alerts",
+            "settle_control_alerts",
             "check_artifacts",
             "audit_artifacts",
             "get_retention_plan",

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from shared.alerts.control import ControlAlerts
 from shared.alerts.documents import Alert
 from shared.alerts.mailbox import Mailbox
 from shared.alerts.notifications import NotificationService
 from shared.alerts.service import AlertService
 from shared.alerts.silences import Silence
+from shared.alerts.traffic import TrafficAlerts
 from shared.approvals.service import ApprovalService
 from shared.audit.service import AuditService
 from shared.budgets.service import BudgetService
@@ -279,6 +281,12 @@ class World:
             clock=self.clock,
         )
         self.rollout_alerts = RolloutAlerts(endpoints=endpoints, alerts=self.alerts, clock=self.clock)
+        self.traffic_alerts = TrafficAlerts(
+            endpoints=endpoints, models=self.registry, documents=self.documents, alerts=self.alerts, clock=self.clock
+        )
+        self.control_alerts = ControlAlerts(
+            endpoints=endpoints, documents=self.documents, alerts=self.alerts, clock=self.clock
+        )
         self.retention = RetentionService(
             registry=self.registry,
             rollouts=self.rollouts,

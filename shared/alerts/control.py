@@ -1,0 +1,117 @@
+"""Alerts on the control plane itself: whether rollouts are looked at in time, and what changes called for goes out.
+
+Read off the documents, so that a crash in between is made good by the next look.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.alerts.documents import AlertRule
+from shared.alerts.traffic import Alerts
+from shared.core.clock import Clock
+from shared.registration.documents import NO_MODEL
+from shared.rollout.endpoint import Endpoint
+from shared.rollout.standing import standing
+from shared.store.ports import Container, DocumentStore
+from shared.store.repository import Repository
+
+LAG_S = 120.0
+"""By how much a rollout's next tick may be overdue."""
+OVER_S = 60.0
+"""By how much a stage may outlast its limit: the tick that ends it may be due."""
+UNDELIVERED_S = 600.0
+"""How long a container may be found with something undelivered at every look: the sweep delivers it each minute."""
+_RULES = {
+    AlertRule.STAGE_OVERDUE: "the stage is over",
+    AlertRule.DECISION_LATE: "the rollout is looked at",
+    AlertRule.OUTBOX_STUCK: "everything is delivered",
+}
+_WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something about the control plane that a person should look at."""
+
+    rule: AlertRule
+    subject: str
+    model: str
+    sentence: str
+    for_s: float = 0.0
+
+
+class ControlAlerts:
+    """Has the alerts say how the control plane does."""
+
+    def __init__(
+        self, *, endpoints: Repository[Endpoint], documents: DocumentStore, alerts: Alerts, clock: Clock
+    ) -> None:
+        self._endpoints = endpoints
+        self._documents = documents
+        self._alerts = alerts
+        self._clock = clock
+
+    def settle(self) -> None:
+        """Fire what holds, and resolve what does not."""
+        now = self._clock.now()
+        # Those that hold are read first: what begins after that is not taken for over.
+        holding = [alert for rule in _RULES for alert in list(self._alerts.holding(rule))]
+        found = [trouble for endpoint in list(self._endpoints.where()) for trouble in troubles(endpoint, now)]
+        found += [self._stuck(container) for container in _WITH_OUTBOXES if self._is_undelivered(container)]
+        for one in found:
+            self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s)
+        known = {(one.rule, one.subject) for one in found}
+        for alert in holding:
+            if (alert.rule, alert.subject) not in known:
+                self._alerts.resolve(alert.rule, alert.subject, _RULES[alert.rule], model=alert.model)
+
+    def _is_undelivered(self, container: Container) -> bool:
+        return bool(self._documents.query(container, where={"outbox_pending": True}, page_size=1).items)
+
+    def _stuck(self, container: Container) -> Trouble:
+        sentence = (
+            f"documents of {container} have held something undelivered at every look for {UNDELIVERED_S / 60:.0f} "
+            "minutes: see the functions app's log for what keeps the sweep from delivering it"
+        )
+        return Trouble(
+            rule=AlertRule.OUTBOX_STUCK,
+            subject=f"outbox:{container}",
+            model=NO_MODEL,
+            sentence=sentence,
+            for_s=UNDELIVERED_S,
+        )
+
+
+def troubles(endpoint: Endpoint, now: datetime) -> Iterator[Trouble]:
+    """What is late about an endpoint's rollout."""
+    rollout, ticking = endpoint.active, endpoint.ticking
+    if ticking is not None:
+        lag_s = (now - ticking.next_tick_at).total_seconds()
+        if lag_s > LAG_S:
+            sentence = (
+                f"nothing has looked at rollout {ticking.rollout_id} of {endpoint.endpoint}, though its next tick was "
+                f"due at {ticking.next_tick_at:%Y-%m-%d %H:%M:%S} UTC: see whether the functions app runs, and "
+                "`slipway dead-letters list`"
+            )
+            yield Trouble(
+                rule=AlertRule.DECISION_LATE,
+                subject=f"rollout:{ticking.rollout_id}",
+                model=endpoint.endpoint,
+                sentence=sentence,
+            )
+    if rollout is None:
+        return
+    stands = standing(endpoint, rollout, now)
+    age_s, limit_s = stands.stage_age_s, stands.stage_limit_s
+    if age_s is not None and limit_s is not None and age_s > limit_s + OVER_S:
+        sentence = (
+            f"a stage of rollout {rollout.rollout_id} of {endpoint.endpoint} has outlasted its limit of {limit_s:g} s "
+            f"by more than {OVER_S:g} s, and nothing ended or held it: {stands.sentence}"
+        )
+        yield Trouble(
+            rule=AlertRule.STAGE_OVERDUE,
+            subject=f"rollout:{rollout.rollout_id}",
+            model=endpoint.endpoint,
+            sentence=sentence,
+        )

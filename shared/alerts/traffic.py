@@ -1,0 +1,113 @@
+"""Alerts on the traffic of every endpoint, by the standing rules and by policy: each is looked at anew, by timer."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from shared.alerts.documents import Alert, AlertRule
+from shared.alerts.rules import STANDARD, Judged, judge
+from shared.budgets.sums import SUMS_ID, RequestSums
+from shared.core.clock import Clock
+from shared.core.ids import ModelName
+from shared.core.severity import Severity
+from shared.registry.alert_policy import AlertRulePolicy
+from shared.registry.documents import Model
+from shared.rollout.endpoint import Endpoint
+from shared.store.ports import Container, DocumentStore
+from shared.store.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+
+class Alerts(Protocol):
+    """Where alerts are kept. Saying the same again changes nothing."""
+
+    def fire(
+        self,
+        rule: AlertRule,
+        subject: str,
+        sentence: str,
+        *,
+        model: str,
+        evidence: Mapping[str, Any] | None = None,
+        for_s: float = 0.0,
+        severity: Severity | None = None,
+    ) -> Alert:
+        """Say that a trouble holds."""
+        ...
+
+    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
+        """Say that a trouble is over."""
+        ...
+
+    def holding(self, rule: AlertRule) -> Iterable[Alert]:
+        """The alerts of a rule that fire now, or are pending."""
+        ...
+
+
+class Models(Protocol):
+    """Tells policies."""
+
+    def model(self, name: ModelName) -> Model:
+        """A model. Raises NotFoundError."""
+        ...
+
+
+class TrafficAlerts:
+    """Has the alerts say how the endpoints' traffic is."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: Repository[Endpoint],
+        models: Models,
+        documents: DocumentStore,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> None:
+        self._endpoints = endpoints
+        self._models = models
+        self._documents = documents
+        self._alerts = alerts
+        self._clock = clock
+
+    def settle(self) -> None:
+        """Fire what holds, resolve what does not. An endpoint that cannot be judged keeps no other from being so."""
+        holding = {
+            (alert.rule, alert.subject): alert
+            for rule in (*STANDARD, AlertRule.POLICY)
+            for alert in list(self._alerts.holding(rule))
+        }
+        for endpoint in list(self._endpoints.where()):
+            try:
+                self._settle(endpoint.endpoint, holding)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are looked at
+                _log.exception("the traffic of endpoint %s is not judged", endpoint.endpoint)
+                holding = {key: alert for key, alert in holding.items() if alert.model != endpoint.endpoint}
+        for alert in holding.values():
+            self._alerts.resolve(alert.rule, alert.subject, "there is no such rule any more", model=alert.model)
+
+    def _settle(self, endpoint: str, holding: dict[tuple[AlertRule, str], Alert]) -> None:
+        """Judge an endpoint, and take what was said of out of `holding`."""
+        stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
+        sums = RequestSums.model_validate(stored.body) if stored else None
+        for judged in judge(endpoint, sums, self._own_rules(endpoint), self._clock.now()):
+            alert = holding.pop((judged.rule, judged.subject), None)
+            if judged.is_broken:
+                self._fire(judged, endpoint)
+            elif judged.is_broken is False and alert is not None:
+                self._alerts.resolve(judged.rule, judged.subject, judged.sentence, model=endpoint)
+
+    def _own_rules(self, endpoint: str) -> tuple[AlertRulePolicy, ...]:
+        return self._models.model(ModelName(endpoint)).policy.alerts
+
+    def _fire(self, judged: Judged, endpoint: str) -> None:
+        self._alerts.fire(
+            judged.rule,
+            judged.subject,
+            judged.sentence,
+            model=endpoint,
+            evidence=judged.evidence,
+            for_s=judged.for_s,
+            severity=judged.severity,
+        )
