@@ -24,6 +24,7 @@ from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Profile
 from shared.watching.concurrent import Common
 from shared.watching.documents import Alarm
+from shared.watching.performing import Performing, perform
 from shared.watching.report import DriftDetails, FeatureFigures, Quality, SlowFigures, TrendPoint
 from shared.watching.rollups import sum_of
 
@@ -61,6 +62,7 @@ class Seen:
     healthy: Sequence[FeatureCounts] = ()
     """Of earlier windows without an alarm, as long as the span, or else of an hour; in their order."""
     beside: Beside | None = None
+    performing: Performing | None = None
     quality: Quality
 
 
@@ -85,6 +87,9 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
         found[Alarm.CONCURRENT_DRIFT], concurrent = _beside(seen, seen.beside, policy)
     if slow is not None:
         found[Alarm.SLOW_DRIFT] = _slow_verdict(slow, policy)
+    performed = perform(seen.performing, seen.profile, total, policy) if seen.performing else None
+    if performed:
+        found[Alarm.PERFORMANCE_DROP] = performed[0]
     by_blame = ranked(scores)
     details = DriftDetails(
         model=seen.model,
@@ -104,6 +109,7 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
         concurrent=tuple(FeatureFigures.of(score) for score in concurrent),
         trend=_trend(seen, _shown(scores, by_blame)),
         quality=seen.quality,
+        performance=performed[1] if performed else None,
         slow=_slow_figures(slow, policy) if slow else None,
     )
     return Assessment(details=details, alarms=found, scores=scores, ranked=by_blame, concurrent=concurrent)

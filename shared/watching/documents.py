@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.core.verdict import Outcome
-from shared.drift.calibration import Realised
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
 
@@ -126,9 +125,6 @@ class DriftReport(Aggregate):
     """Up to which hour the detector of slow drift was fed."""
     slow_blob: str | None = None
     """Where its state lies in the reports container."""
-    estimates: tuple[Realised, ...] = ()
-    """Days of which labels have come, beside what was estimated."""
-    estimates_until: AwareDatetime | None = None
     alarms: dict[Alarm, Episode] = Field(default_factory=dict)
     is_alarming: bool = False
     alarmed: tuple[Span, ...] = ()

@@ -1,7 +1,7 @@
 """Reads what an assessment needs: profiles, and the roll-ups of the span and of the time before it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from shared.core.errors import InvalidInputError
 from shared.drift.inflation import LEAST_WINDOWS
+from shared.drift.performance import PerformanceModel
 from shared.drift.scoring import check_counts
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobContainer, BlobStore
@@ -41,7 +42,7 @@ type Hours = Mapping[datetime, FeatureCounts]
 
 
 class Profiles:
-    """Reference profiles by their digests. A profile never changes, so what was read is kept."""
+    """Reference profiles, and estimates of performance, by their digests. A profile never changes: it is kept."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -63,6 +64,17 @@ class Profiles:
             self._held.pop(next(iter(self._held)))
         self._held[digest] = profile
         return profile
+
+    def performance(self, digest: str | None) -> PerformanceModel | None:
+        """What estimates a version's performance; None where there is nothing that does."""
+        if digest is None:
+            return None
+        try:
+            name = artifact_blob_name(digest)
+            blob = self._blobs.read(BlobContainer.ARTIFACTS, name, max_bytes=MAX_PROFILE_BYTES)
+            return PerformanceModel.model_validate_json(blob.data) if blob else None
+        except (InvalidInputError, ValidationError):
+            return None
 
     def check(self, counts: FeatureCounts) -> None:
         """Raises InvalidInputError where counts contradict themselves, or nobody has the profile they name."""
@@ -86,6 +98,10 @@ class History:
     def hours(self, key: str) -> Hours:
         """The counts of a version in a role in each hour of the span that has any."""
         return self._between(key, self.since, self.until)
+
+    def days(self, key: str) -> dict[datetime, FeatureCounts]:
+        """Its counts in each whole day of the last weeks that has any."""
+        return {one.since: one.versions[key] for one in self.daily if key in one.versions and one.versions[key].rows}
 
     def before(self, key: str, alarmed: Sequence[Span]) -> list[tuple[datetime, FeatureCounts]]:
         """Its counts by hour, whenever no alarm stood, in their order, the span's among them."""
@@ -124,7 +140,7 @@ class History:
         if not number or self.span % DAY:
             return []
         last = day_of(self.since)
-        by_day = {one.since: one.versions[key] for one in self.daily if key in one.versions}
+        by_day = {day: counts for day, counts in self.days(key).items() if day < last}
         held = {day: counts for day, counts in by_day.items() if not is_alarmed(alarmed, day, day + DAY)}
         return _joined(held, last, number, DAY)
 
@@ -143,10 +159,8 @@ def read_history(blobs: BlobStore, endpoint: str, span: timedelta, until: dateti
     since = hour_of(until) - span
     learned = min(max(span * (LEAST_WINDOWS + 2), timedelta(hours=LEAST_HISTORY_H)), MOST_HOURS * HOUR)
     names = [hourly_name(endpoint, hour) for hour in hours_between(min(since, hour_of(until) - learned), until)]
-    days: Iterable[datetime] = ()
-    if not span % DAY:
-        reach = max(LEARNED_DAYS, span // DAY * LEAST_WINDOWS)
-        days = (day_of(since) - DAY * number for number in range(reach, 0, -1))
+    reach = max(LEARNED_DAYS, span // DAY * LEAST_WINDOWS)
+    days = (day_of(until) - DAY * number for number in range(reach, 0, -1))
     hourly = read_rollups(blobs, names)
     daily = read_rollups(blobs, [daily_name(endpoint, day) for day in days])
     return History(since=since, until=until, span=span, hourly=hourly, daily=daily)

@@ -8,21 +8,24 @@ once do no harm. What is wrong with one endpoint keeps no other from being watch
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
+from shared.budgets.labels import LabelSum
+from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError, SlipwayError
-from shared.core.ids import ModelName
+from shared.core.ids import ModelName, VersionNumber
+from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
 from shared.registry.service import RegistryService
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.routing.plan import Role, Route
-from shared.store.ports import BlobContainer, BlobStore, DocumentStore
+from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.watching import retraining
 from shared.watching.alarms import end_all
@@ -72,6 +75,7 @@ class WatchService:
         self._endpoints = endpoints
         self._documents = reports
         self._retraining = retraining
+        self._store = documents
         self._registry = registry
         self._alerts = alerts
         self._blobs = blobs
@@ -247,7 +251,19 @@ class WatchService:
     def _writer(self) -> "Writer":
         from shared.watching.writing import Writer  # noqa: PLC0415 - it loads numpy, which no other call needs
 
-        return Writer(reports=self._documents, blobs=self._blobs)
+        return Writer(reports=self._documents, blobs=self._blobs, known=self)
+
+    def version(self, model: str, version: int) -> ModelVersion | None:
+        """A version, or None."""
+        try:
+            return self._registry.version(model, VersionNumber(version))
+        except NotFoundError:
+            return None
+
+    def labels(self, endpoint: str) -> Mapping[str, LabelSum]:
+        """The labels that came on an endpoint's predictions, by version and day."""
+        stored = self._store.get(Container.ENDPOINTS, endpoint, SUMS_ID)
+        return RequestSums.model_validate(stored.body).labels if stored else {}
 
     def _policy(self, endpoint: Endpoint) -> DriftPolicy:
         return self._registry.model(ModelName(endpoint.endpoint)).policy.drift

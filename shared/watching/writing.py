@@ -6,17 +6,21 @@ names; one that comes second finds the change made.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
 from pydantic import ValidationError
 
+from shared.budgets.labels import LabelSum, label_key
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
 from shared.drift.scoring import FeatureScore
 from shared.drift.slow import SlowDrift, SlowState
+from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
+from shared.registry.manifest import Task
 from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import Role, Route
 from shared.store.ports import BlobContainer, BlobStore
@@ -43,9 +47,10 @@ from shared.watching.documents import (
     ReportSummary,
     drift_report_id,
 )
-from shared.watching.gathering import History, Profiles, read_history, span_of
+from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of
 from shared.watching.page import render_html
-from shared.watching.rollups import HOUR, hour_of
+from shared.watching.performing import Performing
+from shared.watching.rollups import DAY, HOUR, day_of, hour_of
 
 MAX_STATE_BYTES = 64_000_000
 _SHOWN = 10
@@ -63,12 +68,25 @@ class _Slow:
     until: datetime
 
 
+class Known(Protocol):
+    """What is known of versions and their labels."""
+
+    def version(self, model: str, version: int) -> ModelVersion | None:
+        """A version, or None."""
+        ...
+
+    def labels(self, endpoint: str) -> Mapping[str, LabelSum]:
+        """The labels that came, by version and day (shared.budgets.labels)."""
+        ...
+
+
 class Writer:
     """Makes and stores reports."""
 
-    def __init__(self, *, reports: Repository[DriftReport], blobs: BlobStore) -> None:
+    def __init__(self, *, reports: Repository[DriftReport], blobs: BlobStore, known: Known) -> None:
         self._reports = reports
         self._blobs = blobs
+        self._known = known
         self.profiles = Profiles(blobs)
 
     def history(self, endpoint: Endpoint, policy: DriftPolicy, until: datetime) -> History:
@@ -99,6 +117,7 @@ class Writer:
         if is_hourly and report.hourly_until is not None and report.hourly_until >= until:
             return report
         seen = seen_of(endpoint, route, history, self.profiles, report)
+        seen = replace(seen, performing=self._performing(endpoint, route, history))
         slow = self._slow(report, seen, policy, history) if is_hourly and seen.profile else None
         assessment = assess(seen, policy, slow=slow.told if slow else None)
         summary = self._stored(assessment, policy, now)
@@ -127,6 +146,26 @@ class Writer:
             return True
 
         return self._reports.change(report.partition, report.id, take)
+
+    def _performing(self, endpoint: Endpoint, route: Route, history: History) -> Performing | None:
+        version = self._known.version(endpoint.endpoint, route.version)
+        if version is None:
+            return None
+        is_regression = version.manifest.task is Task.REGRESSION
+        model = self.profiles.performance(version.performance_digest)
+        metrics = version.validation.metrics if version.validation else {}
+        level = model.level if model else metrics.get("mae" if is_regression else "accuracy")
+        last = day_of(history.until)
+        days = [last - DAY * number for number in range(LEARNED_DAYS + 1)]
+        sums = self._known.labels(endpoint.endpoint)
+        return Performing(
+            is_regression=is_regression,
+            level=level,
+            model=model,
+            labels={day: sums[key] for day in days if (key := label_key(route.version, day)) in sums},
+            days=history.days(f"{route.version}:{route.role}"),
+            labels_since=day_of(history.since),
+        )
 
     def _slow(self, report: DriftReport, seen: Seen, policy: DriftPolicy, history: History) -> _Slow | None:
         """Feed the detector the whole hours that it has not seen. None where too little is known yet."""
