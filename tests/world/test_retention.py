@@ -534,10 +534,11 @@ def test_bytes_deleted_at_any_call_of_their_registration_are_stored_again() -> N
     assert deleted > 3
 
 
-def test_golden_rows_deleted_at_any_call_of_a_validation_that_leaves_the_same_are_stored_again() -> None:
-    for world, fuse in interleavings(with_golden_due, lambda world: world.retention.resume()):
-        validation_with_golden(world).validate(ValidateVersion(model=MODEL, version=3))
-        assert version(world, 3).golden_digest == GOLDEN_DIGEST
+@pytest.mark.parametrize("left", ["golden", "profile", "performance"])
+def test_what_is_deleted_at_any_call_of_a_validation_that_leaves_the_same_is_stored_again(left: str) -> None:
+    for world, fuse in interleavings(lambda: with_left_due(left), lambda world: world.retention.resume()):
+        validation_with(world, left).validate(ValidateVersion(model=MODEL, version=3))
+        assert getattr(version(world, 3), f"{left}_digest") == GOLDEN_DIGEST
         assert is_there(world, GOLDEN_DIGEST)
         if not fuse.happened:
             fuse.at = None
@@ -545,12 +546,12 @@ def test_golden_rows_deleted_at_any_call_of_a_validation_that_leaves_the_same_ar
             assert is_there(world, GOLDEN_DIGEST)
 
 
-def with_golden_due() -> World:
-    """The golden rows of version 1 are due to be deleted, and version 3 is to be validated."""
+def with_left_due(left: str) -> World:
+    """What validation left of version 1 is due to be deleted, and version 3 is to be validated."""
     world = world_with("one", "two")
     (key,) = (key for key in world.documents.held if key[2] == version_id(1))
-    golden = world.documents.held[key].body | {"golden_digest": GOLDEN_DIGEST}
-    world.documents.held[key] = Stored(body=golden, etag="with golden")
+    named = world.documents.held[key].body | {f"{left}_digest": GOLDEN_DIGEST}
+    world.documents.held[key] = Stored(body=named, etag="with more")
     world.blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(GOLDEN_DIGEST), GOLDEN)
     world.clock.pass_s(DAY_S)
     world.retention.run(MODEL, plan(world).plan_id, by="test")
@@ -559,14 +560,15 @@ def with_golden_due() -> World:
     return world
 
 
-def validation_with_golden(world: World) -> ValidationService:
-    """Validation that leaves the same golden rows each time."""
+def validation_with(world: World, left: str) -> ValidationService:
+    """Validation that leaves the same each time."""
 
     def check(*, workdir: Path, **_: object) -> Validation:
-        (workdir / "golden").write_bytes(GOLDEN)
-        part = StoredPart(path=workdir / "golden", digest=Digest(GOLDEN_DIGEST), size_bytes=len(GOLDEN))
+        (workdir / "left").write_bytes(GOLDEN)
+        part = StoredPart(path=workdir / "left", digest=Digest(GOLDEN_DIGEST), size_bytes=len(GOLDEN))
         verdict = Verdict(check="accuracy", outcome=Outcome.PASS, sentence="fine")
-        return Validation(report=ValidationReport(outcome=Outcome.PASS, verdicts=(verdict,)), golden=part)
+        parts = {"golden": None, left: part}
+        return Validation(report=ValidationReport(outcome=Outcome.PASS, verdicts=(verdict,)), **parts)
 
     outbox = Outbox(world.documents, world.blobs, world.queues, world.clock)
     return ValidationService(
