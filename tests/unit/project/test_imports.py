@@ -14,12 +14,13 @@ from tests.unit.project.repository import ROOT, python_files, text_of
 PROJECT_PACKAGES = ("shared", "functions", "local", "cli", "aks_serving", "tests")
 AZURE_ALLOWED: dict[str, tuple[str, ...]] = {
     "function_app.py": ("azure.functions",),
+    "functions/_tracing.py": ("azure.functions", "azure.monitor.opentelemetry.exporter"),
     "functions/": ("azure.functions",),
     "shared/store/": ("azure.core", "azure.cosmos", "azure.identity", "azure.storage.blob", "azure.storage.queue"),
     "cli/upload.py": ("azure.core", "azure.identity", "azure.storage.blob"),
     "local/": ("azure.core", "azure.functions", "azure.storage.blob", "azure.storage.queue"),
 }
-HEAVY = ("azure.ai.ml", "numpy", "onnx", "onnxruntime", "pandas", "scipy", "sklearn")
+HEAVY = ("azure.ai.ml", "azure.monitor", "numpy", "onnx", "onnxruntime", "opentelemetry", "pandas", "scipy", "sklearn")
 
 
 def imports_of(source: str) -> Iterator[str]:
