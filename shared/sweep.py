@@ -14,8 +14,9 @@ from typing import Protocol
 from shared.core.clock import Clock
 from shared.core.errors import SlipwayError
 from shared.core.messages import QUEUE_OF, CommandKind, RegisterDrop, RolloutCommand, ValidateVersion
+from shared.core.tracing import stamped
 from shared.registration.service import RegistrationService
-from shared.registry.documents import ModelVersion
+from shared.registry.documents import ModelVersion, version_id
 from shared.registry.service import RegistryService
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.service import RolloutService
@@ -120,9 +121,19 @@ class SweepService:
     def _send(self, messages: Iterable[RegisterDrop | ValidateVersion | RolloutCommand]) -> int:
         count = 0
         for message in messages:
-            self._queues.send(QUEUE_OF[type(message)], json.dumps(message.model_dump(mode="json")))
+            body, trace = message.model_dump(mode="json"), self._trace_of(message)
+            # Without one it begins its own, rather than share this sweep's with all others.
+            self._queues.send(QUEUE_OF[type(message)], json.dumps(stamped(body, trace) if trace else body))
             count += 1
         return count
+
+    def _trace_of(self, message: RegisterDrop | ValidateVersion | RolloutCommand) -> str | None:
+        """The trace of the version that a message is about: what is done again belongs to where it was begun."""
+        if isinstance(message, RegisterDrop) or message.version is None:
+            return None
+        model = message.model if isinstance(message, ValidateVersion) else message.endpoint
+        version = self._versions.find(model, version_id(message.version))
+        return version.trace if version else None
 
 
 def _settle(version: ModelVersion) -> bool:
