@@ -63,7 +63,7 @@ def feedback_verdicts(rollout: Rollout, *, is_concurrent: bool) -> list[Judged]:
         f"{_counted(stage.stable_failed, stage.stable)} for stable under the same plan: {said}",
         n=stage.candidate,
         value=value if stage.has_both else None,
-        limit=-limit,
+        limit=0.0 - limit,
         interval=(-interval[1], -interval[0]) if interval else None,
     )
     return [Judged(verdict=verdict, is_proof=is_proof)]
