@@ -56,6 +56,7 @@ from shared.validation.champion import Champions
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.service import ValidationService
 from shared.watching.documents import DriftReport, Retraining
+from shared.watching.evidence import StandingAlarms
 from shared.watching.service import WatchService
 
 _EVENT_GRID_SCOPE = "https://eventgrid.azure.net/.default"
@@ -135,6 +136,7 @@ def _composed(settings: Settings) -> Services:
         blobs=blobs,
         clock=clock,
         stores=open_metrics(settings.metrics, tokens_for),
+        findings=StandingAlarms(reports=drift_reports, registry=registry),
     )
     mailboxes, silences = repository(Mailbox), repository(Silence)
     alert_service = AlertService(

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from shared.core.verdict import Outcome, Verdict, joined
+from shared.registry.drift_policy import Following
 from shared.registry.rollout_policy import GateName, Otherwise, Strategy
 from shared.rollout.convergence import Convergence, convergence, fresh, unavailable
 from shared.rollout.documents import Rollout
+from shared.rollout.findings import DriftEvidence
 from shared.rollout.gates import judge
 from shared.rollout.losses import losses
 from shared.rollout.machine import RolloutEvent, RolloutState
@@ -64,7 +66,8 @@ def decide(
         return replace(_failed(rollout, Trigger.GUARD, said), verdicts=(verdict,))
     if rollout.state is RolloutState.LOADING:
         return _loading(rollout, now, blocked)
-    return _in_stage(rollout, now, blocked, answers or {})
+    decision = _in_stage(rollout, now, blocked, answers or {})
+    return _drifting(rollout, decision, rollout.drift) if rollout.drift else decision
 
 
 def onward(rollout: Rollout) -> RolloutEvent:
@@ -125,6 +128,22 @@ def _waited(rollout: Rollout, now: datetime) -> str:
     since = max(rollout.published_at, rollout.resumed_at or rollout.published_at)
     waited_s = (now - since).total_seconds()
     return f"after {waited_s:.0f} s " if waited_s > rollout.policy.load_timeout_s else ""
+
+
+def _drifting(rollout: Rollout, decision: Decision, drift: DriftEvidence) -> Decision:
+    """What becomes of a decision where watching found that the candidate drifts from stable."""
+    if decision.event is RolloutEvent.FAIL:
+        return decision
+    said = f"{drift.sentence} (report {drift.report_id})"
+    is_excused = rollout.drift_excused == drift.since and drift.following is Following.HOLD
+    verdict = Verdict(check="drift", outcome=Outcome.FAIL, sentence=said, advisory=is_excused)
+    decision = replace(decision, verdicts=(*decision.verdicts, verdict))
+    if drift.following is Following.ROLL_BACK:
+        return replace(decision, event=RolloutEvent.FAIL, trigger=Trigger.DATA_DRIFT, reason=said)
+    if is_excused:
+        return decision
+    held = RolloutEvent.HOLD if rollout.state is RolloutState.PROGRESSING else None
+    return replace(decision, event=held, reason=said)
 
 
 def _loading(rollout: Rollout, now: datetime, blocked: str) -> Decision:

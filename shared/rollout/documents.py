@@ -9,6 +9,7 @@ from shared.core.ids import RolloutId
 from shared.core.verdict import Verdict
 from shared.registry.policy import ServingPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
+from shared.rollout.findings import DriftEvidence
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import Progress
 from shared.rollout.rollbacks import Reverted
@@ -114,6 +115,10 @@ class Rollout(BaseModel):
     """Ticks, in a row, with a gate that could not be asked."""
     failing_since: AwareDatetime | None = None
     """When the first of those failed checks was."""
+    drift: DriftEvidence | None = None
+    """What watching had found at the last tick, where something is to follow from it."""
+    drift_excused: AwareDatetime | None = None
+    """Since when the drift stood that it was let go on in spite of."""
     verdicts: list[Verdict] = Field(default_factory=list)
     reason: str = ""
     blocked: str = ""

@@ -14,6 +14,8 @@ class Trigger(StrEnum):
     MEMORY = "memory"
     HEALTH = "health"
     PREDICTION_DRIFT = "prediction_drift"
+    DATA_DRIFT = "data_drift"
+    """Watching found that it is asked or answers otherwise than stable in the same hours."""
     QUERY = "query"
     DISAGREEMENT = "disagreement"
     FEEDBACK = "feedback"

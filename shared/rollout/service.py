@@ -23,6 +23,7 @@ from shared.rollout import admission, alias_calls, blocks, commands, late, overr
 from shared.rollout.archiving import Archiving
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
+from shared.rollout.findings import DriftEvidence, DriftFindings
 from shared.rollout.history import History
 from shared.rollout.machine import RolloutState
 from shared.rollout.progress import FORGOTTEN
@@ -30,6 +31,7 @@ from shared.rollout.publishing import schedule
 from shared.rollout.queries import MetricsStores, QueryAnswer, ask_all
 from shared.rollout.rollbacks import Rollback
 from shared.rollout.starting import Starting
+from shared.routing.plan import Role
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 from shared.telemetry.evidence import windows_after
@@ -58,8 +60,10 @@ class RolloutService:
         blobs: BlobStore,
         clock: Clock,
         stores: MetricsStores | None = None,
+        findings: DriftFindings | None = None,
     ) -> None:
-        """`stores` answer the queries of gates."""
+        """`stores` answer the queries of gates; `findings` tell what watching found of candidates."""
+        self._findings = findings
         self._stores: MetricsStores = {} if stores is None else stores
         self._history = History(documents)
         self._starting = Starting(
@@ -127,6 +131,7 @@ class RolloutService:
             since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
         windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now))
         answers = self._ask(endpoint, looked_at, now)
+        drift = self._drift(endpoint.endpoint, looked_at)
 
         def apply(current: Endpoint) -> bool:
             if not _is_next_tick(current, message):
@@ -144,6 +149,7 @@ class RolloutService:
             candidate = self._registry.version(current.endpoint, VersionNumber(rollout.candidate.version))
             blocked = "" if rollout.overridden else self._blocked(current, now)
             unfit = partial(self._unfit, current)
+            rollout.drift = drift
             ticks.look(current, rollout, now, altered=candidate.altered, blocked=blocked, answers=answers, unfit=unfit)
             return True
 
@@ -185,6 +191,15 @@ class RolloutService:
             # Nothing serves there yet, and nothing is counted of an endpoint that has no document.
             sums = RequestSums(endpoint=endpoint.endpoint, since=now, whole_at=now)
         return blocks.why_blocked(policy, now, sums)
+
+    def _drift(self, endpoint: str, rollout: Rollout) -> DriftEvidence | None:
+        """What watching found; where that cannot be told, what it had found at the last tick."""
+        role = Role.SHADOW if rollout.mirror_bp else Role.CANDIDATE
+        try:
+            return self._findings.of_candidate(endpoint, rollout.candidate.version, role) if self._findings else None
+        except UnavailableError as error:
+            _log.warning("what watching found of %s cannot be told: %s", endpoint, error)
+            return rollout.drift
 
     def _command(self, command: RolloutCommand) -> Rollout:
         now = self._clock.now()

@@ -195,6 +195,7 @@ def _enter(rollout: Rollout, event: RolloutEvent, now: datetime, weight_bp: int 
         case RolloutEvent.RESUME:
             # What it waited counts for nothing: the stage lasts as long again.
             rollout.halted_at, rollout.resumed_at = None, now
+            rollout.drift_excused = rollout.drift.since if rollout.drift else rollout.drift_excused
             rollout.stage_started_at = rollout.stage_started_at and now
             rollout.errored_checks = 0
 

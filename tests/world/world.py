@@ -76,6 +76,7 @@ from shared.validation.report import ValidationReport
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, StoredPart, Validation
 from shared.validation.service import ValidationService
 from shared.watching.documents import DriftReport, Retraining
+from shared.watching.evidence import StandingAlarms
 from shared.watching.service import WatchService
 from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeNoticeSink, FakeQueues, FakeSink, Fuse, Killed
 
@@ -227,6 +228,7 @@ class World:
             intake=_intake,
             parse_manifest=_parse_manifest,
         )
+        reports, retraining = repository(DriftReport), repository(Retraining)
         self.rollouts = RolloutService(
             endpoints=endpoints,
             registry=self.registry,
@@ -235,6 +237,7 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
             stores=self.stores,
+            findings=StandingAlarms(reports=reports, registry=self.registry),
         )
         self.validation = ValidationService(
             versions=versions,
@@ -297,7 +300,6 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
         )
-        reports, retraining = repository(DriftReport), repository(Retraining)
         self.watching = WatchService(
             endpoints=endpoints,
             reports=reports,

@@ -1,0 +1,29 @@
+"""What watching found of candidates, as the rollouts' ticks read it."""
+
+from shared.core.ids import ModelName
+from shared.registry.drift_policy import Following
+from shared.registry.service import RegistryService
+from shared.rollout.findings import DriftEvidence
+from shared.store.repository import Repository
+from shared.watching.documents import Alarm, DriftReport, drift_report_id
+
+
+class StandingAlarms:
+    """Reads the alarms that stand. See shared.rollout.findings.DriftFindings."""
+
+    def __init__(self, *, reports: Repository[DriftReport], registry: RegistryService) -> None:
+        self._reports = reports
+        self._registry = registry
+
+    def of_candidate(self, endpoint: str, version: int, role: str) -> DriftEvidence | None:
+        """See the port."""
+        report = self._reports.find(endpoint, drift_report_id(version, role))
+        episode = report.alarms.get(Alarm.CONCURRENT_DRIFT) if report else None
+        if episode is None:
+            return None
+        following = self._registry.model(ModelName(endpoint)).policy.drift.following
+        if following is Following.NOTHING:
+            return None
+        return DriftEvidence(
+            since=episode.since, sentence=episode.sentence, report_id=episode.report_id, following=following
+        )
