@@ -151,8 +151,8 @@ async def test_a_shadow_is_counted_by_what_it_answers(
     _publish(storage, profile_data, _stable(profile_data), _watched(shadow, profile_data))
     async with start() as running:
         await running.reload()
-        for at in range(0, 30, 10):
-            await _ask(running, ROWS[at : at + 10])
+        # Together: each is then told of its own rows of the batch.
+        await asyncio.gather(*(_ask(running, ROWS[at : at + 10]) for at in range(0, 30, 10)))
         await eventually(lambda: _fates(running, 2, Role.SHADOW) == {"counted": 30})
     assert _total(storage, "2:shadow") == _counted(profile, ROWS[:30], 2.0)
     assert _total(storage) == _counted(profile, ROWS[:30])
@@ -219,6 +219,22 @@ async def test_a_profile_that_cannot_be_used_keeps_no_version_from_serving(
         assert _fates(running) == {"without_profile": 10}
     assert storage.feature_windows() == []
     assert "the features of version 1 are not counted" in caplog.text
+
+
+async def test_a_start_from_the_disk_alone_counts(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start() as running:
+        await running.reload()
+        _publish(storage, profile_data, generation=2)
+        await running.reload()
+    storage.down = True
+    async with start(pod="again") as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        await _ask(running, ROWS[:40])
+        storage.down = False
+    assert _total(storage) == _counted(profile, ROWS[:40])
 
 
 async def test_what_was_counted_is_sent_once_storage_is_back(
