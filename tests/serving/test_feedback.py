@@ -17,6 +17,8 @@ from shared.telemetry.feedback import MAX_ROWS, FeedbackCounts, hour_of, merge_f
 from tests.serving import models
 from tests.serving.conftest import Running, Start
 from tests.serving.fakes import MemoryStorage
+from tests.serving.processes import Account, Launch
+from tests.support.waiting import eventually as eventually_in_time
 
 pytestmark = pytest.mark.anyio
 
@@ -234,3 +236,18 @@ async def test_the_same_prediction_falls_on_the_same_side_at_every_server(start:
                 found.append((row.good, row.value_millionths))
     assert found[0] == found[1]
     assert 60 < found[0][0] < 140
+
+
+def test_by_http_it_stands_in_the_windows_in_storage(account: Account, launch: Launch) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection)
+    eventually_in_time(lambda: server.generation() == 1, what="generation 1 is served")
+    named = [server.predict([[1, 2]]).json()["prediction_id"] for _ in range(3)]
+    body = {"feedback": [{"prediction_id": one, "value": 1} for one in named]}
+    assert server.http.post("/feedback", json=body).json() == {"accepted": 3, "repeated": 0}
+    assert server.http.post("/feedback", json=body["feedback"][0]).json() == {"accepted": 0, "repeated": 1}
+    assert server.http.post("/feedback", json={"prediction_id": named[0]}).status_code == 400
+    assert server.stop() == 0
+    (row,) = merge_feedback(row for window in account.windows() for row in window.feedback)
+    assert (row.version, row.count, row.good, row.role, row.reason) == (1, 3, 3, "stable", "assigned")
