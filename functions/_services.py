@@ -136,7 +136,7 @@ def _composed(settings: Settings) -> Services:
         blobs=blobs,
         clock=clock,
         stores=open_metrics(settings.metrics, tokens_for),
-        findings=StandingAlarms(reports=drift_reports, registry=registry),
+        findings=StandingAlarms(reports=drift_reports, policy_of=lambda name: registry.model(name).policy.drift),
     )
     mailboxes, silences = repository(Mailbox), repository(Silence)
     alert_service = AlertService(

@@ -1,8 +1,8 @@
 """What watching found of candidates, as the rollouts' ticks read it."""
 
-from shared.core.ids import ModelName
-from shared.registry.drift_policy import Following
-from shared.registry.service import RegistryService
+from collections.abc import Callable
+
+from shared.registry.drift_policy import DriftPolicy, Following
 from shared.rollout.findings import DriftEvidence
 from shared.store.repository import Repository
 from shared.watching.documents import Alarm, DriftReport, drift_report_id
@@ -11,9 +11,10 @@ from shared.watching.documents import Alarm, DriftReport, drift_report_id
 class StandingAlarms:
     """Reads the alarms that stand. See shared.rollout.findings.DriftFindings."""
 
-    def __init__(self, *, reports: Repository[DriftReport], registry: RegistryService) -> None:
+    def __init__(self, *, reports: Repository[DriftReport], policy_of: Callable[[str], DriftPolicy]) -> None:
+        """`policy_of` gives the policy in force of a model."""
         self._reports = reports
-        self._registry = registry
+        self._policy_of = policy_of
 
     def of_candidate(self, endpoint: str, version: int, role: str) -> DriftEvidence | None:
         """See the port."""
@@ -21,7 +22,7 @@ class StandingAlarms:
         episode = report.alarms.get(Alarm.CONCURRENT_DRIFT) if report else None
         if episode is None:
             return None
-        following = self._registry.model(ModelName(endpoint)).policy.drift.following
+        following = self._policy_of(endpoint).following
         if following is Following.NOTHING:
             return None
         return DriftEvidence(

@@ -237,7 +237,7 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
             stores=self.stores,
-            findings=StandingAlarms(reports=reports, registry=self.registry),
+            findings=StandingAlarms(reports=reports, policy_of=lambda name: self.registry.model(name).policy.drift),
         )
         self.validation = ValidationService(
             versions=versions,
