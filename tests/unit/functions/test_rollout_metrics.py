@@ -19,6 +19,7 @@ from shared.rollout.metrics import Family, Seen, families
 from shared.rollout.rollbacks import Quarantine, Rollback, RollbackRecord, Trigger
 from shared.store.ports import Container
 from tests.unit.functions.conftest import Call
+from tests.unit.observing.test_metrics import report
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -142,6 +143,16 @@ def test_a_scrape_reads_what_the_documents_hold(call: Call, app: Services) -> No
         'slipway_alerts{model="m",rule="slow",severity="critical",state="firing"} 1',
     ):
         assert line in answer["text"].splitlines()
+
+
+def test_a_scrape_tells_of_the_drift_of_versions_that_serve_and_of_no_others(call: Call, app: Services) -> None:
+    app.documents.create(Container.ENDPOINTS, endpoint(RolloutState.PROGRESSING).to_body())
+    for version in (1, 3):
+        one = report(id=f"drift-{version}", version=version)
+        app.documents.create(Container.REPORTS, one.to_body())
+    lines = call("metrics")[1]["text"].splitlines()
+    assert 'model_feature_drift_psi{model="m",version="1",variant="stable",feature="age"} 0.31' in lines
+    assert not any("model_feature_drift_psi" in line and 'version="3"' in line for line in lines)
 
 
 def test_rollbacks_are_listed_and_reported_over_endpoints_and_time(call: Call, app: Services) -> None:

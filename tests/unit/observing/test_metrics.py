@@ -42,7 +42,8 @@ def report(**fields: Any) -> DriftReport:
         report_blob="r.json",
         page_blob="r.html",
     )
-    return DriftReport(id="d", model="m", endpoint="m", version=3, role="stable", **({"latest": latest} | fields))
+    known = {"id": "d", "model": "m", "endpoint": "m", "version": 3, "role": "stable", "latest": latest}
+    return DriftReport(**(known | fields))
 
 
 def test_the_latest_report_of_a_version_is_told_by_feature() -> None:
