@@ -1,6 +1,7 @@
 """`slipway up`, `demo` and `test`: the whole system on this machine, and the checks of this repository."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,13 @@ import typer
 
 from cli.command import JsonOption
 from cli.target import state_path
+
+
+class Story(StrEnum):
+    """What `slipway demo` shows."""
+
+    ROLLOUTS = "rollouts"
+    DRIFT = "drift"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,11 +51,22 @@ def up(
     return run(state_path(state_dir, os.environ), ports, json_output=json_output)
 
 
-def demo(*, json_output: JsonOption = False) -> int:
-    """Show the whole job on this machine, on real data: good models promoted, bad ones taken back."""
-    from local.demo import run  # noqa: PLC0415
+def demo(
+    story: Annotated[
+        Story,
+        typer.Argument(
+            metavar="[rollouts|drift]",
+            help="Good models promoted and bad ones taken back, or traffic that drifts, an alert, and a request for "
+            "retraining.",
+        ),
+    ] = Story.ROLLOUTS,
+    *,
+    json_output: JsonOption = False,
+) -> int:
+    """Show the whole job on this machine, on real data."""
+    from local.demo import drift, run  # noqa: PLC0415
 
-    return run(json_output=json_output)
+    return (drift.run if story is Story.DRIFT else run)(json_output=json_output)
 
 
 def check(

@@ -72,6 +72,25 @@ class Admin:
         """The rollout of a version, or None so far."""
         return next((rollout for rollout in self.rollouts() if rollout["version"] == version), None)
 
+    def report_drift(self) -> dict[str, Any]:
+        """Have a drift report made of the model's stable version as of now."""
+        items = self._answered(self._client.post(f"models/{self._model}/drift", json={}))["items"]
+        found: dict[str, Any] = next(item for item in items if item["role"] == "stable")
+        return found
+
+    def drift_details(self, report_id: str) -> dict[str, Any]:
+        """A drift report with the figures of each feature."""
+        found: dict[str, Any] = self._answered(self._client.get(f"models/{self._model}/drift/{report_id}"))["details"]
+        return found
+
+    def retraining_requests(self) -> list[dict[str, Any]]:
+        """The requests for retraining of the model, oldest first."""
+        return self._items(f"models/{self._model}/retraining")
+
+    def alerts(self, rule: str) -> list[dict[str, Any]]:
+        """The alerts of a rule about the model."""
+        return [one for one in self._items("alerts") if one["rule"] == rule and one["model"] == self._model]
+
     def endpoint_events(self) -> list[dict[str, Any]]:
         """The audit events of the model's endpoint."""
         return self._items(f"audit/events?stream=endpoint:{self._model}")

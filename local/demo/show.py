@@ -1,20 +1,12 @@
-"""`slipway demo`: starts the system, tells the story, shows what was measured.
-
-It runs on a state directory and on ports of its own, so that it touches no other system. A directory that it made
-itself is removed at the end, unless the demo failed: then it is named, with the last lines of each part's log. The exit
-code is 0 only where every number is as it should be; ctrl-C stops everything, with 130.
-"""
+"""`slipway demo`: starts the system, tells the story, shows what was measured (its stage: local.demo.stage)."""
 
 import json
-import shutil
-import signal
 import statistics
-import tempfile
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from local.azurite import AzuriteMissingError
+from local.demo import stage
 from local.demo.admin import Admin
 from local.demo.errors import DemoError
 from local.demo.result import Result, counts_of, fault_to_zero_traffic_s, first_answer_s, tallies
@@ -25,10 +17,8 @@ from local.demo.tables import result_table, versions_table
 from local.demo.traffic import Traffic
 from local.demo.training import Entry
 from local.demo.workshop import Workshop
-from local.processes import ProcessStartError, log_tail
 from local.state import StateDir
 from local.system import FUNCTIONS, SERVER, System
-from shared.core.errors import InvalidInputError, SlipwayError
 
 _SETTINGS = {
     FUNCTIONS: {
@@ -40,41 +30,13 @@ _SETTINGS = {
 }
 """Shorter intervals than those of a system that is to last."""
 
-_INTERRUPTED = 130
-_TAIL_LINES = 12
-_EXPECTED_ERRORS = (DemoError, SlipwayError, ProcessStartError, AzuriteMissingError)
-
 
 def run(*, json_output: bool, state_dir: Path | None = None) -> int:
-    """Show the demo, and return the exit code.
+    """Show the demo, and return the exit code: see local.demo.stage.run.
 
     With `json_output` standard output carries the result as one JSON object (local.demo.result) and nothing else.
-    A given `state_dir` must be empty or not exist; it is kept. Raises InvalidInputError where it is not.
     """
-    if state_dir is not None and state_dir.exists() and any(state_dir.iterdir()):
-        raise InvalidInputError(f"the state directory {state_dir} is not empty: the demo begins on an empty one")
-    state = StateDir(state_dir or Path(tempfile.mkdtemp(prefix="slipway-demo-")))
-    keep = True
-    with _stop_on_signal(), Screen(to_stderr=json_output) as screen:
-        try:
-            with state.locked():
-                problems = _show(state, screen, json_output=json_output)
-            keep = bool(problems)
-        except KeyboardInterrupt:
-            screen.bad("interrupted: everything is stopped")
-            keep = False
-            return _INTERRUPTED
-        except _EXPECTED_ERRORS as error:
-            problems = [str(error)]
-            _show_logs(state, screen)
-        finally:
-            if not keep and state_dir is None:
-                shutil.rmtree(state.path, ignore_errors=True)
-        for problem in problems:
-            screen.bad(problem)
-        if problems:
-            screen.say(f"what the system left, its logs included, is in {state.path}")
-    return 1 if problems else 0
+    return stage.run(partial(_show, json_output=json_output), json_output=json_output, state_dir=state_dir)
 
 
 def _show(state: StateDir, screen: Screen, *, json_output: bool) -> list[str]:
@@ -140,25 +102,3 @@ def _reckon(admin: Admin, story: Story, screen: Screen, *, json_output: bool) ->
     examples = [f"a request of {failure.user} failed: {failure.reason}" for failure in traffic.failures[:3]]
     examples += [f"{user} met {wrong}" for user, wrong in list(moved.items())[:3]]
     return result.problems() + examples
-
-
-def _show_logs(state: StateDir, screen: Screen) -> None:
-    """The last lines that each part wrote."""
-    for log in sorted(state.logs.glob("*.log")):
-        screen.say(f"{log.name} ends with:")
-        for line in log_tail(log).splitlines()[-_TAIL_LINES:]:
-            screen.detail(f"  {line}")
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[None]:
-    """Let SIGTERM interrupt as ctrl-C does, so that nothing is left running or lying about."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

@@ -52,11 +52,11 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory: Path = parser.parse_args().directory
     digits = load_digits()
-    _appear(directory / TRAFFIC_FILE, digits.traffic.save)
+    appear(directory / TRAFFIC_FILE, digits.traffic.save)
     for entry in Entry:
         model, parameters = _TRAINERS[entry](digits.training)
         data = bundle(entry, model, digits, parameters)
-        _appear(directory / entry.filename, partial(Path.write_bytes, data=data))
+        appear(directory / entry.filename, partial(Path.write_bytes, data=data))
         print(f"{entry.filename}: {len(data)} bytes", file=sys.stderr)  # noqa: T201 - the process's log
 
 
@@ -73,13 +73,13 @@ def bundle(entry: Entry, model: "onnx.ModelProto", digits: Digits, parameters: M
         "tags": {"data": "digits"},
         "parameters": dict(parameters),
     }
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("slipway.yaml", yaml.safe_dump(manifest, sort_keys=False))
         archive.writestr("model.onnx", model.SerializeToString())
-        archive.writestr("validation.npz", _arrays({INPUT: digits.validation.pixels, _LABEL: digits.validation.labels}))
-        archive.writestr("reference.npz", _arrays({INPUT: digits.training.pixels}))
-    return packed.getvalue()
+        archive.writestr("validation.npz", packed({INPUT: digits.validation.pixels, _LABEL: digits.validation.labels}))
+        archive.writestr("reference.npz", packed({INPUT: digits.training.pixels}))
+    return content.getvalue()
 
 
 def random_forest(rows: Rows) -> tuple["onnx.ModelProto", dict[str, Any]]:
@@ -110,6 +110,20 @@ def levelled_boosting(rows: Rows) -> tuple["onnx.ModelProto", dict[str, Any]]:
     """
     levelled = Rows(pixels=rows.pixels * _gains()[rows.pixels.max(axis=1).astype(int)][:, None], labels=rows.labels)
     return _with_levelling(_exported(_boosted(levelled))), {**_BOOSTING, "levelled": True}
+
+
+def packed(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """Arrays as an NPZ file."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def appear(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that appears whole."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    write(unfinished)
+    unfinished.replace(path)
 
 
 def _gains() -> Pixels:
@@ -156,19 +170,6 @@ def _exported(fitted: Any) -> "onnx.ModelProto":  # noqa: ANN401 - scikit-learn 
         target_opset=_OPSET,
     )
     return exported
-
-
-def _arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
-    return packed.getvalue()
-
-
-def _appear(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that appears whole."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    write(unfinished)
-    unfinished.replace(path)
 
 
 type _Trainer = Callable[[Rows], tuple["onnx.ModelProto", dict[str, Any]]]
