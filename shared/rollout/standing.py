@@ -60,8 +60,8 @@ class Standing:
 
 def standing(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Standing:
     """How a rollout of an endpoint, under way or over, stands."""
-    is_ticking = endpoint.ticking is not None and endpoint.ticking.rollout_id == rollout.rollout_id
-    pods = _convergence(endpoint, rollout, now) if is_ticking else None
+    is_unapplied = bool(endpoint.active or endpoint.rollback or endpoint.unapplied)
+    pods = _convergence(endpoint, rollout, now) if is_unapplied and _is_latest(endpoint, rollout) else None
     waiting, sentence = _waiting(endpoint, rollout, now, pods)
     if rollout.state.is_over:
         return Standing(
@@ -147,9 +147,15 @@ def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Converge
                 return Waiting.PODS, f"the pods to apply the {what}: {pods.sentence}"
             back = rollout.reverted
             after = f", and was taken back since for version {back.to_version}: {back.reason}" if back else ""
+            if rollout.feedback_until is not None and _is_latest(endpoint, rollout):
+                after = f"; late feedback may take it back until {rollout.feedback_until:%Y-%m-%d %H:%M} UTC"
             return Waiting.NOTHING, f"nothing: it is {rollout.state}{after}"
         case _:
             return _waiting_by_itself(rollout, now, pods)
+
+
+def _is_latest(endpoint: Endpoint, rollout: Rollout) -> bool:
+    return endpoint.rollout is not None and endpoint.rollout.rollout_id == rollout.rollout_id
 
 
 def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None) -> tuple[Waiting, str]:

@@ -12,6 +12,7 @@ from shared.rollout.dryrun import DryRuns
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.replay import Replay, without_evidence
 from shared.rollout.rollbacks import Trigger
+from shared.rollout.standing import Waiting, standing
 from shared.sequential.excess import ExcessTest
 from tests.world.strategies import rollout, run_until, start, state, world_with
 from tests.world.world import ENDPOINT, World
@@ -243,6 +244,9 @@ def promoted_before_its_feedback(*, late_s: float, **policy: Any) -> World:
 def test_late_feedback_takes_back_what_was_promoted_once() -> None:
     world = promoted_before_its_feedback(late_s=600)
     assert world.stable == 2
+    stands = standing(world.endpoint(), rollout(world), world.clock.now())
+    assert stands.waiting is Waiting.NOTHING
+    assert "late feedback may take it back until 2026-11-21" in stands.sentence
     world.run(seconds=75)
     assert world.stable == 1
     assert triggers(world) == [Trigger.LATE_FEEDBACK]
