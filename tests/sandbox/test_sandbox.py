@@ -11,8 +11,10 @@ import pytest
 
 from shared.core.errors import UnavailableError
 from shared.core.verdict import Outcome
+from shared.drift.performance import PerformanceModel
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
+from shared.telemetry.profile import Profile
 from shared.validation.refusal import DropRefusedError, RefusalCode
 from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, Validation, run_intake, run_validation
 from tests.hostile import models
@@ -100,6 +102,22 @@ def test_a_bundle_goes_through_intake_and_validation(tmp_path: Path) -> None:
     assert validation.golden is not None
     assert validation.golden.path == tmp_path / "second" / "golden.json"
     assert validation.golden.digest == sha256(validation.golden.path)
+    assert validation.profile is not None
+    assert validation.performance is not None
+    assert [part.path.name for part in validation.left] == ["golden.json", "profile.json", "performance.json"]
+    assert [part.digest for part in validation.left] == [sha256(part.path) for part in validation.left]
+    profile = Profile.model_validate_json(validation.profile.path.read_bytes())
+    assert profile.id == validation.profile.digest
+    performance = PerformanceModel.model_validate_json(validation.performance.path.read_bytes())
+    assert (performance.profile, performance.level) == (profile.id, accuracy)
+
+
+def test_a_validation_that_has_little_time_left_makes_no_profile_and_accepts_the_version(tmp_path: Path) -> None:
+    validation = validated(tmp_path, scorer(), SandboxLimits(cpu_s=50), npz(scorer_rows()))
+    assert validation.report.accepted, validation.report.verdicts
+    assert validation.profile is None
+    (verdict,) = (verdict for verdict in validation.report.verdicts if verdict.check == "profile")
+    assert verdict.sentence.endswith("s of processor time, and 60 are wanted")
 
 
 def test_a_bare_model_stays_where_it_is(tmp_path: Path) -> None:

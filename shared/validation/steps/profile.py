@@ -5,6 +5,8 @@ Made from the reference data and what the version answers to them; without such,
 is fitted on the validation data, which have labels. Large data is sampled: memory and time are bounded.
 """
 
+import math
+import resource
 import time
 from collections.abc import Mapping
 
@@ -36,6 +38,8 @@ _LONGEST_RUN_S = 15.0
 _TIMED_ROWS = 4 * BATCH_ROWS
 _FEWEST_ROWS = 1_000
 _MAX_ERROR = 300
+_LEAST_CPU_S = 60
+"""About twice as long as it can take."""
 
 
 class _NoProfileError(Exception):
@@ -44,12 +48,18 @@ class _NoProfileError(Exception):
 
 def make_profile(chain: Chain) -> bool:
     """Leave both in the working directory. Always passes."""
+    left_s = _cpu_left_s()
+    if left_s < _LEAST_CPU_S:
+        # A limit that is gone over ends the process, and rejects the version.
+        return chain.add(_without(f"the checks left {left_s:.0f} s of processor time, and {_LEAST_CPU_S} are wanted"))
     chain.begin(Stage.PROFILING)
     try:
         chain.add(_made(chain))
     except (_NoProfileError, ModelError) as error:
         chain.add(_without(str(error)))
-    except (MemoryError, OSError, ImportError):
+    except MemoryError:
+        chain.add(_without("there is not enough memory to make it"))
+    except (OSError, ImportError):
         raise
     except Exception as error:  # noqa: BLE001 - what only serves to watch a version must not reject it
         chain.add(_without(f"{type(error).__name__}: {error}"))
@@ -81,6 +91,12 @@ def _made(chain: Chain) -> Verdict:
     said = f"a reference profile of {len(profile.features)} features from {sampled} of the {source} data"
     estimated = f"an estimate of performance, fitted on {estimate.rows} rows" if estimate else f"no {reason}"
     return passed(CHECK, f"{said}; {estimated}", n=rows, evidence="/details/profile")
+
+
+def _cpu_left_s() -> float:
+    """Processor time that this process may still use."""
+    limit_s, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    return math.inf if limit_s == resource.RLIM_INFINITY else limit_s - time.process_time()
 
 
 def _without(reason: str) -> Verdict:
