@@ -157,7 +157,9 @@ def span_of(hours: float) -> timedelta:
 def read_history(blobs: BlobStore, endpoint: str, span: timedelta, until: datetime) -> History:
     """Read the roll-ups that a report up to `until` stands on. The span begins on the hour."""
     since = hour_of(until) - span
-    learned = min(max(span * (LEAST_WINDOWS + 2), timedelta(hours=LEAST_HISTORY_H)), MOST_HOURS * HOUR)
+    # Of a span of whole days, whole days teach what is usual.
+    windows = LEAST_WINDOWS + 2 if span % DAY else 1
+    learned = min(max(span * windows, timedelta(hours=LEAST_HISTORY_H)), MOST_HOURS * HOUR)
     names = [hourly_name(endpoint, hour) for hour in hours_between(min(since, hour_of(until) - learned), until)]
     reach = max(LEARNED_DAYS, span // DAY * LEAST_WINDOWS)
     days = (day_of(until) - DAY * number for number in range(reach, 0, -1))

@@ -225,6 +225,7 @@ class WatchService:
                     "features": list(episode.features),
                     "report_id": episode.report_id,
                     "report": f"/api/models/{report.model}/drift/{episode.report_id}",
+                    "page": f"models/{report.model}/drift/{episode.report_id}/page",
                 }
                 said = f"version {report.version} of {report.model} ({report.role}): {episode.sentence}"
                 self._alerts.fire(_RULES[alarm], subject, said, model=report.model, evidence=evidence)

@@ -13,7 +13,7 @@ from shared.rollout.rollbacks import Trigger
 from shared.store.ports import Container
 from shared.watching.documents import Alarm, DriftReport, Episode, drift_report_id
 from tests.world.twins import twin
-from tests.world.world import MODEL, World
+from tests.world.world import ENDPOINT, MODEL, World
 
 STAGES = (Stage(weight_bp=1_000, duration_s=20), Stage(weight_bp=5_000, duration_s=20))
 
@@ -66,7 +66,7 @@ def test_it_is_taken_back_with_the_report_as_evidence() -> None:
     world.run(seconds=15)
     found = rollout(world)
     assert (found.state, found.reason) == (RolloutState.ROLLED_BACK, "income drifted (report drift-2)")
-    assert world.rollouts.rollbacks(world.endpoint().endpoint)[-1].trigger is Trigger.DATA_DRIFT
+    assert world.rollouts.rollbacks(ENDPOINT)[-1].trigger is Trigger.DATA_DRIFT
     assert [v.outcome for v in found.verdicts if v.check == "drift"] == [Outcome.FAIL]
 
 
@@ -87,7 +87,7 @@ def test_a_candidate_that_fails_is_taken_back_though_drift_would_hold_it() -> No
     world.pod.errors[2] = 1.0
     world.run(seconds=15)
     assert rollout(world).state is RolloutState.ROLLED_BACK
-    assert world.rollouts.rollbacks(world.endpoint().endpoint)[-1].trigger is Trigger.ERROR_RATE
+    assert world.rollouts.rollbacks(ENDPOINT)[-1].trigger is Trigger.ERROR_RATE
 
 
 def test_the_alarm_of_an_earlier_role_holds_nothing() -> None:

@@ -37,10 +37,10 @@ def test_an_injected_drift_is_found_named_first_told_once_and_leads_to_one_reque
     watched = Watched(policy=ASKING)
     for _ in range(8):
         watched.hour()
-    assert (watched.firing(), watched.report().latest.outcome) == ({}, Outcome.PASS)
+    assert (watched.firing(), watched.latest.outcome) == ({}, Outcome.PASS)
     for _ in range(10):
         watched.hour(moved=MOVED)
-    latest = watched.report().latest
+    latest = watched.latest
     (finding,) = latest.findings
     assert (finding.outcome, finding.features[0].name) == (Outcome.FAIL, "income")
     assert latest.most_to_blame[0].name == "income"
@@ -59,7 +59,7 @@ def test_an_alarm_is_over_once_several_reports_find_nothing() -> None:
     outcomes = []
     while watched.firing():
         watched.hour()
-        outcomes.append(watched.report().latest.findings[0].outcome)
+        outcomes.append(watched.latest.findings[0].outcome)
     assert outcomes[-4:] == [Outcome.FAIL, Outcome.PASS, Outcome.PASS, Outcome.PASS]
     kinds = [event.kind for event in watched.world.audit.events("drift_report:digits:1:stable")]
     assert kinds == ["alarm_raised", "alarm_over"]
@@ -70,7 +70,7 @@ def test_weeks_without_drift_are_quiet() -> None:
     for _ in range(36):
         watched.hour(rows=150)
     assert watched.world.alerts.alerts().items == []
-    assert watched.report().latest.outcome is Outcome.PASS
+    assert watched.latest.outcome is Outcome.PASS
 
 
 @pytest.mark.long
@@ -288,7 +288,7 @@ def test_a_version_without_a_profile_is_reported_on_once_and_inconclusive() -> N
     for _ in range(3):
         watched.world.clock.pass_s(3_600)
         watched.look()
-    latest = watched.report().latest
+    latest = watched.latest
     assert (latest.outcome, latest.rows) == (Outcome.INCONCLUSIVE, 0)
     assert "validate it with reference data" in latest.sentences[0]
     assert len(watched.world.watching.reports.since(MODEL, watched.now - timedelta(days=1), watched.now)) == 1
@@ -300,12 +300,13 @@ def test_constant_missing_and_infinite_features_give_a_report_without_nan() -> N
         table = np.full((200, len(NAMES)), values)
         watched.world.clock.pass_s(600)
         watched.write({"1:stable": counted(watched.profile, {"x": table, "label": np.zeros((200, 1))})})
-    (report,) = watched.world.watching.report_now(MODEL)
-    found = watched.world.watching.reports.json(MODEL, report.latest.report_id)
+    watched.world.watching.report_now(MODEL)
+    report_id = watched.latest.report_id
+    found = watched.world.watching.reports.json(MODEL, report_id)
     details = json.loads(found, parse_constant=lambda text: pytest.fail(f"{text} is in the report"))
     assert details["outcome"] == "fail"
     assert {feature["missing_share"] for feature in details["features"] if feature["source"] == "column"} == {0.25}
-    page = watched.world.watching.reports.page(MODEL, report.latest.report_id).decode()
+    page = watched.world.watching.reports.page(MODEL, report_id).decode()
     assert not re.search(r"\bnan\b", page, re.IGNORECASE), re.findall(r".{40}\bnan\b.{40}", page)
 
 
@@ -317,7 +318,7 @@ def test_reports_are_listed_from_a_time_on_and_read_by_their_id() -> None:
     reports = watched.world.watching.reports
     found = reports.since(MODEL, begun + timedelta(hours=3), watched.now)
     assert [record.report.until - begun for record in found] == [timedelta(hours=hour) for hour in (3, 4, 5)]
-    assert reports.one(MODEL, found[-1].id).report == watched.report().latest
+    assert reports.one(MODEL, found[-1].id).report == watched.latest
     assert b"<h2>Verdicts</h2>" in reports.page(MODEL, found[0].id)
     with pytest.raises(NotFoundError, match="does not exist"):
         reports.page(MODEL, "drift-000000001-stable-20261121T0800-000000000000")

@@ -18,7 +18,7 @@ from shared.store.ports import BlobContainer, Container
 from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
-from shared.watching.documents import DriftReport
+from shared.watching.documents import DriftReport, ReportSummary
 from tests.world.world import MODEL, World
 
 type Table = NDArray[np.float64]
@@ -107,6 +107,13 @@ class Watched:
         return next(
             one for one in self.world.watching.reports.latest(MODEL) if (one.version, one.role) == (version, role)
         )
+
+    @property
+    def latest(self) -> ReportSummary:
+        """The stable version's latest report."""
+        found = self.report().latest
+        assert found is not None
+        return found
 
     def firing(self) -> dict[str, int]:
         """The alerts that fire, and how often something new was found of each."""
