@@ -10,6 +10,7 @@ from functions._http import answering, body_of, listing
 from functions._messages import handled
 from functions._requests import Command, Reason, Text
 from functions._services import services
+from functions._tracing import timed
 from shared.alerts.documents import Alert
 from shared.alerts.silences import Matcher, Silence
 from shared.core.errors import InvalidInputError
@@ -69,6 +70,7 @@ def tell_news(message: func.QueueMessage) -> None:
 
 @bp.function_name("settle_notifications")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def settle_notifications(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Tell the sinks of alerts what a crash, a silence or a sink that was down kept from them, and what to repeat."""
     services().notifications.settle()
@@ -76,6 +78,7 @@ def settle_notifications(timer: func.TimerRequest) -> None:  # noqa: ARG001 - th
 
 @bp.function_name("settle_traffic_alerts")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def settle_traffic_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Have the alerts say how the endpoints' traffic is."""
     services().traffic_alerts.settle()
@@ -83,6 +86,7 @@ def settle_traffic_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - t
 
 @bp.function_name("settle_control_alerts")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def settle_control_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Have the alerts say how the control plane does."""
     services().control_alerts.settle()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from functions._http import answering, body_of, listing
 from functions._services import services
+from functions._tracing import timed
 from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
 from shared.watching.documents import DriftRecord, DriftReport, ReportSummary, RetrainingRequest, RetrainingState
@@ -28,6 +29,7 @@ class MarkBody(BaseModel):
 
 @bp.function_name("watch_drift")
 @bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
 def watch_drift(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
     """Roll up what was counted, report on serving versions, and see to what follows."""
     services().watching.watch()

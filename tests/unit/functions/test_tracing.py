@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import azure.functions as func
@@ -18,6 +20,7 @@ from shared.deadletters.documents import DeadLetter, LetterBody, letter_id
 from shared.store.aggregate import MessageEntry
 from tests.unit.observing.test_metrics import NOW, report
 
+FUNCTIONS = Path(__file__).parents[3] / "functions"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{SPAN}-01"
 BODY = {"model": "m", "version": 3}
@@ -195,3 +198,13 @@ def test_the_log_tells_of_each_message(caplog: pytest.LogCaptureFixture) -> None
         handle(Letters(), BODY)
     (record,) = [record for record in caplog.records if record.name == "functions._tracing"]
     assert record.getMessage().startswith("process validations: done in ")
+
+
+def test_every_timer_of_the_app_is_a_span() -> None:
+    timers = [
+        (path.name, follows)
+        for path in sorted(FUNCTIONS.glob("*.py"))
+        for follows in re.findall(r"@bp\.timer_trigger\([^\n]*\)\n([^\n]*)\n", path.read_text())
+    ]
+    assert len(timers) > 5
+    assert {follows for _, follows in timers} == {"@timed"}, timers
