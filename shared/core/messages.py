@@ -1,8 +1,8 @@
 """The queue messages, one model each, and the queue that each travels on.
 
 Every message may come twice, late or never: it names what to look at, and the handler decides from the documents.
-The queues carry base64 (host.json: messageEncoding), which the queue adapter and the functions host apply. A body may hold a `traceparent` beside its message's fields
-(shared.core.tracing): the queue edge takes it off.
+The queues carry base64 (host.json: messageEncoding), which the queue adapter and the functions host apply. A body may
+hold a `traceparent` beside its message's fields (shared.core.tracing): the queue edge takes it off.
 """
 
 from enum import StrEnum
