@@ -29,6 +29,8 @@ from shared.telemetry.feedback import MAX_LABEL_CHARS, MAX_NUMBER, Feedback, Fee
 MAX_ITEMS = 1_000
 MAX_AGE = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)
+MAX_AHEAD = 10
+"""Plans that another server may have applied, and answered under, and this one not yet."""
 _REMEMBERED = 50_000
 """Keys of 8 bytes, of which two such sets are held: 7 MB in a process to which that much feedback comes."""
 _AT_ONCE = 25
@@ -175,10 +177,10 @@ def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, n
         raise InvalidInputError("a prediction_id says it all: leave out user_id and model, or the prediction_id")
     prediction = PredictionId.parse(prediction_id)
     serving = _serving(servings, prediction.endpoint)
-    if prediction.generation > serving.plan.generation:
+    if prediction.generation > serving.plan.generation + MAX_AHEAD:
         raise InvalidInputError(
             f"the prediction is of generation {prediction.generation} of the plan, and this server is at "
-            f"{serving.plan.generation}: send it again in a minute if an answer named it so"
+            f"{serving.plan.generation}: send the id that an answer named"
         )
     age = now - prediction.at
     if not -CLOCK_SKEW <= age <= MAX_AGE:

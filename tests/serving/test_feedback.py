@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aks_serving.api import Api
 from aks_serving.asgi import AsgiApp
-from aks_serving.feedback import MAX_ITEMS
+from aks_serving.feedback import MAX_AHEAD, MAX_ITEMS
 
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
@@ -108,6 +108,16 @@ async def test_late_feedback_counts_under_the_hour_and_generation_of_its_predict
     assert (row.version, row.generation, row.hour) == (2, 4, hour_of(at))
 
 
+async def test_a_server_that_has_not_heard_of_the_plan_yet_counts_what_another_answered_under_it(
+    start: Start, storage: MemoryStorage
+) -> None:
+    async with start() as running:
+        await serve(running, storage)
+        await send(running, {"prediction_id": an_id(generation=2), "value": 1})
+        (row,) = counted(running, storage)
+    assert row.generation == 2
+
+
 async def test_a_users_feedback_is_of_the_version_that_the_plan_gives_the_user(
     start: Start, storage: MemoryStorage
 ) -> None:
@@ -140,7 +150,7 @@ def _bad() -> list[tuple[dict[str, Any], str]]:
     now = datetime.now(UTC).replace(microsecond=0)
     return [
         ({"prediction_id": "churn.1", "value": 1}, "is not a prediction id"),
-        ({"prediction_id": an_id(generation=2), "value": 1}, "this server is at 1"),
+        ({"prediction_id": an_id(generation=2 + MAX_AHEAD), "value": 1}, "this server is at 1"),
         ({"prediction_id": an_id(at=now + timedelta(minutes=6)), "value": 1}, "for 90 days"),
         ({"prediction_id": an_id(at=now - timedelta(days=91)), "value": 1}, "for 90 days"),
         ({"prediction_id": an_id(), "user_id": "ann", "value": 1}, "leave out user_id"),
