@@ -36,6 +36,8 @@ _LONGEST_WAIT = timedelta(minutes=30)
 _KEPT = timedelta(days=1)
 """How long it is kept that somebody was told that an alert is over: its news may be taken in again."""
 _MODELS_NAMED = 10
+MOST = 3_000
+"""Alerts that a mailbox holds: a document has 2 MB at most. Of more, the news stays with them until there is room."""
 
 
 class Waiting(BaseModel):
@@ -99,17 +101,23 @@ class Mailbox(Aggregate):
         return self.notice is not None and bool(self.notice.failed) and self.notice.attempts >= IS_DOWN_AFTER
 
     def take_in(self, alerts: Iterable[Alert], sink: AlertSink) -> bool:
-        """Take news in that the sink is to be told. Whether anything was new."""
-        new = {}
+        """Take news in that the sink is to be told, as far as there is room. Whether any was new."""
+        new: dict[str, Waiting] = {}
         for alert in alerts:
-            told, waits = self.told.get(alert.id), self.waiting.get(alert.id)
-            known = max(told.number if told else 0, waits.number if waits else 0, self._under_way(alert.id))
-            if alert.news > known and (told or waits or self._under_way(alert.id) or _concerns(alert, sink)):
+            waits = self.waiting.get(alert.id)
+            is_known = self._number(alert.id) > 0
+            has_room = is_known or len(self.told.keys() | self.waiting.keys() | new.keys()) < MOST
+            if has_room and not self.has(alert, sink):
                 withheld_by = waits.withheld_by if waits else ""
                 new[alert.id] = Waiting(model=alert.model, number=alert.news, withheld_by=withheld_by)
         if new:
             self.waiting = self.waiting | new
         return bool(new)
+
+    def has(self, alert: Alert, sink: AlertSink) -> bool:
+        """Whether an alert's news is here, or was, or is nothing to the sink."""
+        number = self._number(alert.id)
+        return number >= alert.news or (number == 0 and not _concerns(alert, sink))
 
     def needs(self, now: datetime, sink: AlertSink) -> dict[str, str]:
         """The alerts that the next notice may be about, with the model of each."""
@@ -167,9 +175,11 @@ class Mailbox(Aggregate):
         )
         return True
 
-    def _under_way(self, alert_id: str) -> int:
-        items = self.notice.items if self.notice else ()
-        return max((item.number for item in items if item.alert_id == alert_id), default=0)
+    def _number(self, alert_id: str) -> int:
+        """The latest news of an alert that was taken in, and is still known of; 0: none."""
+        told, waits = self.told.get(alert_id), self.waiting.get(alert_id)
+        under_way = (item.number for item in (self.notice.items if self.notice else ()) if item.alert_id == alert_id)
+        return max(told.number if told else 0, waits.number if waits else 0, *under_way, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from shared.alerts.documents import Alert, AlertRule, AlertState
 from shared.alerts.mailbox import Mailbox, Plan, next_notice, plan_of
 from shared.alerts.notices import Notice
 from shared.alerts.silences import Silence
 from shared.core.alert_settings import AlertSettings, AlertSink
 from shared.core.clock import Clock
-from shared.core.errors import SlipwayError
 from shared.core.messages import TellNews
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import Repository
@@ -107,19 +108,28 @@ class NotificationService:
         self._settle_alerts()
 
     def _take_in(self, alerts: list[Alert]) -> None:
-        """Put news into the mailboxes, and then note that it is there."""
+        """Put news into the mailboxes, and then note that it is there. What one has no room for stays news."""
+        left: set[str] = set()
         for sink in self._settings.sinks:
-            box = self._mailboxes.find_or_create(Mailbox(id=f"mailbox-{sink.name}", sink=sink.name))
-            self._mailboxes.change(box.partition, box.id, partial(Mailbox.take_in, alerts=alerts, sink=sink))
+            try:
+                box = self._mailboxes.find_or_create(Mailbox(id=f"mailbox-{sink.name}", sink=sink.name))
+                box = self._mailboxes.change(box.partition, box.id, partial(Mailbox.take_in, alerts=alerts, sink=sink))
+                left |= {alert.id for alert in alerts if not box.has(alert, sink)}
+            except Exception:  # noqa: BLE001 - whatever is wrong with one mailbox, the others take it in
+                _log.exception("the mailbox of the sink %s takes no news in", sink.name)
+                left |= {alert.id for alert in alerts}
+        if left:
+            _log.warning("the news of %s alerts waits for room in a mailbox", len(left))
         for alert in alerts:
-            self._alerts.change(alert.partition, alert.id, partial(_is_taken, taken=alert.news))
+            if alert.id not in left:
+                self._alerts.change(alert.partition, alert.id, partial(_is_taken, taken=alert.news))
 
     def _send_all(self) -> None:
         silences = self._service.silences()
         for sink in self._settings.sinks:
             try:
                 self._send(sink, silences)
-            except SlipwayError:
+            except Exception:  # noqa: BLE001 - whatever is wrong with one sink, the others are told
                 _log.exception("the sink %s of alerts is told later", sink.name)
 
     def _send(self, sink: AlertSink, silences: list[Silence]) -> None:
@@ -140,7 +150,7 @@ class NotificationService:
     def _next(self, sink: AlertSink, silences: list[Silence]) -> Notice | None:
         """The next notice for a sink, claimed for this call; None where there is none to send."""
         now = self._clock.now()
-        box = self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+        box = self._mailbox(sink)
         if box is None:
             return None
         if box.notice is None:
@@ -189,6 +199,14 @@ class NotificationService:
                 alert = alerts[alert_id]
                 self._alerts.change(alert.partition, alert.id, partial(_is_noted, silence=silence, now=now))
 
+    def _mailbox(self, sink: AlertSink) -> Mailbox | None:
+        """A sink's mailbox; None where there is none yet, or where it cannot be read."""
+        try:
+            return self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+        except ValidationError:
+            _log.exception("the mailbox of the sink %s cannot be read: it is told when that is mended", sink.name)
+            return None
+
     def _change(self, sink: AlertSink, decide: Callable[[Mailbox], bool]) -> None:
         self._mailboxes.change(NO_MODEL, f"mailbox-{sink.name}", decide)
 
@@ -196,7 +214,7 @@ class NotificationService:
         """Fire and resolve the alerts on sinks that take nothing."""
         down: set[str] = set()
         for sink in self._settings.sinks:
-            box = self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+            box = self._mailbox(sink)
             if box is None or not box.is_down or box.notice is None:
                 continue
             down.add(f"sink:{sink.name}")

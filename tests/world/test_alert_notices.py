@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.mailbox import Mailbox
+from shared.alerts.mailbox import MOST, Mailbox, Plan, next_notice
 from shared.alerts.notices import LISTED, News, Notice
 from shared.alerts.silences import Matcher
 from shared.core.alert_settings import AlertSettings, AlertSink, SinkKind
@@ -259,6 +259,67 @@ def test_what_is_pending_is_told_when_it_held_long_enough_and_not_where_it_did_n
     pass_s(world, 60)
     assert said(world) == [("firing", "a")]
     assert look("b").state is AlertState.PENDING
+
+
+def test_two_calls_at_once_send_a_notice_once() -> None:
+    world = world_with()
+    fire(world)
+    world.clock.pass_s(60)
+    # Another call comes in between, at each of the first writes.
+    world.documents.other_writers = [world.notifications.settle] * 6
+    world.notifications.settle()
+    world.notifications.settle()
+    assert said(world) == [("firing", "a")]
+
+
+def test_a_mailbox_that_cannot_be_read_keeps_no_other_sink_from_being_told() -> None:
+    world = world_with(sink("damaged"), sink("ops"))
+    fire(world, "a")
+    pass_s(world, 60)
+    key = (Container.REPORTS, NO_MODEL, "mailbox-damaged")
+    good = world.documents.get(*key)
+    assert good is not None
+    bad = world.documents.replace(Container.REPORTS, good.body | {"waiting": "lost"}, etag=good.etag)
+    fire(world, "b")
+    pass_s(world, 60)
+    assert said(world, "ops") == [("firing", "a"), ("firing", "b")]
+    # Mended, it is told what came meanwhile.
+    world.documents.replace(Container.REPORTS, good.body, etag=bad.etag)
+    pass_s(world, 60)
+    assert said(world, "damaged") == [("firing", "a"), ("firing", "b")]
+    assert said(world, "ops") == [("firing", "a"), ("firing", "b")]
+
+
+def test_a_mailbox_has_room_for_a_bounded_number_and_what_is_more_is_told_when_there_is_room() -> None:
+    box, settings = Mailbox(id="mailbox-ops", sink="ops"), sink()
+    world = world_with()
+    alerts = [fire(world, f"s{number}") for number in range(3)]
+    many = [alerts[0].model_copy(update={"id": f"alert-{number}"}) for number in range(MOST - 1)]
+    assert box.take_in([*many, *alerts], settings)
+    assert [box.has(alert, settings) for alert in alerts] == [True, False, False]
+    # What is known of is taken in all the same: its end has to be told.
+    over = many[0].model_copy(update={"news": 2})
+    assert box.take_in([over, *alerts], settings)
+    assert box.has(over, settings)
+    assert not box.has(alerts[1], settings)
+    box.waiting = {}
+    assert box.take_in(alerts, settings)
+    assert all(box.has(alert, settings) for alert in alerts)
+
+
+def test_the_fullest_mailbox_fits_a_document() -> None:
+    world = world_with()
+    alert = fire(world, "x" * 60, model="m" * 63)
+    told = [(alert.model_copy(update={"id": alert.id[:-5] + f"{number:05d}"}), News.FIRING) for number in range(MOST)]
+    settings, now = sink(), world.clock.now()
+    box = Mailbox(id="mailbox-ops", sink="ops")
+    notice = next_notice(box, Plan(groups=[told]), settings, now, public_url="https://s.example/api")
+    assert notice is not None
+    box.begin(Plan(), notice)
+    box.finish(notice, now)
+    box.begin(Plan(), next_notice(box, Plan(groups=[told]), settings, now, public_url="https://s.example/api"))
+    assert len(box.notice.items if box.notice else ()) == len(box.told) == MOST
+    assert len(box.model_dump_json()) < 1_500_000
 
 
 def story(world: World, act: int) -> None:
