@@ -53,6 +53,20 @@ def version(
     )
 
 
+def test_what_validation_left_is_among_the_bytes_that_a_version_stands_on() -> None:
+    left = version(1).model_copy(
+        update={"golden_digest": "g", "profile_digest": "p", "performance_digest": "e", "reference_digest": "r"}
+    )
+    assert digests_of(left) == {
+        "digest 1": "model.onnx",
+        "r": "the reference data",
+        "g": "the golden rows",
+        "p": "the reference profile",
+        "e": "the estimate of performance",
+    }
+    assert digests_of(version(1)) == {"digest 1": "model.onnx"}
+
+
 def stored(*digests: str, age: timedelta = timedelta(days=1)) -> dict[str, BlobInfo]:
     names = [artifact_blob_name(digest) for digest in digests]
     return {name: BlobInfo(name=name, etag="1", size_bytes=10, last_modified=NOW - age) for name in names}
