@@ -9,24 +9,22 @@ that is told of anew later than that, or at another process, is counted again.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Annotated
 
 import msgspec
 
 from aks_serving.errors import NotServingError
+from aks_serving.feedback_items import Accepted, FeedbackItem, read_items, said_of
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.routing.plan import Route
 from shared.routing.prediction import PredictionId, Reason
-from shared.telemetry.feedback import MAX_LABEL_CHARS, MAX_NUMBER, Feedback, FeedbackTally, Key, hour_of
+from shared.telemetry.feedback import Feedback, FeedbackTally, Key, hour_of
 
-MAX_ITEMS = 1_000
 MAX_AGE = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)
 MAX_AHEAD = 10
@@ -35,39 +33,6 @@ _REMEMBERED = 50_000
 """Keys of 8 bytes, of which two such sets are held: 7 MB in a process to which that much feedback comes."""
 _AT_ONCE = 25
 _VALUE, _LABEL = 0, 1
-_LAST_OF_ASCII_CONTROL, _DELETE = 0x1F, 0x7F
-
-type Label = str | bool | int | float
-
-
-class FeedbackItem(msgspec.Struct, forbid_unknown_fields=True):
-    """What came of a prediction: a `value` from 0 to 1 (1 is best), or a `label` beside the `prediction` that was
-    answered, or both. Which prediction, its `prediction_id` says; or else `user_id` (and `model`, where the server
-    serves several) says who was answered.
-
-    A label and its prediction are classes where they are texts, truth values or whole numbers, and are counted as
-    numbers where both are numbers. Classes that come without a value have the value 1 where they are equal, else 0.
-    """
-
-    prediction_id: str | None = None
-    user_id: str | int | None = None
-    model: str | None = None
-    value: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    label: Label | None = None
-    prediction: Label | None = None
-
-
-class FeedbackBatch(msgspec.Struct, forbid_unknown_fields=True):
-    """Several pieces of feedback."""
-
-    feedback: Annotated[list[FeedbackItem], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
-
-
-class Accepted(msgspec.Struct):
-    """How many pieces of feedback were counted, and how many were known already."""
-
-    accepted: int
-    repeated: int
 
 
 class FullError(UnavailableError):
@@ -77,11 +42,6 @@ class FullError(UnavailableError):
         super().__init__(
             "feedback", "this window has feedback on as many versions and hours as it holds; the next begins in seconds"
         )
-
-
-_ITEM = msgspec.json.Decoder(FeedbackItem)
-_BATCH = msgspec.json.Decoder(FeedbackBatch)
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class FeedbackIntake:
@@ -103,7 +63,7 @@ class FeedbackIntake:
         """
         now = self._clock.now()
         read: list[_Joined] = []
-        for number, item in enumerate(_items(body), start=1):
+        for number, item in enumerate(read_items(body), start=1):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             read.append(_joined(item, number, self._servings(), now))
@@ -151,16 +111,6 @@ class _Joined(msgspec.Struct):
     endpoint: str
     feedback: Feedback
     known_as: int | None
-
-
-def _items(body: bytes) -> list[FeedbackItem]:
-    try:
-        return _BATCH.decode(body).feedback if "feedback" in _FIELDS.decode(body) else [_ITEM.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            f'the body is no feedback like {{"prediction_id": "...", "value": 1}}, nor {{"feedback": [...]}} of 1 to '
-            f"{MAX_ITEMS} such: {error}"
-        ) from error
 
 
 def _joined(item: FeedbackItem, number: int, servings: Servings, now: datetime) -> _Joined:
@@ -244,51 +194,9 @@ def _route_of(serving: Serving, subject: str) -> Route:
 
 
 def _feedback(item: FeedbackItem, key: Key, drawn: bytes, *, delay_s: float | None) -> Feedback:
-    value, label, prediction = item.value, item.label, item.prediction
-    if (label is None) is not (prediction is None):
-        given, missing = ("label", "prediction") if prediction is None else ("prediction", "label")
-        raise InvalidInputError(
-            f"it has a {given} and no {missing}: give what was answered and what was so, or a value"
-        )
-    classes, numbers = None, None
-    if label is not None and prediction is not None:
-        numbers = _numbers(prediction, label)
-        classes = _classes(prediction, label)
-        if classes is None and numbers is None:
-            raise InvalidInputError(
-                f"its label is a {type(label).__name__} and its prediction a {type(prediction).__name__}: give both as "
-                "text or both as numbers"
-            )
-        if classes is not None and value is None:
-            value = float(classes[0] == classes[1])
-    elif value is None:
-        raise InvalidInputError("it says nothing: give a value from 0 to 1, or a label and the prediction")
+    said = said_of(item)
     coin = int.from_bytes(drawn[:8]) / 2**64
-    return Feedback(key=key, delay_s=delay_s, value=value, coin=coin, classes=classes, numbers=numbers)
-
-
-def _numbers(prediction: Label, label: Label) -> tuple[float, float] | None:
-    if any(isinstance(one, str | bool) for one in (prediction, label)):
-        return None
-    for one in (prediction, label):
-        if not (math.isfinite(one) and abs(one) <= MAX_NUMBER):  # type: ignore[arg-type]
-            raise InvalidInputError(f"{one!s:.40} is beyond {MAX_NUMBER:g}: give label and prediction in larger units")
-    return float(prediction), float(label)
-
-
-def _classes(prediction: Label, label: Label) -> tuple[str, str] | None:
-    if isinstance(prediction, float) or isinstance(label, float) or type(prediction) is not type(label):
-        return None
-    return _class(prediction), _class(label)
-
-
-def _class(label: str | bool | int) -> str:  # noqa: FBT001 - a label
-    text = label if isinstance(label, str) else str(label).lower()
-    if not text or len(text) > MAX_LABEL_CHARS:
-        raise InvalidInputError(f"a class of {len(text)} characters: give 1 to {MAX_LABEL_CHARS}")
-    if any(ord(sign) <= _LAST_OF_ASCII_CONTROL or ord(sign) == _DELETE for sign in text):
-        raise InvalidInputError(f"the class {text!r} has control characters: leave them out")
-    return text
+    return Feedback(key=key, delay_s=delay_s, value=said.value, coin=coin, classes=said.classes, numbers=said.numbers)
 
 
 def _counted(joined: _Joined, tally: FeedbackTally, known: _Known) -> bool:

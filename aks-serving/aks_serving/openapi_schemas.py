@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from aks_serving.feedback import Accepted, FeedbackBatch
+from aks_serving.feedback_items import Accepted, FeedbackBatch
 from aks_serving.plain import PredictRequest
 from aks_serving.v2_bodies import Body, InferResponse, InputTensor
 

@@ -25,7 +25,16 @@ from shared.rollout.tickrecord import Decided, TickRecord
 from shared.rollout.ticks import took_in
 from shared.telemetry.window import Window
 
-_NOT_JUDGED = ("automatic", "approvals", "when_busy", "guard", "tick_s", "error_budget", "approval_link_s")
+_NOT_JUDGED = (
+    "automatic",
+    "approvals",
+    "when_busy",
+    "guard",
+    "tick_s",
+    "error_budget",
+    "approval_link_s",
+    "late_feedback_s",
+)
 """Parts of a policy of which the records show nothing, or that no tick decides."""
 _SETTLED = frozenset({RolloutState.HELD, RolloutState.AWAITING})
 """States in which a rollout stays until somebody says what is to be."""

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from aks_serving.api import Api
 from aks_serving.asgi import AsgiApp
-from aks_serving.feedback import MAX_AHEAD, MAX_ITEMS
+from aks_serving.feedback import MAX_AHEAD
+from aks_serving.feedback_items import MAX_ITEMS
 
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
@@ -163,6 +164,7 @@ def _bad() -> list[tuple[dict[str, Any], str]]:
         ({"prediction_id": an_id(), "label": "c" * 65, "prediction": "d"}, "give 1 to 64"),
         ({"prediction_id": an_id(), "label": "c\x1fd", "prediction": "d"}, "control characters"),
         ({"prediction_id": an_id(), "label": 1e10, "prediction": 2.0}, "larger units"),
+        ({"prediction_id": an_id(), "label": 10**400, "prediction": 2}, "feedback"),
         ({"prediction_id": an_id(), "value": 1, "score": 2}, "unknown field"),
         ({"user_id": 1.5, "value": 1}, "user_id"),
     ]
