@@ -80,7 +80,7 @@ def said_of(item: FeedbackItem) -> Said:
     if (label is None) is not (prediction is None):
         given, missing = ("label", "prediction") if prediction is None else ("prediction", "label")
         raise InvalidInputError(
-            f"it has a {given} and no {missing}: give what was answered and what was so, or a value"
+            f"it has a {given} and no {missing}: give what was answered and what was so, or neither"
         )
     classes, numbers = None, None
     if label is not None and prediction is not None:
