@@ -8,7 +8,17 @@ from typing import Any
 import azure.functions as func
 import pytest
 
-from functions import admin, admin_aliases, admin_models, admin_rollbacks, admin_rollouts, metrics, predictions, replays
+from functions import (
+    admin,
+    admin_aliases,
+    admin_models,
+    admin_rollbacks,
+    admin_rollouts,
+    metrics,
+    predictions,
+    replays,
+    watching,
+)
 from functions._services import Services, services
 
 NOWHERE = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a;QueueEndpoint=http://127.0.0.1:1/a"
@@ -20,7 +30,17 @@ type Call = Callable[..., tuple[int, dict[str, Any]]]
 def call() -> Call:
     """Calls a function of the app by its name: a body, a query, and the route's parts."""
     app = func.FunctionApp()
-    for module in (admin, admin_models, admin_aliases, admin_rollouts, admin_rollbacks, predictions, metrics, replays):
+    for module in (
+        admin,
+        admin_models,
+        admin_aliases,
+        admin_rollouts,
+        admin_rollbacks,
+        predictions,
+        metrics,
+        replays,
+        watching,
+    ):
         app.register_functions(module.bp)
     functions = {found.get_function_name(): found.get_user_function() for found in app.get_functions()}
 

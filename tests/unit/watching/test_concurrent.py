@@ -1,0 +1,92 @@
+"""Two versions in the same hours: what can be compared, and as many rows of each hour of either side."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.drift.inflation import inflations_beside
+from shared.drift.limits import Limits
+from shared.drift.profiling import profile_of
+from shared.drift.scoring import check_counts, scored
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.profile import Profile
+from shared.watching.concurrent import Common
+
+BEGUN = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def profile(seed: int, answer: float) -> Profile:
+    """Of two columns of the seed's reference data, and of an answer of its own."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(1_000, 2))
+    found = profile_of({"x": x}, {"y": x[:, :1] * answer + rng.random((1_000, 1))}, names={"x": ("a", "b")})
+    assert found is not None
+    return found
+
+
+ONE, OTHER = profile(1, 1.0), profile(1, 3.0)
+
+
+def counts(of: Profile, rows: int, level: float = 0.0, seed: int = 0) -> FeatureCounts:
+    rng = np.random.default_rng(seed)
+    tally = FeatureTally(of)
+    tally.saw({"x": rng.normal(level, 1.0, (rows, 2)), "y": rng.random((rows, 1))}, rows)
+    return tally.take()
+
+
+def test_columns_of_the_same_reference_data_are_compared_and_answers_in_other_bins_are_not() -> None:
+    common = Common(ONE, OTHER)
+    assert [feature.name for feature in common.profile.features] == ["a", "b"]
+    assert "prediction" in common.missing
+    assert Common(ONE, profile(2, 1.0)).profile.features == ()
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.integers(min_value=0, max_value=300), st.integers(min_value=0, max_value=300)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_each_hour_gives_as_many_rows_of_either_side_and_the_counts_hold_together(shape: list[tuple[int, int]]) -> None:
+    hours = {BEGUN + timedelta(hours=at): counts(ONE, one, seed=at) for at, (one, _) in enumerate(shape)}
+    others = {BEGUN + timedelta(hours=at): counts(OTHER, other, seed=9 + at) for at, (_, other) in enumerate(shape)}
+    common = Common(ONE, OTHER)
+    first, second, by_hour = common.beside(hours, others)
+    wanted = [min(pair) for pair in shape if min(pair)]
+    assert (first.rows, second.rows, [one.rows for one in by_hour]) == (sum(wanted), sum(wanted), wanted)
+    for found in (first, second, *by_hour):
+        check_counts(common.profile, found)
+
+
+def test_a_share_that_grows_through_a_season_is_no_drift() -> None:
+    levels, shares = np.linspace(-2.0, 2.0, 10), np.linspace(0.05, 0.95, 10)
+    hours, others = {}, {}
+    for at, (level, share) in enumerate(zip(levels, shares, strict=True)):
+        hour = BEGUN + timedelta(hours=at)
+        hours[hour] = counts(ONE, round(2_000 * share), level, seed=at)
+        others[hour] = counts(OTHER, round(2_000 * (1 - share)), level, seed=100 + at)
+    common = Common(ONE, OTHER)
+    first, second, by_hour = common.beside(hours, others)
+    known = inflations_beside(common.profile, by_hour)
+    found = scored(common.profile, first, Limits(), beside=second, inflation=known)
+    assert [score.drifted for score in found] == [False, False]
+    # Added without regard to their hours, the same rows are far apart.
+    whole, apart = common.beside(hours, hours)[0], Common(OTHER, ONE).beside(others, others)[0]
+    apart = apart.model_copy(update={"profile": whole.profile})
+    assert max(score.psi for score in scored(common.profile, whole, Limits(), beside=apart)) > 0.5
+
+
+def test_rows_that_go_together_inflate_and_a_level_that_moves_slowly_does_not() -> None:
+    calm = [counts(ONE, 400, level=at / 40, seed=at) for at in range(24)]
+    doubled = [
+        FeatureCounts.sum_of([part] * 10) for part in (counts(ONE, 40, level=at / 40, seed=at) for at in range(24))
+    ]
+    slow, together = (inflations_beside(ONE, windows)["a"].bins.mean for windows in (calm, doubled))
+    assert slow < 1.5
+    assert 6 < together < 15
+    assert inflations_beside(ONE, calm[:5])["a"].bins.mean == 1.0
