@@ -272,10 +272,14 @@ class FakeNoticeSink:
     fuse: Fuse
     told: list[Notice] = field(default_factory=list)
     is_down: bool = False
+    meanwhile: list[Callable[[], object]] = field(default_factory=list)
+    """What other processes do while it takes the next notices, one each."""
 
     def post(self, notice: Notice) -> None:
         """See NoticeSink.post."""
         self.fuse.before_call()
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         if self.is_down:
             raise UnavailableError("the sink", "it is down")
         self.told.append(notice)

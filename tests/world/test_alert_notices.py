@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.mailbox import MOST, Mailbox, Plan, next_notice
+from shared.alerts.mailbox import LEASE, MOST, Mailbox, Plan, next_notice
 from shared.alerts.notices import LISTED, News, Notice
 from shared.alerts.silences import Matcher
 from shared.core.alert_settings import AlertSettings, AlertSink, SinkKind
@@ -270,6 +270,27 @@ def test_two_calls_at_once_send_a_notice_once() -> None:
     world.notifications.settle()
     world.notifications.settle()
     assert said(world) == [("firing", "a")]
+
+
+def test_a_notice_that_is_being_posted_is_left_to_who_posts_it_and_taken_over_only_when_that_took_too_long() -> None:
+    world = world_with()
+    fire(world)
+    world.clock.pass_s(60)
+    posting = world.alert_sinks["ops"]
+
+    def look_late() -> None:
+        world.clock.pass_s(LEASE.total_seconds() - 1)
+        world.notifications.settle()
+        assert posting.told == []
+        world.clock.pass_s(1)
+        world.notifications.settle()
+
+    posting.meanwhile = [look_late]
+    world.notifications.settle()
+    # Both had it, under one id, and one of them noted it.
+    assert len({notice.notice_id for notice in posting.told}) == 1
+    assert len(posting.told) == 2
+    assert [event.kind for event in world.audit.events(mailbox(world).stream)] == ["notice_sent"]
 
 
 def test_a_mailbox_that_cannot_be_read_keeps_no_other_sink_from_being_told() -> None:

@@ -105,6 +105,7 @@ def test_memory_and_refused_requests_are_resources() -> None:
     assert one.is_broken
     assert "which the pod full uses" in one.sentence
     assert judged(window(refused={"overloaded": 60}))["resources"].is_broken
+    assert judged(window(refused={"overloaded": 60}, memory_share=0.5))["resources"].is_broken
     assert broken(window(refused={"overloaded": 40, "invalid": 500})) == []
 
 
