@@ -1,8 +1,9 @@
 """The server's spans: a plan being applied, a version being loaded, a prediction. Off, and free, unless asked for.
 
 A plan says which trace led to it, so that what a pod does about it belongs to the story that began with the drop. A
-prediction's span goes on from the request's `traceparent`, or begins a trace, as the sampler has it; gRPC's have none.
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns spans on (shared.core.otel). Where they are off no request is looked at for them.
+prediction has a span where its caller sent a `traceparent` that is sampled: whoever stands at the edge decides, and
+other requests cost one look at their headers. Those over gRPC have none. `OTEL_EXPORTER_OTLP_ENDPOINT` turns spans on
+(shared.core.otel); where they are off no request is looked at for them.
 """
 
 import os
@@ -83,19 +84,23 @@ class PlanSpans:
 
 
 def traced(handle: Handle) -> Handle:
-    """Answer exchanges as `handle` does, each prediction as a span."""
+    """Answer exchanges as `handle` does, each prediction whose caller samples its trace as a span."""
 
     def answer(exchange: Exchange) -> None:
-        if exchange.method != "POST" or not (exchange.path == "/predict" or exchange.path.endswith("/infer")):
-            handle(exchange)
-            return
         header = exchange.headers.get(_TRACEPARENT)
         parent = None if header is None else TraceContext.parse(header.decode("latin-1"))
+        if parent is None or not parent.sampled or not _is_prediction(exchange):
+            handle(exchange)
+            return
         about = {"path": exchange.path[:200]}
         span = tracing.tracer().begin("predict", kind=SpanKind.SERVER, parent=parent, about=about, start_ns=0)
         handle(_Traced(exchange, span))
 
     return answer
+
+
+def _is_prediction(exchange: Exchange) -> bool:
+    return exchange.method == "POST" and (exchange.path == "/predict" or exchange.path.endswith("/infer"))
 
 
 class _Traced(Exchange):

@@ -69,15 +69,16 @@ class OtelTracer(Tracer):
     """The tracing port on an SDK's provider."""
 
     def __init__(self, provider: "TracerProvider") -> None:
+        from opentelemetry import trace  # noqa: PLC0415 - heavy
+        from opentelemetry.context import Context  # noqa: PLC0415 - heavy
+
         self.provider = provider
+        self._trace, self._context = trace, Context
         self._tracer = provider.get_tracer("slipway")
 
     def begin(self, name: str, *, kind: SpanKind, parent: TraceContext | None, about: About, start_ns: int) -> Span:
         """See Tracer.begin."""
-        from opentelemetry import trace  # noqa: PLC0415 - imported by now
-        from opentelemetry.context import Context  # noqa: PLC0415 - imported by now
-
-        context = Context()
+        trace, context = self._trace, self._context()
         if parent is not None:
             place = trace.SpanContext(
                 trace_id=int(parent.trace_id, 16),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from aks_serving.exchange import Exchange
 from aks_serving.tracing import set_up, traced
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,7 +17,7 @@ from shared.core.tracing import IDS_ALONE
 from tests.serving import models
 from tests.serving.conftest import Start, eventually
 from tests.serving.fakes import MemoryStorage
-from tests.serving.handled import HandServer, Watched, plain
+from tests.serving.handled import Asked, HandServer, Watched, plain
 
 pytestmark = pytest.mark.anyio
 
@@ -110,25 +111,42 @@ async def test_a_plan_that_another_overtakes_ends_its_span(sent: Sent, start: St
 async def test_a_prediction_goes_on_from_its_callers_trace_and_says_what_answered(sent: Sent) -> None:
     server = HandServer(models.plan(1, models.route(1, STABLE)), {1: Watched(STABLE)}, inline=True)
     handle = traced(server.api.handle)
-    good = [plain([[1]]) for _ in range(3)]
-    good[0].headers = {b"traceparent": GIVEN.encode()}
-    good[2].headers = {b"traceparent": b"\xff nonsense"}
-    wrong = plain("none")
-    for asked in (*good, wrong):
+    good, wrong = plain([[1]]), plain("none")
+    for asked in (good, wrong):
+        asked.headers = {b"traceparent": GIVEN.encode()}
         handle(asked)
-    await eventually(lambda: all(asked.replies for asked in (*good, wrong)))
-    assert [asked.status for asked in (*good, wrong)] == [200, 200, 200, 400]
-    server.engine.close()
-    first, *others, refused = sorted(sent.named("predict"), key=lambda span: span.start_time or 0)
-    assert first.parent is not None
-    assert trace_of(first) == TRACE
-    assert first.attributes is not None
-    assert first.attributes["slipway.status"] == 200
-    assert first.attributes["slipway.prediction_id"]
-    assert all(span.parent is None for span in others)
-    assert refused.attributes is not None
-    assert refused.attributes["slipway.status"] == 400
-    assert refused.status.status_code is not StatusCode.ERROR
+    await eventually(lambda: bool(good.replies and wrong.replies))
+    server.close()
+    assert (good.status, wrong.status) == (200, 400)
+    answered, refused = sorted(sent.named("predict"), key=lambda span: span.start_time or 0)
+    for span, status in ((answered, 200), (refused, 400)):
+        assert span.parent is not None
+        assert (trace_of(span), f"{span.parent.span_id:016x}") == (TRACE, SPAN)
+        assert span.attributes is not None
+        assert span.attributes["slipway.status"] == status
+        assert span.status.status_code is not StatusCode.ERROR
+    assert answered.attributes is not None
+    assert answered.attributes["slipway.prediction_id"] == good.told[b"x-slipway-prediction-id"].decode()
+
+
+@pytest.mark.parametrize("header", [None, b"\xff nonsense", GIVEN.removesuffix("01").encode() + b"00"])
+async def test_a_prediction_whose_caller_samples_no_trace_is_answered_as_without_spans(
+    sent: Sent, header: bytes | None
+) -> None:
+    handled: list[Exchange] = []
+    asked = plain([[1]])
+    asked.headers = {} if header is None else {b"traceparent": header}
+    traced(handled.append)(asked)
+    assert handled == [asked]
+    assert sent.named("predict") == []
+
+
+async def test_what_is_no_prediction_has_no_span(sent: Sent) -> None:
+    handled: list[Exchange] = []
+    asked = Asked("/metrics", headers={b"traceparent": GIVEN.encode()}, method="GET")
+    traced(handled.append)(asked)
+    assert handled == [asked]
+    assert sent.named("predict") == []
 
 
 def test_spans_are_off_unless_the_settings_ask_for_them() -> None:
