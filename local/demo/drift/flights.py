@@ -65,12 +65,7 @@ class Split:
 def load_flights() -> Split:
     """The data, split: the same rows for the same purpose each time. Raises DemoError where there are none."""
     flights, dates = read_flights((*WINTER, JULY))
-    random = np.random.default_rng(_SEED)
-    is_winter = np.isin(dates // 100, WINTER)
-    is_taught = np.isin(dates, np.unique(dates[is_winter])[::2])
-    training = random.permutation(np.flatnonzero(is_taught))
-    others = random.permutation(np.flatnonzero(is_winter & ~is_taught))
-    july = random.permutation(np.flatnonzero(dates // 100 == JULY))
+    training, others, july = purposes(dates)
     first, second = _VALIDATION_ROWS + _WINDOW_ROWS, _VALIDATION_ROWS + 2 * _WINDOW_ROWS
     return Split(
         training=flights.at(training),
@@ -79,6 +74,16 @@ def load_flights() -> Split:
         winter=(flights.at(others[_VALIDATION_ROWS:first]), flights.at(others[first:second])),
         july=(flights.at(july[:_WINDOW_ROWS]), flights.at(july[_WINDOW_ROWS : 2 * _WINDOW_ROWS])),
     )
+
+
+def purposes(dates: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """By the dates of flights, in a random order, those of every second day of winter, of the days between, of July."""
+    random = np.random.default_rng(_SEED)
+    is_winter = np.isin(dates // 100, WINTER)
+    is_taught = np.isin(dates, np.unique(dates[is_winter])[::2])
+    parts = (is_taught, is_winter & ~is_taught, dates // 100 == JULY)
+    training, others, july = (random.permutation(np.flatnonzero(part)) for part in parts)
+    return training, others, july
 
 
 def read_flights(of_months: Collection[int]) -> tuple[Flights, NDArray[np.int64]]:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from local.demo.drift.flights import purposes
 from local.demo.drift.receiver import Receiver
 from local.demo.drift.result import Drifted, Result, Window
 from shared.alerts.sinks import signature
@@ -131,3 +133,14 @@ def test_what_is_signed_otherwise_or_is_old_is_refused(receiver: Receiver) -> No
     assert httpx.post(receiver.url, content=body, trust_env=False).status_code == 401
     assert receiver.received("data_drift") == []
     assert receiver.refused == 3
+
+
+def test_no_day_of_winter_both_teaches_and_is_asked_about() -> None:
+    dates = np.array([100 * month + day for month in (3, 1, 7, 2, 8) for day in range(1, 29) for _ in range(5)])
+    training, others, july = purposes(dates)
+    assert sorted(np.concatenate([training, others, july]).tolist()) == np.flatnonzero(dates < 800).tolist()
+    taught, asked = set(dates[training].tolist()), set(dates[others].tolist())
+    assert not taught & asked
+    assert {date // 100 for date in taught} == {date // 100 for date in asked} == {1, 2, 3}
+    assert set((dates[july] // 100).tolist()) == {7}
+    assert len(np.unique(dates[others[:40]])) > 20, "a window is of many days"
