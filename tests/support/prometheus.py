@@ -71,6 +71,8 @@ def scraping(folder: Path, jobs: Sequence[dict[str, Any]], *, rules: Sequence[Pa
     def all_up() -> bool:
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
+            if not httpx.get(f"{found.url}/-/ready", timeout=10).is_success:
+                return False
             targets = found.get("targets")["activeTargets"]
         except httpx.TransportError:
             return False
