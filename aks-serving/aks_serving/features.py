@@ -20,26 +20,23 @@ from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
-from pydantic import ValidationError
 
 from aks_serving.batches import bytes_of
 from aks_serving.counts import VersionTally
 from aks_serving.lanes import Lane
-from aks_serving.model import Signature
 from aks_serving.priority import give_way
+from aks_serving.profiles import names_of
 from aks_serving.serving import Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.clock import Clock
-from shared.core.errors import InvalidInputError
 from shared.routing.plan import Route
 from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
 from shared.telemetry.featuretally import FeatureTally
-from shared.telemetry.profile import AnswerSource, ColumnSource, Profile, SummarySource
+from shared.telemetry.profile import Profile
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 2.0
-MAX_PROFILE_BYTES = 8 * 1024 * 1024
 _ROWS_AT_ONCE = 1024
 _BYTES_AT_ONCE = 8_000_000
 MAX_BEHIND_ROWS = 64 * 1024
@@ -348,30 +345,3 @@ class Taken:
     counter: FeatureCounter
     batch: Batch
     dropped: int
-
-
-def read_profile(data: bytes, digest: str, signature: Signature) -> Profile:
-    """The profile of that digest. Raises InvalidInputError where it is none, or is not of a version's signature."""
-    try:
-        profile = Profile.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInputError(f"{digest} is no reference profile: {first['msg']}") from error
-    if profile.id != digest:
-        raise InvalidInputError(f"the reference profile {digest} has the id {profile.id}: it is not in canonical JSON")
-    unknown = sorted(names_of(profile) - {spec.name for spec in (*signature.inputs, *signature.outputs)})
-    if unknown:
-        raise InvalidInputError(f"the reference profile {digest} asks for {unknown[0]!r}, which the model has not")
-    return profile
-
-
-def names_of(profile: Profile) -> set[str]:
-    """The inputs and outputs that a profile asks for."""
-    names = set()
-    for feature in profile.features:
-        match feature.source:
-            case AnswerSource(output=name):
-                names.add(name)
-            case ColumnSource(input=name) | SummarySource(input=name):
-                names.add(name)
-    return names

@@ -14,12 +14,12 @@ from aks_serving.artifacts import Artifacts
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.cache import DiskCache
 from aks_serving.errors import LoadError
-from aks_serving.features import MAX_PROFILE_BYTES, read_profile
 from aks_serving.golden import replay
 from aks_serving.memory import Room, give_back, usage
 from aks_serving.model import Model, Signature
 from aks_serving.ports import Storage
 from aks_serving.probe import rows_are_independent, sample_rows
+from aks_serving.profiles import MAX_PROFILE_BYTES, read_profile
 from aks_serving.signatures import MAX_SIGNATURE_BYTES, check_signature
 from aks_serving.tensors import Feeds
 from aks_serving.warming import run_times

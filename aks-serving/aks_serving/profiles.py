@@ -1,0 +1,36 @@
+"""Reference profiles as a server reads them: whole, under their own digest, of the version's own inputs and outputs."""
+
+from pydantic import ValidationError
+
+from aks_serving.model import Signature
+from shared.core.errors import InvalidInputError
+from shared.telemetry.profile import AnswerSource, ColumnSource, Profile, SummarySource
+
+MAX_PROFILE_BYTES = 8 * 1024 * 1024
+
+
+def read_profile(data: bytes, digest: str, signature: Signature) -> Profile:
+    """The profile of that digest. Raises InvalidInputError where it is none, or is not of a version's signature."""
+    try:
+        profile = Profile.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidInputError(f"{digest} is no reference profile: {first['msg']}") from error
+    if profile.id != digest:
+        raise InvalidInputError(f"the reference profile {digest} has the id {profile.id}: it is not in canonical JSON")
+    unknown = sorted(names_of(profile) - {spec.name for spec in (*signature.inputs, *signature.outputs)})
+    if unknown:
+        raise InvalidInputError(f"the reference profile {digest} asks for {unknown[0]!r}, which the model has not")
+    return profile
+
+
+def names_of(profile: Profile) -> set[str]:
+    """The inputs and outputs that a profile asks for."""
+    names = set()
+    for feature in profile.features:
+        match feature.source:
+            case AnswerSource(output=name):
+                names.add(name)
+            case ColumnSource(input=name) | SummarySource(input=name):
+                names.add(name)
+    return names
