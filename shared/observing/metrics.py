@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import AwareDatetime, TypeAdapter
 
-from shared.alerts.documents import AlertState, Severity
+from shared.alerts.documents import AlertState
 from shared.budgets.sums import RequestSums
+from shared.core.severity import Severity
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.metrics import Family, Labels
 from shared.watching.documents import Alarm, DriftReport
