@@ -107,7 +107,8 @@ class Story:
         # The report is made at once; the alert follows from it by queue.
         window = self._window(name, flights, is_drift=True, until=lambda: bool(self._receiver.received(RULE)))
         self.asked_to_alert_s = time.monotonic() - began_s
-        self._judge(window, "the drift is found, and the right features are named")
+        if not self._judge(window, "the drift is found, and the right features are named"):
+            return
         self._screen.good(f"the alert is sent, {self.asked_to_alert_s:.1f} s after July's first request; it is signed:")
         for line in json.dumps(self._receiver.received(RULE)[0], indent=2, ensure_ascii=False).splitlines():
             self._screen.detail(f"  {line}")
@@ -128,7 +129,10 @@ class Story:
         self._judge(window, "the alarm stands: nobody is told again, and nothing more is asked for")
 
     def _window(self, name: str, flights: Flights, *, is_drift: bool, until: Callable[[], bool]) -> Window:
-        """Ask about a window's flights, have a report made once all are counted, wait `until`, and tell of it."""
+        """Ask about a window's flights, have a report made once all are counted, and tell of it.
+
+        Where it says drift, wait `until` what follows has happened.
+        """
         asked = ask(self._server_url, MODEL, flights)
         self._rows += asked.rows
         self._screen.say(
@@ -136,8 +140,14 @@ class Story:
             f"and the model was right about {asked.accuracy:.1%}"
         )
         report = self._wait(f"{self._rows} rows to be counted", self._report)
-        self._wait("what follows the report", lambda: True if until() else None)
         (finding,) = (one for one in report["findings"] if one["against"] == "reference")
+        has_drifted = finding["outcome"] == "fail"
+        tell = self._screen.bad if has_drifted else self._screen.good
+        tell(f"report of {report['rows']} rows, {finding['outcome']}: {finding['sentence']}")
+        shown = ", ".join(f"{one['name']} {one['psi']:.2f}" for one in report["most_to_blame"][:_SHOWN])
+        self._screen.detail(f"  farthest from the reference, by PSI: {shown}")
+        if has_drifted:
+            self._wait("the alert of drift", lambda: True if until() else None)
         window = Window(
             name=name,
             is_drift=is_drift,
@@ -157,18 +167,16 @@ class Story:
             retraining_requests=len(self._admin.retraining_requests()),
         )
         self.windows.append(window)
-        tell = self._screen.bad if window.drifted else self._screen.good
-        tell(f"report of {window.report_rows} rows, {window.outcome}: {window.sentence}")
-        shown = ", ".join(f"{one['name']} {one['psi']:.2f}" for one in report["most_to_blame"][:_SHOWN])
-        self._screen.detail(f"  farthest from the reference, by PSI: {shown}")
         return window
 
-    def _judge(self, window: Window, said: str) -> None:
+    def _judge(self, window: Window, said: str) -> bool:
+        """Tell whether a window is as it should be."""
         problems = window.problems()
         for problem in problems:
             self._screen.bad(problem)
         if not problems:
             self._screen.good(said)
+        return not problems
 
     def _report(self) -> dict[str, Any] | None:
         """A report as of now, once every row that was asked about is in it."""
