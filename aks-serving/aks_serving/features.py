@@ -5,6 +5,9 @@ answered; not those whose caller named the version, nor those that stable answer
 A row is taken down on the event loop, which costs little, and counted on a thread of its own, some thousand at a time:
 no request waits while that is done. What the thread cannot keep up with is dropped, counted, and told in the window.
 
+While a candidate or a shadow has another profile than stable, stable's rows are counted by that one too, so that the
+two can be compared in the same bins. They are taken down once, and are dropped for both where they are.
+
 A window lasts a minute by default, and spans generations of the plan: it is of versions and what they were. It is sent
 as telemetry is (aks_serving.uplink).
 """
@@ -25,12 +28,12 @@ from aks_serving.batches import bytes_of
 from aks_serving.counts import VersionTally
 from aks_serving.lanes import Lane
 from aks_serving.priority import give_way
-from aks_serving.profiles import names_of
+from aks_serving.profiles import beside, names_of
 from aks_serving.serving import Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.clock import Clock
-from shared.routing.plan import Route
-from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
+from shared.routing.plan import Role, Route
+from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key, feature_window_blob_name
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
 
@@ -100,14 +103,17 @@ class Features:
         self._started_at.setdefault(endpoint, self._clock.now())
         for route in serving.plan.routes:
             lane = serving.lanes.get(route.version)
-            if lane is None or route.profile_digest is None:
+            if lane is None:
                 continue
             key = f"{route.version}:{route.role}"
-            profile = lane.loaded.profile or self._late.get(route.profile_digest)
+            profile, others = self._profile(route, lane), self._beside(serving, route, lane)
+            if route.profile_digest is None and not others:
+                continue
             counter = self._counters.get((endpoint, key))
-            if counter is None or counter.profile is not profile:
+            if counter is None or counter.profile is not profile or counter.beside != others:
                 outputs = [spec.name for spec in lane.model.signature.outputs]
-                counter = self._counters[endpoint, key] = FeatureCounter(self, endpoint, key, profile, outputs)
+                counter = FeatureCounter(self, endpoint, key, profile, outputs, beside=others)
+                self._counters[endpoint, key] = counter
             serving.features[route.version] = counter
         if serving.mirrors is not None:
             serving.mirrors.counted_by(serving.features)
@@ -115,6 +121,24 @@ class Features:
         served = {f"{route.version}:{route.role}" for route in serving.plan.routes}
         for at in [at for at in self._counters if at[0] == endpoint and at[1] not in served]:
             del self._counters[at]
+
+    def _profile(self, route: Route, lane: Lane) -> Profile | None:
+        if route.profile_digest is None:
+            return None
+        return lane.loaded.profile or self._late.get(route.profile_digest)
+
+    def _beside(self, serving: Serving, route: Route, lane: Lane) -> tuple[Profile, ...]:
+        """The profiles of versions beside stable that its rows are counted by, too: the candidate's first."""
+        own = self._profile(route, lane)
+        if route.role is not Role.STABLE or (own is None and route.profile_digest is not None):
+            return ()
+        others = []
+        for other in sorted(serving.plan.routes, key=lambda one: one.role is not Role.CANDIDATE):
+            theirs = serving.lanes.get(other.version)
+            profile = self._profile(other, theirs) if theirs is not None and other is not route else None
+            if theirs is not None and profile is not None:
+                others.append((profile, theirs.model.signature))
+        return beside(own, lane.model.signature, others)
 
     def lacking(self, serving: Serving) -> Iterator[tuple[Route, Lane]]:
         """The versions whose profile may yet be had."""
@@ -225,10 +249,8 @@ class Features:
     def _write_one(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence["Taken"]) -> None:
         versions: dict[str, FeatureCounts] = {}
         for part in parts:
-            counts = part.counter.take()
-            if counts is not None and counts.rows:
-                versions[part.counter.key] = counts
-        dropped = {part.counter.key: part.dropped for part in parts if part.dropped}
+            versions |= {key: counts for key, counts in part.counter.take().items() if counts.rows}
+        dropped = {key: part.dropped for part in parts if part.dropped for key in part.counter.profiles}
         if not versions and not dropped:
             return
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
@@ -249,21 +271,32 @@ class Features:
 class FeatureCounter:
     """Counts what one version does in one role. On the event loop, but for `fold` and `take`, which are the thread's.
 
-    `profile` is None where it could not be read: rows are then counted by number alone.
+    `profile` is None where it could not be read: rows are then counted by number alone. By `profiles` they are counted,
+    each under its key: the version's own, and those `beside` it.
     """
 
     def __init__(
-        self, features: Features, endpoint: str, key: str, profile: Profile | None, outputs: Sequence[str]
+        self,
+        features: Features,
+        endpoint: str,
+        key: str,
+        profile: Profile | None,
+        outputs: Sequence[str],
+        *,
+        beside: tuple[Profile, ...] = (),
     ) -> None:
         """`outputs` are the names of the version's outputs, in its order."""
         self.endpoint = endpoint
         self.key = key
         self.profile = profile
-        wanted = set() if profile is None else names_of(profile)
+        self.beside = beside
+        self.profiles = {} if profile is None else {key: profile}
+        self.profiles |= {beside_key(key, other.id): other for other in beside}
+        wanted = {name for one in self.profiles.values() for name in names_of(one)}
         self._wanted = frozenset(wanted)
         self._outputs = tuple((place, name) for place, name in enumerate(outputs) if name in wanted)
         self._features = features
-        self._tally: FeatureTally | None = None
+        self._tallies: dict[str, FeatureTally] = {}
         self._fresh = Batch()
         self._dropped = 0
 
@@ -271,7 +304,7 @@ class FeatureCounter:
         """As aks_serving.serving.RowCounter says."""
         try:
             rows = len(next(iter(feeds.values())))
-            if self.profile is None:
+            if not self.profiles:
                 tally.looked_at(Fate.WITHOUT_PROFILE, rows)
                 return
             wanted = self._wanted
@@ -313,20 +346,21 @@ class FeatureCounter:
 
     def fold(self, batch: "Batch") -> None:
         """Count rows. On the thread."""
-        try:
-            if self._tally is None and self.profile is not None:
-                self._tally = FeatureTally(self.profile)
-            if self._tally is not None:
+        for key, profile in self.profiles.items():
+            try:
+                tally = self._tallies.get(key)
+                if tally is None:
+                    tally = self._tallies[key] = FeatureTally(profile)
                 for arrays, rows in batch.parts:
-                    self._tally.saw(arrays, rows)
-                self._tally.fold()
-        except Exception:
-            what = "%d rows of %s of endpoint %s are lost to the feature window"
-            log.exception(what, batch.rows, self.key, self.endpoint)
+                    tally.saw(arrays, rows)
+                tally.fold()
+            except Exception:
+                what = "%d rows of %s of endpoint %s are lost to the feature window"
+                log.exception(what, batch.rows, key, self.endpoint)
 
-    def take(self) -> FeatureCounts | None:
-        """What was counted since the last time. On the thread."""
-        return None if self._tally is None else self._tally.take()
+    def take(self) -> dict[str, FeatureCounts]:
+        """What was counted since the last time, by key. On the thread."""
+        return {key: tally.take() for key, tally in self._tallies.items()}
 
 
 @dataclass(slots=True)

@@ -59,8 +59,9 @@ class FeatureCounts(BaseModel):
 class FeatureWindow(BaseModel):
     """What one pod saw of the versions of one endpoint, in some minutes. Written once, and never changed.
 
-    `versions` is keyed by the version and what it was to its endpoint, as in `3:stable`. `share` of the rows were
-    counted, drawn at random; `dropped` rows of them were not, by the same keys, since the pod could not keep up.
+    `versions` is keyed by the version and what it was to its endpoint, as in `3:stable`, and by `beside_key`. `share`
+    of the rows were counted, drawn at random; `dropped` rows of them were not, by the same keys, since the pod could
+    not keep up.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +75,13 @@ class FeatureWindow(BaseModel):
     share: float = Field(default=1.0, gt=0, le=1)
     versions: dict[str, FeatureCounts] = Field(default_factory=dict)
     dropped: dict[str, NonNegativeInt] = Field(default_factory=dict)
+
+
+def beside_key(key: str, profile: str) -> str:
+    """The key of a version's counts by the profile of another that it is compared with, as in `3:stable@<digest>`: the
+    same rows once more, in that one's bins.
+    """
+    return f"{key}@{profile}"
 
 
 def feature_window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from aks_serving.counts import VersionTally
 from aks_serving.features import MAX_HELD_BYTES, FeatureCounter, Features
+from aks_serving.model import Signature, TensorSpec
+from aks_serving.profiles import beside
 from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes
@@ -17,9 +19,9 @@ from shared.core.clock import SystemClock
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.routing.plan import Role, Route
-from shared.telemetry.features import FeatureCounts, FeatureWindow
+from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
 from shared.telemetry.featuretally import FeatureTally
-from shared.telemetry.profile import Profile
+from shared.telemetry.profile import NumberFeature, Profile
 from shared.validation.sandbox import ModelFiles, SandboxLimits, run_validation
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
@@ -192,6 +194,86 @@ async def test_another_profile_of_one_version_has_a_window_of_its_own(
     assert sorted(window.sequence for window in windows) == [0, 1]
     found = {window.versions["1:stable"].profile: window.versions["1:stable"] for window in windows}
     assert found == {profile.id: _counted(profile, ROWS[:40]), other.id: _counted(other, ROWS[40:100])}
+
+
+def _rebinned(profile: Profile) -> Profile:
+    """A profile of the same columns in other bins."""
+    first = profile.features[0]
+    assert isinstance(first, NumberFeature)
+    moved = first.model_copy(update={"edges": tuple(edge + 0.1 for edge in first.edges)})
+    return profile.model_copy(update={"features": (moved, *profile.features[1:])})
+
+
+async def test_while_a_candidate_has_another_profile_stable_is_counted_by_both(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    other = _rebinned(profile)
+    other_data = canonical_json(other.model_dump(mode="json"))
+    storage.put(other_data)
+    candidate = _watched(models.route(2, TWO, role=Role.CANDIDATE, weight=0), other_data)
+    _publish(storage, profile_data)
+    async with start() as running:
+        await running.reload()
+        await _ask(running, ROWS[:40])
+        _publish(storage, profile_data, _stable(profile_data), candidate, generation=2)
+        await running.reload()
+        await _ask(running, ROWS[40:100])
+        # Another share is no other counter.
+        _publish(storage, profile_data, _stable(profile_data), candidate, generation=3)
+        await running.reload()
+        await _ask(running, ROWS[100:150])
+        _publish(storage, profile_data, generation=4)
+        await running.reload()
+        await _ask(running, ROWS[150:])
+        assert _fates(running) == {"counted": 400}
+    key = beside_key("1:stable", other.id)
+    assert _total(storage) == _counted(profile, ROWS)
+    assert _total(storage, key) == _counted(other, ROWS[40:150])
+    assert {found for window in storage.feature_windows() for found in window.versions} == {"1:stable", key}
+    assert len(storage.feature_windows()) == 3
+
+
+async def test_a_stable_version_without_a_profile_is_counted_by_its_shadows(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    shadow = models.route(2, TWO, role=Role.SHADOW, weight=0).model_copy(update={"mirror_bp": 10_000})
+    _publish(storage, profile_data, models.route(1, ONE), _watched(shadow, profile_data))
+    storage.outages[digest_of_bytes(profile_data)] = 2
+    async with start(feature_window_s=0.05) as running:
+        await running.reload()
+
+        async def is_counted() -> bool:
+            await _ask(running, ROWS[:1])
+            return "counted" in _fates(running)
+
+        await eventually(is_counted)
+        rows = _fates(running)["counted"]
+    found = _total(storage, beside_key("1:stable", profile.id))
+    assert found == _counted(profile, np.repeat(ROWS[:1], rows, axis=0))
+
+
+def test_what_counts_the_same_or_takes_other_inputs_is_not_counted_twice(profile: Profile) -> None:
+    signature = Signature(inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),), outputs=())
+    wider = Signature(inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 3)),), outputs=())
+    other = _rebinned(profile)
+    answers = profile.model_copy(update={"features": profile.features[:2]})
+    assert beside(profile, signature, [(profile, signature), (answers, signature), (other, wider)]) == ()
+    assert beside(profile, signature, [(other, signature), (other, signature)]) == (other,)
+    assert beside(None, signature, [(profile, signature)]) == (profile,)
+
+
+async def test_rows_that_are_dropped_are_dropped_for_both_profiles(profile: Profile) -> None:
+    kept: dict[str, bytes] = {}
+    other = _rebinned(profile)
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__, max_behind_rows=2_048)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"], beside=(other,))
+    for _ in range(10):
+        counter.saw(VersionTally(), {"x": ROWS}, [ROWS])
+    await features.close()
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    key, rows = beside_key("1:stable", other.id), np.concatenate([ROWS] * 6)
+    assert window.versions == {"1:stable": _counted(profile, rows), key: _counted(other, rows)}
+    assert window.dropped == {"1:stable": 1_600, key: 1_600}
 
 
 @pytest.mark.parametrize(
