@@ -27,10 +27,13 @@ _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 class _ListsByDefault(TyperGroup):
     """`slipway alerts` alone lists, as does `slipway alerts --all`."""
 
+    meant = "list"
+    """The command that is meant where none is named."""
+
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Put the command in that is meant where none is named."""
+        """Put the command in that is meant."""
         is_named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if is_named else ["list", *args])
+        return super().parse_args(ctx, args if is_named else [self.meant, *args])
 
 
 def register(app: typer.Typer) -> None:

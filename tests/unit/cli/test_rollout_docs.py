@@ -125,7 +125,9 @@ def found(page: str, line: str) -> tuple[Any, list[str]]:
     words = shlex.split(line, comments=True)[1:]
     command: Any = typer.main.get_command(build_app())
     while getattr(command, "commands", None):
-        assert words, f"{page}: {line} names a group of commands"
+        if not words or words[0].startswith("-"):
+            assert hasattr(command, "meant"), f"{page}: {line} names a group of commands"
+            words.insert(0, command.meant)
         name = words.pop(0)
         assert name in command.commands, f"{page}: {line}: there is no {name}"
         command = command.commands[name]
