@@ -37,11 +37,13 @@ type Hours = Mapping[datetime, FeatureCounts]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """The stable version in the same hours. Without a profile, `why_none` says why."""
+    """The stable version in the same hours."""
 
     version: int
     profile: Profile | None
     hours: Hours
+    by_other: Hours = field(default_factory=dict)
+    """Its rows by the profile of the version that it is compared with, where the pods counted them so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,16 +163,15 @@ def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, l
     def inconclusive(said: str) -> tuple[Verdict, list[FeatureScore]]:
         return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, limit=policy.psi), []
 
-    if seen.profile is None or beside.profile is None:
-        lacking = seen.version if seen.profile is None else beside.version
-        return inconclusive(f"version {lacking} has no reference profile: the two cannot be compared")
-    common = Common(seen.profile, beside.profile)
+    if seen.profile is None:
+        return inconclusive(f"version {seen.version} has no reference profile: the two cannot be compared")
+    common, others = _compared_by(seen.profile, seen.hours, beside)
     if not common.profile.features:
         return inconclusive(
-            f"versions {seen.version} and {beside.version} count no feature in the same bins, for their reference data "
-            "differ: validate both with the same"
+            f"versions {seen.version} and {beside.version} count no feature in the same bins, and no pod has counted "
+            f"version {beside.version} in those of version {seen.version} yet"
         )
-    one, other, by_hour = common.beside(seen.hours, beside.hours)
+    one, other, by_hour = common.beside(seen.hours, others)
     if not one.rows:
         return inconclusive(f"versions {seen.version} and {beside.version} had no rows in the same hours")
     try:
@@ -181,8 +182,18 @@ def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, l
     verdict = verdict_of(scores, rows=one.rows, limits=policy.limits)
     said = f"beside version {beside.version} in the same hours {verdict.sentence}"
     if common.missing:
-        said += f"; {len(common.missing)} features are counted in other bins, and were not compared"
+        of = len(common.missing) + len(common.profile.features)
+        said += f"; not compared, since not counted in the same bins, are {len(common.missing)} of {of}"
     return verdict.model_copy(update={"check": check, "sentence": said}), scores
+
+
+def _compared_by(profile: Profile, hours: Hours, beside: Beside) -> tuple[Common, Hours]:
+    """What a version and stable can be compared by, and stable's hours for it: by this version's profile, where both
+    have hours by it, and else by what their own have in common.
+    """
+    if hours.keys() & beside.by_other.keys():
+        return Common(profile, beside.profile, by_first=True), beside.by_other
+    return Common(profile, beside.profile), beside.hours
 
 
 def _slow_verdict(slow: SlowDrift, policy: DriftPolicy) -> Verdict:

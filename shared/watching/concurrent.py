@@ -1,7 +1,9 @@
 """A version's traffic beside the stable version's in the same hours: what they can be compared by, hour for hour.
 
-Each version is counted by its own profile. Of two profiles those features can be compared that have the same bins,
-which all columns have where both versions were validated with the same reference data. A season, a busy night or a
+Each version is counted by its own profile, and where they count what comes in differently, the stable version by that
+of the other too: what came in is then compared in the other's bins. Where it is not counted so, those features can be
+compared that have the same bins in both. What two versions answer differs by nature: it is compared only where both
+profiles hold it in the same bins. A season, a busy night or a
 sale moves both sides, and is no fault of the candidate's: so of each hour as many rows of either side are taken, those
 of the side with more being scaled down. Otherwise a share that grows from hour to hour would set the candidate's
 evening beside stable's morning. Loads numpy.
@@ -14,22 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.telemetry.features import FeatureCounts
-from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile, ReconstructionSource
+from shared.telemetry.profile import (
+    AnswerSource,
+    CategoryFeature,
+    Feature,
+    NumberFeature,
+    Profile,
+    ReconstructionSource,
+)
 
 type Cells = NDArray[np.int64]
 type Hours = Mapping[datetime, FeatureCounts]
 
 
 class Common:
-    """The features that two profiles count in the same bins."""
+    """The features by which two versions can be compared."""
 
-    def __init__(self, profile: Profile, other: Profile) -> None:
-        theirs = {feature.name: feature for feature in other.features}
-        held = [feature for feature in profile.features if _is_alike(feature, theirs.get(feature.name))]
+    def __init__(self, profile: Profile, other: Profile | None, *, by_first: bool = False) -> None:
+        """`by_first`: both sides are counted by the first profile; `other` is the second version's own."""
+        theirs = {feature.name: feature for feature in other.features} if other else {}
+        held = [
+            feature
+            for feature in profile.features
+            if (by_first and not isinstance(feature.source, AnswerSource))
+            or _is_alike(feature, theirs.get(feature.name))
+        ]
         self.profile = Profile(rows=profile.rows, features=tuple(held))
         """Of those features alone, as the first profile has them."""
         self.missing = tuple(feature.name for feature in profile.features if feature not in held)
-        self._cells = tuple(_places(of, self.profile) for of in (profile, other))
+        self._cells = tuple(_places(of, self.profile) for of in (profile, profile if by_first else other))
 
     def beside(self, hours: Hours, others: Hours) -> tuple[FeatureCounts, FeatureCounts, list[FeatureCounts]]:
         """The counts of both sides, as many rows of each; and the first side's by hour."""
@@ -62,9 +77,9 @@ def _is_alike(one: Feature, other: Feature | None) -> bool:
     return False
 
 
-def _places(profile: Profile, part: Profile) -> Cells:
+def _places(profile: Profile | None, part: Profile) -> Cells:
     """Where the cells of a part's features stand among all."""
-    cells = profile.cells()
+    cells = profile.cells() if profile else {}
     held = [np.arange(cells[feature.name].start, cells[feature.name].stop) for feature in part.features]
     return np.concatenate(held).astype(np.int64) if held else np.zeros(0, dtype=np.int64)
 

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError
 from shared.store.ports import Blob, BlobContainer, BlobStore
-from shared.telemetry.features import FeatureCounts, FeatureWindow
+from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MAX_WINDOW_BYTES = 4_000_000
@@ -36,7 +36,7 @@ type Runs = tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
 
 
 class FeatureRollup(BaseModel):
-    """The sum of the feature windows of some time, by version and role, as in `3:stable`."""
+    """The sum of the feature windows of some time, by their keys, as in `3:stable`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -190,7 +190,7 @@ def _add(
             held = parts.setdefault(key, [])
             try:
                 check(counts)
-                _check_alike(held, counts)
+                _check_alike(key, held, counts)
             except InvalidInputError as error:
                 _log.warning("feature counts of %s are left out: %s", key, error)
                 left_out += 1
@@ -200,7 +200,9 @@ def _add(
     return left_out
 
 
-def _check_alike(held: Sequence[FeatureCounts], counts: FeatureCounts) -> None:
+def _check_alike(key: str, held: Sequence[FeatureCounts], counts: FeatureCounts) -> None:
+    if "@" in key and beside_key(key.partition("@")[0], counts.profile) != key:
+        raise InvalidInputError(f"they are by profile {counts.profile[:12]}, which their key does not name")
     if held and (held[0].profile, len(held[0].cells)) != (counts.profile, len(counts.cells)):
         raise InvalidInputError(
             f"they are by profile {counts.profile[:12]}, and those before by {held[0].profile[:12]}: a version has one"

@@ -21,17 +21,19 @@ from shared.drift.slow import SlowDrift, SlowState
 from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
 from shared.registry.manifest import Task
+from shared.rollout.documents import Target
 from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import Role, Route
 from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
-from shared.telemetry.features import FeatureCounts
+from shared.telemetry.features import FeatureCounts, beside_key
 from shared.telemetry.profile import Profile
 from shared.watching.alarms import settle
 from shared.watching.assessing import (
     SLOW_LEARNS_H,
     Assessment,
     Beside,
+    Hours,
     Seen,
     assess,
     feed,
@@ -247,13 +249,11 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
     hours = history.hours(key)
     profile, why_none = _profile(route.profile_digest, list(hours.values()), profiles)
     if profile is not None:
-        hours = {hour: counts for hour, counts in hours.items() if counts.profile == profile.id}
+        hours = _by(profile, hours)
     healthy = history.healthy(key, report.alarmed) if profile else []
     beside = None
     if route.role is not Role.STABLE and endpoint.stable is not None:
-        theirs = history.hours(f"{endpoint.stable.version}:{Role.STABLE}")
-        stable_profile, _ = _profile(endpoint.stable.profile_digest, list(theirs.values()), profiles)
-        beside = Beside(version=endpoint.stable.version, profile=stable_profile, hours=theirs)
+        beside = _beside(endpoint.stable, profile, history, profiles)
     return Seen(
         model=endpoint.endpoint,
         endpoint=endpoint.endpoint,
@@ -268,6 +268,23 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
         beside=beside,
         quality=history.quality(key, len(healthy)),
     )
+
+
+def _beside(stable: Target, other: Profile | None, history: History, profiles: Profiles) -> Beside:
+    key = f"{stable.version}:{Role.STABLE}"
+    hours = history.hours(key)
+    profile, _ = _profile(stable.profile_digest, list(hours.values()), profiles)
+    by_other = history.hours(beside_key(key, other.id)) if other else {}
+    return Beside(
+        version=stable.version,
+        profile=profile,
+        hours=hours if profile is None else _by(profile, hours),
+        by_other=_by(other, by_other) if other else {},
+    )
+
+
+def _by(profile: Profile, hours: Hours) -> Hours:
+    return {hour: counts for hour, counts in hours.items() if counts.profile == profile.id}
 
 
 def _profile(digest: str | None, hours: Sequence[FeatureCounts], profiles: Profiles) -> tuple[Profile | None, str]:

@@ -14,7 +14,9 @@ from shared.registry.drift_policy import DriftPolicy, RetrainingPolicy
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from shared.store.ports import BlobContainer, Container
-from shared.telemetry.features import FeatureCounts
+from shared.telemetry.features import FeatureCounts, beside_key
+from shared.telemetry.profile import Profile
+from shared.watching.concurrent import Common
 from shared.watching.documents import RetrainingState
 from shared.watching.rollups import FeatureRollup, daily_name, day_of, hour_of, hourly_name, roll_up_hour
 from tests.world.fakes import Killed
@@ -207,14 +209,14 @@ def test_two_timers_at_once_leave_what_one_does() -> None:
     assert told(both) == told(one)
 
 
-def with_candidate(watched: Watched, *, hours: int) -> None:
+def with_candidate(watched: Watched, *, hours: int, profile: Profile | None = None) -> None:
     """Have version 2 be rolled out to a part of the traffic."""
     stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
     body = dict(stored.body)
     rollout = Rollout(
         rollout_id="rollout-000002-x",
         command_id="c",
-        candidate=watched.target(2),
+        candidate=watched.target(2, profile),
         stable=watched.target(1),
         policy=watched.world.registry.model(MODEL).policy.rollout,
         state=RolloutState.PROGRESSING,
@@ -238,6 +240,79 @@ def rolled_out(watched: Watched, *, stable: float, candidate: float, rows: int =
         }
     )
     watched.world.watching.watch()
+
+
+def rolled_out_anew(
+    watched: Watched, of: Profile, *, stable: float = 0.0, candidate: float = 0.0, rows: int = 300
+) -> None:
+    """Ten minutes beside a candidate that was validated on newer data, as the pods count them, and a look.
+
+    It answers otherwise too, as another version will.
+    """
+    watched.world.clock.pass_s(600)
+    theirs, own = (rows_of(watched.rng, n, {"income": by}) for n, by in ((rows * 3, stable), (rows, candidate)))
+    watched.write(
+        {
+            "1:stable": counted(watched.profile, theirs),
+            beside_key("1:stable", of.id): counted(of, theirs),
+            "2:candidate": counted(of, {**own, "label": own["x"][:, 2:3] * 7.0}),
+        }
+    )
+    watched.world.watching.watch()
+
+
+def newer(watched: Watched) -> Profile:
+    """The profile of a version that was validated on a later season's data: no bin is the same."""
+    reference = rows_of(watched.rng, 4_000, {"income": 1.0, "age": -0.5})
+    found = watched.profiled({**reference, "label": reference["x"][:, 2:3] * 7.0})
+    assert Common(watched.profile, found).profile.features == ()
+    return found
+
+
+def test_a_candidate_of_other_reference_data_is_compared_in_its_own_bins_and_a_season_is_none_of_its_fault() -> None:
+    watched = Watched()
+    watched.hour()
+    of = newer(watched)
+    with_candidate(watched, hours=9, profile=of)
+    for at in range(8):
+        rolled_out_anew(watched, of, stable=at / 5, candidate=at / 5)
+        assert concurrent(watched) == (Outcome.PASS, [])
+    latest = watched.report(2, "candidate").latest
+    assert latest is not None
+    (said,) = (sentence for sentence in latest.sentences if sentence.startswith("beside version 1"))
+    assert said.endswith("; not compared, since not counted in the same bins, are 1 of 8")
+    assert "concurrent_drift" not in watched.firing()
+    # In stable's own report each row is there once.
+    watched.hour()
+    assert watched.latest.rows == 300 + 8 * 900 + 300
+
+
+def test_a_drift_of_the_candidate_of_other_reference_data_is_found_within_a_look() -> None:
+    watched = Watched()
+    watched.hour()
+    of = newer(watched)
+    with_candidate(watched, hours=9, profile=of)
+    rolled_out_anew(watched, of)
+    assert "concurrent_drift" not in watched.firing()
+    rolled_out_anew(watched, of, candidate=2.5)
+    outcome, features = concurrent(watched)
+    assert (outcome, features[0]) == (Outcome.FAIL, "income")
+    assert watched.firing()["concurrent_drift"] == 1
+
+
+def test_until_a_pod_counts_stable_in_the_candidates_bins_nothing_is_concluded() -> None:
+    watched = Watched()
+    watched.hour()
+    of = newer(watched)
+    with_candidate(watched, hours=9, profile=of)
+    watched.world.clock.pass_s(600)
+    key = beside_key("1:stable", of.id)
+    rows = rows_of(watched.rng, 500)
+    # What is named as counted by one profile, and is by another, is left out.
+    watched.write({"2:candidate": counted(of, rows), key: counted(watched.profile, rows)})
+    watched.world.watching.watch()
+    assert concurrent(watched) == (Outcome.INCONCLUSIVE, [])
+    assert rollup(watched, hourly_name(MODEL, hour_of(watched.now))).left_out == 1
 
 
 def concurrent(watched: Watched) -> tuple[Outcome, list[str]]:

@@ -51,12 +51,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
-        reference = rows_of(self.rng, 4_000)
-        found = profile_of({"x": reference["x"]}, {"label": reference["label"]}, names={"x": NAMES})
-        assert found is not None
-        self.profile = found
-        name = artifact_blob_name(found.id)
-        self.world.blobs.put(BlobContainer.ARTIFACTS, name, canonical_json(found.model_dump(mode="json")), {})
+        self.profile = self.profiled(rows_of(self.rng, 4_000))
         self.world.put_policy(Policy(drift=self.policy))
         endpoint = Endpoint(endpoint=MODEL, stable=self.target(1), generation=1)
         self.world.documents.create(Container.ENDPOINTS, endpoint.to_body())
@@ -67,10 +62,19 @@ class Watched:
         """The world's time."""
         return self.world.clock.now()
 
-    def target(self, version: int) -> Target:
-        """A version with the profile."""
+    def profiled(self, reference: Mapping[str, Table]) -> Profile:
+        """The profile of reference rows, which is stored."""
+        found = profile_of({"x": reference["x"]}, {"label": reference["label"]}, names={"x": NAMES})
+        assert found is not None
+        name = artifact_blob_name(found.id)
+        self.world.blobs.put(BlobContainer.ARTIFACTS, name, canonical_json(found.model_dump(mode="json")), {})
+        return found
+
+    def target(self, version: int, profile: Profile | None = None) -> Target:
+        """A version with a profile: stable's, if none is given."""
+        digest = (profile or self.profile).id
         return Target(
-            version=version, artifact_digest="a" * 64, size_bytes=1, golden_digest=None, profile_digest=self.profile.id
+            version=version, artifact_digest="a" * 64, size_bytes=1, golden_digest=None, profile_digest=digest
         )
 
     def write(self, counts: Mapping[str, FeatureCounts], *, pod: str = "pod-1", at: datetime | None = None) -> str:

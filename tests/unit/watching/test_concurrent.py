@@ -44,6 +44,20 @@ def test_columns_of_the_same_reference_data_are_compared_and_answers_in_other_bi
     assert Common(ONE, profile(2, 1.0)).profile.features == ()
 
 
+def test_by_the_first_profile_all_that_came_in_is_compared_and_answers_only_where_both_hold_them_alike() -> None:
+    other = profile(2, 1.0)
+    assert Common(ONE, other, by_first=True).missing == ("prediction",)
+    without = ONE.model_copy(update={"features": ONE.features[:2]})
+    assert Common(ONE, None, by_first=True).profile == without
+    # With an answer of other's that is as ONE's.
+    alike = other.model_copy(update={"features": (*other.features[:2], ONE.features[2])})
+    assert Common(ONE, alike, by_first=True).profile == ONE
+    hours, others = {BEGUN: counts(ONE, 300, seed=1)}, {BEGUN: counts(ONE, 200, seed=2)}
+    first, second, _ = Common(ONE, other, by_first=True).beside(hours, others)
+    assert (first.rows, second.rows) == (200, 200)
+    assert second.cells == others[BEGUN].cells[: without.width]
+
+
 @settings(max_examples=25)
 @given(
     st.lists(
