@@ -142,7 +142,7 @@ class VersionTally:
         self.predictions = PredictionTally()
         self.overrides: dict[str, int] = {}
         self.looked: dict[str, int] = {}
-        """Rows whose features were to be counted, by what became of them (aks_serving.features.Fate)."""
+        """Rows whose features were to be counted, by what became of them (aks_serving.taking.Fate)."""
         self.latency_ms_sum = 0.0
         self.shadow: ShadowCounts | None = None
         self._latency_ms: dict[int, int] = {}

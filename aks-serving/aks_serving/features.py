@@ -2,8 +2,9 @@
 
 Counted are the rows of requests that the plan assigned to a version and that it answered, and of copies that a shadow
 answered; not those whose caller named the version, nor those that stable answered in place of a candidate that failed.
-A row is taken down on the event loop, which costs little, and counted on a thread of its own, some thousand at a time:
-no request waits while that is done. What the thread cannot keep up with is dropped, counted, and told in the window.
+A row is taken down on the event loop (aks_serving.taking), which costs little, and counted on a thread of its own, some
+thousand at a time: no request waits while that is done. What the thread cannot keep up with is dropped, counted, and
+told in the window.
 
 While a candidate or a shadow has another profile than stable, stable's rows are counted by that one too, so that the
 two can be compared in the same bins. They are taken down once, and are dropped for both where they are.
@@ -16,49 +17,31 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
 import numpy as np
 
-from aks_serving.batches import bytes_of
-from aks_serving.counts import VersionTally
 from aks_serving.lanes import Lane
 from aks_serving.priority import give_way
-from aks_serving.profiles import beside, names_of
+from aks_serving.profiles import beside
 from aks_serving.serving import Serving
-from aks_serving.tensors import Array, Feeds
+from aks_serving.taking import Batch, FeatureCounter, Taken
+from aks_serving.tensors import Array
 from shared.core.clock import Clock
 from shared.routing.plan import Role, Route
-from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key, feature_window_blob_name
-from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.features import FeatureCounts, FeatureWindow, feature_window_blob_name
 from shared.telemetry.profile import Profile
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 2.0
-_ROWS_AT_ONCE = 1024
-_BYTES_AT_ONCE = 8_000_000
 MAX_BEHIND_ROWS = 64 * 1024
 MAX_BEHIND_BYTES = 64_000_000
 """What waits for the thread, of all versions together, at most."""
 MAX_HELD_BYTES = 64_000_000
 """With that which is kept until some thousand rows are there: beyond it, rows are counted as they come."""
-
-
-class Fate(StrEnum):
-    """What became of a row that was to be looked at."""
-
-    COUNTED = "counted"
-    LEFT_OUT = "left_out"
-    """It was not in the share that is counted."""
-    DROPPED = "dropped"
-    """The thread could not keep up."""
-    WITHOUT_PROFILE = "without_profile"
-    """Its version has a profile, which could not be read."""
 
 
 class Features:
@@ -203,7 +186,7 @@ class Features:
         """Which of so many rows are counted; None: all."""
         return None if self._share >= 1 else np.flatnonzero(self._random.random(rows) < self._share)
 
-    def saw(self, counter: "FeatureCounter") -> None:
+    def saw(self, counter: FeatureCounter) -> None:
         """A counter has something for the window that is open."""
         self._fresh.setdefault(counter.endpoint, {})[counter] = None
 
@@ -212,13 +195,13 @@ class Features:
         self.held_bytes += size_bytes
         return self.held_bytes > MAX_HELD_BYTES
 
-    def hand_over(self, counter: "FeatureCounter", batch: "Batch") -> None:
+    def hand_over(self, counter: FeatureCounter, batch: Batch) -> None:
         """Have rows counted on the thread."""
         self._behind_rows += batch.rows
         self._behind_bytes += batch.size_bytes
         self._submit(lambda: self._count(counter, batch))
 
-    def _count(self, counter: "FeatureCounter", batch: "Batch") -> None:
+    def _count(self, counter: FeatureCounter, batch: Batch) -> None:
         counter.fold(batch)
         with contextlib.suppress(RuntimeError):  # the loop is gone, at a stop
             self._loop.call_soon_threadsafe(self._forget, batch.rows, batch.size_bytes)
@@ -235,7 +218,7 @@ class Features:
             log.exception("rows could not be counted and are lost")
             return None
 
-    def _write(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence["Taken"]) -> None:
+    def _write(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence[Taken]) -> None:
         """Write the window of an endpoint, on the thread; two where a version was counted by two profiles."""
         try:
             left = list(parts)
@@ -246,7 +229,7 @@ class Features:
         except Exception:
             log.exception("the feature window of %s is lost", endpoint)
 
-    def _write_one(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence["Taken"]) -> None:
+    def _write_one(self, endpoint: str, started_at: datetime, ended_at: datetime, parts: Sequence[Taken]) -> None:
         versions: dict[str, FeatureCounts] = {}
         for part in parts:
             versions |= {key: counts for key, counts in part.counter.take().items() if counts.rows}
@@ -266,116 +249,3 @@ class Features:
         )
         name = feature_window_blob_name(endpoint, ended_at, self._pod, sequence)
         self._keep(name, window.model_dump_json().encode())
-
-
-class FeatureCounter:
-    """Counts what one version does in one role. On the event loop, but for `fold` and `take`, which are the thread's.
-
-    `profile` is None where it could not be read: rows are then counted by number alone. By `profiles` they are counted,
-    each under its key: the version's own, and those `beside` it.
-    """
-
-    def __init__(
-        self,
-        features: Features,
-        endpoint: str,
-        key: str,
-        profile: Profile | None,
-        outputs: Sequence[str],
-        *,
-        beside: tuple[Profile, ...] = (),
-    ) -> None:
-        """`outputs` are the names of the version's outputs, in its order."""
-        self.endpoint = endpoint
-        self.key = key
-        self.profile = profile
-        self.beside = beside
-        self.profiles = {} if profile is None else {key: profile}
-        self.profiles |= {beside_key(key, other.id): other for other in beside}
-        wanted = {name for one in self.profiles.values() for name in names_of(one)}
-        self._wanted = frozenset(wanted)
-        self._outputs = tuple((place, name) for place, name in enumerate(outputs) if name in wanted)
-        self._features = features
-        self._tallies: dict[str, FeatureTally] = {}
-        self._fresh = Batch()
-        self._dropped = 0
-
-    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
-        """As aks_serving.serving.RowCounter says."""
-        try:
-            rows = len(next(iter(feeds.values())))
-            if not self.profiles:
-                tally.looked_at(Fate.WITHOUT_PROFILE, rows)
-                return
-            wanted = self._wanted
-            arrays = {name: array for name, array in feeds.items() if name in wanted}
-            for place, name in self._outputs:
-                arrays[name] = outputs[place]
-            self._take_down(tally, arrays, rows)
-        except Exception:
-            log.exception("rows of %s of endpoint %s are lost to the feature window", self.key, self.endpoint)
-
-    def _take_down(self, tally: VersionTally, arrays: dict[str, Array], rows: int) -> None:
-        features = self._features
-        chosen = features.chosen(rows)
-        if chosen is not None and len(chosen) < rows:
-            tally.looked_at(Fate.LEFT_OUT, rows - len(chosen))
-            arrays, rows = {name: array[chosen] for name, array in arrays.items()}, len(chosen)
-            if not rows:
-                return
-        features.saw(self)
-        fresh = self._fresh
-        if features.is_behind:
-            self._dropped += rows
-            tally.looked_at(Fate.DROPPED, rows)
-            return
-        size_bytes = bytes_of(arrays)
-        fresh.parts.append((arrays, rows))
-        fresh.rows += rows
-        fresh.size_bytes += size_bytes
-        tally.looked_at(Fate.COUNTED, rows)
-        if features.holds(size_bytes) or fresh.rows >= _ROWS_AT_ONCE or fresh.size_bytes >= _BYTES_AT_ONCE:
-            self._fresh = Batch()
-            features.hand_over(self, fresh)
-
-    def taken(self) -> "Taken":
-        """What is to be written now, which is forgotten here."""
-        taken = Taken(self, self._fresh, self._dropped)
-        self._fresh, self._dropped = Batch(), 0
-        return taken
-
-    def fold(self, batch: "Batch") -> None:
-        """Count rows. On the thread."""
-        for key, profile in self.profiles.items():
-            try:
-                tally = self._tallies.get(key)
-                if tally is None:
-                    tally = self._tallies[key] = FeatureTally(profile)
-                for arrays, rows in batch.parts:
-                    tally.saw(arrays, rows)
-                tally.fold()
-            except Exception:
-                what = "%d rows of %s of endpoint %s are lost to the feature window"
-                log.exception(what, batch.rows, key, self.endpoint)
-
-    def take(self) -> dict[str, FeatureCounts]:
-        """What was counted since the last time, by key. On the thread."""
-        return {key: tally.take() for key, tally in self._tallies.items()}
-
-
-@dataclass(slots=True)
-class Batch:
-    """Rows as they came, to be counted together."""
-
-    parts: list[tuple[Mapping[str, Array], int]] = field(default_factory=list)
-    rows: int = 0
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a counter had when its window closed: rows that are not counted yet, and how many were dropped."""
-
-    counter: FeatureCounter
-    batch: Batch
-    dropped: int

@@ -9,9 +9,10 @@ import httpx
 import numpy as np
 import pytest
 from aks_serving.counts import VersionTally
-from aks_serving.features import MAX_HELD_BYTES, FeatureCounter, Features
+from aks_serving.features import MAX_HELD_BYTES, Features
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.profiles import beside
+from aks_serving.taking import FeatureCounter
 from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes

@@ -1,0 +1,173 @@
+"""Takes down what one version is asked and answers, and counts it by its reference profile, and by those beside it.
+
+Taking down is for the event loop, and costs a request little; counting is for the thread of aks_serving.features.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from aks_serving.batches import bytes_of
+from aks_serving.counts import VersionTally
+from aks_serving.profiles import names_of
+from aks_serving.tensors import Array, Feeds
+from shared.telemetry.features import FeatureCounts, beside_key
+from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.profile import Profile
+
+log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 1024
+_BYTES_AT_ONCE = 8_000_000
+
+
+class Fate(StrEnum):
+    """What became of a row that was to be looked at."""
+
+    COUNTED = "counted"
+    LEFT_OUT = "left_out"
+    """It was not in the share that is counted."""
+    DROPPED = "dropped"
+    """The thread could not keep up."""
+    WITHOUT_PROFILE = "without_profile"
+    """Its version has a profile, which could not be read."""
+
+
+class Counting(Protocol):
+    """What has rows counted: aks_serving.features.Features."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the thread that rows are dropped."""
+        ...
+
+    def chosen(self, rows: int) -> Array | None:
+        """Which of so many rows are counted; None: all."""
+        ...
+
+    def saw(self, counter: "FeatureCounter") -> None:
+        """A counter has something for the window that is open."""
+        ...
+
+    def holds(self, size_bytes: int) -> bool:
+        """So much more is kept; whether that is too much to keep for later."""
+        ...
+
+    def hand_over(self, counter: "FeatureCounter", batch: "Batch") -> None:
+        """Have rows counted on the thread."""
+        ...
+
+
+class FeatureCounter:
+    """Counts what one version does in one role. On the event loop, but for `fold` and `take`, which are the thread's.
+
+    `profile` is None where it could not be read: rows are then counted by number alone. By `profiles` they are counted,
+    each under its key: the version's own, and those `beside` it.
+    """
+
+    def __init__(
+        self,
+        features: Counting,
+        endpoint: str,
+        key: str,
+        profile: Profile | None,
+        outputs: Sequence[str],
+        *,
+        beside: tuple[Profile, ...] = (),
+    ) -> None:
+        """`outputs` are the names of the version's outputs, in its order."""
+        self.endpoint = endpoint
+        self.key = key
+        self.profile = profile
+        self.beside = beside
+        self.profiles = {} if profile is None else {key: profile}
+        self.profiles |= {beside_key(key, other.id): other for other in beside}
+        wanted = {name for one in self.profiles.values() for name in names_of(one)}
+        self._wanted = frozenset(wanted)
+        self._outputs = tuple((place, name) for place, name in enumerate(outputs) if name in wanted)
+        self._features = features
+        self._tallies: dict[str, FeatureTally] = {}
+        self._fresh = Batch()
+        self._dropped = 0
+
+    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
+        """As aks_serving.serving.RowCounter says."""
+        try:
+            rows = len(next(iter(feeds.values())))
+            if not self.profiles:
+                tally.looked_at(Fate.WITHOUT_PROFILE, rows)
+                return
+            wanted = self._wanted
+            arrays = {name: array for name, array in feeds.items() if name in wanted}
+            for place, name in self._outputs:
+                arrays[name] = outputs[place]
+            self._take_down(tally, arrays, rows)
+        except Exception:
+            log.exception("rows of %s of endpoint %s are lost to the feature window", self.key, self.endpoint)
+
+    def _take_down(self, tally: VersionTally, arrays: dict[str, Array], rows: int) -> None:
+        features = self._features
+        chosen = features.chosen(rows)
+        if chosen is not None and len(chosen) < rows:
+            tally.looked_at(Fate.LEFT_OUT, rows - len(chosen))
+            arrays, rows = {name: array[chosen] for name, array in arrays.items()}, len(chosen)
+            if not rows:
+                return
+        features.saw(self)
+        fresh = self._fresh
+        if features.is_behind:
+            self._dropped += rows
+            tally.looked_at(Fate.DROPPED, rows)
+            return
+        size_bytes = bytes_of(arrays)
+        fresh.parts.append((arrays, rows))
+        fresh.rows += rows
+        fresh.size_bytes += size_bytes
+        tally.looked_at(Fate.COUNTED, rows)
+        if features.holds(size_bytes) or fresh.rows >= _ROWS_AT_ONCE or fresh.size_bytes >= _BYTES_AT_ONCE:
+            self._fresh = Batch()
+            features.hand_over(self, fresh)
+
+    def taken(self) -> "Taken":
+        """What is to be written now, which is forgotten here."""
+        taken = Taken(self, self._fresh, self._dropped)
+        self._fresh, self._dropped = Batch(), 0
+        return taken
+
+    def fold(self, batch: "Batch") -> None:
+        """Count rows. On the thread."""
+        for key, profile in self.profiles.items():
+            try:
+                tally = self._tallies.get(key)
+                if tally is None:
+                    tally = self._tallies[key] = FeatureTally(profile)
+                for arrays, rows in batch.parts:
+                    tally.saw(arrays, rows)
+                tally.fold()
+            except Exception:
+                what = "%d rows of %s of endpoint %s are lost to the feature window"
+                log.exception(what, batch.rows, key, self.endpoint)
+
+    def take(self) -> dict[str, FeatureCounts]:
+        """What was counted since the last time, by key. On the thread."""
+        return {key: tally.take() for key, tally in self._tallies.items()}
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows as they came, to be counted together."""
+
+    parts: list[tuple[Mapping[str, Array], int]] = field(default_factory=list)
+    rows: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a counter had when its window closed: rows that are not counted yet, and how many were dropped."""
+
+    counter: FeatureCounter
+    batch: Batch
+    dropped: int
