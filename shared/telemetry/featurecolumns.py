@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.telemetry.profile import PROJECTIONS, Summary
+from shared.telemetry.profile import MAX_COLUMNS, PROJECTIONS, Summary
 
 type Array = NDArray[Any]
 type Floats = NDArray[np.float64]
@@ -45,10 +45,14 @@ class Columns:
         return table[:, place] if place < table.shape[1] else np.full(self.rows, np.nan)
 
     def table(self, name: str) -> Array:
-        """An input or output as a table, shape [n, width of its widest batch]."""
+        """An input or output as a table, shape [n, width of its widest batch]. Where widths differ, one row may be as
+        wide as a request can be: no more columns are put together than a profile can ask for.
+        """
         found = self._tables.get(name)
         if found is None:
             pieces = self._pieces(name)
+            if len({piece.shape[1] for piece in pieces}) > 1:
+                pieces = [piece[:, :MAX_COLUMNS] for piece in pieces]
             width = max(piece.shape[1] for piece in pieces)
             found = self._tables[name] = np.concatenate([_widened(piece, width) for piece in pieces])
         return found

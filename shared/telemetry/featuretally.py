@@ -49,6 +49,16 @@ class FeatureTally:
         """Count so many rows. What the profile does not ask for is left out; an array that is not there is missing in
         every row. The arrays must not change afterwards.
         """
+        if rows <= MAX_FRESH_ROWS:
+            self._keep(arrays, rows)
+            return
+        # A row may be asked for many more values than it has, where widths vary: so many rows at once, no more.
+        held = {name: array for name, array in arrays.items() if array.shape[:1] == (rows,)}
+        for start in range(0, rows, MAX_FRESH_ROWS):
+            stop = min(rows, start + MAX_FRESH_ROWS)
+            self._keep({name: array[start:stop] for name, array in held.items()}, stop - start)
+
+    def _keep(self, arrays: Mapping[str, Array], rows: int) -> None:
         self._fresh.append((arrays, rows))
         self._fresh_rows += rows
         self._fresh_bytes += sum([array.nbytes for array in arrays.values()])

@@ -54,7 +54,7 @@ class ColumnSource(BaseModel):
 
     kind: Literal["column"] = "column"
     input: str
-    place: NonNegativeInt = 0
+    place: NonNegativeInt = Field(default=0, lt=MAX_COLUMNS)
 
 
 class SummarySource(BaseModel):

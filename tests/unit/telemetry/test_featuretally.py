@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from shared.drift.profiling import profile_of
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
 from shared.telemetry.featuretally import MAX_FRESH_BYTES, MAX_FRESH_ROWS, FeatureTally, reconstruction_error
 from shared.telemetry.profile import (
+    MAX_COLUMNS,
     CategoryFeature,
     ColumnSource,
     NumberFeature,
@@ -258,3 +261,40 @@ def test_nothing_that_is_written_is_no_number() -> None:
     assert found is not None
     text = found.model_dump_json() + counts_of(found, ({"x": awful, "y": awful[:, :2]}, 40)).model_dump_json()
     json.loads(text.replace("}{", "},{").join("[]"), parse_constant=pytest.fail)
+
+
+def peak_bytes_of(profile: Profile, *batches: tuple[Arrays, int]) -> int:
+    """The most memory that counting takes, beside the rows."""
+    tracemalloc.start()
+    try:
+        counts_of(profile, *batches)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_row_as_wide_as_a_request_makes_no_other_wide() -> None:
+    table = np.random.default_rng(1).normal(size=(400, 3))
+    profile = profile_of({"x": table}, {})
+    assert profile is not None
+    narrow = [({"x": row[None, :]}, 1) for row in table]
+    wide = ({"x": np.hstack([table[:1], np.zeros((1, 100_000))])}, 1)
+    assert counts_of(profile, *narrow, wide) == counts_of(profile, *narrow, ({"x": table[:1]}, 1))
+    assert peak_bytes_of(profile, *narrow, wide) < 8_000_000
+
+
+def test_many_narrow_rows_of_one_request_take_no_memory_of_all_columns() -> None:
+    table = np.random.default_rng(1).normal(size=(60, MAX_COLUMNS))
+    profile = profile_of({"x": table}, {})
+    assert profile is not None
+    narrow = np.arange(8_000.0)[:, None]
+    assert peak_bytes_of(profile, ({"x": narrow}, len(narrow))) < 16_000_000
+    parts = [({"x": narrow[at : at + 100]}, 100) for at in range(0, 2_000, 100)]
+    # An array of another length than said is missing in every row, however many there are.
+    whole = {"x": narrow[:2_000], "label": np.zeros(3)}
+    assert counts_of(profile, (whole, 2_000)) == counts_of(profile, *parts)
+
+
+def test_a_profile_asks_for_no_column_beyond_those_that_are_put_together() -> None:
+    with pytest.raises(ValidationError, match="less than 256"):
+        ColumnSource(input="x", place=MAX_COLUMNS)
