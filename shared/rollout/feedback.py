@@ -29,10 +29,16 @@ LEAST_LEVEL = 0.01
 
 
 def fed(rollout: Rollout, progress: Progress) -> Progress:
-    """The progress with the running tests advanced by the feedback that its latest tick took in."""
-    waiting = added_feedback(
-        row for row in (*progress.feedback_waiting, *progress.feedback_block) if _arm(rollout, row) is not None
+    """The progress with the running tests advanced by the feedback that its latest tick took in.
+
+    Feedback on what is neither arm's is dropped here: ids are not signed, and may tell of any number of versions; a
+    document that outgrew its store could never be changed again.
+    """
+    of_stage, taken_in = (
+        tuple(row for row in rows if _arm(rollout, row) is not None)
+        for rows in (progress.feedback, progress.feedback_block)
     )
+    waiting = added_feedback(row for row in (*progress.feedback_waiting, *taken_in) if _arm(rollout, row) is not None)
     plans = sorted({row.generation for row in waiting})[-_MAX_PLANS:]
     gate, tests, left = rollout.gates.feedback, dict(progress.tests), []
     for generation in plans:
@@ -42,7 +48,8 @@ def fed(rollout: Rollout, progress: Progress) -> Progress:
             left += rows
         else:
             tests |= _tests(tests, block, gate, rollout.gates, is_current=generation == progress.generation)
-    return progress.model_copy(update={"tests": tests, "feedback_waiting": tuple(left)})
+    found = {"tests": tests, "feedback": of_stage, "feedback_block": taken_in, "feedback_waiting": tuple(left)}
+    return progress.model_copy(update=found)
 
 
 def feedback_verdicts(rollout: Rollout, *, is_concurrent: bool) -> list[Judged]:

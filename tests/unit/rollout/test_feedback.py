@@ -89,6 +89,14 @@ def test_what_a_version_answered_in_another_role_is_not_compared() -> None:
     assert [one.version for one in found.progress.feedback_waiting] == [STABLE]
 
 
+def test_ids_that_are_made_up_make_no_document_grow() -> None:
+    made_up = [row(version, 1, 1, role=role) for version in range(10, 2_000) for role in ("stable", "candidate")]
+    found = with_feedback(row(CANDIDATE, 1_000, 300), *made_up, row(STABLE, 9_000, 2_700))
+    taken_in = found.progress.feedback, found.progress.feedback_block, found.progress.feedback_waiting
+    assert [[one.version for one in rows] for rows in taken_in] == [[CANDIDATE, STABLE], [CANDIDATE, STABLE], []]
+    assert outcome(found, GateName.FEEDBACK) is Outcome.PASS
+
+
 def test_of_a_watched_candidate_harm_is_asked_and_no_more() -> None:
     good = {CANDIDATE: counted(1_000), STABLE: counted(9_000)}
     found = watching(counted(1_000), good, gates=GATES)
