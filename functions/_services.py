@@ -260,4 +260,4 @@ def _sink(settings: SinkSettings, tokens: Callable[[], str]) -> HttpSink:
     """A sink of lifecycle events, with what it authenticates by."""
     given = settings.token
     token = (lambda: given) if given else tokens if settings.identity else None
-    return HttpSink(settings.name, settings.url, token=token)
+    return HttpSink(settings.name, settings.url, token=token, body_format=settings.format, streams=settings.streams)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -28,10 +29,26 @@ EVENT_SINKS = "SLIPWAY_EVENT_SINKS"
 EVENT_SOURCE = "SLIPWAY_EVENT_SOURCE"
 
 _KEY = re.compile(r"(?:[0-9a-fA-F]{2}){32,128}")
+_SINK_KEYS = frozenset({"name", "url", "token", "identity", "format", "streams"})
 _SINK_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _SOURCE = re.compile(r"[A-Za-z0-9/:][A-Za-z0-9/:._~-]{0,198}[A-Za-z0-9_~]")
+EVENT_STREAMS = ("model", "version", "drop", "endpoint", "alias")
+"""What lifecycle events are about. Alerts and dead letters are not told: a sink that fails makes some of both."""
+
+
+class EventFormat(StrEnum):
+    """As what an event is posted."""
+
+    CLOUDEVENTS = "cloudevents"
+    SLACK = "slack"
+    """A message for an incoming webhook of Slack's."""
+    TEAMS = "teams"
+    """A card for a workflow of Teams's."""
+
+
 _SINKS_FORM = (
-    'use [{"name": "ops", "url": "https://...", "token": "..."}], where token is optional, or "identity": true'
+    'use [{"name": "ops", "url": "https://...", "token": "..."}], where token is optional, or "identity": true; '
+    f'"format" is {", ".join(EventFormat)}, and "streams" a list of {", ".join(EVENT_STREAMS)}'
 )
 _DOCUMENTS_FORM = "use sqlite:/absolute/path.db or https://<account>.documents.azure.com/"
 
@@ -78,6 +95,9 @@ class SinkSettings:
     """A bearer token."""
     identity: bool = False
     """Whether the app's managed identity authenticates, as Event Grid takes it."""
+    format: EventFormat = EventFormat.CLOUDEVENTS
+    streams: tuple[str, ...] = ()
+    """Those whose events are posted, of EVENT_STREAMS; without any, all are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +199,8 @@ def _event_sink(found: dict[str, object], number: int) -> SinkSettings:
     named = f"sink {number} of the setting {EVENT_SINKS}"
     name, url, token = (found.get(key, "") for key in ("name", "url", "token"))
     identity = found.get("identity", False)
-    if found.keys() - {"name", "url", "token", "identity"}:
-        raise InvalidInputError(f"{named} has a key that is none of name, url, token and identity: {_SINKS_FORM}")
+    if found.keys() - _SINK_KEYS:
+        raise InvalidInputError(f"{named} has a key that is none of {', '.join(sorted(_SINK_KEYS))}: {_SINKS_FORM}")
     if not isinstance(name, str) or not _SINK_NAME.fullmatch(name):
         raise InvalidInputError(f"{named} has no good name: use lower-case letters, digits and -, at most 32")
     if not isinstance(url, str) or not _is_sink_url(url):
@@ -189,7 +209,19 @@ def _event_sink(found: dict[str, object], number: int) -> SinkSettings:
         raise InvalidInputError(f"{named} authenticates by a token or by the identity: {_SINKS_FORM}")
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidInputError(f"{named} has a token that no header can hold: use printable ASCII without spaces")
-    return SinkSettings(name=name, url=url, token=token or None, identity=identity)
+    form, streams = found.get("format", EventFormat.CLOUDEVENTS.value), found.get("streams", [])
+    if form not in set(EventFormat):
+        raise InvalidInputError(f"{named} has no good format: {_SINKS_FORM}")
+    if not isinstance(streams, list) or any(one not in EVENT_STREAMS for one in streams):
+        raise InvalidInputError(f"{named} has no good streams: {_SINKS_FORM}")
+    return SinkSettings(
+        name=name,
+        url=url,
+        token=token or None,
+        identity=identity,
+        format=EventFormat(str(form)),
+        streams=tuple(streams),
+    )
 
 
 def _is_sink_url(url: str) -> bool:

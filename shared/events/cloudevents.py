@@ -6,14 +6,17 @@ put back in order by it. Nothing is told that the audit does not hold.
 Golden vectors: tests/unit/events/cloudevent_vectors.json.
 """
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from shared.audit.chain import AuditEvent
+from shared.core.settings import EVENT_STREAMS
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
-_TOLD = frozenset({"model", "version", "drop", "endpoint", "alias"})
+_TYPE = "com.slipway."
+_TOLD = frozenset(EVENT_STREAMS)
 """Streams whose events are told. Alerts and dead letters are not: a sink that fails makes some of both."""
 _UNTOLD = frozenset({"check_failed"})
 """What is no transition."""
@@ -32,10 +35,15 @@ def cloud_event(event: AuditEvent, *, source: str) -> dict[str, Any]:
         "specversion": "1.0",
         "id": event.hash,
         "source": f"{source}/{kind}/{subject}",
-        "type": f"com.slipway.{kind}.{event.kind}",
+        "type": f"{_TYPE}{kind}.{event.kind}",
         "subject": subject,
         "time": event.at.isoformat(),
         "sequence": f"{event.seq:010d}",
         "datacontenttype": "application/json",
         "data": event.data,
     }
+
+
+def stream_of(event: Mapping[str, Any]) -> str:
+    """What kind of thing a CloudEvent of ours is about, as in `endpoint`."""
+    return str(event["type"]).removeprefix(_TYPE).partition(".")[0]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.core.errors import InvalidInputError
-from shared.core.settings import Settings, SinkSettings
+from shared.core.settings import EventFormat, Settings, SinkSettings
 
 BASE = {"SLIPWAY_DOCUMENTS": "sqlite:/state/documents.db", "SlipwayStorage": "UseDevelopmentStorage=true"}
 
@@ -38,13 +38,18 @@ def test_sinks_are_read_and_show_neither_address_nor_token() -> None:
     found = [
         {"name": "ops", "url": "https://hooks.example/T0/5ec2e7?x=1", "token": "5ec2e7"},
         {"name": "grid", "url": "https://t.westeurope-1.eventgrid.azure.net/api/events", "identity": True},
-        {"name": "here", "url": "http://127.0.0.1:8080/"},
+        {"name": "here", "url": "http://127.0.0.1:8080/", "format": "slack", "streams": ["endpoint", "alias"]},
     ]
     settings = read(SLIPWAY_EVENT_SINKS=json.dumps(found), SLIPWAY_EVENT_SOURCE="/slipway/production")
     assert settings.event_sinks == (
         SinkSettings(name="ops", url="https://hooks.example/T0/5ec2e7?x=1", token="5ec2e7"),  # noqa: S106 - no secret
         SinkSettings(name="grid", url="https://t.westeurope-1.eventgrid.azure.net/api/events", identity=True),
-        SinkSettings(name="here", url="http://127.0.0.1:8080/"),
+        SinkSettings(
+            name="here",
+            url="http://127.0.0.1:8080/",
+            format=EventFormat.SLACK,
+            streams=("endpoint", "alias"),
+        ),
     )
     assert settings.event_source == "/slipway/production"
     assert "5ec2e7" not in repr(settings)
@@ -68,7 +73,13 @@ GOOD = {"name": "ops", "url": "https://hooks.example/5ec2e7"}
         (json.dumps([GOOD | {"url": "https://hooks.example/ 5ec2e7"}]), "has no good url"),
         (json.dumps([GOOD | {"token": "5ec2e7", "identity": True}]), "authenticates by a token or by the identity"),
         (json.dumps([GOOD | {"token": "5ec2e7\r\nX: y"}]), "has a token that no header can hold"),
-        (json.dumps([GOOD | {"secret": "5ec2e7"}]), "has a key that is none of name, url, token and identity"),
+        (
+            json.dumps([GOOD | {"secret": "5ec2e7"}]),
+            "a key that is none of format, identity, name, streams, token, url",
+        ),
+        (json.dumps([GOOD | {"format": "xml"}]), "has no good format"),
+        (json.dumps([GOOD | {"streams": ["alert"]}]), "has no good streams"),
+        (json.dumps([GOOD | {"streams": "endpoint"}]), "has no good streams"),
     ],
 )
 def test_a_bad_sink_is_named_and_no_secret_repeated(found: str, said: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shared.core.errors import UnavailableError
+from shared.core.settings import EventFormat
 from shared.events.sinks import HttpSink
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"name": "größer"}}
@@ -65,6 +66,49 @@ def test_an_event_goes_out_whole_in_structured_mode_with_query_and_token(receive
         assert headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
         assert headers["Authorization"] == f"Bearer {token}"
         assert json.loads(body) == EVENT
+
+
+ROLLOUT: dict[str, Any] = {
+    "type": "com.slipway.endpoint.rollout_held",
+    "subject": "digits",
+    "data": {
+        "version": 2,
+        "reason": "<!channel> 1 < 2 & *so*",
+        "note": None,
+        "long": "x" * 300,
+        "by": {"b": 1, "a": 2},
+    },
+}
+
+
+def test_a_channel_of_slack_reads_a_transition_and_nobody_is_mentioned(receiver: Receiver) -> None:
+    sink(receiver, "/200/hook", body_format=EventFormat.SLACK).post(ROLLOUT)
+    _, headers, body = receiver.got[-1]
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    assert json.loads(body) == {
+        "text": "*rollout held: endpoint digits*\nversion: 2, reason: &lt;!channel&gt; 1 &lt; 2 &amp; *so*, "
+        f'long: {"x" * 197}..., by: {{"a":2,"b":1}}'
+    }
+
+
+def test_a_channel_of_teams_reads_it_as_a_card_of_plain_text(receiver: Receiver) -> None:
+    sink(receiver, "/200/hook", body_format=EventFormat.TEAMS).post(ROLLOUT)
+    [attachment] = json.loads(receiver.got[-1][2])["attachments"]
+    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+    [block] = attachment["content"]["body"]
+    assert block["type"] == "RichTextBlock"
+    assert "".join(run["text"] for run in block["inlines"]).startswith(
+        "rollout held: endpoint digits\nversion: 2, reason: <!channel> 1 < 2 & *so*, long: x"
+    )
+
+
+def test_a_sink_of_some_streams_is_told_of_these_alone(receiver: Receiver) -> None:
+    of_rollouts = sink(receiver, "/200/hook", streams=["endpoint"])
+    before = len(receiver.got)
+    of_rollouts.post(ROLLOUT | {"type": "com.slipway.model.policy_set"})
+    assert len(receiver.got) == before
+    of_rollouts.post(ROLLOUT)
+    assert len(receiver.got) == before + 1
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
