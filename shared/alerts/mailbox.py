@@ -131,8 +131,12 @@ class Mailbox(Aggregate):
 
     def begin(self, plan: "Plan", notice: Notice | None) -> bool:
         """Take what a plan says: what need not be told is left out, and a notice gets under way. False: nothing."""
-        gone = {item.alert_id for item in notice.items} if notice else set()
-        waiting = {key: one for key, one in self.waiting.items() if key not in gone and key not in plan.dropped}
+        gone = {item.alert_id: item.number for item in notice.items} if notice else {}
+        waiting = {
+            key: one
+            for key, one in self.waiting.items()
+            if one.number > gone.get(key, -1) and one.number > plan.dropped.get(key, -1)
+        }
         for key, silence in plan.withheld.items():
             if key in waiting:
                 waiting[key] = waiting[key].model_copy(update={"withheld_by": silence})
@@ -143,6 +147,10 @@ class Mailbox(Aggregate):
         if notice is not None:
             self.notice, self.notices = notice, self.notices + 1
         return True
+
+    def is_after(self, alert: Alert | None) -> bool:
+        """Whether news of an alert was taken in here after it was read."""
+        return alert is not None and alert.news < self._number(alert.id)
 
     def claim(self, now: datetime) -> Notice | None:
         """The notice under way, where it is to be tried now; then nobody else tries it for a while."""
@@ -190,27 +198,31 @@ class Plan:
     """To be told now, a group for each model, the gravest first."""
     withheld: dict[str, str] = field(default_factory=dict)
     """Silenced: the silence of each alert."""
-    dropped: set[str] = field(default_factory=set)
-    """Nobody need be told."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Nobody need be told: of each alert, the number of the news that this was found of."""
     quiet: dict[str, Told] = field(default_factory=dict)
     """Acknowledged before anything was sent."""
 
 
 def plan_of(
     box: Mailbox,
-    alerts: Mapping[str, Alert],
+    alerts: Mapping[str, Alert | None],
     silences: Iterable[Silence],
     sink: AlertSink,
     now: datetime,
 ) -> Plan:
-    """What is to become of the news. `alerts` holds those that the mailbox needs, as they stand."""
+    """What is to become of the news. `alerts` holds those that the mailbox needs; None: there is no such alert. News of
+    one that is not there, or was read before the news was taken in, stays: what to tell of it is not known.
+    """
     plan, ready = Plan(), dict[str, list[tuple[Alert, News]]]()
     held = list(silences)
     for key, model in box.needs(now, sink).items():
-        alert, waits, told = alerts.get(key), box.waiting.get(key), box.told.get(key)
+        if key not in alerts or box.is_after(alerts[key]):
+            continue
+        alert, waits, told = alerts[key], box.waiting.get(key), box.told.get(key)
         news = _news(alert, told, is_waiting=waits is not None) if alert else None
         if alert is None or news is None:
-            plan.dropped.add(key)
+            plan.dropped[key] = alert.news if alert else waits.number if waits else 0
             if alert and alert.acknowledged and told is None:
                 plan.quiet[key] = Told(
                     news=News.ACKNOWLEDGED, number=alert.news, since=alert.since, at=now, model=model, is_quiet=True
@@ -219,7 +231,7 @@ def plan_of(
         was_told = told is not None and told.news is not News.RESOLVED
         silence = silence_on(alert, held, now)
         if news is News.RESOLVED and not was_told and (silence or (waits and waits.withheld_by)):
-            plan.dropped.add(key)
+            plan.dropped[key] = alert.news
         elif silence and news is not News.RESOLVED:
             plan.withheld[key] = silence.id
         else:

@@ -27,6 +27,8 @@ from shared.store.repository import Repository
 AT_ONCE = 50
 """Notices that a call sends to a sink at most."""
 _ONE_BY_ONE = 50
+_READS = 3
+"""So often are alerts read anew for a notice, where news comes in meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -149,25 +151,37 @@ class NotificationService:
 
     def _next(self, sink: AlertSink, silences: list[Silence]) -> Notice | None:
         """The next notice for a sink, claimed for this call; None where there is none to send."""
-        now = self._clock.now()
-        box = self._mailbox(sink)
-        if box is None:
-            return None
-        if box.notice is None:
-            needed = box.needs(now, sink)
-            if not needed:
+        for reads_left in reversed(range(_READS)):
+            box = self._mailbox(sink)
+            needed = {} if box is None or box.notice is not None else box.needs(self._clock.now(), sink)
+            if box is None or (box.notice is None and not needed):
                 return None
-            alerts = self._load(needed)
-        else:
-            alerts = {}
+            is_outrun, notice = self._claim(sink, self._load(needed), silences, is_last=not reads_left)
+            if not is_outrun:
+                return notice
+        return None
+
+    def _claim(
+        self, sink: AlertSink, alerts: Mapping[str, Alert | None], silences: list[Silence], *, is_last: bool
+    ) -> tuple[bool, Notice | None]:
+        """Whether more was taken in since the alerts were read, and the notice that is claimed.
+
+        With `is_last`, what more there is waits for the next notice.
+        """
+        now = self._clock.now()
         plans: list[Plan] = []
         claimed: list[Notice] = []
+        outrun: list[str] = []
 
         def claim(box: Mailbox) -> bool:
             plans.clear()
             claimed.clear()
             is_changed = False
-            if box.notice is None and box.needs(now, sink).keys() <= alerts.keys():
+            needed = box.needs(now, sink) if box.notice is None else {}
+            outrun[:] = [key for key in needed if key not in alerts or box.is_after(alerts[key])]
+            if outrun and not is_last:
+                return False
+            if needed:
                 plan = plan_of(box, alerts, silences, sink, now)
                 plans.append(plan)
                 is_changed = box.begin(plan, next_notice(box, plan, sink, now, public_url=self._settings.public_url))
@@ -178,25 +192,25 @@ class NotificationService:
         self._change(sink, claim)
         for plan in plans:
             self._note_silences(alerts, plan, claimed, now)
-        return claimed[0] if claimed else None
+        return bool(outrun) and not is_last, claimed[0] if claimed else None
 
-    def _load(self, needed: Mapping[str, str]) -> dict[str, Alert]:
-        """The alerts that are needed, as they stand, each with its model."""
-        found: dict[str, Alert] = {}
+    def _load(self, needed: Mapping[str, str]) -> dict[str, Alert | None]:
+        """The alerts that are needed, as they stand; None where there is none. `needed` has the model of each."""
+        found: dict[str, Alert | None] = {}
         if len(needed) > _ONE_BY_ONE:
             found = {alert.id: alert for alert in self._alerts.where(state=AlertState.FIRING.value)}
         for alert_id, model in needed.items():
-            alert = found.get(alert_id) or self._alerts.find(model, alert_id)
-            if alert is not None:
-                found[alert_id] = alert
+            found[alert_id] = found.get(alert_id) or self._alerts.find(model, alert_id)
         return found
 
-    def _note_silences(self, alerts: Mapping[str, Alert], plan: Plan, claimed: list[Notice], now: datetime) -> None:
+    def _note_silences(
+        self, alerts: Mapping[str, Alert | None], plan: Plan, claimed: list[Notice], now: datetime
+    ) -> None:
         """Have the alerts say which silence holds their news back, and that none does any more."""
         told = {item.alert_id: None for notice in claimed for item in notice.items}
         for alert_id, silence in (told | plan.withheld).items():
-            if alert_id in alerts and alerts[alert_id].silenced_by != silence:
-                alert = alerts[alert_id]
+            alert = alerts.get(alert_id)
+            if alert is not None and alert.silenced_by != silence:
                 self._alerts.change(alert.partition, alert.id, partial(_is_noted, silence=silence, now=now))
 
     def _mailbox(self, sink: AlertSink) -> Mailbox | None:

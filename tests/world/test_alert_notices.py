@@ -1,6 +1,8 @@
 """Alerts on their way to sinks: told at least once, in one message each where nothing dies, however things go wrong."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -270,6 +272,43 @@ def test_two_calls_at_once_send_a_notice_once() -> None:
     world.notifications.settle()
     world.notifications.settle()
     assert said(world) == [("firing", "a")]
+
+
+@pytest.mark.parametrize("is_over_first", [True, False])
+def test_news_that_another_call_takes_in_between_the_read_of_an_alert_and_the_write_is_told(
+    *, is_over_first: bool
+) -> None:
+    at, died = 0, True
+    while died:
+        at += 1
+        world = world_with()
+        fire(world)
+        if is_over_first:
+            pass_s(world, 60)
+            resolve(world)
+        world.clock.pass_s(60)
+        deaths: list[int] = []
+        # The first write takes news into the mailbox, the second has the alert say so, the third makes the notice.
+        other = partial(another_call, world, at, deaths, fire if is_over_first else resolve)
+        world.documents.other_writers = [lambda: None, lambda: None, other]
+        world.notifications.settle()
+        died = bool(deaths)
+        pass_s(world, 300)
+        assert said(world)[-1] == ("firing" if is_over_first else "resolved", "a"), at
+        assert not mailbox(world).waiting
+    assert at > 5
+
+
+def another_call(world: World, at: int, deaths: list[int], news: Callable[[World], object]) -> None:
+    """What there is news of is taken in by another call, which dies at one of its port calls."""
+    news(world)
+    world.clock.pass_s(60)
+    use(world, Fuse(at=at))
+    try:
+        world.notifications.settle()
+    except Killed:
+        deaths.append(at)
+    use(world, Fuse())
 
 
 def test_a_notice_that_is_being_posted_is_left_to_who_posts_it_and_taken_over_only_when_that_took_too_long() -> None:
