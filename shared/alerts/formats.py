@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.alerts.notices import Line, News, Notice
 from shared.core.severity import Severity
+from shared.events.chat import slack_escaped
 
 _SLACK_TEXT = 2_900
 """Slack takes 3,000 characters in a section, and 50 blocks."""
@@ -52,7 +53,7 @@ def slack_body(notice: Notice) -> dict[str, Any]:
     )
     if notice.closing:
         blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": notice.closing}]})
-    return {"text": _slack_escaped(notice.subject), "blocks": blocks}
+    return {"text": slack_escaped(notice.subject), "blocks": blocks}
 
 
 def teams_body(notice: Notice) -> dict[str, Any]:
@@ -131,13 +132,8 @@ def _details(line: Line) -> str:
 
 def _slack_line(line: Line) -> str:
     link = f"<{line.link}|evidence>" if line.link.startswith("http") else f"evidence: {line.link}"
-    text = _slack_escaped(f"{_heading(line)}\n{line.sentence}\n{_details(line)}")
+    text = slack_escaped(f"{_heading(line)}\n{line.sentence}\n{_details(line)}")
     return f"{text[: _SLACK_TEXT - len(link)]}\n{link}"
-
-
-def _slack_escaped(text: str) -> str:
-    # https://docs.slack.dev/messaging/formatting-message-text: these three, so that nothing reads as a mention or link.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _text(text: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value

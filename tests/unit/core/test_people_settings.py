@@ -75,7 +75,7 @@ GOOD = {"name": "ops", "url": "https://hooks.example/5ec2e7"}
         (json.dumps([GOOD | {"token": "5ec2e7\r\nX: y"}]), "has a token that no header can hold"),
         (
             json.dumps([GOOD | {"secret": "5ec2e7"}]),
-            "a key that is none of format, identity, name, streams, token, url",
+            "is none of format, identity, name, streams, token, url",
         ),
         (json.dumps([GOOD | {"format": "xml"}]), "has no good format"),
         (json.dumps([GOOD | {"streams": ["alert"]}]), "has no good streams"),
