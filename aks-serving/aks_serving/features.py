@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
@@ -76,7 +76,7 @@ class Features:
         self._sequence: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features", initializer=give_way)
         self._loop = asyncio.get_running_loop()
-        self._closed = False
+        self._closed = self._is_given_up = False
 
     def applied(self, serving: Serving) -> None:
         """Have a snapshot's versions counted, before it answers."""
@@ -139,12 +139,11 @@ class Features:
         self._late[digest] = profile
         self.applied(serving)
 
-    async def run(self, *, every_s: float, before: Callable[[], Awaitable[None]]) -> None:
-        """Close windows for ever. `before` is done each time before."""
+    async def run(self, *, every_s: float) -> None:
+        """Close windows for ever."""
         while True:
             await asyncio.sleep(every_s)
             try:
-                await before()
                 self.close_windows()
             except Exception:
                 log.exception("closing feature windows went wrong; the next ones follow")
@@ -163,16 +162,20 @@ class Features:
         self._fresh = {}
 
     async def close(self, *, within_s: float = FLUSH_S) -> None:
-        """Close the last windows, and have them kept, for at most so long."""
+        """Close the last windows, and have them kept: so long for rows that are to be counted, and as long again."""
         if self._closed:
             return
         self.close_windows()
         self._closed = True
         last = self._submit(lambda: None)
         if last is not None:
-            _, late = await asyncio.wait([asyncio.wrap_future(last)], timeout=within_s)
+            ended = asyncio.wrap_future(last)
+            _, late = await asyncio.wait([ended], timeout=within_s)
             if late:
-                log.error("%d rows could not be counted before the stop and are lost", self._behind_rows)
+                # What was counted is kept all the same, and says of the rest that it was dropped.
+                self._is_given_up = True
+                log.error("%d rows could not be counted before the stop and are dropped", self._behind_rows)
+                await asyncio.wait([ended], timeout=within_s)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     # -- for the counters
@@ -202,7 +205,10 @@ class Features:
         self._submit(lambda: self._count(counter, batch))
 
     def _count(self, counter: FeatureCounter, batch: Batch) -> None:
-        counter.fold(batch)
+        if self._is_given_up:
+            counter.drop(batch)
+        else:
+            counter.fold(batch)
         with contextlib.suppress(RuntimeError):  # the loop is gone, at a stop
             self._loop.call_soon_threadsafe(self._forget, batch.rows, batch.size_bytes)
 
@@ -233,7 +239,8 @@ class Features:
         versions: dict[str, FeatureCounts] = {}
         for part in parts:
             versions |= {key: counts for key, counts in part.counter.take().items() if counts.rows}
-        dropped = {key: part.dropped for part in parts if part.dropped for key in part.counter.profiles}
+        lost = [(part.counter, part.dropped + part.counter.take_dropped()) for part in parts]
+        dropped = {key: rows for counter, rows in lost if rows for key in counter.profiles}
         if not versions and not dropped:
             return
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1

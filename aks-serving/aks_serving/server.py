@@ -86,6 +86,8 @@ class ModelServer:
         self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys, room=room)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=give_way)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
+        # Storage may hang: neither what is told on disk nor a stop waits for it.
+        self._seeking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seek", initializer=give_way)
         self._numbering = Numbering()
         self._engine = Engine(max_queue=settings.max_queue, max_queue_bytes=settings.max_queue_bytes)
         self._uplink = Uplink(storage.keep_window)
@@ -225,9 +227,8 @@ class ModelServer:
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
             asyncio.create_task(self._windows.run(every_s=self._settings.window_s)),
-            asyncio.create_task(
-                self._features.run(every_s=self._settings.feature_window_s, before=self._seek_profiles)
-            ),
+            asyncio.create_task(self._features.run(every_s=self._settings.feature_window_s)),
+            asyncio.create_task(_again_and_again(self._seek_profiles, every_s=self._settings.feature_window_s)),
             asyncio.create_task(_again_and_again(self._measure_memory, every_s=self._settings.window_s)),
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
@@ -275,6 +276,7 @@ class ModelServer:
         await self._features.close()
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._seeking.shutdown(wait=False, cancel_futures=True)
         self._keep_plans()
         self._disk.shutdown(wait=True)
         self._engine.close()
@@ -362,7 +364,7 @@ class ModelServer:
             for route, lane in list(self._features.lacking(serving)):
                 with contextlib.suppress(UnavailableError):
                     seek = functools.partial(self._loader.profile, route, lane.model.signature)
-                    profile = await self._loop.run_in_executor(self._disk, seek)
+                    profile = await self._loop.run_in_executor(self._seeking, seek)
                     self._features.found(self._servings[endpoint], route.profile_digest or "", profile)
 
     async def _look(self) -> None:

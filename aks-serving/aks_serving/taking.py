@@ -61,7 +61,7 @@ class Counting(Protocol):
 
 
 class FeatureCounter:
-    """Counts what one version does in one role. On the event loop, but for `fold` and `take`, which are the thread's.
+    """Counts what one version does in one role. On the event loop, but for what is said to be on the thread.
 
     `profile` is None where it could not be read: rows are then counted by number alone. By `profiles` they are counted,
     each under its key: the version's own, and those `beside` it.
@@ -91,6 +91,8 @@ class FeatureCounter:
         self._tallies: dict[str, FeatureTally] = {}
         self._fresh = Batch()
         self._dropped = 0
+        self._dropped_later = 0
+        """Of what was handed over. The thread's."""
 
     def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
         """As aks_serving.serving.RowCounter says."""
@@ -149,6 +151,15 @@ class FeatureCounter:
             except Exception:
                 what = "%d rows of %s of endpoint %s are lost to the feature window"
                 log.exception(what, batch.rows, key, self.endpoint)
+
+    def drop(self, batch: "Batch") -> None:
+        """Count no rows, but that they were dropped. On the thread."""
+        self._dropped_later += batch.rows
+
+    def take_dropped(self) -> int:
+        """How many rows were dropped since the last time. On the thread."""
+        rows, self._dropped_later = self._dropped_later, 0
+        return rows
 
     def take(self) -> dict[str, FeatureCounts]:
         """What was counted since the last time, by key. On the thread."""

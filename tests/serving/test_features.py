@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from aks_serving.counts import VersionTally
 from aks_serving.features import MAX_HELD_BYTES, Features
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.profiles import beside
-from aks_serving.taking import FeatureCounter
+from aks_serving.taking import Batch, FeatureCounter
 from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes
@@ -375,6 +376,52 @@ async def test_a_profile_that_storage_did_not_give_is_sought_until_it_does(
         await eventually(is_counted)
         counted = _fates(running)["counted"]
     assert _total(storage) == _counted(profile, np.repeat(ROWS[:1], counted, axis=0))
+
+
+async def test_storage_that_hangs_on_a_profile_keeps_neither_windows_nor_a_stop_waiting(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    other_data = canonical_json(_rebinned(profile).model_dump(mode="json"))
+    digest = digest_of_bytes(other_data)
+    storage.put(other_data)
+    storage.outages[digest] = 1
+    let_go = storage.held[digest] = threading.Event()
+    candidate = _watched(models.route(2, TWO, role=Role.CANDIDATE, weight=0), other_data)
+    _publish(storage, profile_data, _stable(profile_data), candidate)
+    async with start(feature_window_s=0.05) as running:
+        await running.reload()
+        reads = storage.artifact_reads
+        await eventually(lambda: storage.artifact_reads > reads)
+        await _ask(running, ROWS[:40])
+        await eventually(lambda: storage.feature_windows() != [])
+    assert _total(storage) == _counted(profile, ROWS[:40])
+    let_go.set()
+
+
+async def test_what_was_counted_before_a_stop_that_cannot_wait_is_kept_and_says_what_was_not(
+    profile: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go = threading.Event()
+
+    class Stuck(FeatureCounter):
+        def fold(self, batch: Batch) -> None:
+            assert let_go.wait(30), batch
+
+    kept: dict[str, bytes] = {}
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"])
+    tally = VersionTally()
+    for _ in range(4):
+        counter.saw(tally, {"x": ROWS}, [ROWS])
+    await eventually(lambda: features.held_bytes == 2 * ROWS.nbytes)
+    features.hand_over(Stuck(features, "churn", "2:stable", profile, ["y"]), Batch())
+    closing = asyncio.create_task(features.close(within_s=0.5))
+    await eventually(lambda: "400 rows could not be counted before the stop" in caplog.text)
+    let_go.set()
+    await closing
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    assert window.versions == {"1:stable": _counted(profile, np.concatenate([ROWS] * 3))}
+    assert window.dropped == {"1:stable": 400}
 
 
 async def test_what_the_thread_cannot_keep_up_with_is_dropped_and_told(profile: Profile) -> None:
