@@ -1,4 +1,5 @@
-"""Alerts on the control plane itself: whether rollouts are looked at in time, and what changes called for goes out.
+"""Alerts on the control plane itself: whether rollouts are looked at and requests counted in time, and whether what
+changes called for goes out.
 
 Read off the documents, so that a crash in between is made good by the next look.
 """
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared.alerts.documents import AlertRule
+from shared.alerts.rules import BEHIND
 from shared.alerts.traffic import Alerts
+from shared.budgets.sums import SUMS_ID
 from shared.core.clock import Clock
 from shared.registration.documents import NO_MODEL
 from shared.rollout.endpoint import Endpoint
@@ -26,6 +29,7 @@ _RULES = {
     AlertRule.STAGE_OVERDUE: "the stage is over",
     AlertRule.DECISION_LATE: "the rollout is looked at",
     AlertRule.OUTBOX_STUCK: "everything is delivered",
+    AlertRule.COUNTING_BEHIND: "its requests are counted",
 }
 _WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
 
@@ -57,7 +61,9 @@ class ControlAlerts:
         now = self._clock.now()
         # Those that hold are read first: what begins after that is not taken for over.
         holding = [alert for rule in _RULES for alert in list(self._alerts.holding(rule))]
-        found = [trouble for endpoint in list(self._endpoints.where()) for trouble in troubles(endpoint, now)]
+        endpoints = list(self._endpoints.where())
+        found = [trouble for endpoint in endpoints for trouble in troubles(endpoint, now)]
+        found += [behind for endpoint in endpoints if (behind := self._behind(endpoint.endpoint, now))]
         found += [self._stuck(container) for container in _WITH_OUTBOXES if self._is_undelivered(container)]
         for one in found:
             self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s)
@@ -65,6 +71,25 @@ class ControlAlerts:
         for alert in holding:
             if (alert.rule, alert.subject) not in known:
                 self._alerts.resolve(alert.rule, alert.subject, _RULES[alert.rule], model=alert.model)
+
+    def _behind(self, endpoint: str, now: datetime) -> Trouble | None:
+        stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
+        counted_at = (stored.body.get("whole_at") or stored.body.get("begun_at")) if stored else None
+        if counted_at and now - datetime.fromisoformat(counted_at) <= BEHIND:
+            return None
+        last = f"since {counted_at[:16].replace('T', ' ')} UTC" if counted_at else "and never were"
+        sentence = (
+            f"not all that the pods of {endpoint} report is counted {last}, and till it is no alert on its traffic "
+            "is told: see what the functions app's log says of count_requests"
+        )
+        return Trouble(
+            rule=AlertRule.COUNTING_BEHIND,
+            subject=f"endpoint:{endpoint}",
+            model=endpoint,
+            sentence=sentence,
+            # Before it is counted for the first time, it may be too young for that.
+            for_s=0.0 if counted_at else BEHIND.total_seconds(),
+        )
 
     def _is_undelivered(self, container: Container) -> bool:
         return bool(self._documents.query(container, where={"outbox_pending": True}, page_size=1).items)

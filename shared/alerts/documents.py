@@ -59,6 +59,8 @@ class AlertRule(StrEnum):
     """Nothing has looked at a rollout for too long."""
     OUTBOX_STUCK = "outbox_stuck"
     """What a change called for is not delivered."""
+    COUNTING_BEHIND = "counting_behind"
+    """What an endpoint's pods report is not counted: no alert on its traffic can be told."""
     SINK_DOWN = "sink_down"
     """A sink of alerts does not take what it is sent."""
 

@@ -4,12 +4,17 @@ An endpoint is counted from when it was first seen: what was before is not count
 for want of history. Called by timer. Several calls at once do no harm: the sums are saved by one
 conditional write, and who is late leaves it to the next call. A call takes a bounded time and saves after every
 portion; what is left is for the calls after it, and the sums say that they are not whole.
+
+What was written since the last call lies in the latest hours, and these alone are listed while the counting keeps up;
+of those before, one at a time, every TURN. So a window that comes late is counted within the hour. Where it is the
+first that is found of what its pod wrote since, what lies before it is counted first.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 
 from shared.budgets.sums import SUMS_ID, RequestSums, counted
@@ -18,12 +23,19 @@ from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError
 from shared.rollout.endpoint import Endpoint
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
-from shared.telemetry.evidence import windows_after
+from shared.telemetry.evidence import hours_of, windows_after
 
 PORTION = 2_000
 """How many windows of an endpoint are in memory at once, and counted by one write."""
 CALL_S = 240.0
-"""How long a call reads at most: shared evenly by the endpoints, each of which gets one portion at least."""
+"""How long a call lists and reads at most, but for the portion that it is in: shared evenly by the endpoints."""
+RECENT = timedelta(hours=1)
+"""How long ago all was counted at most, for the latest hours alone to be listed."""
+TURN = timedelta(minutes=10)
+"""How often one of the hours before is listed as well, which are some three."""
+_ONCE_MORE = timedelta(minutes=45)
+"""For so much longer than the sums look back hours have their turn: each has it after what is LATE has come. Less than
+the time for which they know what was counted."""
 
 
 _log = logging.getLogger(__name__)
@@ -71,11 +83,13 @@ class BudgetService:
         if sums.begun_at is None and sums.whole_at is None:
             sums = sums.model_copy(update={"since": now, "begun_at": now})
         marks = {pod: mark.sequence for pod, mark in sums.marks.items()}
-        windows = windows_after(self._blobs, endpoint, marks, sums.since, now)
+        clock = _Deadline(self._monotonic, until)
+        hours, since = _to_list(sums, now)
+        windows = windows_after(self._blobs, endpoint, marks, since, now, hours=hours, goes_on=clock.is_left)
         is_all = False
         while not is_all:
             portion = list(islice(windows, self._portion))
-            is_all = len(portion) < self._portion
+            is_all = len(portion) < self._portion and not clock.is_over
             sums = counted(sums, portion, now, is_all=is_all)
             body = sums.model_dump(mode="json")
             try:
@@ -85,5 +99,31 @@ class BudgetService:
                     stored = self._documents.create(Container.ENDPOINTS, body)
             except (AlreadyExistsError, ChangedMeanwhileError):
                 return
-            if self._monotonic() >= until:
+            if not clock.is_left():
                 return
+
+
+@dataclass(slots=True)
+class _Deadline:
+    """Whether a time of the monotonic clock has come, and whether that was ever said."""
+
+    monotonic: Callable[[], float]
+    until: float
+    is_over: bool = False
+
+    def is_left(self) -> bool:
+        self.is_over = self.is_over or self.monotonic() >= self.until
+        return not self.is_over
+
+
+def _to_list(sums: RequestSums, now: datetime) -> tuple[list[datetime] | None, datetime]:
+    """The hours to list, None for all; and from when on windows are to be looked at that were written."""
+    if sums.whole_at is None or not timedelta() <= now - sums.whole_at <= RECENT:
+        return None, sums.since
+    since = max(sums.since - _ONCE_MORE, sums.begun_at or sums.since - _ONCE_MORE)
+    latest = hours_of(max(sums.whole_at, since), now)
+    older = [hour for hour in hours_of(since, now) if hour < latest[0]]
+    turn = now.timestamp() // TURN.total_seconds()
+    if older and turn != sums.whole_at.timestamp() // TURN.total_seconds():
+        return [older[int(turn) % len(older)], *latest], since
+    return latest, since

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.store.ports import Blob, BlobContainer, BlobInfo
-from shared.telemetry.evidence import AT_ONCE, windows_after
+from shared.telemetry.evidence import ASKED, AT_ONCE, windows_after
 from shared.telemetry.window import Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
@@ -95,3 +95,27 @@ def test_no_more_are_fetched_ahead_than_are_read_at_once() -> None:
     assert next(windows_after(blobs, "digits", {}, AT, AT)).pod == "p000"
     assert len(blobs.reads) <= AT_ONCE
     assert blobs.taken <= AT_ONCE + 1
+
+
+def test_of_the_hours_asked_for_alone_names_are_listed_but_for_what_a_pod_wrote_before_a_gap() -> None:
+    hour = AT.replace(minute=0, second=0)
+    before = [hour - timedelta(minutes=90 - n) for n in range(3)]
+    windows = [window(pod, n, at=at) for pod in ("a", "a-b", "c") for n, at in enumerate(before)]
+    blobs = Listed(Fuse(), FakeClock(AT))
+    stored(*windows, window("a", 3), window("c", 3), window("new", 0), blobs=blobs)
+    marks = {"a": 0, "a-b": 0, "c": 2}
+    read = windows_after(blobs, "digits", marks, AT - timedelta(hours=3), AT, hours=[hour])
+    # What only `a-b` wrote in hours that were not asked for is left; nothing of `a` is overtaken.
+    assert [(one.pod, one.sequence) for one in read] == [("a", 1), ("a", 2), ("a", 3), ("c", 3), ("new", 0)]
+    assert blobs.taken < len(windows) + 3 + 3
+
+
+def test_a_list_ends_when_there_is_no_time_and_nothing_behind_it_is_read() -> None:
+    earlier = [window(f"p{n:04d}", 0, at=AT - timedelta(hours=1)) for n in range(2 * ASKED)]
+    blobs = Listed(Fuse(), FakeClock(AT))
+    stored(*earlier, window("p0999", 1), blobs=blobs)
+    marks = {one.pod: 0 for one in earlier[: ASKED - 1]}
+    since = AT - timedelta(hours=2)
+    read = list(windows_after(blobs, "digits", marks, since, AT, goes_on=lambda: False))
+    assert [one.pod for one in read] == [f"p{ASKED - 1:04d}"]
+    assert blobs.taken == ASKED + 1
