@@ -4,6 +4,7 @@ Watching never changes an endpoint. It says what it found, and the next tick, th
 then follows is the drift policy's that is in force at the tick.
 """
 
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -26,8 +27,10 @@ class DriftEvidence(BaseModel):
 class DriftFindings(Protocol):
     """Tells what watching found."""
 
-    def of_candidate(self, endpoint: str, version: int, role: str) -> DriftEvidence | None:
+    def of_candidate(self, endpoint: str, version: int, role: str, *, since: datetime) -> DriftEvidence | None:
         """The alarm that stands and that something is to follow from; None where there is none.
+
+        One from before `since`, when the rollout began, is of an earlier rollout, and is not told.
 
         Raises UnavailableError.
         """

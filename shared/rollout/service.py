@@ -195,8 +195,10 @@ class RolloutService:
     def _drift(self, endpoint: str, rollout: Rollout) -> DriftEvidence | None:
         """What watching found; where that cannot be told, what it had found at the last tick."""
         role = Role.SHADOW if rollout.mirror_bp else Role.CANDIDATE
+        if self._findings is None:
+            return None
         try:
-            return self._findings.of_candidate(endpoint, rollout.candidate.version, role) if self._findings else None
+            return self._findings.of_candidate(endpoint, rollout.candidate.version, role, since=rollout.started_at)
         except UnavailableError as error:
             _log.warning("what watching found of %s cannot be told: %s", endpoint, error)
             return rollout.drift

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from shared.core.verdict import Outcome, Verdict
 from shared.watching.documents import Alarm, DriftReport, Episode, ReportSummary, Span
+from shared.watching.rollups import HOUR, hour_of
 
 CALM_REPORTS = 3
 CALM_SLOW = timedelta(days=7)
@@ -53,6 +54,25 @@ def end_all(report: DriftReport, why: str, now: datetime) -> bool:
     had = bool(report.alarms)
     report.alarms, report.is_alarming = {}, False
     return had
+
+
+def is_of_earlier(report: DriftReport, started_at: datetime) -> bool:
+    """Whether what a document says is of an earlier rollout than the one that began then."""
+    return report.counts_from is None or report.counts_from < started_at
+
+
+def begin(report: DriftReport, started_at: datetime, now: datetime) -> bool:
+    """Begin anew for a rollout. Whether it is another one than before.
+
+    Counts are by the hour: those of the hour in which a version is rolled out again may be of its earlier rollout, and
+    it is looked at from the next one on.
+    """
+    if not is_of_earlier(report, started_at):
+        return False
+    end_all(report, "another rollout of the version began", now)
+    hour = hour_of(started_at)
+    report.counts_from = started_at if hour == started_at else hour + HOUR
+    return True
 
 
 def is_alarmed(spans: Sequence[Span], since: datetime, until: datetime) -> bool:

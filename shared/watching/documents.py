@@ -127,6 +127,8 @@ class DriftReport(Aggregate):
     """Where its state lies in the reports container."""
     alarms: dict[Alarm, Episode] = Field(default_factory=dict)
     is_alarming: bool = False
+    counts_from: AwareDatetime | None = None
+    """Of a candidate or a shadow: what was counted before its hour is another rollout's."""
     alarmed: tuple[Span, ...] = ()
     """Hours in which an alarm stood: nothing is learned from them. The latest only."""
 

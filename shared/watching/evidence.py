@@ -1,6 +1,7 @@
 """What watching found of candidates, as the rollouts' ticks read it."""
 
 from collections.abc import Callable
+from datetime import datetime
 
 from shared.registry.drift_policy import DriftPolicy, Following
 from shared.rollout.findings import DriftEvidence
@@ -16,11 +17,11 @@ class StandingAlarms:
         self._reports = reports
         self._policy_of = policy_of
 
-    def of_candidate(self, endpoint: str, version: int, role: str) -> DriftEvidence | None:
+    def of_candidate(self, endpoint: str, version: int, role: str, *, since: datetime) -> DriftEvidence | None:
         """See the port."""
         report = self._reports.find(endpoint, drift_report_id(version, role))
         episode = report.alarms.get(Alarm.CONCURRENT_DRIFT) if report else None
-        if episode is None:
+        if episode is None or episode.since < since:
             return None
         following = self._policy_of(endpoint).following
         if following is Following.NOTHING:

@@ -28,7 +28,7 @@ from shared.routing.plan import Role, Route
 from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.watching import retraining
-from shared.watching.alarms import end_all
+from shared.watching.alarms import begin, end_all, is_of_earlier
 from shared.watching.documents import (
     RETRAINING_ID,
     Alarm,
@@ -105,6 +105,7 @@ class WatchService:
         now = self._clock.now()
         policy = self._policy(endpoint)
         self._roll_up(endpoint, now)
+        self._begin(endpoint, list(self._documents.where(partition=model)), now)
         history = self._writer.history(endpoint, policy, now)
         found = [
             self._writer.write(endpoint, route, policy, history, now, is_hourly=False) for route in _served(endpoint)
@@ -147,6 +148,7 @@ class WatchService:
             for report in self._documents.where(partition=endpoint.endpoint)
             if report.endpoint == endpoint.endpoint
         }
+        self._begin(endpoint, list(known.values()), now)
         due = [route for route in served if _is_due(known.get(_id_of(route)), route, until)]
         if due:
             history = self._writer.history(endpoint, policy, until)
@@ -159,6 +161,16 @@ class WatchService:
                 self._documents.change(
                     gone.partition, gone.id, lambda report: end_all(report, "it does not serve as that any more", now)
                 )
+
+    def _begin(self, endpoint: Endpoint, known: Sequence[DriftReport], now: datetime) -> None:
+        """Have the documents of what a rollout serves be of that rollout, and not of an earlier one of the version."""
+        if endpoint.active is None:
+            return
+        started_at = endpoint.active.started_at
+        ids = {_id_of(route) for route in _served(endpoint) if route.role is not Role.STABLE}
+        for report in known:
+            if report.id in ids and report.endpoint == endpoint.endpoint and is_of_earlier(report, started_at):
+                self._documents.change(report.partition, report.id, lambda one: begin(one, started_at, now))
 
     def _look(self, endpoint: Endpoint, routes: Sequence[Route], policy: DriftPolicy, now: datetime) -> None:
         """Look at the candidate and the shadows of a rollout, and report where something else is found than before."""

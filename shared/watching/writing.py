@@ -246,7 +246,14 @@ class Writer:
 def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profiles, report: DriftReport) -> Seen:
     """What is known of a version that serves."""
     key = f"{route.version}:{route.role}"
-    hours = history.hours(key)
+    since = history.since
+    if report.counts_from and route.role is not Role.STABLE:
+        since = max(since, min(hour_of(report.counts_from), hour_of(history.until)))
+    hours: Hours = {
+        hour: counts
+        for hour, counts in history.hours(key).items()
+        if report.counts_from is None or route.role is Role.STABLE or hour >= hour_of(report.counts_from)
+    }
     profile, why_none = _profile(route.profile_digest, list(hours.values()), profiles)
     if profile is not None:
         hours = _by(profile, hours)
@@ -259,14 +266,14 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
         endpoint=endpoint.endpoint,
         version=route.version,
         role=route.role.value,
-        since=history.since,
+        since=since,
         until=history.until,
         profile=profile,
         why_none=why_none,
         hours=hours,
         healthy=healthy,
         beside=beside,
-        quality=history.quality(key, len(healthy)),
+        quality=replace(history, since=since).quality(key, len(healthy)),
     )
 
 
@@ -302,6 +309,7 @@ def _fresh(endpoint: Endpoint, route: Route) -> DriftReport:
         endpoint=endpoint.endpoint,
         version=route.version,
         role=route.role.value,
+        counts_from=endpoint.active.started_at if endpoint.active and route.role is not Role.STABLE else None,
     )
 
 

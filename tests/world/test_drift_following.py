@@ -1,5 +1,6 @@
 """What follows from a drift of the candidate: the tick takes the alarm that stands as its evidence."""
 
+from datetime import timedelta
 from functools import cache
 
 from shared.core.messages import CommandKind, RolloutCommand
@@ -97,3 +98,17 @@ def test_the_alarm_of_an_earlier_role_holds_nothing() -> None:
     world.documents.replace(Container.REPORTS, {**stored.body, "alarms": {}}, etag=stored.etag)
     world.run(seconds=60)
     assert rollout(world).state is RolloutState.PROMOTED
+
+
+def test_the_alarm_of_an_earlier_rollout_of_the_version_holds_nothing() -> None:
+    world = drifting(Following.ROLL_BACK)
+    key = (Container.REPORTS, MODEL, drift_report_id(2, "candidate"))
+    stored = world.documents.held[key]
+    report = DriftReport.from_body(stored.body)
+    before = report.alarms[Alarm.CONCURRENT_DRIFT].model_copy(
+        update={"since": rollout(world).started_at - timedelta(seconds=1)}
+    )
+    report.alarms = {Alarm.CONCURRENT_DRIFT: before}
+    world.documents.replace(Container.REPORTS, report.to_body(), etag=stored.etag)
+    world.run(seconds=60)
+    assert (rollout(world).state, rollout(world).drift) == (RolloutState.PROMOTED, None)

@@ -342,15 +342,44 @@ def test_a_drift_of_the_candidate_alone_is_found_within_a_look() -> None:
     assert watched.firing()["concurrent_drift"] == 1
 
 
+def taken_off(watched: Watched) -> None:
+    """The rollout is over, and nothing came of it."""
+    stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
+    watched.world.documents.replace(Container.ENDPOINTS, {**stored.body, "rollout": None}, etag=stored.etag)
+
+
+@pytest.mark.parametrize("hours_between", [0, 5])
+def test_what_an_earlier_rollout_of_the_version_was_asked_is_not_held_against_a_new_one(hours_between: int) -> None:
+    watched = Watched()
+    watched.hour()
+    with_candidate(watched, hours=9)
+    rolled_out(watched, stable=0.0, candidate=0.0)
+    rolled_out(watched, stable=0.0, candidate=2.0)
+    assert concurrent(watched)[0] is Outcome.FAIL
+    taken_off(watched)
+    for _ in range(hours_between):
+        watched.hour()
+    watched.world.clock.pass_s(300)
+    with_candidate(watched, hours=9)
+    for _ in range(8):
+        rolled_out(watched, stable=0.0, candidate=0.0)
+        assert concurrent(watched)[0] is not Outcome.FAIL
+        assert "concurrent_drift" not in watched.firing()
+    assert concurrent(watched)[0] is Outcome.PASS
+    # And what is wrong with the new one is found.
+    rolled_out(watched, stable=0.0, candidate=3.0, rows=1_500)
+    outcome, features = concurrent(watched)
+    assert (outcome, features[0]) == (Outcome.FAIL, "income")
+    assert "concurrent_drift" in watched.firing()
+
+
 def test_a_version_that_serves_no_more_raises_no_alarm_any_more() -> None:
     watched = Watched()
     watched.hour()
     with_candidate(watched, hours=9)
     rolled_out(watched, stable=0.0, candidate=2.0)
     assert "concurrent_drift" in watched.firing()
-    stored = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"]
-    body = {**stored.body, "rollout": None}
-    watched.world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+    taken_off(watched)
     watched.hour()
     assert "concurrent_drift" not in watched.firing()
 
