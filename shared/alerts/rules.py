@@ -120,10 +120,11 @@ def _of_requests(metric: AlertMetric, total: MinuteSum, span: str, *, window_s: 
 
 
 def _memory(sums: RequestSums, now: datetime) -> Measured | None:
+    at = sums.whole_at or now
     found = [
         (mark.memory_share, pod)
         for pod, mark in sums.marks.items()
-        if mark.memory_share is not None and now - mark.ended_at <= FRESH
+        if mark.memory_share is not None and at - mark.ended_at <= FRESH
     ]
     if not found:
         return None
@@ -133,8 +134,10 @@ def _memory(sums: RequestSums, now: datetime) -> Measured | None:
 
 def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
     """The share of pods that nothing ails; 0 where pods reported of late, and none does any more."""
-    expected = {pod: mark for pod, mark in sums.marks.items() if now - mark.ended_at <= _GONE}
-    fresh = {pod: mark for pod, mark in expected.items() if now - mark.ended_at <= FRESH}
+    # Of what was written since, nothing is known: it is no sign that a pod is silent.
+    at = sums.whole_at or now
+    expected = {pod: mark for pod, mark in sums.marks.items() if at - mark.ended_at <= _GONE}
+    fresh = {pod: mark for pod, mark in expected.items() if at - mark.ended_at <= FRESH}
     if not expected:
         return None
     if not fresh:

@@ -93,11 +93,18 @@ def test_a_pod_that_something_ails_is_told_with_what_it_is(ailing: dict[str, Any
 def test_one_process_that_died_is_no_alert_and_pods_that_all_fell_silent_are() -> None:
     assert broken(window(deaths=Deaths(rollout_id="r", processes={3: 1}))) == []
     silent = FRESH + timedelta(seconds=30)
-    one = judged(window("a"), window("b"), now=NOW + silent)["unhealthy"]
+    one = judged(window("a", ago_s=silent.total_seconds()), window("b", ago_s=silent.total_seconds()))["unhealthy"]
     assert one.is_broken
     assert "none of 2 reports any more" in one.sentence
     # A pod that is gone while others report was scaled in.
     assert broken(window("a"), window("b", ago_s=silent.total_seconds())) == []
+
+
+def test_pods_whose_windows_are_not_counted_yet_are_not_taken_for_silent() -> None:
+    later = NOW + FRESH + timedelta(minutes=1)
+    found = judged(window("a", memory_share=0.95), window("b"), now=later)
+    assert found["unhealthy"].is_broken is False
+    assert found["resources"].is_broken
 
 
 def test_memory_and_refused_requests_are_resources() -> None:
