@@ -17,6 +17,7 @@ from shared.budgets.sums import RequestSums
 from shared.core.severity import Severity
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.telemetry.histogram import quantile
+from shared.telemetry.window import host_of
 
 BEHIND = timedelta(minutes=5)
 """How long ago all windows were counted for the last time at most, for anything to be said."""
@@ -133,7 +134,11 @@ def _memory(sums: RequestSums, now: datetime) -> Measured | None:
 
 
 def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
-    """The share of pods that nothing ails; 0 where pods reported of late, and none does any more."""
+    """The share of pods that nothing ails; 0 where pods reported of late, and none does any more.
+
+    A pod that fell silent may have been taken away, or replaced. As many as report now are taken for that; of those
+    that are silent beyond, no more is known than that the endpoint has lost them.
+    """
     # Of what was written since, nothing is known: it is no sign that a pod is silent.
     at = sums.whole_at or now
     expected = {pod: mark for pod, mark in sums.marks.items() if at - mark.ended_at <= _GONE}
@@ -142,10 +147,13 @@ def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
         return None
     if not fresh:
         return Measured(value=0.0, of=f"of the pods: none of {len(expected)} reports any more")
+    places = {host_of(pod) for pod in fresh}
+    silent = sorted(pod for pod in expected if pod not in fresh and host_of(pod) not in places)
     ailing = [f"{pod} {mark.trouble}" for pod, mark in sorted(fresh.items()) if mark.trouble]
+    ailing += [f"{pod} reports no more" for pod in silent[len(fresh) :]]
+    pods = len(fresh) + max(0, len(silent) - len(fresh))
     named = "; ".join(ailing[:_NAMED]) + (f"; and {len(ailing) - _NAMED} more" if len(ailing) > _NAMED else "")
-    of = f"of {len(fresh)} pods" + (f": {named}" if named else "")
-    return Measured(value=(len(fresh) - len(ailing)) / len(fresh), of=of)
+    return Measured(value=(pods - len(ailing)) / pods, of=f"of {pods} pods" + (f": {named}" if named else ""))
 
 
 def _judged(

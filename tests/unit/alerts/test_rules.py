@@ -100,6 +100,22 @@ def test_one_process_that_died_is_no_alert_and_pods_that_all_fell_silent_are() -
     assert broken(window("a"), window("b", ago_s=silent.total_seconds())) == []
 
 
+def test_where_more_pods_fell_silent_than_still_report_it_is_told_until_they_are_taken_for_gone() -> None:
+    def share(silent: int, *, fresh: int, ago_s: float = 600, place: str = "old") -> str:
+        gone = [window(f"{place}{number}-5f3a9c-0", ago_s=ago_s) for number in range(silent)]
+        one = judged(*gone, *(window(f"new{number}-77777a-0") for number in range(fresh)))["unhealthy"]
+        return one.sentence if one.is_broken else ""
+
+    assert "healthy_share is 0.1111 (11.11%) (of 9 pods: old1-5f3a9c-0 reports no more; " in share(9, fresh=1)
+    assert "and 5 more" in share(9, fresh=1)
+    # They were replaced, or half of them were taken away.
+    assert share(10, fresh=10) == ""
+    assert share(5, fresh=5) == ""
+    # A process that took another's place reports for it.
+    assert share(2, fresh=1, place="new") == ""
+    assert share(9, fresh=1, ago_s=901) == ""
+
+
 def test_pods_whose_windows_are_not_counted_yet_are_not_taken_for_silent() -> None:
     later = NOW + FRESH + timedelta(minutes=1)
     found = judged(window("a", memory_share=0.95), window("b"), now=later)
