@@ -105,3 +105,6 @@ def _set_up() -> None:
             trace.set_tracer_provider(tracer.provider)
     except InvalidInputError as error:
         _log.error("telemetry is not as it should be: %s", error)
+    except Exception as error:  # noqa: BLE001 - telemetry never fails the work that it tells of
+        # What the SDK says may repeat a setting, which may be a secret.
+        _log.error("no spans are sent: OpenTelemetry refuses its settings (%s): see OTEL_...", type(error).__name__)

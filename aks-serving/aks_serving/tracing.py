@@ -6,6 +6,7 @@ other requests cost one look at their headers. Those over gRPC have none. `OTEL_
 (shared.core.otel); where they are off no request is looked at for them.
 """
 
+import logging
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ from contextlib import contextmanager
 from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Response
 from aks_serving.serving import Serving
 from shared.core import tracing
+from shared.core.errors import InvalidInputError
 from shared.core.otel import open_tracer, otlp_exporters
 from shared.core.tracing import TRACEPARENT, About, Span, SpanKind, TraceContext
 from shared.routing.plan import Route, RoutePlan
 
 SERVICE = "slipway-server"
+
+_log = logging.getLogger(__name__)
 
 _TRACEPARENT = TRACEPARENT.encode()
 _FAILED = 500
@@ -26,13 +30,22 @@ type Handle = Callable[[Exchange], None]
 
 
 def set_up(pod: str, env: Mapping[str, str] | None = None) -> bool:
-    """Have this process send spans, where the settings ask for it: whether they do. Raises InvalidInputError.
+    """Have this process send spans, where the settings ask for it: whether it does.
 
-    Starts a thread: call it in the process that is to send them, not before it is forked.
+    What is wrong with the settings is logged, and the process serves without spans. Starts a thread: call it in the
+    process that is to send them, not before it is forked.
     """
-    found = otlp_exporters(os.environ if env is None else env)
-    if found:
-        tracing.install(open_tracer(SERVICE, found, **{"service.instance.id": pod}))
+    try:
+        found = otlp_exporters(os.environ if env is None else env)
+        if found:
+            tracing.install(open_tracer(SERVICE, found, **{"service.instance.id": pod}))
+    except InvalidInputError as error:
+        _log.error("no spans are sent: %s", error)
+        return False
+    except Exception as error:  # noqa: BLE001 - telemetry never fails the work that it tells of
+        # What the SDK says may repeat a setting, which may be a secret.
+        _log.error("no spans are sent: OpenTelemetry refuses its settings (%s): see OTEL_...", type(error).__name__)
+        return False
     return bool(found)
 
 

@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from shared.core import tracing
-from shared.core.errors import InvalidInputError
 from shared.core.otel import open_tracer
 from shared.core.tracing import IDS_ALONE
 from tests.serving import models
@@ -159,7 +158,26 @@ def test_spans_are_off_unless_the_settings_ask_for_them() -> None:
         assert tracing.tracer() is IDS_ALONE
 
 
-def test_a_protocol_that_is_not_spoken_is_named() -> None:
+def test_a_protocol_that_is_not_spoken_is_named_and_spans_are_off(caplog: pytest.LogCaptureFixture) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    with pytest.raises(InvalidInputError, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc': use http/protobuf"):
-        set_up("pod", env)
+    assert not set_up("pod", env)
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc': use http/protobuf" in caplog.text
+    assert tracing.tracer() is IDS_ALONE
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "s3cret"),
+    ],
+)
+def test_a_setting_that_opentelemetry_refuses_keeps_no_server_from_starting(
+    setting: str, value: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value)
+    assert not set_up("pod", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+    assert tracing.tracer() is IDS_ALONE
+    assert "refuses its settings (ValueError)" in caplog.text
+    assert value not in caplog.messages[-1]

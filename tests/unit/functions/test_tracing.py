@@ -12,7 +12,7 @@ import pytest
 
 from functions._http import answering
 from functions._messages import handle_body
-from functions._tracing import timed
+from functions._tracing import _set_up, timed
 from shared.core import tracing
 from shared.core.messages import Queue, RolloutTick, ValidateVersion
 from shared.core.tracing import About, Span, SpanKind, TraceContext, Value, current
@@ -208,3 +208,29 @@ def test_every_timer_of_the_app_is_a_span() -> None:
     ]
     assert len(timers) > 5
     assert {follows for _, follows in timers} == {"@timed"}, timers
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "s3cret"),
+    ],
+)
+def test_a_setting_that_opentelemetry_refuses_fails_no_invocation_and_is_told_once(
+    setting: str, value: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(setting, value)
+    _set_up.cache_clear()
+    try:
+        letters = Letters()
+        handle(letters, BODY)
+        handle(letters, BODY)
+    finally:
+        _set_up.cache_clear()
+    assert len(letters.done) == 2
+    assert tracing.tracer() is tracing.IDS_ALONE
+    (told,) = [one for one in caplog.messages if "refuses its settings (ValueError)" in one]
+    assert value not in told
