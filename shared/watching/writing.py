@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from shared.budgets.labels import LabelSum, label_key
 from shared.core.canonical import digest_of_bytes
 from shared.core.errors import InvalidInputError
+from shared.core.verdict import Outcome
 from shared.drift.scoring import FeatureScore
 from shared.drift.slow import SlowDrift, SlowState
 from shared.registry.documents import ModelVersion
@@ -98,10 +99,13 @@ class Writer:
     def finds_else(
         self, report: DriftReport, endpoint: Endpoint, route: Route, policy: DriftPolicy, history: History
     ) -> bool:
-        """Whether another outcome is found now than the latest report has."""
+        """Whether another outcome is found now than the latest report has, or one that no alarm stands for."""
         found = assess(seen_of(endpoint, route, history, self.profiles, report), policy).alarms
         before = {finding.against: finding.outcome for finding in report.latest.findings} if report.latest else {}
-        return {AGAINST[alarm]: verdict.outcome for alarm, verdict in found.items() if alarm in AGAINST} != before
+        now = {alarm: verdict.outcome for alarm, verdict in found.items() if alarm in AGAINST}
+        # An alarm that was ended with a failing report as the latest begins anew by the same outcome.
+        untold = any(outcome is Outcome.FAIL and alarm not in report.alarms for alarm, outcome in now.items())
+        return untold or {AGAINST[alarm]: outcome for alarm, outcome in now.items()} != before
 
     def write(
         self,

@@ -16,8 +16,9 @@ from shared.rollout.machine import RolloutState
 from shared.store.ports import BlobContainer, Container
 from shared.telemetry.features import FeatureCounts, beside_key
 from shared.telemetry.profile import Profile
+from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
-from shared.watching.documents import RetrainingState
+from shared.watching.documents import DriftReport, RetrainingState
 from shared.watching.rollups import FeatureRollup, daily_name, day_of, hour_of, hourly_name, roll_up_hour
 from tests.world.fakes import Killed
 from tests.world.watched import NAMES, Watched, counted, rows_of
@@ -371,6 +372,20 @@ def test_what_an_earlier_rollout_of_the_version_was_asked_is_not_held_against_a_
     outcome, features = concurrent(watched)
     assert (outcome, features[0]) == (Outcome.FAIL, "income")
     assert "concurrent_drift" in watched.firing()
+
+
+def test_a_drift_is_told_at_the_next_look_although_the_latest_report_fails_and_its_alarm_was_ended() -> None:
+    watched = Watched()
+    watched.hour()
+    with_candidate(watched, hours=9)
+    rolled_out(watched, stable=0.0, candidate=2.0)
+    report = watched.report(2, "candidate")
+    stored = watched.world.documents.held[Container.REPORTS, MODEL, report.id]
+    ended = DriftReport.from_body(stored.body)
+    assert end_all(ended, "as another call did that died after it", watched.now)
+    watched.world.documents.replace(Container.REPORTS, ended.to_body(), etag=stored.etag)
+    rolled_out(watched, stable=0.0, candidate=2.0)
+    assert "concurrent_drift" in watched.report(2, "candidate").alarms
 
 
 def test_a_version_that_serves_no_more_raises_no_alarm_any_more() -> None:
