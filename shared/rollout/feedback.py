@@ -91,9 +91,28 @@ def _concluded(
     if is_concurrent and min(stage.candidate, stage.stable) < gate.min_feedback:
         had = f"{stage.candidate} pieces of feedback and stable {stage.stable}: each needs {gate.min_feedback}"
         return Outcome.INCONCLUSIVE, f"on predictions of this stage the candidate has {had}", False
+    if not is_concurrent and (lacking := _unheard(rollout, gate, stage, worse)):
+        return Outcome.INCONCLUSIVE, lacking, False
     if not is_concurrent or rollout.gates.mode is GateMode.NO_PROVEN_HARM:
         return Outcome.PASS, f"no harm is proven at level {level:.2g}", False
     return *_not_worse(rollout, gate, stage), False
+
+
+def _unheard(rollout: Rollout, gate: FeedbackGate, stage: Block, worse: ExcessTest | None) -> str:
+    """What is lacking for a PASS without traffic for stable; empty where enough came while both had some, or where the
+    candidate's own mean is held against a least one.
+    """
+    if gate.at_least is not None and stage.candidate >= gate.min_feedback:
+        return ""
+    gates = [rollout.policy.gates, *(one.gates for one in rollout.policy.stages if one.gates)]
+    least = min((one.feedback.min_feedback for one in gates if one.feedback), default=gate.min_feedback)
+    had = worse.total if worse else Block()
+    if min(had.candidate, had.stable) >= least:
+        return ""
+    return (
+        f"while both had traffic there were {had.candidate} pieces of feedback on the candidate and {had.stable} on "
+        f"stable: each needs {least}"
+    )
 
 
 def _not_worse(rollout: Rollout, gate: FeedbackGate, stage: Block) -> tuple[Outcome, str]:

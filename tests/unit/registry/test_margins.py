@@ -5,7 +5,7 @@ import pytest
 from shared.core.errors import InvalidInputError
 from shared.registry.margins import check_margins
 from shared.registry.policy import Policy
-from shared.registry.rollout_policy import GateMode, GateName, Gates, RolloutPolicy, Stage
+from shared.registry.rollout_policy import FeedbackGate, GateMode, GateName, Gates, RolloutPolicy, Stage, Strategy
 from tests.world.world import MODEL, World
 
 NONE = Gates(mode=GateMode.NOT_WORSE, error_rate=0.0)
@@ -39,3 +39,34 @@ def test_a_margin_of_nothing_is_fine_where_it_decides_nothing(gates: Gates) -> N
 def test_what_is_stored_already_stays_readable() -> None:
     stored = RolloutPolicy(gates=NONE).model_dump_json()
     assert RolloutPolicy.model_validate_json(stored).gates == NONE
+
+
+FED = Gates(feedback=FeedbackGate())
+ALL = (Stage(weight_bp=10_000, duration_s=60),)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RolloutPolicy(strategy=Strategy.ALL_AT_ONCE, gates=FED),
+        RolloutPolicy(strategy=Strategy.BLUE_GREEN, gates=FED),
+        RolloutPolicy(strategy=Strategy.SHADOW, gates=FED),
+        RolloutPolicy(stages=ALL, gates=FED),
+        RolloutPolicy(stages=(Stage(weight_bp=10, duration_s=1, gates=Gates()), *ALL), gates=FED),
+    ],
+)
+def test_feedback_is_not_asked_for_where_nothing_is_answered_by_both(policy: RolloutPolicy) -> None:
+    with pytest.raises(InvalidInputError, match=r"use a canary with such a stage"):
+        check_margins(policy)
+    recorded = FED.model_copy(update={"dry_run": (GateName.FEEDBACK,)})
+    check_margins(policy.model_copy(update={"gates": recorded}))
+
+
+@pytest.mark.parametrize("strategy", [Strategy.CANARY, Strategy.ROLLING, Strategy.SPLIT])
+def test_feedback_may_be_asked_for_where_both_answer(strategy: Strategy) -> None:
+    check_margins(RolloutPolicy(strategy=strategy, gates=FED, late_feedback_s=60))
+
+
+def test_late_feedback_that_no_gate_hears_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"late_feedback_s is 60, and rollout\.gates\.feedback is not set"):
+        check_margins(RolloutPolicy(late_feedback_s=60))

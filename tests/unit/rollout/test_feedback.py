@@ -97,12 +97,23 @@ def test_ids_that_are_made_up_make_no_document_grow() -> None:
     assert outcome(found, GateName.FEEDBACK) is Outcome.PASS
 
 
-def test_of_a_watched_candidate_harm_is_asked_and_no_more() -> None:
-    good = {CANDIDATE: counted(1_000), STABLE: counted(9_000)}
-    found = watching(counted(1_000), good, gates=GATES)
+def test_of_a_watched_candidate_harm_is_asked_and_that_there_was_feedback() -> None:
+    both = {CANDIDATE: counted(1_000), STABLE: counted(9_000)}
+    found = watching(counted(1_000), both, gates=GATES)
+    assert outcome(found, GateName.FEEDBACK) is Outcome.INCONCLUSIVE
+    few = [row(CANDIDATE, 90, 27, generation=2), row(STABLE, 9_000, 2_700, generation=2)]
+    found = with_feedback(*few, found=found)
+    assert outcome(found, GateName.FEEDBACK) is Outcome.INCONCLUSIVE
+    found = with_feedback(*few, found=found)
     assert outcome(found, GateName.FEEDBACK) is Outcome.PASS
     late = with_feedback(row(CANDIDATE, 1_000, 200, generation=2), row(STABLE, 9_000, 2_700, generation=2), found=found)
     assert outcome(late, GateName.FEEDBACK) is Outcome.FAIL
+
+
+def test_a_watched_candidate_may_be_held_against_a_least_mean_alone() -> None:
+    found = watching(counted(1_000), {}, gates=Gates(feedback=FeedbackGate(at_least=0.25)))
+    assert outcome(with_feedback(row(CANDIDATE, 90, 30), found=found), GateName.FEEDBACK) is Outcome.INCONCLUSIVE
+    assert outcome(with_feedback(row(CANDIDATE, 1_000, 300), found=found), GateName.FEEDBACK) is Outcome.PASS
 
 
 def test_only_what_the_rollouts_plans_assigned_is_taken_in_and_each_window_once() -> None:
