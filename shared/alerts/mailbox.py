@@ -35,6 +35,8 @@ _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(minutes=30)
 _KEPT = timedelta(days=1)
 """How long it is kept that somebody was told that an alert is over: its news may be taken in again."""
+_KEPT_AT_LEAST = timedelta(hours=1)
+"""So long it is kept even where there is no room: longer than a call may take, which may take news in again."""
 _MODELS_NAMED = 10
 MOST = 3_000
 """Alerts that a mailbox holds: a document has 2 MB at most. Of more, the news stays with them until there is room."""
@@ -100,19 +102,22 @@ class Mailbox(Aggregate):
         """Whether the sink takes nothing."""
         return self.notice is not None and bool(self.notice.failed) and self.notice.attempts >= IS_DOWN_AFTER
 
-    def take_in(self, alerts: Iterable[Alert], sink: AlertSink) -> bool:
-        """Take news in that the sink is to be told, as far as there is room. Whether any was new."""
+    def take_in(self, alerts: Iterable[Alert], sink: AlertSink, now: datetime) -> bool:
+        """Take news in that the sink is to be told, as far as there is room. Whether anything changed."""
         new: dict[str, Waiting] = {}
-        for alert in alerts:
+        arrived = list(alerts)
+        is_less = self._make_room(arrived, now)
+        held = self._held
+        for alert in arrived:
             waits = self.waiting.get(alert.id)
             is_known = self._number(alert.id) > 0
-            has_room = is_known or len(self.told.keys() | self.waiting.keys() | new.keys()) < MOST
+            has_room = is_known or len(held | new.keys()) < MOST
             if has_room and not self.has(alert, sink):
                 withheld_by = waits.withheld_by if waits else ""
                 new[alert.id] = Waiting(model=alert.model, number=alert.news, withheld_by=withheld_by)
         if new:
             self.waiting = self.waiting | new
-        return bool(new)
+        return bool(new) or is_less
 
     def has(self, alert: Alert, sink: AlertSink) -> bool:
         """Whether an alert's news is here, or was, or is nothing to the sink."""
@@ -171,7 +176,8 @@ class Mailbox(Aggregate):
         """Note that the sink has the notice. False where that is known."""
         if self.notice is None or self.notice.notice_id != notice.notice_id:
             return False
-        told = {key: one for key, one in self.told.items() if one.news is not News.RESOLVED or now - one.at < _KEPT}
+        self._forget(now - _KEPT)
+        told = dict(self.told)
         for item in notice.items:
             news = News.FIRING if item.news is News.REPEATED else item.news
             told[item.alert_id] = Told(news=news, number=item.number, since=item.since, at=now, model=item.model)
@@ -182,6 +188,23 @@ class Mailbox(Aggregate):
             "notice_sent", now, notice_id=notice.notice_id, subject=notice.subject, alerts=listed, more=len(notice.more)
         )
         return True
+
+    @property
+    def _held(self) -> set[str]:
+        """The alerts that are held here."""
+        under_way = {item.alert_id for item in self.notice.items} if self.notice else set()
+        return {*self.told, *self.waiting, *under_way}
+
+    def _make_room(self, arrived: Iterable[Alert], now: datetime) -> bool:
+        """Forget who was told long ago that an alert is over, where there is no room otherwise. Whether any was."""
+        before, wanted = len(self.told), {alert.id for alert in arrived}
+        for kept in (_KEPT, _KEPT_AT_LEAST):
+            if len(self._held | wanted) > MOST:
+                self._forget(now - kept)
+        return len(self.told) < before
+
+    def _forget(self, before: datetime) -> None:
+        self.told = {key: one for key, one in self.told.items() if one.news is not News.RESOLVED or one.at > before}
 
     def _number(self, alert_id: str) -> int:
         """The latest news of an alert that was taken in, and is still known of; 0: none."""
@@ -227,6 +250,9 @@ def plan_of(
                 plan.quiet[key] = Told(
                     news=News.ACKNOWLEDGED, number=alert.news, since=alert.since, at=now, model=model, is_quiet=True
                 )
+            elif alert and told and told.is_quiet and alert.state is not AlertState.FIRING:
+                update = {"news": News.RESOLVED, "number": alert.news, "at": now}
+                plan.quiet[key] = told.model_copy(update=update)
             continue
         was_told = told is not None and told.news is not News.RESOLVED
         silence = silence_on(alert, held, now)

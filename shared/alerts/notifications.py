@@ -115,7 +115,8 @@ class NotificationService:
         for sink in self._settings.sinks:
             try:
                 box = self._mailboxes.find_or_create(Mailbox(id=f"mailbox-{sink.name}", sink=sink.name))
-                box = self._mailboxes.change(box.partition, box.id, partial(Mailbox.take_in, alerts=alerts, sink=sink))
+                take_in = partial(Mailbox.take_in, alerts=alerts, sink=sink, now=self._clock.now())
+                box = self._mailboxes.change(box.partition, box.id, take_in)
                 left |= {alert.id for alert in alerts if not box.has(alert, sink)}
             except Exception:  # noqa: BLE001 - whatever is wrong with one mailbox, the others take it in
                 _log.exception("the mailbox of the sink %s takes no news in", sink.name)

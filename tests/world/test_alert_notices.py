@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.mailbox import LEASE, MOST, Mailbox, Plan, next_notice
+from shared.alerts.mailbox import LEASE, MOST, Mailbox, Plan, Told, next_notice
 from shared.alerts.notices import LISTED, News, Notice
 from shared.alerts.silences import Matcher
 from shared.core.alert_settings import AlertSettings, AlertSink, SinkKind
@@ -353,18 +353,51 @@ def test_a_mailbox_that_cannot_be_read_keeps_no_other_sink_from_being_told() -> 
 def test_a_mailbox_has_room_for_a_bounded_number_and_what_is_more_is_told_when_there_is_room() -> None:
     box, settings = Mailbox(id="mailbox-ops", sink="ops"), sink()
     world = world_with()
+    now = world.clock.now()
     alerts = [fire(world, f"s{number}") for number in range(3)]
     many = [alerts[0].model_copy(update={"id": f"alert-{number}"}) for number in range(MOST - 1)]
-    assert box.take_in([*many, *alerts], settings)
+    assert box.take_in([*many, *alerts], settings, now)
     assert [box.has(alert, settings) for alert in alerts] == [True, False, False]
     # What is known of is taken in all the same: its end has to be told.
     over = many[0].model_copy(update={"news": 2})
-    assert box.take_in([over, *alerts], settings)
+    assert box.take_in([over, *alerts], settings, now)
     assert box.has(over, settings)
     assert not box.has(alerts[1], settings)
     box.waiting = {}
-    assert box.take_in(alerts, settings)
+    assert box.take_in(alerts, settings, now)
     assert all(box.has(alert, settings) for alert in alerts)
+
+
+def test_a_mailbox_that_is_full_of_what_is_over_has_room_again_after_an_hour() -> None:
+    world = world_with()
+    now, since = world.clock.now(), world.clock.now()
+    over = {
+        f"alert-{number}": Told(news=News.RESOLVED, number=2, since=since, at=now, model="digits")
+        for number in range(MOST)
+    }
+    box, settings = Mailbox(id="mailbox-ops", sink="ops", told=over), sink()
+    alert = fire(world)
+    assert not box.take_in([alert], settings, now + timedelta(minutes=59))
+    assert not box.has(alert, settings)
+    assert box.take_in([alert], settings, now + timedelta(minutes=61))
+    assert box.has(alert, settings)
+
+
+def test_what_was_acknowledged_untold_is_forgotten_after_it_is_over() -> None:
+    world = world_with()
+    alert = fire(world)
+    world.alerts.acknowledge(alert.id, by="ann")
+    pass_s(world, 120)
+    assert mailbox(world).told[alert.id].news is News.ACKNOWLEDGED
+    resolve(world)
+    pass_s(world, 120)
+    assert mailbox(world).told[alert.id].news is News.RESOLVED
+    pass_s(world, 60)
+    world.clock.pass_s(24 * 3_600)
+    fire(world, "b")
+    pass_s(world, 120)
+    assert alert.id not in mailbox(world).told
+    assert said(world) == [("firing", "b")]
 
 
 def test_the_fullest_mailbox_fits_a_document() -> None:
