@@ -27,13 +27,16 @@ def settle(
     now: datetime,
     *,
     is_hourly: bool,
+    may_follow: bool = False,
 ) -> None:
     """Begin, keep and end the alarms of a version, by what a report found."""
     alarms = dict(report.alarms)
     for alarm, verdict in verdicts.items():
         episode = alarms.get(alarm)
         if verdict.outcome is Outcome.FAIL:
-            alarms[alarm] = _failed(report, alarm, episode, verdict, features.get(alarm, ()), summary, now)
+            failed = _failed(report, alarm, episode, verdict, features.get(alarm, ()), summary, now)
+            follows = may_follow and alarm is Alarm.CONCURRENT_DRIFT
+            alarms[alarm] = failed.model_copy(update={"may_follow": follows})
         elif episode is not None and _is_over(alarm, episode, verdict, summary.until, is_hourly=is_hourly):
             del alarms[alarm]
             _ended(report, alarm, verdict.sentence, now)

@@ -77,6 +77,8 @@ class Assessment:
     scores: Sequence[FeatureScore]
     ranked: Sequence[FeatureScore]
     concurrent: Sequence[FeatureScore]
+    may_follow: bool = False
+    """Whether a drift beside stable is of inputs, and of as many rows and hours as `following` asks for."""
 
 
 def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) -> Assessment:
@@ -85,8 +87,10 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
     data, scores = _against_reference(seen, policy, total)
     found = {Alarm.DATA_DRIFT: data}
     concurrent: list[FeatureScore] = []
+    may_follow = False
     if seen.beside is not None:
-        found[Alarm.CONCURRENT_DRIFT], concurrent = _beside(seen, seen.beside, policy)
+        found[Alarm.CONCURRENT_DRIFT], concurrent, hours = _beside(seen, seen.beside, policy)
+        may_follow = _may_follow(found[Alarm.CONCURRENT_DRIFT], concurrent, hours, policy)
     if slow is not None:
         found[Alarm.SLOW_DRIFT] = _slow_verdict(slow, policy)
     performed = perform(seen.performing, seen.profile, total, policy) if seen.performing else None
@@ -114,7 +118,14 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
         performance=performed[1] if performed else None,
         slow=_slow_figures(slow, policy) if slow else None,
     )
-    return Assessment(details=details, alarms=found, scores=scores, ranked=by_blame, concurrent=concurrent)
+    return Assessment(
+        details=details,
+        alarms=found,
+        scores=scores,
+        ranked=by_blame,
+        concurrent=concurrent,
+        may_follow=may_follow,
+    )
 
 
 def feed(
@@ -157,11 +168,12 @@ def _against_reference(
     return verdict_of(scores, rows=total.rows, limits=limits).model_copy(update={"check": check}), scores
 
 
-def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, list[FeatureScore]]:
+def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, list[FeatureScore], int]:
+    """The verdict, the scores, and of how many hours they are."""
     check = Alarm.CONCURRENT_DRIFT.value
 
-    def inconclusive(said: str) -> tuple[Verdict, list[FeatureScore]]:
-        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, limit=policy.psi), []
+    def inconclusive(said: str) -> tuple[Verdict, list[FeatureScore], int]:
+        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, limit=policy.psi), [], 0
 
     if seen.profile is None:
         return inconclusive(f"version {seen.version} has no reference profile: the two cannot be compared")
@@ -178,13 +190,20 @@ def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, l
         known = inflations_beside(common.profile, by_hour)
         scores = scored(common.profile, one, policy.limits, beside=other, inflation=known)
     except InvalidInputError as error:
-        return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=one.rows), []
+        return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=one.rows), [], 0
     verdict = verdict_of(scores, rows=one.rows, limits=policy.limits)
     said = f"beside version {beside.version} in the same hours {verdict.sentence}"
     if common.missing:
         of = len(common.missing) + len(common.profile.features)
         said += f"; not compared, since not counted in the same bins, are {len(common.missing)} of {of}"
-    return verdict.model_copy(update={"check": check, "sentence": said}), scores
+    return verdict.model_copy(update={"check": check, "sentence": said}), scores, len(by_hour)
+
+
+def _may_follow(verdict: Verdict, scores: Sequence[FeatureScore], hours: int, policy: DriftPolicy) -> bool:
+    """What two versions answer differs by nature: only inputs tell of a router, and only enough of them."""
+    of_inputs = any(s.drifted and s.feature.source.kind not in {"answer", "reconstruction"} for s in scores)
+    enough = (verdict.n or 0) >= policy.following_min_rows and hours >= policy.following_min_hours
+    return verdict.outcome is Outcome.FAIL and of_inputs and enough
 
 
 def _compared_by(profile: Profile, hours: Hours, beside: Beside) -> tuple[Common, Hours]:

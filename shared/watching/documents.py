@@ -98,6 +98,8 @@ class Episode(_Part):
     """Those that drifted when it began, the most to blame first."""
     report_id: str
     """The report that raised it."""
+    may_follow: bool = False
+    """Whether something may follow for a rollout: inputs drifted, in as many rows and hours as the policy asks for."""
 
 
 class Span(_Part):

@@ -21,7 +21,7 @@ class StandingAlarms:
         """See the port."""
         report = self._reports.find(endpoint, drift_report_id(version, role))
         episode = report.alarms.get(Alarm.CONCURRENT_DRIFT) if report else None
-        if episode is None or episode.since < since:
+        if episode is None or episode.since < since or not episode.may_follow:
             return None
         following = self._policy_of(endpoint).following
         if following is Following.NOTHING:

@@ -135,7 +135,15 @@ class Writer:
             if current.latest is not None and current.latest.report_id == summary.report_id and not is_hourly:
                 return False
             current.latest = summary
-            settle(current, summary, assessment.alarms, _named(assessment), now, is_hourly=is_hourly)
+            settle(
+                current,
+                summary,
+                assessment.alarms,
+                _named(assessment),
+                now,
+                is_hourly=is_hourly,
+                may_follow=assessment.may_follow,
+            )
             if is_hourly:
                 current.hourly_until = until
             if slow:

@@ -36,7 +36,14 @@ def drifting(following: Following) -> World:
     world = twin(_begun())
     world.put_policy(Policy(drift=DriftPolicy(following=following)))
     now = world.clock.now()
-    episode = Episode(since=now, seen=now, sentence="income drifted", features=("income",), report_id="drift-2")
+    episode = Episode(
+        since=now,
+        seen=now,
+        sentence="income drifted",
+        features=("income",),
+        report_id="drift-2",
+        may_follow=True,
+    )
     report = DriftReport(
         id=drift_report_id(2, "candidate"),
         model=MODEL,
@@ -112,3 +119,15 @@ def test_the_alarm_of_an_earlier_rollout_of_the_version_holds_nothing() -> None:
     world.documents.replace(Container.REPORTS, report.to_body(), etag=stored.etag)
     world.run(seconds=60)
     assert (rollout(world).state, rollout(world).drift) == (RolloutState.PROMOTED, None)
+
+
+def test_what_too_few_rows_or_answers_alone_show_holds_nothing() -> None:
+    world = drifting(Following.ROLL_BACK)
+    key = (Container.REPORTS, MODEL, drift_report_id(2, "candidate"))
+    stored = world.documents.held[key]
+    report = DriftReport.from_body(stored.body)
+    episode = report.alarms[Alarm.CONCURRENT_DRIFT]
+    report.alarms = {Alarm.CONCURRENT_DRIFT: episode.model_copy(update={"may_follow": False})}
+    world.documents.replace(Container.REPORTS, report.to_body(), etag=stored.etag)
+    world.run(seconds=60)
+    assert rollout(world).state is RolloutState.PROMOTED

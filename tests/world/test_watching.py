@@ -10,7 +10,7 @@ import pytest
 from shared.core.errors import ConflictError, NotFoundError
 from shared.core.messages import Queue
 from shared.core.verdict import Outcome
-from shared.registry.drift_policy import DriftPolicy, RetrainingPolicy
+from shared.registry.drift_policy import DriftPolicy, Following, RetrainingPolicy
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from shared.store.ports import BlobContainer, Container
@@ -18,7 +18,7 @@ from shared.telemetry.features import FeatureCounts, beside_key
 from shared.telemetry.profile import Profile
 from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
-from shared.watching.documents import DriftReport, RetrainingState
+from shared.watching.documents import Alarm, DriftReport, RetrainingState
 from shared.watching.rollups import FeatureRollup, daily_name, day_of, hour_of, hourly_name, roll_up_hour
 from tests.world.fakes import Killed
 from tests.world.watched import NAMES, Watched, counted, rows_of
@@ -341,6 +341,34 @@ def test_a_drift_of_the_candidate_alone_is_found_within_a_look() -> None:
     rolled_out(watched, stable=1.0, candidate=3.0)
     assert concurrent(watched) == (Outcome.FAIL, ["income"])
     assert watched.firing()["concurrent_drift"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "hours", "moved", "follows"),
+    [
+        (1_200, 2, "income", True),
+        (1_201, 2, "income", False),
+        (1_200, 3, "income", False),
+        (1_200, 2, None, False),
+    ],
+)
+def test_something_follows_a_drift_of_inputs_alone_and_of_rows_and_hours_enough(
+    rows: int, hours: int, moved: str | None, *, follows: bool
+) -> None:
+    policy = DriftPolicy(following=Following.HOLD, following_min_rows=rows, following_min_hours=hours)
+    watched = Watched(policy=policy)
+    watched.hour()
+    with_candidate(watched, hours=9)
+    for _ in range(2):
+        watched.world.clock.pass_s(1_800)
+        own = rows_of(watched.rng, 600, {moved: 2.0} if moved else {})
+        own = own if moved else {**own, "label": 1 - own["label"] * 0}
+        stable = rows_of(watched.rng, 900)
+        watched.write({"1:stable": counted(watched.profile, stable), "2:candidate": counted(watched.profile, own)})
+        watched.world.clock.pass_s(1_800)
+        watched.look()
+    assert concurrent(watched)[0] is Outcome.FAIL
+    assert watched.report(2, "candidate").alarms[Alarm.CONCURRENT_DRIFT].may_follow is follows
 
 
 def taken_off(watched: Watched) -> None:
