@@ -50,7 +50,8 @@ class AlertService:
         for_s: float = 0.0,
         severity: Severity | None = None,
     ) -> Alert:
-        """Say that a trouble holds. The same evidence again changes nothing, however the sentence reads by now.
+        """Say that a trouble holds. The same evidence again changes nothing, however the sentence reads by now, unless
+        it is graver.
 
         With `for_s` the alert is pending until it was said for so long, at whatever times.
         """
@@ -72,7 +73,7 @@ class AlertService:
             self._tell(fresh, "alert_fired", now)
 
         def again(alert: Alert) -> bool:
-            was = alert.state
+            was, is_graver = alert.state, fresh.severity.rank < alert.severity.rank
             if was is AlertState.RESOLVED:
                 alert.state, alert.since, alert.count = fresh.state, now, 0
                 alert.acknowledged, alert.silenced_by = None, None
@@ -80,13 +81,13 @@ class AlertService:
                 if now - alert.since < timedelta(seconds=for_s):
                     return False
                 alert.state, alert.count = AlertState.FIRING, 0
-            elif alert.evidence == found:
+            elif alert.evidence == found and not is_graver:
                 return self._begin_telling(alert, now)
             alert.count += 1
             alert.sentence, alert.evidence, alert.changed_at, alert.severity = sentence, found, now, fresh.severity
             if alert.state is AlertState.PENDING:
                 return True
-            is_news = was is not AlertState.FIRING or alert.acknowledged is not None
+            is_news = was is not AlertState.FIRING or alert.acknowledged is not None or is_graver
             alert.acknowledged = None
             self._tell(alert, "alert_fired", now, is_news=is_news)
             return True

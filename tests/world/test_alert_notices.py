@@ -233,6 +233,26 @@ def test_sinks_are_told_of_their_models_and_of_what_is_grave_enough() -> None:
     assert sorted(said(world, "iris")) == [("firing", "b"), ("firing", "queue:x")]
 
 
+def test_an_alert_that_becomes_graver_is_told_to_the_sinks_of_what_is_as_grave_as_it_is_now() -> None:
+    world = world_with(sink(), sink("pager", severity=Severity.CRITICAL))
+
+    def look(severity: Severity) -> Alert:
+        return world.alerts.fire(RULE, "a", "a is held", model="digits", evidence={"found": 1}, severity=severity)
+
+    look(Severity.WARNING)
+    pass_s(world, 60)
+    assert said(world, "pager") == []
+    assert look(Severity.CRITICAL).severity is Severity.CRITICAL
+    pass_s(world, 60)
+    assert said(world, "pager") == said(world) == [("firing", "a")]
+    assert told(world, "pager")[0].lines[0].severity is Severity.CRITICAL
+    # Less grave with the same evidence: nothing new was found.
+    assert look(Severity.WARNING).severity is Severity.CRITICAL
+    resolve(world)
+    pass_s(world, 60)
+    assert said(world, "pager") == said(world) == [("firing", "a"), ("resolved", "a")]
+
+
 def test_an_alert_that_fired_before_there_was_a_sink_is_told_at_the_next_look() -> None:
     before = World()
     fire(before)
