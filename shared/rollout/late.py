@@ -38,9 +38,10 @@ def look(endpoint: Endpoint, rollout: Rollout, now: datetime, unfit: Callable[[]
 
     `unfit` tells to which versions nothing may go back.
     """
-    if rollout.feedback_until is None:
+    until = rollout.feedback_until
+    if until is None:
         return
-    if not _serves(endpoint, rollout) or now >= rollout.feedback_until:
+    if not _serves(endpoint, rollout):
         rollout.feedback_until = None
         return
     proof = next((one.verdict for one in feedback_verdicts(rollout, is_concurrent=False) if one.is_proof), None)
@@ -58,8 +59,11 @@ def look(endpoint: Endpoint, rollout: Rollout, now: datetime, unfit: Callable[[]
             version=rollout.candidate.version,
             reason=f"there is no known good version to go back to; {proof.sentence}",
         )
+    elif now >= until:
+        rollout.feedback_until = None
     elif not (endpoint.rollback or endpoint.unapplied):
-        schedule(endpoint, rollout, now + timedelta(seconds=max(LEAST_TICK_S, rollout.policy.tick_s)))
+        next_at = now + timedelta(seconds=max(LEAST_TICK_S, rollout.policy.tick_s))
+        schedule(endpoint, rollout, min(next_at, until))
 
 
 def _serves(endpoint: Endpoint, rollout: Rollout) -> bool:

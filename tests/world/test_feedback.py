@@ -273,6 +273,12 @@ def test_late_feedback_is_heard_for_as_long_as_policy_says() -> None:
     assert world.endpoint().ticking is None
 
 
+def test_what_comes_shortly_before_the_end_of_that_time_is_judged_too() -> None:
+    world = promoted_before_its_feedback(late_s=50)
+    world.run(seconds=55)
+    assert (world.stable, rollout(world).feedback_until, triggers(world)) == (1, None, [Trigger.LATE_FEEDBACK])
+
+
 def test_good_late_feedback_leaves_what_was_promoted_and_the_ticks_end() -> None:
     world = world_of({1: 0.30, 2: 0.30}, late_feedback_s=100, after=8, watch_s=1)
     start(world)
