@@ -128,16 +128,16 @@ class NotificationService:
                 self._alerts.change(alert.partition, alert.id, partial(_is_taken, taken=alert.news))
 
     def _send_all(self) -> None:
-        silences = self._service.silences()
         for sink in self._settings.sinks:
             try:
-                self._send(sink, silences)
+                self._send(sink)
             except Exception:  # noqa: BLE001 - whatever is wrong with one sink, the others are told
                 _log.exception("the sink %s of alerts is told later", sink.name)
 
-    def _send(self, sink: AlertSink, silences: list[Silence]) -> None:
+    def _send(self, sink: AlertSink) -> None:
         for _ in range(AT_ONCE):
-            notice = self._next(sink, silences)
+            # Posts take their time: somebody may have silenced alerts meanwhile.
+            notice = self._next(sink, self._service.silences())
             if notice is None:
                 return
             try:

@@ -146,6 +146,23 @@ def test_a_silenced_alert_is_recorded_and_not_sent_and_told_when_the_silence_end
     assert world.audit.verify().verified
 
 
+def test_a_silence_that_is_made_while_a_notice_is_posted_holds_for_the_next_and_not_for_that_one() -> None:
+    world = world_with()
+    fire(world, "a", model="a")
+    fire(world, "b", model="b")
+    world.clock.pass_s(60)
+    until = world.clock.now() + timedelta(hours=1)
+
+    def silence() -> None:
+        world.alerts.silence(Matcher(subject="*"), by="ann", reason="noise", until=until, command_id="1")
+
+    world.alert_sinks["ops"].meanwhile = [silence]
+    world.notifications.settle()
+    assert said(world) == [("firing", "a")]
+    pass_s(world, 3_600)
+    assert said(world) == [("firing", "a"), ("firing", "b")]
+
+
 def test_the_end_of_what_was_told_is_told_under_a_silence_too() -> None:
     world = world_with()
     fire(world)
