@@ -8,7 +8,7 @@ be told is INCONCLUSIVE, and says why: no profile, no rows, too few of them.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class Seen:
     """Why there is no profile, in words."""
     hours: Hours = field(default_factory=dict)
     """Its counts in each hour of the span that has any."""
+    first: datetime | None = None
+    """The first hour known that has any; None: the first of `hours`."""
     healthy: Sequence[FeatureCounts] = ()
     """Of earlier windows without an alarm, as long as the span, or else of an hour; in their order."""
     beside: Beside | None = None
@@ -165,7 +167,21 @@ def _against_reference(
         scores = scored(seen.profile, total, limits, inflation=usual(seen.profile, seen.healthy, total.rows))
     except InvalidInputError as error:
         return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=total.rows), []
-    return verdict_of(scores, rows=total.rows, limits=limits).model_copy(update={"check": check}), scores
+    verdict = verdict_of(scores, rows=total.rows, limits=limits).model_copy(update={"check": check})
+    return _of_enough_hours(verdict, seen, policy), scores
+
+
+def _of_enough_hours(verdict: Verdict, seen: Seen, policy: DriftPolicy) -> Verdict:
+    """A failure counts once half the span has gone by since the first rows: a night is no drift from whole days."""
+    span_h = math.ceil(policy.span_h)
+    past_h = math.ceil((seen.until - (seen.first or min(seen.hours))) / timedelta(hours=1))
+    if verdict.outcome is not Outcome.FAIL or past_h * 2 >= span_h:
+        return verdict
+    said = (
+        f"{verdict.sentence}; but its first rows came {past_h} of the span's {span_h} hours ago, and an alarm waits "
+        "for half of them: the hours of a day differ"
+    )
+    return verdict.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "sentence": said})
 
 
 def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, list[FeatureScore], int]:

@@ -108,6 +108,10 @@ class History:
         every = self._between(key, datetime.min.replace(tzinfo=self.since.tzinfo), self.until)
         return [(hour, counts) for hour, counts in every.items() if not is_alarmed(alarmed, hour, hour + HOUR)]
 
+    def first(self, key: str) -> datetime | None:
+        """The first hour, of those that were read, in which it had any."""
+        return next((hour for hour, _ in self.before(key, ())), None)
+
     def healthy(self, key: str, alarmed: Sequence[Span]) -> list[FeatureCounts]:
         """Its counts in earlier windows without an alarm, as long as the span where there are enough of them."""
         days, hours = self._days(key, alarmed), self._groups(key, alarmed, self.span)

@@ -283,6 +283,7 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
         profile=profile,
         why_none=why_none,
         hours=hours,
+        first=history.first(key) if since == history.since else None,
         healthy=healthy,
         beside=beside,
         quality=replace(history, since=since).quality(key, len(healthy)),

@@ -54,6 +54,29 @@ def test_an_injected_drift_is_found_named_first_told_once_and_leads_to_one_reque
     assert watched.world.audit.verify().verified
 
 
+def test_a_daily_cycle_is_no_drift_in_the_first_hours_and_a_drift_that_stays_is_one_after_half_the_span() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=12, retraining=RetrainingPolicy(enabled=True)))
+    for hour in range(5):
+        watched.hour(moved={"age": 1.5})
+        latest = watched.latest
+        assert latest.findings[0].outcome is Outcome.INCONCLUSIVE
+        assert f"its first rows came {hour + 1} of the span's 12 hours ago" in latest.sentences[0]
+        assert latest.findings[0].features[0].name == "age"
+    assert (watched.firing(), watched.world.watching.requests(MODEL).requests) == ({}, [])
+    watched.hour(moved={"age": 1.5})
+    assert watched.firing() == {"data_drift": 1}
+
+
+def test_an_endpoint_that_is_asked_an_hour_a_day_is_told_of_its_drift() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=12))
+    watched.hour(moved={"age": 1.5})
+    for _ in range(5):
+        assert watched.firing() == {}
+        watched.world.clock.pass_s(3_600)
+        watched.look()
+    assert watched.firing() == {"data_drift": 1}
+
+
 def test_an_alarm_is_over_once_several_reports_find_nothing() -> None:
     watched = Watched(policy=ASKING)
     for _ in range(7):
@@ -442,7 +465,7 @@ def test_a_version_without_a_profile_is_reported_on_once_and_inconclusive() -> N
 
 
 def test_constant_missing_and_infinite_features_give_a_report_without_nan() -> None:
-    watched = Watched(policy=DriftPolicy(span_h=6))
+    watched = Watched(policy=DriftPolicy(span_h=1))
     for values in (0.0, np.nan, np.inf, -np.inf):
         table = np.full((200, len(NAMES)), values)
         watched.world.clock.pass_s(600)
