@@ -135,9 +135,10 @@ class NotificationService:
                 _log.exception("the sink %s of alerts is told later", sink.name)
 
     def _send(self, sink: AlertSink) -> None:
+        known: dict[str, Alert | None] = {}
         for _ in range(AT_ONCE):
             # Posts take their time: somebody may have silenced alerts meanwhile.
-            notice = self._next(sink, self._service.silences())
+            notice = self._next(sink, self._service.silences(), known)
             if notice is None:
                 return
             try:
@@ -150,20 +151,25 @@ class NotificationService:
             now = self._clock.now()
             self._change(sink, partial(Mailbox.finish, notice=notice, now=now))
 
-    def _next(self, sink: AlertSink, silences: list[Silence]) -> Notice | None:
-        """The next notice for a sink, claimed for this call; None where there is none to send."""
+    def _next(self, sink: AlertSink, silences: list[Silence], known: dict[str, Alert | None]) -> Notice | None:
+        """The next notice for a sink, claimed for this call; None where there is none to send.
+
+        `known` holds the alerts that were read for the notices before, and then those read for this one.
+        """
         for reads_left in reversed(range(_READS)):
             box = self._mailbox(sink)
             needed = {} if box is None or box.notice is not None else box.needs(self._clock.now(), sink)
             if box is None or (box.notice is None and not needed):
                 return None
-            is_outrun, notice = self._claim(sink, self._load(needed), silences, is_last=not reads_left)
+            unread = {key: model for key, model in needed.items() if key not in known or box.is_after(known[key])}
+            known |= self._load(unread)
+            is_outrun, notice = self._claim(sink, known, silences, is_last=not reads_left)
             if not is_outrun:
                 return notice
         return None
 
     def _claim(
-        self, sink: AlertSink, alerts: Mapping[str, Alert | None], silences: list[Silence], *, is_last: bool
+        self, sink: AlertSink, alerts: dict[str, Alert | None], silences: list[Silence], *, is_last: bool
     ) -> tuple[bool, Notice | None]:
         """Whether more was taken in since the alerts were read, and the notice that is claimed.
 
@@ -204,15 +210,14 @@ class NotificationService:
             found[alert_id] = found.get(alert_id) or self._alerts.find(model, alert_id)
         return found
 
-    def _note_silences(
-        self, alerts: Mapping[str, Alert | None], plan: Plan, claimed: list[Notice], now: datetime
-    ) -> None:
+    def _note_silences(self, alerts: dict[str, Alert | None], plan: Plan, claimed: list[Notice], now: datetime) -> None:
         """Have the alerts say which silence holds their news back, and that none does any more."""
         told = {item.alert_id: None for notice in claimed for item in notice.items}
         for alert_id, silence in (told | plan.withheld).items():
             alert = alerts.get(alert_id)
             if alert is not None and alert.silenced_by != silence:
-                self._alerts.change(alert.partition, alert.id, partial(_is_noted, silence=silence, now=now))
+                noted = self._alerts.change(alert.partition, alert.id, partial(_is_noted, silence=silence, now=now))
+                alerts[alert_id] = noted
 
     def _mailbox(self, sink: AlertSink) -> Mailbox | None:
         """A sink's mailbox; None where there is none yet, or where it cannot be read."""

@@ -239,6 +239,21 @@ def test_a_storm_over_many_models_is_bounded_messages_of_which_the_last_tells_of
     assert said(world)[-1] == ("firing", "late")
 
 
+def test_each_alert_is_read_once_however_many_notices_are_sent_of_a_storm() -> None:
+    def calls(alerts: int) -> int:
+        world = world_with()
+        for number in range(alerts):
+            fire(world, f"s{number}", model=f"m{number:02d}")
+        world.clock.pass_s(60)
+        world.documents.fuse = Fuse()
+        world.notifications.settle()
+        assert len(told(world)) == 10
+        return world.documents.fuse.calls
+
+    # Of each more there are a read for its notice, and a read and a write once it is taken in.
+    assert calls(40) - calls(20) == 20 * 3
+
+
 def test_sinks_are_told_of_their_models_and_of_what_is_grave_enough() -> None:
     world = world_with(sink("pager", severity=Severity.CRITICAL), sink("iris", models=("iris", "-")))
     fire(world, "a")
