@@ -2,7 +2,8 @@
 
 A body is counted whole or not at all. A prediction's id says all that its feedback needs, so that nothing is looked up
 and feedback may come late, at any pod, of versions that nobody serves any more. Where the user is all that is known, it
-is the version that the plan gives that user now.
+is the version that the plan gives that user now, which another may have answered: it is counted apart (`by_user`), so
+that no gate goes by it.
 
 What is sent twice is counted once, as long as this process remembers it: the latest 50,000 to 100,000 predictions. One
 that is told of anew later than that, or at another process, is counted again.
@@ -22,8 +23,8 @@ from aks_serving.subjects import body_subject
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.routing.plan import Route
-from shared.routing.prediction import PredictionId, Reason
-from shared.telemetry.feedback import Feedback, FeedbackTally, Key, hour_of
+from shared.routing.prediction import PredictionId
+from shared.telemetry.feedback import BY_USER, Feedback, FeedbackTally, Key, hour_of
 
 MAX_AGE = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)
@@ -117,7 +118,7 @@ def _joined(item: FeedbackItem, number: int, servings: Servings, now: datetime) 
     try:
         if item.prediction_id is not None:
             return _of_prediction(item, item.prediction_id, servings, now)
-        return _of_user(item, servings, now)
+        return _of_user(item, number, servings, now)
     except InvalidInputError as error:
         raise InvalidInputError(f"feedback {number}: {error}") from error
 
@@ -150,7 +151,7 @@ def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, n
     return _Joined(serving.plan.endpoint, feedback, int.from_bytes(drawn[8:15]))
 
 
-def _of_user(item: FeedbackItem, servings: Servings, now: datetime) -> _Joined:
+def _of_user(item: FeedbackItem, number: int, servings: Servings, now: datetime) -> _Joined:
     if item.user_id is None or item.user_id == "":
         raise InvalidInputError("it says neither prediction_id nor user_id: say which prediction it is of")
     serving = _serving(servings, item.model)
@@ -164,10 +165,10 @@ def _of_user(item: FeedbackItem, servings: Servings, now: datetime) -> _Joined:
         version=route.version,
         generation=serving.plan.generation,
         role=route.role.value,
-        reason=Reason.ASSIGNED.value,
+        reason=BY_USER,
         hour=hour_of(now),
     )
-    drawn = sha256(f"{serving.plan.endpoint}\0{subject}\0{now.timestamp()}".encode()).digest()
+    drawn = sha256(f"{serving.plan.endpoint}\0{subject}\0{now.timestamp()}\0{number}".encode()).digest()
     return _Joined(serving.plan.endpoint, _feedback(item, key, drawn, delay_s=None), None)
 
 

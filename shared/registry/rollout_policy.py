@@ -102,7 +102,7 @@ class FeedbackGate(PolicyPart):
 
     Its mean is that of the values, from 0 to 1, of which 1 is best: a conversion is 1, a label that was predicted
     rightly is 1. Only predictions count that the rollout's own plans assigned; late feedback counts for the plan under
-    which its prediction was made.
+    which its prediction was made. Feedback that names a user and no prediction does not count.
     """
 
     harm: float = Field(default=0.0, ge=0, lt=1)

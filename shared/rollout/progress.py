@@ -198,7 +198,7 @@ def added_feedback(rows: Iterable[FeedbackRow]) -> tuple[FeedbackRow, ...]:
 
 def _rated(feedback: Iterable[FeedbackCounts], first_generation: int, generation: int) -> list[FeedbackRow]:
     """What came with a value on what the rollout's plans assigned: not on answers in another's place, nor to those who
-    named a version, and not on what earlier plans gave.
+    named a version, not of a user alone, whom another version may have answered, and not on what earlier plans gave.
     """
     return [
         FeedbackRow(generation=row.generation, version=row.version, role=row.role, count=row.valued, good=row.good)

@@ -11,7 +11,7 @@ value's probability: the mean stays what it was, and an exact test of yes-or-no 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -31,8 +31,11 @@ OTHERS = "(others)"
 OTHER_PAIR = f"{OTHERS}{SEPARATOR}{OTHERS}"
 """Where pairs are counted that are too many to be told apart: in agreement or not, which `correct` still tells."""
 
+BY_USER: Final = "by_user"
+"""The reason of feedback that names no prediction: its version is that which the plan gives its user when it comes."""
+
 type Role = Literal["stable", "candidate", "shadow"]
-type Reason = Literal["assigned", "fallback", "pinned"]
+type Reason = Literal["assigned", "fallback", "pinned", "by_user"]
 
 
 class Errors(BaseModel):

@@ -14,7 +14,7 @@ from aks_serving.feedback_items import MAX_ITEMS
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
 from shared.routing.prediction import PredictionId, Reason
-from shared.telemetry.feedback import MAX_ROWS, FeedbackCounts, hour_of, merge_feedback
+from shared.telemetry.feedback import BY_USER, MAX_ROWS, FeedbackCounts, hour_of, merge_feedback
 from tests.serving import models
 from tests.serving.conftest import Running, Start
 from tests.serving.fakes import MemoryStorage
@@ -126,9 +126,21 @@ async def test_a_users_feedback_is_of_the_version_that_the_plan_gives_the_user(
         await serve(running, storage)
         given = [(await running.predict([[1, 2]], user_id=user)).json()["model_version"] for user in range(40)]
         await send(running, *({"user_id": user, "value": 1} for user in range(40)))
-        rows = {row.version: row.count for row in counted(running, storage)}
+        found = counted(running, storage)
+    rows = {row.version: row.count for row in found}
     assert rows == {1: given.count(1), 2: given.count(2)}
     assert all(rows.values())
+    # Another version may have answered them: no gate goes by it.
+    assert {row.reason for row in found} == {BY_USER}
+
+
+async def test_each_piece_of_a_users_has_a_coin_of_its_own(start: Start, storage: MemoryStorage) -> None:
+    async with start() as running:
+        await serve(running, storage)
+        await send(running, *[{"user_id": "ann", "value": 0.5}] * 200)
+        (row,) = counted(running, storage)
+    assert (row.count, row.value_millionths) == (200, 100_000_000)
+    assert 60 < row.good < 140
 
 
 async def test_labels_are_classes_or_numbers(start: Start, storage: MemoryStorage) -> None:

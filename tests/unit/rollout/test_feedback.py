@@ -124,6 +124,7 @@ def test_only_what_the_rollouts_plans_assigned_is_taken_in_and_each_window_once(
         good.model_copy(update={"generation": 4}),
         good.model_copy(update={"reason": "fallback"}),
         good.model_copy(update={"reason": "pinned"}),
+        good.model_copy(update={"reason": "by_user"}),
         good.model_copy(update={"valued": 0, "good": 0}),
     ]
     told = window(1, 3, {}).model_copy(update={"feedback": [good, good, *others]})
