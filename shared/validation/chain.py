@@ -1,5 +1,6 @@
 """What the chain of checks has made so far, which the next step starts from. For the sandboxed process."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class Chain:
     workdir: Path
     file_bytes: int
     begin: Callable[[Stage], None]
+    deadline: float = math.inf
+    """When this process is ended, by time.monotonic()."""
     verdicts: list[Verdict] = field(default_factory=list)
     sections: dict[str, Any] = field(default_factory=dict)
     """The sections of the report's details, by name."""

@@ -7,6 +7,7 @@ standard output: what it is doing, then what it found. Whatever the libraries pr
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +36,7 @@ from shared.validation.wire import (
 
 def main() -> None:
     """Carry out the request on standard input."""
+    started = time.monotonic()
     answer = _take_standard_output()
     try:
         request = Request.model_validate_json(sys.stdin.buffer.read())
@@ -42,7 +44,7 @@ def main() -> None:
         missing = confine(request.limits, request.parent_pid, readable=_files(work), writable=[Path.cwd()])
         if missing:
             sys.stderr.write(f"{LACKS_WALLS}{'; '.join(missing)}\n")
-        _send(answer, _carry_out(work, request.limits, answer))
+        _send(answer, _carry_out(work, request.limits, answer, deadline=started + request.wall_s))
     except MemoryError:
         _exit(EXIT_MEMORY)
     except (ImportError, OSError) as error:
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _carry_out(
-    work: IntakeTask | ManifestTask | ValidateTask, limits: Limits, answer: int
+    work: IntakeTask | ManifestTask | ValidateTask, limits: Limits, answer: int, *, deadline: float
 ) -> Accepted | Refused | Validated:
     def begin(stage: Stage) -> None:
         _send(answer, Progress(stage=stage))
@@ -64,7 +66,14 @@ def _carry_out(
     if isinstance(work, ValidateTask):
         from shared.validation.validate import validate  # noqa: PLC0415 - loads onnxruntime
 
-        return Validated(report=validate(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin))
+        report = validate(
+            work,
+            workdir=Path.cwd(),
+            file_bytes=limits.file_bytes,
+            begin=begin,
+            deadline=deadline,
+        )
+        return Validated(report=report)
     from shared.validation.intake import manifest_of_folder, take_in  # noqa: PLC0415 - each task loads its own libraries
 
     try:

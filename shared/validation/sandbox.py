@@ -259,6 +259,7 @@ def _ask(
 ) -> Answer | _Death:
     request = Request(
         parent_pid=os.getpid(),
+        wall_s=limits.wall_s,
         limits=Limits(
             memory_bytes=limits.memory_bytes,
             cpu_s=limits.cpu_s,

@@ -6,6 +6,7 @@ wrong. Nothing here decides: verdicts come from shared.validation.checks and sha
 the report's outcome.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,12 +44,20 @@ _STEPS: tuple[Callable[[Chain], bool], ...] = (
 )
 
 
-def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> ValidationReport:
+def validate(
+    work: ValidateTask,
+    *,
+    workdir: Path,
+    file_bytes: int,
+    begin: Callable[[Stage], None],
+    deadline: float = math.inf,
+) -> ValidationReport:
     """Check a model; golden rows, a profile and an estimate go to `workdir`. What a model does wrong is a verdict.
 
     So is any exception that a step did not foresee: the model or its data brought it about, and will again. A fault of
     our own in a step cannot be told from that, and rejects the version with a sentence that names it. Raised are only
-    MemoryError, and OSError and ImportError, which speak of this machine.
+    MemoryError, and OSError and ImportError, which speak of this machine. `deadline` is when this process is ended, by
+    time.monotonic().
     """
     started = time.monotonic()
     stages = [Stage.STARTING]
@@ -57,7 +66,7 @@ def validate(work: ValidateTask, *, workdir: Path, file_bytes: int, begin: Calla
         stages.append(stage)
         begin(stage)
 
-    chain = Chain(work=work, workdir=workdir, file_bytes=file_bytes, begin=began)
+    chain = Chain(work=work, workdir=workdir, file_bytes=file_bytes, begin=began, deadline=deadline)
     for step in _STEPS:
         try:
             if not step(chain):

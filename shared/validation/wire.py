@@ -126,9 +126,10 @@ class ValidateTask(_Wire):
 
 
 class Request(_Wire):
-    """What the child is to do. It dies with the process `parent_pid`."""
+    """What the child is to do. It dies with the process `parent_pid`, and is ended after `wall_s`."""
 
     parent_pid: int
+    wall_s: float
     limits: Limits
     work: Annotated[IntakeTask | ManifestTask | ValidateTask, Field(discriminator="task")]
 

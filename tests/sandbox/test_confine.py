@@ -218,7 +218,9 @@ def without_walls(folder: Path, code: str, request: bytes = b"") -> Ended:
 
 def test_where_the_kernel_refuses_a_wall_the_limits_hold_and_the_task_is_done(tmp_path: Path) -> None:
     (tmp_path / "slipway.yaml").write_text("task: regression\n")
-    request = Request(parent_pid=os.getpid(), limits=LIMITS, work=ManifestTask(path=tmp_path / "slipway.yaml"))
+    request = Request(
+        parent_pid=os.getpid(), wall_s=60, limits=LIMITS, work=ManifestTask(path=tmp_path / "slipway.yaml")
+    )
     ended = without_walls(
         tmp_path, "from shared.validation.child import main\nmain()", request.model_dump_json().encode()
     )

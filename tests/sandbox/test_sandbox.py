@@ -112,12 +112,21 @@ def test_a_bundle_goes_through_intake_and_validation(tmp_path: Path) -> None:
     assert (performance.profile, performance.level) == (profile.id, accuracy)
 
 
-def test_a_validation_that_has_little_time_left_makes_no_profile_and_accepts_the_version(tmp_path: Path) -> None:
-    validation = validated(tmp_path, scorer(), SandboxLimits(cpu_s=50), npz(scorer_rows()))
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        pytest.param(SandboxLimits(cpu_s=50), "s of processor time, and 60 are wanted", id="processor time"),
+        pytest.param(SandboxLimits(wall_s=200), "s until the deadline, and 240 are wanted", id="time"),
+    ],
+)
+def test_a_validation_that_has_little_time_left_makes_no_profile_and_accepts_the_version(
+    tmp_path: Path, limits: SandboxLimits, said: str
+) -> None:
+    validation = validated(tmp_path, scorer(), limits, npz(scorer_rows()))
     assert validation.report.accepted, validation.report.verdicts
     assert validation.profile is None
     (verdict,) = (verdict for verdict in validation.report.verdicts if verdict.check == "profile")
-    assert verdict.sentence.endswith("s of processor time, and 60 are wanted")
+    assert verdict.sentence.endswith(said)
 
 
 def test_a_bare_model_stays_where_it_is(tmp_path: Path) -> None:

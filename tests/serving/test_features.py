@@ -378,6 +378,17 @@ async def test_a_profile_that_storage_did_not_give_is_sought_until_it_does(
     assert _total(storage) == _counted(profile, np.repeat(ROWS[:1], counted, axis=0))
 
 
+class Held(threading.Event):
+    """Says whether anybody who waits for it went on."""
+
+    is_over = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        found = super().wait(timeout)
+        self.is_over = True
+        return found
+
+
 async def test_storage_that_hangs_on_a_profile_keeps_neither_windows_nor_a_stop_waiting(
     start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
 ) -> None:
@@ -385,7 +396,7 @@ async def test_storage_that_hangs_on_a_profile_keeps_neither_windows_nor_a_stop_
     digest = digest_of_bytes(other_data)
     storage.put(other_data)
     storage.outages[digest] = 1
-    let_go = storage.held[digest] = threading.Event()
+    let_go = storage.held[digest] = Held()
     candidate = _watched(models.route(2, TWO, role=Role.CANDIDATE, weight=0), other_data)
     _publish(storage, profile_data, _stable(profile_data), candidate)
     async with start(feature_window_s=0.05) as running:
@@ -395,6 +406,7 @@ async def test_storage_that_hangs_on_a_profile_keeps_neither_windows_nor_a_stop_
         await _ask(running, ROWS[:40])
         await eventually(lambda: storage.feature_windows() != [])
     assert _total(storage) == _counted(profile, ROWS[:40])
+    assert not let_go.is_over, "the stop waited for storage"
     let_go.set()
 
 

@@ -40,6 +40,8 @@ _FEWEST_ROWS = 1_000
 _MAX_ERROR = 300
 _LEAST_CPU_S = 60
 """About twice as long as it can take."""
+_LEAST_WALL_S = 4 * _LEAST_CPU_S
+"""For a machine that gives a process a quarter of a processor."""
 
 
 class _NoProfileError(Exception):
@@ -52,6 +54,9 @@ def make_profile(chain: Chain) -> bool:
     if left_s < _LEAST_CPU_S:
         # A limit that is gone over ends the process, and rejects the version.
         return chain.add(_without(f"the checks left {left_s:.0f} s of processor time, and {_LEAST_CPU_S} are wanted"))
+    left_s = chain.deadline - time.monotonic()
+    if left_s < _LEAST_WALL_S:
+        return chain.add(_without(f"the checks left {left_s:.0f} s until the deadline, and {_LEAST_WALL_S} are wanted"))
     chain.begin(Stage.PROFILING)
     try:
         chain.add(_made(chain))
