@@ -18,7 +18,7 @@ from shared.alerts.service import AlertService
 from shared.budgets.labels import LabelSum
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError, SlipwayError
+from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError
 from shared.core.ids import ModelName, VersionNumber
 from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
@@ -89,12 +89,13 @@ class WatchService:
         for endpoint in list(self._endpoints.where()):
             try:
                 self._watch(endpoint)
-            except SlipwayError as error:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
                 _log.exception("endpoint %s is not watched", endpoint.endpoint)
                 failures.append(error)
         try:
             self._follow()
-        except SlipwayError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+            _log.exception("what follows from reports is not seen to")
             failures.append(error)
         if failures:
             raise ExceptionGroup("not all could be watched", failures)
@@ -225,26 +226,35 @@ class WatchService:
     def _follow(self) -> None:
         """Have alerts and requests for retraining be as the documents say."""
         firing = [alert for rule in _RULES.values() for alert in list(self._alerts.firing(rule))]
-        holds = set()
+        holds: set[tuple[AlertRule, str]] = set()
+        failures: list[Exception] = []
         for report in list(self._documents.where(is_alarming=True)):
-            subject = f"version:{report.model}:{report.version}:{report.role}"
-            for alarm, episode in report.alarms.items():
-                holds.add((_RULES[alarm], subject))
-                evidence = {
-                    "version": report.version,
-                    "role": report.role,
-                    "since": episode.since.isoformat(),
-                    "features": list(episode.features),
-                    "report_id": episode.report_id,
-                    "report": f"/api/models/{report.model}/drift/{episode.report_id}",
-                    "page": f"models/{report.model}/drift/{episode.report_id}/page",
-                }
-                said = f"version {report.version} of {report.model} ({report.role}): {episode.sentence}"
-                self._alerts.fire(_RULES[alarm], subject, said, model=report.model, evidence=evidence)
-            self._ask_for_retraining(report)
+            holds |= {(_RULES[alarm], _subject_of(report)) for alarm in report.alarms}
+            for follow in (self._fire, self._ask_for_retraining):
+                try:
+                    follow(report)
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+                    _log.exception("what follows from the report on %s is not seen to", _subject_of(report))
+                    failures.append(error)
         for alert in firing:
             if (alert.rule, alert.subject) not in holds:
                 self._alerts.resolve(alert.rule, alert.subject, "it is not found any more", model=alert.model)
+        if failures:
+            raise ExceptionGroup("not all that follows could be seen to", failures)
+
+    def _fire(self, report: DriftReport) -> None:
+        for alarm, episode in report.alarms.items():
+            evidence = {
+                "version": report.version,
+                "role": report.role,
+                "since": episode.since.isoformat(),
+                "features": list(episode.features),
+                "report_id": episode.report_id,
+                "report": f"/api/models/{report.model}/drift/{episode.report_id}",
+                "page": f"models/{report.model}/drift/{episode.report_id}/page",
+            }
+            said = f"version {report.version} of {report.model} ({report.role}): {episode.sentence}"
+            self._alerts.fire(_RULES[alarm], _subject_of(report), said, model=report.model, evidence=evidence)
 
     def _ask_for_retraining(self, report: DriftReport) -> None:
         policy = self._registry.model(ModelName(report.model)).policy.drift.retraining
@@ -295,6 +305,11 @@ def _served(endpoint: Endpoint) -> list[Route]:
 
 def _id_of(route: Route) -> str:
     return drift_report_id(route.version, route.role.value)
+
+
+def _subject_of(report: DriftReport) -> str:
+    """What an alert about it is about."""
+    return f"version:{report.model}:{report.version}:{report.role}"
 
 
 def _is_due(report: DriftReport | None, route: Route, until: datetime) -> bool:

@@ -14,7 +14,7 @@ from shared.registry.drift_policy import DriftPolicy, Following, RetrainingPolic
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from shared.store.ports import BlobContainer, Container
-from shared.telemetry.features import FeatureCounts, beside_key
+from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
 from shared.telemetry.profile import Profile
 from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
@@ -539,3 +539,35 @@ def test_watching_goes_on_where_one_endpoint_is_broken() -> None:
     with pytest.raises(ExceptionGroup, match="not all could be watched"):
         watched.world.watching.watch()
     assert rollup(watched, hourly_name(MODEL, hour_of(watched.now))).versions["1:stable"].rows == 200
+
+
+def test_a_report_that_cannot_be_followed_keeps_no_other_from_being_followed() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=1))
+    watched.hour(moved=MOVED)
+    assert watched.firing() == {"data_drift": 1}
+    gone = watched.report().model_copy(update={"model": "aaa-gone", "endpoint": "aaa-gone"})
+    stored = watched.world.documents.create(Container.REPORTS, gone.to_body())
+    assert stored
+    for _ in range(4):
+        with pytest.raises(ExceptionGroup, match="not all could be watched"):
+            watched.hour()
+    # That of the model that is there is over.
+    assert [alert.model for alert in watched.world.alerts.alerts("firing").items] == ["aaa-gone"]
+
+
+def test_watching_goes_on_where_one_endpoint_fails_as_nobody_foresaw() -> None:
+    watched = Watched()
+    watched.hour()
+    other = watched.world.documents.held[Container.ENDPOINTS, MODEL, "endpoint"].body
+    watched.world.documents.create(Container.ENDPOINTS, {**other, "endpoint": "zzz"})
+    report = watched.report()
+    stored = watched.world.documents.held[Container.REPORTS, MODEL, report.id]
+    watched.world.documents.replace(Container.REPORTS, {**stored.body, "alarms": 7}, etag=stored.etag)
+    name = watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 50))})
+    window = FeatureWindow.model_validate_json(watched.world.blobs.held[BlobContainer.TELEMETRY, name].data)
+    data = window.model_copy(update={"endpoint": "zzz"}).model_dump_json().encode()
+    watched.world.blobs.put(BlobContainer.TELEMETRY, name.replace(MODEL, "zzz", 1), data, {})
+    with pytest.raises(ExceptionGroup, match="not all could be watched"):
+        watched.world.watching.watch()
+    found = watched.world.blobs.held[BlobContainer.TELEMETRY, hourly_name("zzz", hour_of(watched.now))]
+    assert FeatureRollup.model_validate_json(found.data).windows == 1
