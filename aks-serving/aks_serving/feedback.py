@@ -24,7 +24,7 @@ from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.routing.plan import Route
 from shared.routing.prediction import PredictionId
-from shared.telemetry.feedback import BY_USER, Feedback, FeedbackTally, Key, hour_of
+from shared.telemetry.feedback import BY_USER, MAX_ROWS, Feedback, FeedbackTally, Key, hour_of
 
 MAX_AGE = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)
@@ -76,6 +76,12 @@ class FeedbackIntake:
         found = self._servings()
         for endpoint in {joined.endpoint for joined in read}:
             keys = {joined.feedback.key for joined in read if joined.endpoint == endpoint}
+            if len(keys) > MAX_ROWS:
+                raise InvalidInputError(
+                    f"the body has feedback on {len(keys)} combinations of version, plan, role, reason and hour, and a "
+                    f"window holds {MAX_ROWS}: order it by when the predictions were made, and send as many bodies as "
+                    f"leave at most {MAX_ROWS} to each, none before the last was taken"
+                )
             if not _serving(found, endpoint).tally.feedback.has_room(keys):
                 raise FullError
         accepted = 0

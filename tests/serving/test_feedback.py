@@ -228,6 +228,14 @@ async def test_a_window_that_is_full_is_said_to_be_and_the_next_one_takes_it(
         assert sum(row.count for row in counted(running, storage)) == MAX_ROWS + 1
 
 
+async def test_a_body_that_no_window_could_hold_is_to_be_split(start: Start, storage: MemoryStorage) -> None:
+    async with start() as running:
+        await serve(running, storage)
+        items = [{"prediction_id": an_id(version=n + 1), "value": 1} for n in range(MAX_ROWS + 1)]
+        assert f"at most {MAX_ROWS} to each" in (await send(running, *items, status=400))["error"]
+        assert counted(running, storage) == []
+
+
 async def test_a_packed_body_of_several_models(start: Start, storage: MemoryStorage) -> None:
     import gzip
 
