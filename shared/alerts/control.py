@@ -4,9 +4,12 @@ changes called for goes out.
 Read off the documents, so that a crash in between is made good by the next look.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+from pydantic import AwareDatetime, TypeAdapter
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.rules import BEHIND
@@ -24,13 +27,14 @@ LAG_S = 120.0
 OVER_S = 60.0
 """By how much a stage may outlast its limit: the tick that ends it may be due."""
 UNDELIVERED_S = 600.0
-"""How long a container may be found with something undelivered at every look: the sweep delivers it each minute."""
+"""How long something may be undelivered: the sweep delivers it each minute."""
 _RULES = {
     AlertRule.STAGE_OVERDUE: "the stage is over",
     AlertRule.DECISION_LATE: "the rollout is looked at",
     AlertRule.OUTBOX_STUCK: "everything is delivered",
     AlertRule.COUNTING_BEHIND: "its requests are counted",
 }
+_AT = TypeAdapter[datetime](AwareDatetime)
 _WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
 
 
@@ -64,7 +68,7 @@ class ControlAlerts:
         endpoints = list(self._endpoints.where())
         found = [trouble for endpoint in endpoints for trouble in troubles(endpoint, now)]
         found += [behind for endpoint in endpoints if (behind := self._behind(endpoint.endpoint, now))]
-        found += [self._stuck(container) for container in _WITH_OUTBOXES if self._is_undelivered(container)]
+        found += [trouble for container in _WITH_OUTBOXES for trouble in self._stuck(container, now)]
         for one in found:
             self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s)
         known = {(one.rule, one.subject) for one in found}
@@ -91,21 +95,39 @@ class ControlAlerts:
             for_s=0.0 if counted_at else BEHIND.total_seconds(),
         )
 
-    def _is_undelivered(self, container: Container) -> bool:
-        return bool(self._documents.query(container, where={"outbox_pending": True}, page_size=1).items)
-
-    def _stuck(self, container: Container) -> Trouble:
+    def _stuck(self, container: Container, now: datetime) -> Iterator[Trouble]:
+        """What is undelivered for too long. What does not tell since when is, where something is so at every look."""
+        oldest = [_waiting_since(body) for body in self._undelivered(container)]
+        is_late = any(since and (now - since).total_seconds() > UNDELIVERED_S for since in oldest)
+        if not is_late and None not in oldest:
+            return
         sentence = (
-            f"documents of {container} have held something undelivered at every look for {UNDELIVERED_S / 60:.0f} "
-            "minutes: see the functions app's log for what keeps the sweep from delivering it"
+            f"documents of {container} have held something undelivered for {UNDELIVERED_S / 60:.0f} minutes: see the "
+            "functions app's log for what keeps the sweep from delivering it"
         )
-        return Trouble(
+        yield Trouble(
             rule=AlertRule.OUTBOX_STUCK,
             subject=f"outbox:{container}",
             model=NO_MODEL,
             sentence=sentence,
-            for_s=UNDELIVERED_S,
+            for_s=0.0 if is_late else UNDELIVERED_S,
         )
+
+    def _undelivered(self, container: Container) -> Iterator[dict[str, Any]]:
+        continuation = None
+        while True:
+            page = self._documents.query(container, where={"outbox_pending": True}, continuation=continuation)
+            yield from (dict(stored.body) for stored in page.items)
+            continuation = page.continuation
+            if continuation is None:
+                return
+
+
+def _waiting_since(body: Mapping[str, Any]) -> datetime | None:
+    """Since when a document's outbox waits at least; None where none of its entries tells."""
+    entries = body.get("outbox", [])
+    told = [entry["event"]["at"] if entry["entry"] == "audit" else entry.get("not_before") for entry in entries]
+    return min((_AT.validate_python(at) for at in told if at), default=None)
 
 
 def troubles(endpoint: Endpoint, now: datetime) -> Iterator[Trouble]:

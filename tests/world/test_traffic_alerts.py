@@ -148,6 +148,24 @@ def test_a_rollout_that_nobody_looks_at_and_what_is_not_delivered_are_told() -> 
     assert not {rule for rule, _ in holding(world)} & {AlertRule.DECISION_LATE, AlertRule.OUTBOX_STUCK}
 
 
+def test_a_container_in_which_something_else_waits_at_each_look_is_not_stuck() -> None:
+    world = serving()
+    for minute in range(15):
+        changed = world.registry.model(ModelName(MODEL))
+        changed.outbox, changed.outbox_pending = [], False
+        changed.record("check_failed", world.clock.now(), minute=minute)
+        held = world.documents.get(Container.MODELS, changed.partition, changed.id)
+        assert held is not None
+        world.documents.replace(Container.MODELS, changed.to_body(), etag=held.etag)
+        world.control_alerts.settle()
+        world.clock.pass_s(60)
+    assert holding(world) == []
+    # The last of them stays.
+    world.clock.pass_s(600)
+    world.control_alerts.settle()
+    assert holding(world) == [(AlertRule.OUTBOX_STUCK, AlertState.FIRING)]
+
+
 @pytest.mark.parametrize("is_over", [False, True])
 def test_a_look_that_is_killed_anywhere_is_made_good_by_the_next(is_over: bool) -> None:  # noqa: FBT001 - a parameter
     before = serving()
