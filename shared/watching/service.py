@@ -262,13 +262,14 @@ class WatchService:
         if not policy.enabled or report.role != Role.STABLE or not alarms:
             return
         now = self._clock.now()
-        alarm, episode = min(alarms.items(), key=lambda entry: (entry[1].since, entry[0]))
         self._retraining.find_or_create(Retraining(model=report.model))
-        self._retraining.change(
-            report.model,
-            RETRAINING_ID,
-            lambda book: retraining.ask(book, policy, report.version, alarm, episode, now),
-        )
+
+        def ask(book: Retraining) -> bool:
+            # The oldest first; one that a request stands for must not hide a later one.
+            by_age = sorted(alarms.items(), key=lambda entry: (entry[1].since, entry[0]))
+            return any(retraining.ask(book, policy, report.version, alarm, one, now) for alarm, one in by_age)
+
+        self._retraining.change(report.model, RETRAINING_ID, ask)
 
     @cached_property
     def _writer(self) -> "Writer":

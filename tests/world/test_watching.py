@@ -521,6 +521,25 @@ def test_retraining_is_asked_for_again_only_after_the_request_is_over_the_cooldo
     assert watched.world.audit.verify().verified
 
 
+def test_a_later_alarm_leads_to_a_request_although_an_older_one_stands_whose_request_was_refused() -> None:
+    limits = RetrainingPolicy(enabled=True, cooldown_h=0)
+    watched = Watched(policy=DriftPolicy(span_h=1, retraining=limits))
+    watched.hour(moved=MOVED)
+    watching = watched.world.watching
+    (first,) = watching.requests(MODEL).requests
+    watching.mark_request(MODEL, first.request_id, RetrainingState.REFUSED, by="ann", reason="a campaign")
+    watched.hour(moved=MOVED)
+    assert len(watching.requests(MODEL).requests) == 1
+    report = watched.report()
+    stored = watched.world.documents.held[Container.REPORTS, MODEL, report.id]
+    drop = report.alarms[Alarm.DATA_DRIFT].model_copy(update={"since": watched.now, "sentence": "accuracy fell"})
+    changed = report.model_copy(update={"alarms": {**report.alarms, Alarm.PERFORMANCE_DROP: drop}})
+    watched.world.documents.replace(Container.REPORTS, changed.to_body(), etag=stored.etag)
+    for _ in range(2):
+        watched.hour(moved=MOVED)
+    assert [one.alarm for one in watching.requests(MODEL).requests] == [Alarm.DATA_DRIFT, Alarm.PERFORMANCE_DROP]
+
+
 def test_nothing_new_costs_a_few_calls() -> None:
     watched = Watched()
     for _ in range(3):
