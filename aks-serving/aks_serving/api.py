@@ -17,10 +17,11 @@ import msgspec
 from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
-from aks_serving.errors import NotServingError
+from aks_serving.errors import BodyTooLargeError, NotServingError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.feedback import FeedbackIntake
+from aks_serving.feedback_items import MAX_BODY_BYTES
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
@@ -141,7 +142,8 @@ class Api:
                 self._v2_infer(exchange, servings.infer_paths[path], None)
             elif path == "/feedback":
                 _check_method(exchange, "POST")
-                self._later(exchange, self._feedback(self._body(exchange)))
+                limit = min(MAX_BODY_BYTES, self._max_body_bytes)
+                self._later(exchange, self._feedback(self._body(exchange, limit)))
             elif path == "/models/reload":
                 _check_method(exchange, "POST")
                 self._later(exchange, self._reload())
@@ -335,9 +337,14 @@ class Api:
             raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
         return serving
 
-    def _body(self, exchange: Exchange) -> bytes:
+    def _body(self, exchange: Exchange, limit: int | None = None) -> bytes:
+        """The body, unpacked; where a limit is given that is lower than the transport's, held to it."""
         encoding = exchange.headers.get(b"content-encoding")
-        return exchange.body if encoding is None else decoded(exchange.body, encoding, limit=self._max_body_bytes)
+        if encoding is not None:
+            return decoded(exchange.body, encoding, limit=self._max_body_bytes if limit is None else limit)
+        if limit is not None and len(exchange.body) > limit:
+            raise BodyTooLargeError(limit)
+        return exchange.body
 
     def _later(self, exchange: Exchange, answer: Coroutine[Any, Any, Response]) -> None:
         async def wait() -> None:

@@ -13,6 +13,8 @@ from shared.core.errors import InvalidInputError
 from shared.telemetry.feedback import MAX_LABEL_CHARS, MAX_NUMBER
 
 MAX_ITEMS = 1_000
+MAX_BODY_BYTES = 1_000_000
+"""Decoded. A body is read in one go, and predictions wait for that long."""
 _LAST_OF_ASCII_CONTROL, _DELETE = 0x1F, 0x7F
 
 type Label = str | bool | int | float

@@ -9,7 +9,7 @@ import pytest
 from aks_serving.api import Api
 from aks_serving.asgi import AsgiApp
 from aks_serving.feedback import MAX_AHEAD
-from aks_serving.feedback_items import MAX_ITEMS
+from aks_serving.feedback_items import MAX_BODY_BYTES, MAX_ITEMS
 
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
@@ -234,6 +234,22 @@ async def test_a_body_that_no_window_could_hold_is_to_be_split(start: Start, sto
         items = [{"prediction_id": an_id(version=n + 1), "value": 1} for n in range(MAX_ROWS + 1)]
         assert f"at most {MAX_ROWS} to each" in (await send(running, *items, status=400))["error"]
         assert counted(running, storage) == []
+
+
+async def test_a_body_that_would_keep_predictions_waiting_is_too_large_packed_or_not(
+    start: Start, storage: MemoryStorage
+) -> None:
+    import gzip
+
+    async with start(max_body_bytes=4_000_000) as running:
+        await serve(running, storage)
+        fits = json.dumps({"prediction_id": an_id(), "value": 1}).encode()
+        for body, status in ((fits + b" " * (MAX_BODY_BYTES - len(fits)), 200), (fits + b" " * MAX_BODY_BYTES, 413)):
+            packed = await running.client.post(
+                "/feedback", content=gzip.compress(body), headers={"content-encoding": "gzip"}
+            )
+            plain = await running.client.post("/feedback", content=body)
+            assert (packed.status_code, plain.status_code) == (status, status)
 
 
 async def test_a_packed_body_of_several_models(start: Start, storage: MemoryStorage) -> None:
