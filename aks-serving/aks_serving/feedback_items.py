@@ -69,7 +69,7 @@ def read_items(body: bytes) -> list[FeedbackItem]:
     """The pieces of feedback of a body. Raises InvalidInputError."""
     try:
         return _BATCH.decode(body).feedback if "feedback" in _FIELDS.decode(body) else [_ITEM.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(
             f'the body is no feedback like {{"prediction_id": "...", "value": 1}}, nor {{"feedback": [...]}} of 1 to '
             f"{MAX_ITEMS} such: {error}"

@@ -198,7 +198,7 @@ async def test_a_body_that_is_none_is_refused(start: Start, storage: MemoryStora
         await serve(running, storage)
         await send(running, status=400)
         await send(running, *[{"prediction_id": an_id(), "value": 1}] * (MAX_ITEMS + 1), status=400)
-        for body in (b"", b"{", b"[]", b"3", b'"feedback"', b"\xff"):
+        for body in (b"", b"{", b"[]", b"3", b'"feedback"', b"\xff", b'{"value":' + b"[" * 100_000):
             assert (await running.client.post("/feedback", content=body)).status_code == 400
         assert (await running.client.get("/feedback")).status_code == 405
         other = await send(running, {"prediction_id": an_id(endpoint=EndpointName("other")), "value": 1}, status=404)
