@@ -105,6 +105,7 @@ class NotificationService:
         news = list(self._alerts.where(news_pending=True))
         if any(alert.changed_at <= waited for alert in news):
             self._take_in(news)
+        self._open()
         self._service.end_silences()
         self._send_all()
         self._settle_alerts()
@@ -114,7 +115,7 @@ class NotificationService:
         left: set[str] = set()
         for sink in self._settings.sinks:
             try:
-                box = self._mailboxes.find_or_create(Mailbox(id=f"mailbox-{sink.name}", sink=sink.name))
+                box = self._opened(sink)
                 take_in = partial(Mailbox.take_in, alerts=alerts, sink=sink, now=self._clock.now())
                 box = self._mailboxes.change(box.partition, box.id, take_in)
                 left |= {alert.id for alert in alerts if not box.has(alert, sink)}
@@ -126,6 +127,24 @@ class NotificationService:
         for alert in alerts:
             if alert.id not in left:
                 self._alerts.change(alert.partition, alert.id, partial(_is_taken, taken=alert.news))
+
+    def _open(self) -> None:
+        """Give each new sink its mailbox."""
+        for sink in self._settings.sinks:
+            try:
+                self._opened(sink)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one mailbox, the others are opened
+                _log.exception("the mailbox of the sink %s is not opened", sink.name)
+
+    def _opened(self, sink: AlertSink) -> Mailbox:
+        """A sink's mailbox. A new one holds what already fires, other than what is news to all."""
+        found = self._mailboxes.find(NO_MODEL, f"mailbox-{sink.name}")
+        if found is not None:
+            return found
+        new = Mailbox(id=f"mailbox-{sink.name}", sink=sink.name)
+        firing = self._alerts.where(state=AlertState.FIRING.value, news_pending=False)
+        new.take_in(firing, sink, self._clock.now())
+        return self._mailboxes.find_or_create(new)
 
     def _send_all(self) -> None:
         for sink in self._settings.sinks:

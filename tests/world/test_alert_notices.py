@@ -295,6 +295,27 @@ def test_an_alert_that_fired_before_there_was_a_sink_is_told_at_the_next_look() 
     assert said(world) == [("firing", "a")]
 
 
+@pytest.mark.parametrize("is_by_message", [False, True])
+def test_a_sink_that_is_added_is_told_of_what_fires_and_the_others_not_again(*, is_by_message: bool) -> None:
+    before = world_with()
+    fire(before)
+    over = fire(before, "over")
+    pass_s(before, 60)
+    resolve(before, "over")
+    pass_s(before, 60)
+    world = world_with(sink(), sink("new"), sink("pager", severity=Severity.CRITICAL))
+    world.clock.time = before.clock.now()
+    world.documents.held = dict(before.documents.held)
+    if is_by_message:
+        fire(world, "b")
+        pass_s(world, 30)
+    pass_s(world, 120)
+    assert sorted(said(world, "new")) == [("firing", "a"), ("firing", "b")][: 1 + is_by_message]
+    assert over.id not in mailbox(world, "new").told
+    assert said(world) == [("firing", "b")][: int(is_by_message)]
+    assert said(world, "pager") == []
+
+
 def test_what_is_pending_is_told_when_it_held_long_enough_and_not_where_it_did_not() -> None:
     world = world_with()
 
