@@ -1,8 +1,9 @@
 """Trace context: which story a piece of work belongs to, across queues, documents, plans and processes.
 
-The wire form is W3C Trace Context's `traceparent` (https://www.w3.org/TR/trace-context/, version 00). Ids are made and
-handed on whether or not anybody collects spans, so that log lines of one story always share a trace id; a tracer
-(shared.core.otel) sends spans where one was installed. Telemetry never fails the work it tells of.
+The wire form is W3C Trace Context's `traceparent` (https://www.w3.org/TR/trace-context/, version 00). Ids are made
+whether or not anybody collects spans, so that log lines of one invocation always share a trace id. What is sent or
+stored carries one only where a tracer (shared.core.otel) was installed: whoever does not trace sends what a release
+that knows of no traces takes. Telemetry never fails the work it tells of.
 """
 
 import re
@@ -152,9 +153,9 @@ def current() -> TraceContext | None:
 
 
 def current_traceparent() -> str | None:
-    """Its wire form."""
+    """Its wire form, for what is sent or stored; None outside any, and where nobody collects spans."""
     found = current()
-    return None if found is None else found.traceparent
+    return None if found is None or _PROCESS.tracer is IDS_ALONE else found.traceparent
 
 
 def about() -> About:
@@ -191,8 +192,11 @@ def span(
 
 
 def stamped(body: Mapping[str, Any], traceparent: str | None = None) -> dict[str, Any]:
-    """A message's body with the trace that it belongs to: a given one, or the current one; without any as it is."""
-    found = traceparent or current_traceparent()
+    """A message's body with the trace that it belongs to: a given one, or the current one.
+
+    As it is without any, and where nobody collects spans.
+    """
+    found = None if _PROCESS.tracer is IDS_ALONE else traceparent or current_traceparent()
     return dict(body) if found is None else {**body, TRACEPARENT: found}
 
 

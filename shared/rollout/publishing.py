@@ -3,11 +3,13 @@
 from datetime import datetime
 from typing import Any
 
+from pydantic import BaseModel
+
 from shared.core.messages import RolloutTick
 from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
-from shared.routing.plan import plan_blob_name
+from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer
 
 
@@ -21,9 +23,25 @@ def publish(endpoint: Endpoint) -> None:
     endpoint.publish(
         BlobContainer.ROUTES,
         plan_blob_name(endpoint.endpoint),
-        plan.model_dump(mode="json"),
+        _dumped(plan),
         generation=endpoint.generation,
     )
+
+
+def _dumped(plan: RoutePlan) -> dict[str, Any]:
+    """A plan's body, without what is None by default: a server of an older release refuses fields it does not know."""
+    body = _told(plan)
+    return body | {"routes": [_told(route) for route in plan.routes]}
+
+
+def _told(of: BaseModel) -> dict[str, Any]:
+    fields = type(of).model_fields
+    # A None that is not the default says something, as no header does of a subject's source.
+    return {
+        name: value
+        for name, value in of.model_dump(mode="json").items()
+        if value is not None or fields[name].default is not None
+    }
 
 
 def guards_of(rollout: Rollout) -> int:

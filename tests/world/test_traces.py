@@ -3,6 +3,7 @@
 import json
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,10 +11,19 @@ from shared.core import tracing
 from shared.core.ids import VersionNumber
 from shared.core.messages import Queue
 from shared.core.tracing import TRACEPARENT, TraceContext, unstamped
-from shared.routing.plan import RoutePlan, plan_blob_name
+from shared.registry.policy import ServingPolicy
+from shared.routing.plan import RoutePlan, SubjectSource, plan_blob_name
 from shared.store.ports import BlobContainer
+from tests.unit.functions.test_tracing import Spans
 from tests.world.strategies import policy
 from tests.world.world import ENDPOINT, MODEL, World
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    tracing.install(Spans())
+    yield
+    tracing.install(tracing.IDS_ALONE)
 
 
 class Traced(World):
@@ -23,8 +33,10 @@ class Traced(World):
         super().__init__()
         self.seen: dict[tuple[str, int | str], set[str]] = defaultdict(set)
         """The traces in which each thing was handled."""
+        self.bodies: list[str] = []
 
     def handle(self, queue: str, body: str) -> None:
+        self.bodies.append(body)
         message = json.loads(body)
         with tracing.span(queue, parent=TraceContext.parse(message.get(TRACEPARENT))) as span:
             about = message.get("version") or message.get("rollout_id") or message.get("blob") or ""
@@ -99,6 +111,36 @@ def test_drops_whose_events_were_lost_are_traces_of_their_own() -> None:
     assert first is not None
     assert second is not None
     assert first[:35] != second[:35]
+
+
+def test_where_nobody_collects_spans_nothing_that_an_older_release_refuses_is_sent_or_stored() -> None:
+    tracing.install(tracing.IDS_ALONE)
+    world = Traced()
+    world.put_policy(policy(automatic=True))
+    world.event(world.drop("content"))
+    world.run(seconds=200)
+    assert world.stable == 1
+    assert len(world.bodies) > 3
+    assert all(TRACEPARENT not in body for body in world.bodies)
+    assert world.registry.version(MODEL, VersionNumber(1)).trace is None
+    blob = world.blobs.read(BlobContainer.ROUTES, plan_blob_name(ENDPOINT), max_bytes=10**6)
+    assert blob is not None
+    body = json.loads(blob.data)
+    assert "trace" not in body
+    assert all("profile_digest" not in route for route in body["routes"])
+    assert RoutePlan.model_validate(body) == world.endpoint().plan()
+
+
+def test_a_none_that_says_something_stays_in_a_plan() -> None:
+    world = World()
+    serving = ServingPolicy(subject=SubjectSource(header=None))
+    world.put_policy(policy(automatic=True).model_copy(update={"serving": serving}))
+    world.event(world.drop("content"))
+    world.run(seconds=200)
+    blob = world.blobs.read(BlobContainer.ROUTES, plan_blob_name(ENDPOINT), max_bytes=10**6)
+    assert blob is not None
+    assert json.loads(blob.data)["subject"]["header"] is None
+    assert RoutePlan.model_validate_json(blob.data) == world.endpoint().plan()
 
 
 def test_outside_any_trace_nothing_is_stamped() -> None:

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core import tracing
-from shared.core.tracing import TraceContext, current, current_traceparent, span, stamped, unstamped
+from shared.core.tracing import (
+    About,
+    Span,
+    SpanKind,
+    TraceContext,
+    current,
+    current_traceparent,
+    span,
+    stamped,
+    unstamped,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{SPAN}-01"
@@ -83,7 +93,29 @@ def test_spans_without_parents_are_of_different_traces() -> None:
 def test_a_message_carries_the_trace_and_is_the_same_without() -> None:
     body = {"model": "m", "version": 1}
     assert stamped(body) == body
+    tracing.install(_Collects())
+    try:
+        with span("here") as here:
+            assert current_traceparent() == here.context.traceparent
+            assert stamped(body) == body | {"traceparent": current_traceparent()}
+            assert stamped(body, GIVEN) == body | {"traceparent": GIVEN}
+            assert unstamped(stamped(body)) == body
+    finally:
+        tracing.install(tracing.IDS_ALONE)
+
+
+def test_where_nobody_collects_spans_nothing_carries_a_trace() -> None:
     with span("here"):
-        assert stamped(body) == body | {"traceparent": current_traceparent()}
-        assert stamped(body, GIVEN) == body | {"traceparent": GIVEN}
-        assert unstamped(stamped(body)) == body
+        assert current() is not None
+        assert current_traceparent() is None
+        assert stamped({"model": "m"}, GIVEN) == {"model": "m"}
+
+
+class _Collects:
+    """A tracer that is not the one where nobody collects."""
+
+    def begin(self, name: str, *, kind: SpanKind, parent: TraceContext | None, about: About, start_ns: int) -> Span:
+        return tracing.IDS_ALONE.begin(name, kind=kind, parent=parent, about=about, start_ns=start_ns)
+
+    def close(self) -> None:
+        pass

@@ -141,6 +141,7 @@ def test_a_message_is_one_letter_whatever_its_trace() -> None:
     assert letter_id("validations", plain) == letter_id("validations", traced) != letter_id("validations", other)
 
 
+@pytest.mark.usefixtures("spans")
 def test_what_a_document_calls_for_carries_the_trace_it_changed_under() -> None:
     one = report()
     tick = RolloutTick(endpoint="m", rollout_id="r", tick=1)
