@@ -7,10 +7,12 @@ post and the body. Its id is the notice's, so that a receiver that gets it twice
 import base64
 import hmac
 import json
+import socket
 import ssl
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from smtplib import SMTP, SMTP_SSL, SMTPException
+from smtplib import SMTP, SMTP_SSL, SMTPException, SMTPServerDisconnected
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,10 +20,15 @@ from shared.alerts.formats import email_message, pagerduty_events, slack_body, t
 from shared.alerts.notices import Notice
 from shared.core.alert_settings import AlertSink, SinkKind
 from shared.core.clock import Clock
+from shared.core.deadline import at_most
 from shared.core.errors import UnavailableError
 from shared.events.posting import TIMEOUT_S, Address
 
 _JSON = {"Content-Type": "application/json"}
+POST_S = 120.0
+"""How long the events of a notice may take to begin, and the parts of a conversation with a mail server: with the waits
+around them it is less than the lease on a notice, after which another call sends it.
+"""
 _SMTP_PORT = 587
 _SMTPS_PORT = 465
 
@@ -70,31 +77,44 @@ class ChatSink:
 class PagerDutySink:
     """Triggers, acknowledges and resolves incidents. An event that comes twice changes nothing: its key is known."""
 
-    def __init__(self, settings: AlertSink, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, settings: AlertSink, *, timeout_s: float = TIMEOUT_S, post_s: float = POST_S) -> None:
+        self._settings = settings
         self._address = _address(settings, timeout_s)
         self._key = settings.secret.get_secret_value()
+        self._post_s = post_s
 
     def post(self, notice: Notice) -> None:
         """See NoticeSink.post. Where an event is not taken, all are sent again."""
+        until = monotonic() + self._post_s
         for event in pagerduty_events(notice, routing_key=self._key):
+            if monotonic() >= until:
+                raise UnavailableError(_named(self._settings), f"not all events were posted within {self._post_s:g} s")
             self._address.post(_encoded(event), _JSON)
 
 
 class EmailSink:
     """Hands notices to a mail server, over TLS unless it is on this machine."""
 
-    def __init__(self, settings: AlertSink, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        settings: AlertSink,
+        *,
+        tls: ssl.SSLContext | None = None,
+        timeout_s: float = TIMEOUT_S,
+        post_s: float = POST_S,
+    ) -> None:
         """`tls` says whom to trust; by default, whom the system trusts."""
         self._settings = settings
         self._parts = urlsplit(settings.address)
         self._tls = tls
         self._timeout_s = timeout_s
+        self._post_s = post_s
 
     def post(self, notice: Notice) -> None:
         """See NoticeSink.post. Raises UnavailableError too where the server refuses one of several addresses."""
         mail = email_message(notice, sender=self._settings.sender, to=self._settings.to)
         try:
-            with self._connected() as server:
+            with self._connected() as server, at_most(_socket_of(server), self._post_s):
                 if self._settings.user:
                     server.login(self._settings.user, self._settings.secret.get_secret_value())
                 refused = server.send_message(mail, self._settings.sender, list(self._settings.to))
@@ -111,6 +131,8 @@ class EmailSink:
         server = SMTP(host, port or _SMTP_PORT, timeout=self._timeout_s)
         if self._parts.scheme == "smtp":
             try:
+                with at_most(_socket_of(server), self._post_s):
+                    server.ehlo()
                 server.starttls(context=self._context())
             except BaseException:
                 server.close()
@@ -137,6 +159,12 @@ def open_sink(settings: AlertSink, *, clock: Clock) -> AnySink:
             return PagerDutySink(settings)
         case SinkKind.EMAIL:
             return EmailSink(settings)
+
+
+def _socket_of(server: SMTP) -> socket.socket:
+    if server.sock is None:
+        raise SMTPServerDisconnected
+    return server.sock
 
 
 def _address(settings: AlertSink, timeout_s: float) -> Address:
