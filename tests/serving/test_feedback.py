@@ -16,7 +16,7 @@ from shared.routing.plan import Role
 from shared.routing.prediction import PredictionId, Reason
 from shared.telemetry.feedback import BY_USER, MAX_ROWS, FeedbackCounts, hour_of, merge_feedback
 from tests.serving import models
-from tests.serving.conftest import Running, Start
+from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
 from tests.serving.processes import Account, Launch
 from tests.support.waiting import eventually as eventually_in_time
@@ -45,6 +45,9 @@ async def serve(running: Running, storage: MemoryStorage, *, candidate_bp: int =
     storage.put(ONE, TWO)
     storage.publish(models.plan(1, *models.canary((1, ONE), (2, TWO), candidate_bp)))
     await running.reload()
+    # The window that announces the plan closes soon after, and would split what a test counts into two.
+    windows = running.server._windows
+    await eventually(lambda: not windows._changed.is_set() and windows._open["churn"][-1].announced)
 
 
 async def send(running: Running, *items: dict[str, Any], status: int = 200) -> dict[str, Any]:
