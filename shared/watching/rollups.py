@@ -60,6 +60,8 @@ class Rolled:
 
     added: int
     is_left: bool = False
+    listed: int = 0
+    """Windows whose names were listed, whether they were added or had been before."""
 
 
 def hour_of(at: datetime) -> datetime:
@@ -135,7 +137,7 @@ def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most:
     unread = [(name, place) for name in names if (place := _place(name)) and place[1] not in taken.get(place[0], ())]
     now, left_out = unread[:most], rollup.left_out
     if not now:
-        return Rolled(added=0)
+        return Rolled(added=0, listed=len(names))
     versions = dict(rollup.versions)
     for start in range(0, len(now), _CHUNK):
         windows = _windows(blobs, endpoint, [name for name, _ in now[start : start + _CHUNK]])
@@ -151,7 +153,7 @@ def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most:
         }
     )
     _store(blobs, hourly_name(endpoint, hour), changed, etag)
-    return Rolled(added=len(now), is_left=len(unread) > len(now))
+    return Rolled(added=len(now), is_left=len(unread) > len(now), listed=len(names))
 
 
 def _rolled_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:

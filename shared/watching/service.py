@@ -39,7 +39,7 @@ from shared.watching.documents import (
     drift_report_id,
 )
 from shared.watching.history import Reports
-from shared.watching.rollups import DAY, HOUR, day_of, hour_of, hours_between, roll_up_day, roll_up_hour
+from shared.watching.rollups import DAY, HOUR, day_of, hour_of, roll_up_day, roll_up_hour
 
 if TYPE_CHECKING:
     from shared.watching.writing import Writer
@@ -47,9 +47,11 @@ if TYPE_CHECKING:
 SETTLE = timedelta(minutes=3)
 """How long after an hour its report is made: windows of its end come a little later."""
 LATE = timedelta(hours=48)
-"""Windows that come so late are still rolled up, by the first call of the next hour."""
+"""Windows that come so late are still rolled up, over the calls of the next hour."""
 MOST_WINDOWS = 10_000
-"""Windows of an endpoint that a call rolls up; the next one carries on."""
+"""Windows of an endpoint that a call rolls up; the next one carries on. A quarter is kept for late ones."""
+MOST_LISTED = 50_000
+"""Names of late windows that a call lists of an endpoint, but for the rest of an hour; the next one carries on."""
 _RULES = {alarm: AlertRule(alarm.value) for alarm in Alarm}
 _MARK = "features-looked.txt"
 
@@ -71,6 +73,7 @@ class WatchService:
         blobs: BlobStore,
         clock: Clock,
         most_windows: int = MOST_WINDOWS,
+        most_listed: int = MOST_LISTED,
     ) -> None:
         self._endpoints = endpoints
         self._documents = reports
@@ -80,7 +83,8 @@ class WatchService:
         self._alerts = alerts
         self._blobs = blobs
         self._clock = clock
-        self._most_windows = most_windows
+        self.most_windows = most_windows
+        self.most_listed = most_listed
         self.reports = Reports(reports=reports, documents=documents, blobs=blobs)
 
     def watch(self) -> None:
@@ -183,37 +187,58 @@ class WatchService:
 
     def _roll_up(self, endpoint: Endpoint, now: datetime) -> int:
         """Add the windows that came; how many they were. Once an hour those that came late, and whole days, too."""
-        name = endpoint.endpoint
-        deep_from = self._deep_from(name, now)
-        hours = list(hours_between(deep_from or hour_of(now) - HOUR, hour_of(now) + HOUR))
-        added, left = 0, self._most_windows
+        name, check = endpoint.endpoint, self._writer.profiles.check
+        added = 0
+        recent = max(1, self.most_windows - self.most_windows // 4)
         # The newest first: what is late is not waited for.
-        for hour in reversed(hours):
-            if left <= 0:
-                return added
-            rolled = roll_up_hour(self._blobs, name, hour, check=self._writer.profiles.check, most=left)
-            added, left = added + rolled.added, left - rolled.added
+        for hour in (hour_of(now), hour_of(now) - HOUR):
+            if added < recent:
+                added += roll_up_hour(self._blobs, name, hour, check=check, most=recent - added).added
+        return added + self._roll_up_late(name, now, max(1, self.most_windows - added))
+
+    def _roll_up_late(self, name: str, now: datetime, most: int) -> int:
+        """Carry on with the pass over the late hours, the oldest first, and keep the place; how many were added."""
+        late = self._late(name, now)
+        if late is None:
+            return 0
+        begun, place = late
+        added = listed = 0
+        end = hour_of(now) - HOUR
+        while place < end and added < most and listed < self.most_listed:
+            rolled = roll_up_hour(self._blobs, name, place, check=self._writer.profiles.check, most=most - added)
+            added, listed = added + rolled.added, listed + rolled.listed
             if rolled.is_left:
-                return added
-        if deep_from:
-            for day in {day_of(hour): None for hour in hours if day_of(hour) + DAY <= now}:
-                roll_up_day(self._blobs, name, day)
-            self._mark(name, now)
+                break
+            place += HOUR
+            if place == day_of(place):
+                roll_up_day(self._blobs, name, place - DAY)
+        if place < end:
+            self._mark(name, begun, place)
+            return added
+        if day_of(end) + DAY <= now:
+            roll_up_day(self._blobs, name, day_of(end))
+        self._mark(name, begun)
         return added
 
-    def _deep_from(self, endpoint: str, now: datetime) -> datetime | None:
-        """From where on late windows are looked for now; None where that was done this hour."""
+    def _late(self, endpoint: str, now: datetime) -> tuple[datetime, datetime] | None:
+        """The pass over late hours: when it began, and which is next. None where one of this hour is over."""
         blob = self._blobs.read(BlobContainer.TELEMETRY, f"{endpoint}/{_MARK}", max_bytes=100)
+        earliest = day_of(now - 30 * DAY)
         try:
-            looked_at = datetime.fromisoformat(blob.data.decode()) if blob else now
+            times = [datetime.fromisoformat(text) for text in blob.data.decode().split()] if blob else []
         except ValueError:
-            looked_at = now
-        if blob and hour_of(looked_at) >= hour_of(now):
+            times = []
+        if not times or any(time.tzinfo is None for time in times):
+            return now, day_of(now - LATE)
+        if len(times) > 1:
+            return times[0], max(hour_of(times[1]), earliest)
+        if hour_of(times[0]) >= hour_of(now):
             return None
-        return day_of(max(looked_at - LATE, now - 30 * DAY))
+        return now, max(day_of(times[0] - LATE), earliest)
 
-    def _mark(self, endpoint: str, now: datetime) -> None:
-        name, data = f"{endpoint}/{_MARK}", now.isoformat().encode()
+    def _mark(self, endpoint: str, *times: datetime) -> None:
+        """Keep when the pass over late hours began and, while it is not over, which hour is next."""
+        name, data = f"{endpoint}/{_MARK}", " ".join(time.isoformat() for time in times).encode()
         blob = self._blobs.info(BlobContainer.TELEMETRY, name)
         try:
             if blob is None:

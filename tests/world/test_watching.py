@@ -168,6 +168,44 @@ def test_more_windows_than_a_look_takes_are_carried_on() -> None:
     assert rollup(watched, hourly_name(MODEL, hour)).versions["1:stable"].rows == 140
 
 
+def test_late_hours_are_gone_over_a_few_a_call_and_the_next_call_carries_on_from_there() -> None:
+    watched = Watched()
+    counts = {"1:stable": counted(watched.profile, rows_of(watched.rng, 20))}
+    late = [hour_of(watched.now) - timedelta(hours=number) for number in (12, 11, 10, 9)]
+    for hour in late:
+        watched.write(counts, pod="one", at=hour)
+        watched.write(counts, pod="two", at=hour)
+    watched.world.watching.most_listed = 3
+
+    def rolled() -> int:
+        held = watched.world.blobs.held
+        return sum((BlobContainer.TELEMETRY, hourly_name(MODEL, hour)) in held for hour in late)
+
+    watched.world.watching.watch()
+    assert rolled() == 2
+    # From where the first one stopped: begun anew it would list no farther.
+    watched.world.watching.watch()
+    assert rolled() == 4
+    watched.world.watching.watch()
+    assert rollup(watched, daily_name(MODEL, day_of(late[0]))).windows == 2 * sum(
+        day_of(hour) == day_of(late[0]) for hour in late
+    )
+
+
+def test_late_hours_are_reached_although_every_call_has_more_new_windows_than_it_takes() -> None:
+    watched = Watched()
+    counts = {"1:stable": counted(watched.profile, rows_of(watched.rng, 20))}
+    begun = hour_of(watched.now) - timedelta(hours=10)
+    watched.write(counts, pod="late", at=begun)
+    watched.world.watching.most_windows = 5
+    for _ in range(3):
+        for pod in range(6):
+            watched.write(counts, pod=f"pod-{pod}")
+        watched.world.clock.pass_s(60)
+        watched.world.watching.watch()
+    assert rollup(watched, hourly_name(MODEL, begun)).windows == 1
+
+
 def told(watched: Watched) -> object:
     """All that a story leaves behind for somebody to see, but for the times at which it was written."""
     report = watched.report()
