@@ -19,9 +19,12 @@ LOG_FORMAT = "SLIPWAY_LOG_FORMAT"
 _REPLACEMENT = "***"
 _SECRETS = re.compile(
     r"""(?P<before>
-          \b(?:AccountKey|SharedAccessSignature|SharedAccessKey|InstrumentationKey|password|secret|token)\s*[=:]\s*["']?
+          \b(?:AccountKey|SharedAccessSignature|SharedAccessKey|InstrumentationKey|password|secret|token
+             |(?:x-functions|api)[-_]?key)["']?\s*[=:]\s*["']?
         | [?&](?:code|sig|token|key)=
-        | \bBearer\s+
+        | \b(?:Bearer|Authorization["']?\s*[=:]\s*["']?Basic)\s+
+        | \bwhsec_
+        | ://hooks\.slack\.com/(?:services|workflows|triggers)/
         | ://[^/\s:@]+:(?=[^/\s@]+@)
         )(?P<secret>[^\s;&"',@]+)""",
     re.IGNORECASE | re.VERBOSE,

@@ -67,6 +67,13 @@ def test_what_a_record_holds_beside_is_not_shown() -> None:
         "https://user:c2VjcmV0@host/path",
         'password = "c2VjcmV0"',
         "token: c2VjcmV0",
+        '{"AccountKey": "c2VjcmV0"}',
+        "{'password': 'c2VjcmV0'}",
+        "x-functions-key: c2VjcmV0",
+        "GET https://host/v1?api_key=c2VjcmV0",
+        "signed with whsec_c2VjcmV0",
+        "Authorization: Basic c2VjcmV0",
+        "POST https://hooks.slack.com/services/T000/B000/c2VjcmV0 answered 404",
     ],
 )
 def test_secrets_are_not_shown(text: str) -> None:
