@@ -20,7 +20,7 @@ import azure.functions as func
 from shared.core import tracing
 from shared.core.errors import InvalidInputError
 from shared.core.logs import use_json, wants_json
-from shared.core.otel import open_tracer, otlp_exporters
+from shared.core.otel import is_disabled, open_tracer, otlp_exporters
 from shared.core.tracing import Span, SpanKind, TraceContext, Value
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def timed(run: Callable[[func.TimerRequest], None]) -> Callable[[func.TimerReque
 
 def exporters(env: Mapping[str, str]) -> "list[SpanExporter]":
     """What spans are sent by. Raises InvalidInputError naming the setting that cannot be used."""
+    if is_disabled(env):
+        return []
     found = otlp_exporters(env)
     connection = env.get(INSIGHTS, "").strip()
     if env.get(TO_INSIGHTS, "").strip().lower() == "true":

@@ -28,9 +28,13 @@ _CLOSE_MS = 3_000
 
 def is_wanted(env: Mapping[str, str]) -> bool:
     """Whether the settings ask for spans over OTLP."""
-    disabled = env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     elsewhere = env.get("OTEL_TRACES_EXPORTER", "").strip().lower() not in {"", "otlp"}
-    return not disabled and not elsewhere and any(env.get(name, "").strip() for name in ENDPOINTS)
+    return not is_disabled(env) and not elsewhere and any(env.get(name, "").strip() for name in ENDPOINTS)
+
+
+def is_disabled(env: Mapping[str, str]) -> bool:
+    """Whether the settings forbid spans, wherever they would go."""
+    return env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def otlp_exporters(env: Mapping[str, str]) -> list["SpanExporter"]:

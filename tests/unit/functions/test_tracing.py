@@ -12,7 +12,7 @@ import pytest
 
 from functions._http import answering
 from functions._messages import handle_body
-from functions._tracing import _set_up, timed
+from functions._tracing import _set_up, exporters, timed
 from shared.core import tracing
 from shared.core.messages import Queue, RolloutTick, ValidateVersion
 from shared.core.tracing import About, Span, SpanKind, TraceContext, Value, current
@@ -235,3 +235,9 @@ def test_a_setting_that_opentelemetry_refuses_fails_no_invocation_and_is_told_on
     assert tracing.tracer() is tracing.IDS_ALONE
     (told,) = [one for one in caplog.messages if "refuses its settings (ValueError)" in one]
     assert value not in told
+
+
+def test_where_opentelemetry_is_disabled_nothing_is_sent_to_insights_either() -> None:
+    connection = "InstrumentationKey=00000000-0000-0000-0000-000000000001;IngestionEndpoint=http://127.0.0.1:1/"
+    asked = {"APPLICATIONINSIGHTS_CONNECTION_STRING": connection, "SLIPWAY_TRACE_TO_INSIGHTS": "true"}
+    assert exporters(asked | {"OTEL_SDK_DISABLED": "True"}) == []
