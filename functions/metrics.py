@@ -3,11 +3,13 @@
 A scrape reads a bounded number of documents of each kind, whatever piled up: beyond that a count says "at least".
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import azure.functions as func
+from pydantic import BaseModel, ValidationError
 
 from functions._endpoints import all_endpoints
 from functions._http import answering
@@ -26,6 +28,8 @@ from shared.store.ports import Container
 from shared.watching.documents import DriftReport
 
 bp = func.Blueprint()
+
+_log = logging.getLogger(__name__)
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
@@ -47,6 +51,15 @@ def rendered(found: Iterable[Family]) -> str:
     return "".join(line + "\n" for family in found for line in _lines(family))
 
 
+def readable[M: BaseModel](kind: type[M], bodies: Iterable[Mapping[str, Any]]) -> Iterator[M]:
+    """The documents of a kind. One that cannot be read is left out, and logged: it hides no other."""
+    for body in bodies:
+        try:
+            yield kind.model_validate(body)
+        except ValidationError as error:
+            _log.warning("document %s is not in the metrics: %s", body.get("id"), error)
+
+
 def _found(now: datetime) -> Iterator[Family]:
     endpoints = list(all_endpoints())
     rollbacks = services().rollouts.rollbacks_of_all(endpoints)
@@ -54,7 +67,7 @@ def _found(now: datetime) -> Iterator[Family]:
     outboxes = {container.value: _undelivered(container) for container in _WITH_OUTBOXES}
     yield from families(seen, {name: found.count for name, found in outboxes.items()}, now)
     yield observed.outbox_ages(outboxes, now)
-    reports = [DriftReport.from_body(body) for body in _bodies(Container.REPORTS, {"kind": "drift_report"})]
+    reports = list(readable(DriftReport, _bodies(Container.REPORTS, {"kind": "drift_report"})))
     serving = {(one.endpoint, version) for one in endpoints for version in _serving(one)}
     yield from observed.drift([one for one in reports if (one.endpoint, one.version) in serving], now)
     alive = (AlertState.FIRING, AlertState.PENDING)
@@ -84,8 +97,9 @@ def _budgeted(endpoints: Iterable[Endpoint]) -> Iterator[Budgeted]:
         except NotFoundError:
             continue
         stored = services().documents.get(Container.ENDPOINTS, one.endpoint, SUMS_ID) if budget else None
-        if budget and stored:
-            yield Budgeted(endpoint=one.endpoint, budget=budget, sums=RequestSums.model_validate(stored.body))
+        for sums in readable(RequestSums, [stored.body] if stored else []):
+            if budget:
+                yield Budgeted(endpoint=one.endpoint, budget=budget, sums=sums)
 
 
 def _bodies(container: Container, where: Mapping[str, str | bool]) -> Iterator[Mapping[str, Any]]:

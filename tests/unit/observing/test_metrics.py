@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from functions.metrics import rendered
+from functions.metrics import readable, rendered
 from shared.budgets.sums import HourSum, RequestSums
 from shared.core.verdict import Outcome
 from shared.observing import metrics as observed
@@ -106,3 +106,9 @@ def test_an_outbox_is_as_old_as_its_oldest_event() -> None:
         'slipway_outbox_age_seconds{container="endpoints"}': 0,
         'slipway_outbox_age_seconds{container="models"}': 600,
     }
+
+
+def test_a_document_that_cannot_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    bodies = [{"id": "broken"}, report().to_body()]
+    assert [one.id for one in readable(DriftReport, bodies)] == ["d"]
+    assert "document broken is not in the metrics" in caplog.text
