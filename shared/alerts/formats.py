@@ -92,7 +92,8 @@ def pagerduty_events(notice: Notice, *, routing_key: str) -> list[dict[str, Any]
                 "payload": {
                     "summary": f"{firing} more alerts fire: `slipway alerts list`",
                     "source": "slipway",
-                    "severity": Severity.WARNING.value,
+                    # The gravest are listed: of the others none is graver than the last of these.
+                    "severity": notice.lines[-1].severity.value,
                     "timestamp": notice.at.isoformat(),
                 },
             }

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from shared.alerts.formats import pagerduty_events
 from shared.alerts.mailbox import LEASE
-from shared.alerts.notices import Line, News, Notice
+from shared.alerts.notices import Item, Line, News, Notice
 from shared.alerts.sinks import POST_S, EmailSink, PagerDutySink
 from shared.core.alert_settings import AlertSink
 from shared.core.errors import UnavailableError
@@ -72,6 +73,14 @@ def test_incidents_whose_time_is_up_are_left_to_the_next_try() -> None:
     settings = AlertSink.model_validate({"name": "pager", "kind": "pagerduty", "secret": "0123456789abcdef" * 2})
     with pytest.raises(UnavailableError, match="not all events were posted within 0 s"):
         PagerDutySink(settings, post_s=0).post(notice())
+
+
+def test_the_incident_for_all_the_rest_is_as_grave_as_they_may_be() -> None:
+    rest = (Item(alert_id="alert-2", model="digits", news=News.FIRING, number=1, since=NOW),)
+    for severity in (Severity.CRITICAL, Severity.INFO):
+        lines = tuple(line.model_copy(update={"severity": severity}) for line in notice().lines)
+        told = notice().model_copy(update={"lines": lines, "more": rest})
+        assert pagerduty_events(told, routing_key="k")[-1]["payload"]["severity"] == severity.value
 
 
 def test_the_lease_on_a_notice_outlasts_the_longest_post() -> None:
