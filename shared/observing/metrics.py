@@ -39,20 +39,25 @@ class Budgeted:
 
 
 def waiting_since(body: Mapping[str, Any]) -> datetime | None:
-    """When the oldest event of a document's outbox was; None where it has none that tells."""
+    """Since when the oldest entry of a document's outbox waits; None where it has none that tells.
+
+    An event tells when it was, a message that was put off until when. Other entries tell nothing.
+    """
     entries = body.get("outbox", [])
-    told = [_AT.validate_python(entry["event"]["at"]) for entry in entries if entry.get("entry") == "audit"]
-    return min(told, default=None)
+    told = [entry["event"]["at"] if entry.get("entry") == "audit" else entry.get("not_before") for entry in entries]
+    return min((_AT.validate_python(at) for at in told if at), default=None)
 
 
 def outbox_ages(outboxes: Mapping[str, Undelivered], now: datetime) -> Family:
     """How old what is to be delivered is."""
     return _gauge(
         "slipway_outbox_age_seconds",
-        "Since when the oldest change of a container waits to be told; 0 where none does.",
+        "Since when the oldest change of a container waits to be told; 0 where none does, absent where none says.",
         [
             ((("container", name),), max(0.0, (now - found.since).total_seconds()) if found.since else 0.0)
             for name, found in sorted(outboxes.items())
+            # Something waits, and how long is not known: 0 would say that all is well.
+            if found.since or not found.count
         ],
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from functions.metrics import readable, rendered
 from shared.budgets.sums import HourSum, RequestSums
+from shared.core.messages import RolloutTick
 from shared.core.verdict import Outcome
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
@@ -112,3 +113,12 @@ def test_a_document_that_cannot_be_read_hides_no_other(caplog: pytest.LogCapture
     bodies = [{"id": "broken"}, report().to_body()]
     assert [one.id for one in readable(DriftReport, bodies)] == ["d"]
     assert "document broken is not in the metrics" in caplog.text
+
+
+def test_an_outbox_of_messages_alone_is_not_said_to_be_empty() -> None:
+    one = report()
+    one.send(RolloutTick(endpoint="m", rollout_id="r", tick=1))
+    assert observed.waiting_since(one.to_body()) is None
+    assert values(observed.outbox_ages({"reports": Undelivered(count=1, since=None)}, NOW)) == {}
+    one.send(RolloutTick(endpoint="m", rollout_id="r", tick=2), not_before=ago(40))
+    assert observed.waiting_since(one.to_body()) == ago(40)
