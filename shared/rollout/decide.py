@@ -67,7 +67,7 @@ def decide(
     if rollout.state is RolloutState.LOADING:
         return _loading(rollout, now, blocked)
     decision = _in_stage(rollout, now, blocked, answers or {})
-    return _drifting(rollout, decision, rollout.drift) if rollout.drift else decision
+    return _drifting(rollout, decision, rollout.drift, now) if rollout.drift else decision
 
 
 def onward(rollout: Rollout) -> RolloutEvent:
@@ -130,8 +130,11 @@ def _waited(rollout: Rollout, now: datetime) -> str:
     return f"after {waited_s:.0f} s " if waited_s > rollout.policy.load_timeout_s else ""
 
 
-def _drifting(rollout: Rollout, decision: Decision, drift: DriftEvidence) -> Decision:
-    """What becomes of a decision where watching found that the candidate drifts from stable."""
+def _drifting(rollout: Rollout, decision: Decision, drift: DriftEvidence, now: datetime) -> Decision:
+    """What becomes of a decision where watching found that the candidate drifts from stable.
+
+    One that is watched with all traffic is not held for longer than a stage without a conclusion may last.
+    """
     if decision.event is RolloutEvent.FAIL:
         return decision
     said = f"{drift.sentence} (report {drift.report_id})"
@@ -142,6 +145,10 @@ def _drifting(rollout: Rollout, decision: Decision, drift: DriftEvidence) -> Dec
         return replace(decision, event=RolloutEvent.FAIL, trigger=Trigger.DATA_DRIFT, reason=said)
     if is_excused:
         return decision
+    began_at = rollout.stage_started_at
+    if rollout.state is RolloutState.WATCHING and began_at and (now - began_at).total_seconds() > most_s(rollout):
+        lasted_s = (now - began_at).total_seconds()
+        return _unconcluded(rollout, replace(decision, event=None, reason=f"watched for {lasted_s:.0f} s: {said}"))
     held = RolloutEvent.HOLD if rollout.state is RolloutState.PROGRESSING else None
     return replace(decision, event=held, reason=said)
 

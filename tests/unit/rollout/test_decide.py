@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.verdict import Outcome, joined
+from shared.registry.drift_policy import Following
 from shared.registry.rollout_policy import Gates, Otherwise, QueryGate, Stage, Strategy
 from shared.rollout.decide import Decision, decide
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
+from shared.rollout.findings import DriftEvidence
 from shared.rollout.machine import RolloutEvent, RolloutState
 from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.publishing import publish
@@ -404,3 +406,25 @@ def test_the_guards_of_all_pods_under_all_stages_keep_the_policy_s_level_togethe
     # Nor does a later plan with fewer pods give back what the guards of this one may have used of the level.
     publish(endpoint)
     assert active.guards == guards
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "lasted_s", "event", "trigger"),
+    [
+        (Otherwise.ABORT, 900, None, None),
+        (Otherwise.ABORT, 901, RolloutEvent.FAIL, Trigger.NO_CONCLUSION),
+        (Otherwise.HOLD, 901, None, None),
+    ],
+)
+def test_drift_that_holds_keeps_a_watched_candidate_from_completing_for_so_long_and_no_longer(
+    otherwise: Otherwise, lasted_s: float, event: RolloutEvent | None, trigger: Trigger | None
+) -> None:
+    drift = DriftEvidence(since=NOW, sentence="it drifts", report_id="r", following=Following.HOLD)
+    policy = {"watch_s": 300, "max_stage_s": 900, "on_inconclusive": otherwise}
+    found = in_stage({CANDIDATE: counted(1_000)}, stage=2, state=RolloutState.WATCHING, policy=policy, both=HEALTHY)
+    found.stage_started_at = NOW - timedelta(seconds=lasted_s)
+    assert decided(found).event is RolloutEvent.COMPLETE
+    found.drift = drift
+    decision = decided(found)
+    assert (decision.event, decision.trigger) == (event, trigger)
+    assert "it drifts (report r)" in decision.reason
