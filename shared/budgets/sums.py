@@ -24,6 +24,8 @@ BEHIND = timedelta(minutes=10)
 """How long ago all windows were counted for the last time at most, for a budget to be told."""
 CLOCKS = timedelta(minutes=5)
 """How far the clocks of pods may be from ours."""
+TOLD = timedelta(minutes=15)
+"""For how long it is kept how a pod was: then it is taken for gone."""
 _KEPT = timedelta(hours=721)
 """The longest error budget, and the hour that it begins in."""
 
@@ -108,7 +110,7 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
         minutes=with_windows(sums.minutes, new, now),
         labels=with_labels(sums.labels, new, now),
         # What ended long before `since` lies in hours that are not looked at again.
-        marks={pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE},
+        marks={pod: _lasting(mark, now) for pod, mark in marks.items() if mark.ended_at > since - LATE},
         since=since,
         begun_at=sums.begun_at,
         whole_at=now if is_all else sums.whole_at,
@@ -141,6 +143,11 @@ def _why_unknown(sums: RequestSums | None, now: datetime) -> str:
         f"the error budget cannot be told: its endpoint's requests are not all counted, {last} "
         "(the function count_requests counts them every minute: its log says what keeps it)"
     )
+
+
+def _lasting(mark: Mark, now: datetime) -> Mark:
+    """A mark without what is told of a pod that reports."""
+    return mark if now - mark.ended_at <= TOLD else Mark(sequence=mark.sequence, ended_at=mark.ended_at)
 
 
 def _plus(total: HourSum, window: Window) -> HourSum:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.budgets.sums import BEHIND, LATE, HourSum, RequestSums, counted, why_spent
+from shared.budgets.sums import BEHIND, LATE, TOLD, HourSum, Mark, RequestSums, counted, why_spent
 from shared.registry.rollout_policy import ErrorBudget
 from shared.telemetry.window import VersionCounts, Window
 
@@ -124,3 +124,11 @@ def test_the_document_of_a_month_and_a_thousand_pods_stays_small() -> None:
     sums = RequestSums(endpoint="m", hours=hours, since=START)
     pods = [window(f"model-server-7f9c4d-{n:05d}", 10**6, START) for n in range(1_000)]
     assert len(counted(sums, pods, START, is_all=True).model_dump_json()) < 200_000
+
+
+def test_what_ailed_a_pod_is_kept_while_it_may_be_there_and_its_mark_for_longer() -> None:
+    ill = window("a", 4, START).model_copy(update={"failed": {1: "no memory"}, "memory_share": 0.9})
+    sums = counted(empty(), [ill], START + TOLD, is_all=True)
+    assert (sums.marks["a"].trouble, sums.marks["a"].memory_share) == ("cannot load version 1: no memory", 0.9)
+    later = counted(sums, [], START + TOLD + timedelta(seconds=1), is_all=True)
+    assert later.marks == {"a": Mark(sequence=4, ended_at=START)}
