@@ -134,7 +134,9 @@ class Writer:
                 return False
             if current.latest is not None and current.latest.report_id == summary.report_id and not is_hourly:
                 return False
-            current.latest = summary
+            # One that was asked for after the hour reaches farther than the hour's own.
+            if current.latest is None or summary.until >= current.latest.until:
+                current.latest = summary
             settle(
                 current,
                 summary,
