@@ -128,6 +128,7 @@ class History:
             hours_with_rows=sum(key in one.versions and one.versions[key].rows > 0 for one in within),
             windows=sum(one.windows for one in within),
             left_out=sum(one.left_out for one in within),
+            dropped=sum(one.dropped.get(key, 0) for one in within),
             healthy_windows=healthy,
         )
 

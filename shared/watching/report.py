@@ -122,6 +122,8 @@ class Quality(_Part):
     windows: NonNegativeInt
     left_out: NonNegativeInt
     """Windows that could not be read or contradict themselves."""
+    dropped: NonNegativeInt = 0
+    """Rows that the pods could not keep up with, and did not count."""
     healthy_windows: NonNegativeInt
     """Earlier windows that chance is judged by."""
 

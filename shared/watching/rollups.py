@@ -7,6 +7,7 @@ stay as they are. A day's roll-up is the sum of its hours', and says of which st
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class FeatureRollup(BaseModel):
     hours: dict[str, str] = Field(default_factory=dict)
     """Of a day: the ETags of the roll-ups that are in it."""
     versions: dict[str, FeatureCounts] = Field(default_factory=dict)
+    dropped: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """Rows that pods could not keep up with and did not count, by the same keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +141,12 @@ def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most:
     now, left_out = unread[:most], rollup.left_out
     if not now:
         return Rolled(added=0, listed=len(names))
-    versions = dict(rollup.versions)
+    versions, dropped = dict(rollup.versions), Counter(rollup.dropped)
     for start in range(0, len(now), _CHUNK):
         windows = _windows(blobs, endpoint, [name for name, _ in now[start : start + _CHUNK]])
-        left_out += _add(versions, windows, check)
+        left_out += _add(versions, [window.versions if window else None for window in windows], check)
+        for window in windows:
+            dropped.update(window.dropped if window else {})
     for _, (pod, sequence) in now:
         taken.setdefault(pod, set()).add(sequence)
     changed = rollup.model_copy(
@@ -150,6 +155,7 @@ def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most:
             "left_out": left_out,
             "taken": {pod: _packed(taken[pod]) for pod in sorted(taken)},
             "versions": {key: versions[key] for key in sorted(versions)},
+            "dropped": {key: dropped[key] for key in sorted(dropped)},
         }
     )
     _store(blobs, hourly_name(endpoint, hour), changed, etag)
@@ -176,6 +182,7 @@ def _rolled_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
         # What was read, which another writer may have changed since the listing: then there is a next time.
         hours={name: found_etag for name, (_, found_etag) in read.items() if found_etag},
         versions={key: versions[key] for key in sorted(versions)},
+        dropped=dict(sum((Counter(hour.dropped) for hour in hours), Counter[str]())),
     )
     _store(blobs, daily_name(endpoint, day), changed, etag)
     return True
@@ -215,19 +222,19 @@ def _unchecked(counts: FeatureCounts) -> None:
     """They were checked when they went into the hour."""
 
 
-def _windows(blobs: BlobStore, endpoint: str, names: Sequence[str]) -> list[Mapping[str, FeatureCounts] | None]:
+def _windows(blobs: BlobStore, endpoint: str, names: Sequence[str]) -> list[FeatureWindow | None]:
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="windows") as threads:
         return list(threads.map(lambda name: _window(blobs, endpoint, name), names))
 
 
-def _window(blobs: BlobStore, endpoint: str, name: str) -> Mapping[str, FeatureCounts] | None:
+def _window(blobs: BlobStore, endpoint: str, name: str) -> FeatureWindow | None:
     try:
         blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
         window = FeatureWindow.model_validate_json(blob.data) if blob else None
     except (InvalidInputError, ValidationError) as error:
         _log.warning("feature window %s is left out: %s", name, error)
         return None
-    return window.versions if window and window.endpoint == endpoint else None
+    return window if window and window.endpoint == endpoint else None
 
 
 def _read(blobs: BlobStore, name: str) -> tuple[FeatureRollup | None, str | None]:

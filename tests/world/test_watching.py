@@ -158,6 +158,21 @@ def test_a_window_that_cannot_be_read_or_contradicts_itself_is_left_out_and_coun
     assert (found.windows, found.left_out, found.versions["1:stable"]) == (4, 3, good)
 
 
+def test_rows_that_the_pods_dropped_are_told_with_the_report() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6))
+    watched.world.clock.pass_s(600)
+    for dropped in (7, 0, 5):
+        name = watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 100))})
+        window = FeatureWindow.model_validate_json(watched.world.blobs.held[BlobContainer.TELEMETRY, name].data)
+        window = window.model_copy(update={"dropped": {"1:stable": dropped, "2:shadow": 1}})
+        watched.world.blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
+        watched.world.watching.watch()
+    watched.world.watching.report_now(MODEL)
+    details = json.loads(watched.world.watching.reports.json(MODEL, watched.latest.report_id))
+    assert details["quality"]["dropped"] == 12
+    assert b"could not keep up with</dt><dd>12<" in watched.world.watching.reports.page(MODEL, watched.latest.report_id)
+
+
 def test_more_windows_than_a_look_takes_are_carried_on() -> None:
     watched = Watched()
     for _ in range(7):
@@ -530,6 +545,19 @@ def test_reports_are_listed_from_a_time_on_and_read_by_their_id() -> None:
     assert b"<h2>Verdicts</h2>" in reports.page(MODEL, found[0].id)
     with pytest.raises(NotFoundError, match="does not exist"):
         reports.page(MODEL, "drift-000000001-stable-20261121T0800-000000000000")
+
+
+def test_a_report_that_was_asked_for_stays_the_latest_when_that_of_the_hour_before_is_made() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6))
+    watched.hour()
+    watched.world.clock.pass_s(3_600 + 120)
+    watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 50))})
+    (asked,) = watched.world.watching.report_now(MODEL)
+    watched.world.clock.pass_s(120)
+    watched.world.watching.watch()
+    assert asked.latest is not None
+    assert watched.latest == asked.latest
+    assert watched.report().hourly_until == hour_of(watched.now)
 
 
 def test_retraining_is_asked_for_again_only_after_the_request_is_over_the_cooldown_past_and_within_the_budget() -> None:
