@@ -23,8 +23,9 @@ _TOGETHER = (
     "tests/functions",
     "tests/hostile",
     "tests/serving",
+    "tests/real",
 )
-_ALONE = ("tests/e2e", "tests/real")
+_ALONE = ("tests/e2e",)
 _TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
 
 
