@@ -13,6 +13,8 @@ from shared.core.canonical import canonical_json
 from shared.core.verdict import Outcome
 from shared.drift.profiling import profile_of
 from shared.registry.documents import Model, ModelVersion
+from shared.registry.drift_policy import DriftPolicy
+from shared.registry.policy import Policy
 from shared.registry.service import RegistryService
 from shared.rollout.documents import Target
 from shared.rollout.endpoint import Endpoint
@@ -43,9 +45,10 @@ def test_two_timers_over_real_storage_leave_one_report_of_every_row(
     assert profile is not None
     content = canonical_json(profile.model_dump(mode="json"))
     blobs.create(BlobContainer.ARTIFACTS, artifact_blob_name(profile.id), content)
+    policy = Policy(drift=DriftPolicy(span_h=1.0))
     target = Target(version=1, artifact_digest="a" * 64, size_bytes=1, golden_digest=None, profile_digest=profile.id)
     documents.create(Container.ENDPOINTS, Endpoint(endpoint=model, stable=target, generation=1).to_body())
-    documents.create(Container.MODELS, Model(model=model).to_body())
+    documents.create(Container.MODELS, Model(model=model, policy=policy).to_body())
     hour, counts = hour_of(clock.now()), []
     for pod in range(PODS):
         for sequence in range(WINDOWS):

@@ -167,7 +167,7 @@ def _bad() -> list[tuple[dict[str, Any], str]]:
     return [
         ({"prediction_id": "churn.1", "value": 1}, "is not a prediction id"),
         ({"prediction_id": an_id(generation=2 + MAX_AHEAD), "value": 1}, "this server is at 1"),
-        ({"prediction_id": an_id(at=now + timedelta(minutes=6)), "value": 1}, "for 90 days"),
+        ({"prediction_id": an_id(at=now + timedelta(days=1)), "value": 1}, "for 90 days"),
         ({"prediction_id": an_id(at=now - timedelta(days=91)), "value": 1}, "for 90 days"),
         ({"prediction_id": an_id(), "user_id": "ann", "value": 1}, "leave out user_id"),
         ({"prediction_id": an_id()}, "it says nothing"),

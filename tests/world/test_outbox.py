@@ -8,7 +8,7 @@ from shared.core.errors import IntegrityError
 from shared.registry.documents import Model
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.rollout.endpoint import Endpoint
-from shared.routing.plan import plan_blob_name
+from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.aggregate import AuditEntry, PublishEntry
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
@@ -66,9 +66,8 @@ def test_an_entry_that_cannot_be_delivered_keeps_neither_the_plan_nor_the_messag
     world.run(seconds=50)
     endpoint = world.endpoint()
     assert world.stable == 1
-    assert world.blobs.held[BlobContainer.ROUTES, plan_blob_name(MODEL)].data == (
-        json.dumps(endpoint.plan().model_dump(mode="json")).encode()  # type: ignore[union-attr]
-    )
+    published = world.blobs.held[BlobContainer.ROUTES, plan_blob_name(MODEL)].data
+    assert RoutePlan.model_validate_json(published) == endpoint.plan()
     assert [entry.entry for entry in endpoint.outbox] == ["audit"]
     assert not world.audit.verify().verified
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.alerts.documents import AlertRule
 from shared.audit.chain import AuditEvent
-from shared.core.settings import Settings
+from shared.core.settings import EventFormat, Settings
 from shared.events.cloudevents import cloud_event
 from shared.registry.policy import Policy
 from shared.rollout.alerting import RULES
@@ -37,9 +37,11 @@ def test_the_operations_guide_names_every_alert() -> None:
 
 
 def test_the_event_and_the_sinks_in_the_guide_to_events_are_those_of_the_code() -> None:
-    event, sinks = examples("events.md")
+    event, sinks, channels = examples("events.md")
     made = json.loads(VECTORS.read_text())[0]
     assert json.loads(event) == cloud_event(AuditEvent.model_validate(made["audit"]), source=made["source"])
     base = {"SLIPWAY_DOCUMENTS": "sqlite:/state/documents.db", "SlipwayStorage": "UseDevelopmentStorage=true"}
     settings = Settings.from_env(base | {"SLIPWAY_EVENT_SINKS": sinks.replace("<topic>.<region>", "t.r")})
     assert [(sink.name, sink.identity) for sink in settings.event_sinks] == [("ops", False), ("grid", True)]
+    [channel] = Settings.from_env(base | {"SLIPWAY_EVENT_SINKS": channels}).event_sinks
+    assert (channel.format, channel.streams) == (EventFormat.SLACK, ("endpoint",))
