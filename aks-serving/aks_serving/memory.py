@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 _USABLE = 0.95
 """The part of a limit that is planned with: at the limit itself the kernel ends processes."""
-_GONE_WAIT_S, _FREED_WAIT_S, _LOOK_S = 5.0, 0.5, 0.02
+_GONE_WAIT_S, _LOOK_S = 5.0, 0.02
 _ROLLUP, _STATM = Path("/proc/self/smaps_rollup"), Path("/proc/self/statm")
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 50
@@ -153,14 +153,6 @@ class Room:
             if gone is None:
                 raise LoadError(LoadCode.MEMORY, self._sentence(left, needed_bytes, what))
             _wait_until(gone)
-            self._wait_until_freed(needed_bytes)
-
-    def _wait_until_freed(self, needed_bytes: int) -> None:
-        """Until enough is free, or for a moment: what nothing holds any more may still be on its way back."""
-        give_up_s = time.monotonic() + _FREED_WAIT_S
-        give_back()
-        while (left := self._left_bytes()) is not None and left < needed_bytes and time.monotonic() < give_up_s:
-            time.sleep(_LOOK_S)
             give_back()
 
     def _left_bytes(self) -> int | None:

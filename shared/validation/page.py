@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from shared.core.figures import between, count, figure
 from shared.core.verdict import Outcome, Verdict
 from shared.validation.details import Details, DriftFinding, SliceFinding
 from shared.validation.plots import Estimate, curve, ranges, shares
@@ -66,7 +67,7 @@ def _environment() -> "jinja2.Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "between": _between, "count": _count, "size": _size, "shape": _shape}
+    environment.filters |= {"figure": figure, "between": between, "count": count, "size": _size, "shape": _shape}
     return environment
 
 
@@ -185,22 +186,6 @@ def _confusion(details: Details) -> list[dict[str, Any]]:
         }
         for true, (name, row) in enumerate(zip(details.confusion.classes, details.confusion.counts, strict=True))
     ]
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    if value != 0 and abs(value) < 1e-4:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    return f"{_figure(interval[0])} to {_figure(interval[1])}" if interval else ""
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def _size(size_bytes: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from shared.core.figures import between, count, figure
 from shared.core.verdict import Outcome
 from shared.validation.plots import Estimate, ranges, shares
 from shared.watching.report import DriftDetails, FeatureFigures
@@ -75,9 +76,9 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "figure": _figure,
-        "between": _between,
-        "count": _count,
+        "figure": figure,
+        "between": between,
+        "count": count,
         "minute": _minute,
         "share": _share,
     }
@@ -147,22 +148,6 @@ def _svg(title: str, parts: Sequence[Markup]) -> Markup:
     )
     axis = Markup('<line x1="0" y1="{}" x2="{}" y2="{}" class="axis"/>').format(_HEIGHT, _WIDTH, _HEIGHT)
     return Markup("").join([opened, *parts, axis, Markup("</svg>")])
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    if value != 0 and abs(value) < 1e-4:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    return f"{_figure(interval[0])} to {_figure(interval[1])}" if interval else ""
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def _minute(at: datetime) -> str:
