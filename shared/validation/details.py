@@ -105,7 +105,7 @@ class FairnessFinding(_Section):
     counts: dict[_Name, NonNegativeInt] = Field(max_length=MAX_CLASSES)
 
 
-class DriftFinding(_Section):
+class ReferenceDriftFinding(_Section):
     """A feature's distribution in the validation data beside the reference data."""
 
     feature: _Name
@@ -205,7 +205,7 @@ class Details(_Section):
     slices: tuple[SliceFinding, ...] = Field(default=(), max_length=MAX_FINDINGS)
     slices_tested: NonNegativeInt = 0
     fairness: tuple[FairnessFinding, ...] = Field(default=(), max_length=50)
-    drift: tuple[DriftFinding, ...] = Field(default=(), max_length=MAX_FINDINGS)
+    drift: tuple[ReferenceDriftFinding, ...] = Field(default=(), max_length=MAX_FINDINGS)
     features_tested: NonNegativeInt = 0
     robustness: tuple[RobustnessFinding, ...] = Field(default=(), max_length=50)
     latency: Latency | None = None

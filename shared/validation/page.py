@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from shared.core.figures import between, count, figure
 from shared.core.verdict import Outcome, Verdict
-from shared.validation.details import Details, DriftFinding, SliceFinding
+from shared.validation.details import Details, ReferenceDriftFinding, SliceFinding
 from shared.validation.plots import Estimate, curve, ranges, shares
 from shared.validation.report import ValidationReport
 
@@ -168,7 +168,7 @@ def _worst_slices(details: Details) -> list[SliceFinding]:
     return sorted(details.slices, key=lambda row: (not row.found, -row.gap))[:_SHOWN]
 
 
-def _worst_drift(details: Details) -> list[DriftFinding]:
+def _worst_drift(details: Details) -> list[ReferenceDriftFinding]:
     return sorted(details.drift, key=lambda row: (not row.found, -row.psi))[:_SHOWN]
 
 

@@ -23,7 +23,7 @@ from shared.drift.binning import CategoryBins, Codes, Floats, NumberBins
 from shared.drift.multiplicity import benjamini_hochberg
 from shared.registry.policy import ValidationPolicy
 from shared.validation.datafile import Array
-from shared.validation.details import MAX_FINDINGS, DriftFinding
+from shared.validation.details import MAX_FINDINGS, ReferenceDriftFinding
 from shared.validation.refusal import excerpt
 from shared.validation.statistics.columns import as_numbers, as_text, is_number, sample_of
 from shared.validation.statistics.results import Drifted
@@ -132,10 +132,10 @@ def _categories(reference: Text, actual: Text) -> tuple[CategoryBins, tuple[Code
     return own, (both.counts(reference), both.counts(actual)), (own.counts(reference), own.counts(actual))
 
 
-def _finding(feature: _Feature, q_value: float, found: bool, *, with_bins: bool) -> DriftFinding:  # noqa: FBT001
+def _finding(feature: _Feature, q_value: float, found: bool, *, with_bins: bool) -> ReferenceDriftFinding:  # noqa: FBT001
     is_numeric = all(is_number(column) for column in feature.columns)
     farthest, moved = _sample_distances(feature) if is_numeric else (None, None)
-    return DriftFinding(
+    return ReferenceDriftFinding(
         feature=excerpt(feature.name, 200),
         kind="numeric" if is_numeric else "category",
         n_reference=int(feature.reference.sum()),
@@ -192,7 +192,7 @@ def _rounded(counts: Codes) -> tuple[float, ...]:
 
 
 def _verdict(
-    findings: tuple[DriftFinding, ...],
+    findings: tuple[ReferenceDriftFinding, ...],
     found: int,
     unclear: int,
     *,
@@ -241,12 +241,12 @@ def _verdict(
     )
 
 
-def _rows_that_tell(finding: DriftFinding, limit: float) -> float:
+def _rows_that_tell(finding: ReferenceDriftFinding, limit: float) -> float:
     """The rows that both sides need, for chance not to bring a PSI above the limit."""
     return finding.psi_noise / (1 / finding.n_reference + 1 / finding.n_validation) * 2 / limit
 
 
-def _said(finding: DriftFinding) -> str:
+def _said(finding: ReferenceDriftFinding) -> str:
     return f"{excerpt(finding.feature, 40)} {finding.psi:.3g} (without drift up to {finding.psi_noise:.2g})"
 
 

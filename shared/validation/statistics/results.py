@@ -12,9 +12,9 @@ from shared.validation.details import (
     CalibrationBin,
     Comparison,
     Confusion,
-    DriftFinding,
     FairnessFinding,
     MetricEstimate,
+    ReferenceDriftFinding,
     SliceFinding,
 )
 
@@ -85,6 +85,6 @@ class Drifted:
     shape [n]; neither has any where the model's inputs have more than two dimensions.
     """
 
-    findings: tuple[DriftFinding, ...]
+    findings: tuple[ReferenceDriftFinding, ...]
     tested: int
     verdict: Verdict

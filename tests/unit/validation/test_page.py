@@ -12,12 +12,12 @@ from shared.validation.details import (
     Comparison,
     Confusion,
     Details,
-    DriftFinding,
     FairnessFinding,
     Latency,
     LoadFigures,
     MetricEstimate,
     Quantile,
+    ReferenceDriftFinding,
     RobustnessFinding,
     SliceFinding,
 )
@@ -121,7 +121,7 @@ FULL = Details(
         ),
     ),
     drift=(
-        DriftFinding(
+        ReferenceDriftFinding(
             feature="age",
             kind="numeric",
             n_reference=1_000,

@@ -12,7 +12,7 @@ from scipy import stats
 
 from shared.core.verdict import Outcome
 from shared.registry.policy import ValidationPolicy
-from shared.validation.details import MAX_FINDINGS, DriftFinding
+from shared.validation.details import MAX_FINDINGS, ReferenceDriftFinding
 from shared.validation.statistics.drift import MAX_WITH_BINS, reference_drift
 
 POLICY = ValidationPolicy()
@@ -140,7 +140,7 @@ def test_every_figure_is_finite_whatever_the_numbers(reference: list[float], val
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = reference_drift({"x": np.array(reference)}, {"x": np.array(validation)}, policy=POLICY)
-    finding: DriftFinding = result.findings[0]
+    finding: ReferenceDriftFinding = result.findings[0]
     figures = [value for value in finding.model_dump().values() if isinstance(value, float)]
     assert all(math.isfinite(value) for value in figures)
     assert sum(finding.reference_shares) == pytest.approx(1, abs=1e-4)
