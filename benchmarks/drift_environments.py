@@ -35,11 +35,19 @@ EVIDENTLY = DriftPeer(name="evidently", title="Evidently", python="3.13")
 NANNYML = DriftPeer(name="nannyml", title="NannyML", python="3.12")
 
 
-def ask(peer: DriftPeer, *arguments: str) -> Any:  # noqa: ANN401 - the JSON that a peer's script prints last
-    """Run a peer's script in its environment. Raises EnvironmentMissingError where there is none, or it failed."""
+class StoppedError(EnvironmentMissingError):
+    """A peer took longer than it was given, and was stopped."""
+
+
+def ask(peer: DriftPeer, *arguments: str, within_s: float = _TIMEOUT_S) -> Any:  # noqa: ANN401 - the JSON that a script prints last
+    """Run a peer's script in its environment. Raises EnvironmentMissingError where there is none, or it failed.
+
+    Of these is StoppedError, where it is not done `within_s`.
+    """
     script = FOLDER / f"{peer.name}_drift.py"
     command = [str(_python_of(peer)), "-W", "ignore", str(script), *arguments]
-    said = _run(command, {**os.environ, "DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"})
+    environment = {**os.environ, "DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"}
+    said = _run(command, environment, within_s=within_s)
     return json.loads(said.strip().splitlines()[-1])
 
 
@@ -63,12 +71,12 @@ def _interpreter(wanted: str) -> str:
     return next((str(found) for found in sorted(versions.glob(f"{wanted}.*/bin/python"))), wanted)
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
+def _run(command: list[str], environment: dict[str, str] | None = None, *, within_s: float = _TIMEOUT_S) -> str:
     try:
-        ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise StoppedError(f"{Path(command[0]).name}: it was not done in {within_s:g} s, and was stopped") from error
+    except OSError as error:
         raise EnvironmentMissingError(f"{Path(command[0]).name}: {error}") from error
     if ended.returncode != 0:
         raise EnvironmentMissingError(f"{Path(command[0]).name} failed: {ended.stderr.strip()[-_BRIEF:]}")

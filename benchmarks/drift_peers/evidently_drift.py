@@ -1,10 +1,12 @@
 """Runs in Evidently's environment: DataDriftPreset as it comes, on windows beside a reference.
 
 `evidently_drift.py FOLDER` reads `reference.npy` and `window-*.npy`, tables of numbers, and prints a JSON list: for
-each window how many columns are said to have drifted, whether the data set is, and the seconds it took.
+each window how many columns are said to have drifted, whether the data set is, the seconds it took, and the most memory
+that the process has held.
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -30,6 +32,10 @@ def drifted(metric: dict) -> bool:
     return value < threshold if is_p_value else value >= threshold
 
 
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     reference = frame(folder / "reference.npy")
@@ -40,7 +46,14 @@ def main() -> None:
         metrics = Report([DataDriftPreset()]).run(window, reference).dict()["metrics"]
         seconds = time.perf_counter() - started
         columns = sum(drifted(metric) for metric in metrics if metric["metric_name"].startswith("ValueDrift"))
-        found.append({"columns": columns, "is_drifted": columns >= 0.5 * window.shape[1], "seconds": seconds})
+        found.append(
+            {
+                "columns": columns,
+                "is_drifted": columns >= 0.5 * window.shape[1],
+                "seconds": seconds,
+                "peak_mb": peak_mb(),
+            }
+        )
     print(json.dumps(found))
 
 

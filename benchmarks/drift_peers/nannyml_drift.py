@@ -5,6 +5,7 @@ window the seconds it took.
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,10 @@ def frame(path: Path) -> pd.DataFrame:
     return pd.DataFrame(table, columns=[f"f{at}" for at in range(table.shape[1])])
 
 
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     reference = frame(folder / "reference.npy")
@@ -29,7 +34,7 @@ def main() -> None:
         calculator = nannyml.UnivariateDriftCalculator(column_names=list(window.columns), chunk_number=1)
         calculator.fit(reference)
         calculator.calculate(window)
-        found.append({"seconds": time.perf_counter() - started})
+        found.append({"seconds": time.perf_counter() - started, "peak_mb": peak_mb()})
     print(json.dumps(found))
 
 
