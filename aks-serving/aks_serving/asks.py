@@ -84,7 +84,8 @@ class UsualAsk(HttpAsk):
         tally.answered_together(latencies_ms, results.arrays[0])
         features = serving.features.get(route.version)
         if features is not None:
-            features.saw(tally, results.feeds, results.arrays)
+            asked = [ask.subject for ask in asks], [ask.rows or 0 for ask in asks]
+            features.saw(tally, results.feeds, results.arrays, asked)
         serving.seen[CANDIDATE_OK if route.role is Role.CANDIDATE else STABLE_OK] += len(asks)
         face = serving.face(route.version, Kind.ASSIGNED)
         wrong: list[Call] = []

@@ -250,11 +250,18 @@ class VersionTally:
         _add_buckets(self._latency_ms, dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
+type Asked = tuple[Sequence[str | None], Sequence[int]]
+"""The subjects of requests, and the rows of each; of one request these need not be told."""
+
+
 class RowCounter(Protocol):
     """What is told of the rows that a version answered."""
 
-    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
-        """Rows were answered: `outputs` in the signature's order. No array changes afterwards. Never raises."""
+    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array], asked: Asked = ((), ())) -> None:
+        """Rows were answered: `outputs` in the signature's order. No array changes afterwards. Never raises.
+
+        `asked` says whose requests they are and of how many rows each, in the rows' order; empty where nobody knows.
+        """
         ...
 
 

@@ -118,7 +118,7 @@ class Ask(Call):
             tally.predictions.gave(first if results.whole else first[start:stop])
             features = serving.features.get(self.route.version)
             if features is not None:
-                features.saw(tally, results.asked(start, stop), results.of(start, stop))
+                features.saw(tally, results.asked(start, stop), results.of(start, stop), ((self.subject,), ()))
             serving.seen[CANDIDATE_OK if self.route.role is Role.CANDIDATE else STABLE_OK] += 1
         elif kind is Kind.FALLBACK and self.blame != _NEVER:
             serving.seen[CANDIDATE_FAILED] += 1

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from aks_serving.batches import BatchKey, Results, run_calls
-from aks_serving.counts import Kind, RowCounter, Tally
+from aks_serving.counts import Asked, Kind, RowCounter, Tally
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.spare import Copy, Spare, Target
@@ -96,8 +96,8 @@ class Mirror(Target):
         self._mirrored = self._shed = 0
         self.counter: RowCounter | None = None
         """What counts the features of what is copied, where anything does."""
-        self._ran: deque[tuple[Feeds, Sequence[Array]]] = deque()
-        """Inputs and outputs of runs that are not counted yet."""
+        self._ran: deque[tuple[Feeds, Sequence[Array], Asked]] = deque()
+        """Inputs and outputs of runs that are not counted yet, and whose requests they were."""
 
     def chooses(self, subject: str | None) -> bool:
         """Whether a subject's requests are copied; without one, whether this request is."""
@@ -137,9 +137,14 @@ class Mirror(Target):
                     return ShadowCounts(errors=1)  # such a copy runs alone
         outcome = run_calls(self.loaded, copies)
         if self.counter is not None:
-            for result in [outcome] if isinstance(outcome, Results) else outcome:
+            ran = (
+                [(outcome, copies)]
+                if isinstance(outcome, Results)
+                else zip(outcome, ([copy] for copy in copies), strict=True)
+            )
+            for result, of in ran:
                 if isinstance(result, Results):
-                    self._ran.append((result.feeds, result.arrays))
+                    self._ran.append((result.feeds, result.arrays, _asked(of)))
         if isinstance(outcome, Results):
             return compared([copy.given for copy in copies], outcome.arrays)
         total = ShadowCounts()
@@ -165,9 +170,9 @@ class Mirror(Target):
             self._takes_same[ran.model.version] = same
         if same or ask.read is None:
             rows = ask.rows if lane.batchable else None
-            return Copy(given, packed=ask.packed, feeds=ask.feeds, rows=rows, key=ask.key)
+            return Copy(given, packed=ask.packed, feeds=ask.feeds, rows=rows, key=ask.key, subject=ask.subject)
         read, signature = ask.read, lane.model.signature
-        return Copy(given, reread=lambda: read(signature), held_bytes=ask.held_bytes)
+        return Copy(given, reread=lambda: read(signature), held_bytes=ask.held_bytes, subject=ask.subject)
 
 
 class _Compared(NamedTuple):
@@ -175,6 +180,10 @@ class _Compared(NamedTuple):
     """Whether each row differs."""
     differences: Array | None
     """What is to be summed."""
+
+
+def _asked(copies: Sequence[Copy]) -> Asked:
+    return [copy.subject for copy in copies], [copy.given[0].shape[0] for copy in copies] if len(copies) > 1 else ()
 
 
 def mirrors_of(plan: RoutePlan, lanes: Mapping[int, Lane], tally: Tally) -> Mirrors | None:

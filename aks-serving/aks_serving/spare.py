@@ -48,7 +48,7 @@ class Copy:
     them from takes `held_bytes`.
     """
 
-    __slots__ = ("feeds", "given", "key", "packed", "queued_s", "reread", "rows", "size_bytes")
+    __slots__ = ("feeds", "given", "key", "packed", "queued_s", "reread", "rows", "size_bytes", "subject")
 
     def __init__(
         self,
@@ -60,8 +60,10 @@ class Copy:
         key: BatchKey = None,
         reread: Callable[[], Feeds] | None = None,
         held_bytes: int = 0,
+        subject: str | None = None,
     ) -> None:
         self.given = given
+        self.subject = subject
         self.packed = packed
         self.feeds = feeds
         self.rows = rows

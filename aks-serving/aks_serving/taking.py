@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import numpy as np
+
 from aks_serving.batches import bytes_of
-from aks_serving.counts import VersionTally
+from aks_serving.counts import Asked, VersionTally
 from aks_serving.profiles import names_of
 from aks_serving.tensors import Array, Feeds
 from shared.telemetry.features import FeatureCounts, beside_key
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
+from shared.telemetry.subjects import grouped
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ class FeatureCounter:
         self._dropped_later = 0
         """Of what was handed over. The thread's."""
 
-    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array]) -> None:
+    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array], asked: Asked = ((), ())) -> None:
         """As aks_serving.serving.RowCounter says."""
         try:
             rows = len(next(iter(feeds.values())))
@@ -105,15 +108,16 @@ class FeatureCounter:
             arrays = {name: array for name, array in feeds.items() if name in wanted}
             for place, name in self._outputs:
                 arrays[name] = outputs[place]
-            self._take_down(tally, arrays, rows)
+            self._take_down(tally, arrays, rows, (asked[0], (rows,)) if len(asked[0]) == 1 else asked)
         except Exception:
             log.exception("rows of %s of endpoint %s are lost to the feature window", self.key, self.endpoint)
 
-    def _take_down(self, tally: VersionTally, arrays: dict[str, Array], rows: int) -> None:
+    def _take_down(self, tally: VersionTally, arrays: dict[str, Array], rows: int, asked: Asked) -> None:
         features = self._features
         chosen = features.chosen(rows)
         if chosen is not None and len(chosen) < rows:
             tally.looked_at(Fate.LEFT_OUT, rows - len(chosen))
+            asked = _chosen_of(asked, chosen, rows)
             arrays, rows = {name: array[chosen] for name, array in arrays.items()}, len(chosen)
             if not rows:
                 return
@@ -125,6 +129,8 @@ class FeatureCounter:
             return
         size_bytes = bytes_of(arrays)
         fresh.parts.append((arrays, rows))
+        fresh.subjects += asked[0]
+        fresh.sizes += asked[1]
         fresh.rows += rows
         fresh.size_bytes += size_bytes
         tally.looked_at(Fate.COUNTED, rows)
@@ -140,6 +146,7 @@ class FeatureCounter:
 
     def fold(self, batch: "Batch") -> None:
         """Count rows. On the thread."""
+        groups = _grouped(batch)
         for key, profile in self.profiles.items():
             try:
                 tally = self._tallies.get(key)
@@ -148,6 +155,8 @@ class FeatureCounter:
                 for arrays, rows in batch.parts:
                     tally.saw(arrays, rows)
                 tally.fold()
+                if groups is not None:
+                    tally.asked_by(groups)
             except Exception:
                 what = "%d rows of %s of endpoint %s are lost to the feature window"
                 log.exception(what, batch.rows, key, self.endpoint)
@@ -173,6 +182,9 @@ class Batch:
     parts: list[tuple[Mapping[str, Array], int]] = field(default_factory=list)
     rows: int = 0
     size_bytes: int = 0
+    subjects: list[str | None] = field(default_factory=list)
+    """Of the requests that they came in, as far as they are known; and so many rows each."""
+    sizes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +194,25 @@ class Taken:
     counter: FeatureCounter
     batch: Batch
     dropped: int
+
+
+def _chosen_of(asked: Asked, chosen: Array, rows: int) -> Asked:
+    """The requests with the rows that were chosen of each."""
+    subjects, sizes = asked
+    if sum(sizes) != rows:  # nobody knows
+        return (), ()
+    of_request = np.repeat(np.arange(len(sizes)), sizes)[chosen]
+    return subjects, np.bincount(of_request, minlength=len(sizes)).tolist()
+
+
+def _grouped(batch: Batch) -> Array | None:
+    """Its rows by groups of subjects; None where they cannot be told, or are all independent."""
+    if sum(batch.sizes) > batch.rows:
+        log.error("%d rows came with subjects of %d: the subjects are lost", batch.rows, sum(batch.sizes))
+        return None
+    try:
+        groups = grouped(batch.subjects, batch.sizes)
+    except Exception:
+        log.exception("the subjects of %d rows are lost to the feature window", batch.rows)
+        return None
+    return groups if groups.any() else None

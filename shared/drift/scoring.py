@@ -21,6 +21,7 @@ from shared.drift.limits import MEASURES, Limits
 from shared.drift.multiplicity import benjamini_hochberg
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
 from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile
+from shared.telemetry.subjects import GROUPS
 
 CHECK = "drift"
 _SHOWN = 3
@@ -154,6 +155,11 @@ def check_counts(profile: Profile, counts: FeatureCounts) -> None:
         raise InvalidInputError(
             f"counts by profile {counts.profile[:12]} in {len(counts.cells)} cells cannot be held against profile "
             f"{profile.id[:12]} with {profile.width}: take those of the same profile"
+        )
+    if len(counts.subjects) not in {0, GROUPS} or sum(counts.subjects) > counts.rows:
+        raise InvalidInputError(
+            f"{sum(counts.subjects)} rows in {len(counts.subjects)} groups of subjects were found, and wanted are "
+            f"{counts.rows} at most, in {GROUPS}: the counts are damaged"
         )
     start = 0
     for feature in profile.features:

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.core.errors import InvalidInputError
+from shared.telemetry.subjects import GROUPS
 
 STEPS = 1024
 """Of a standard deviation."""
@@ -27,6 +28,9 @@ class FeatureCounts(BaseModel):
 
     Of each number: rows by bin, the missing last; infinite ones; of the finite ones the sum of z = (x - mean) / spread
     in whole steps of 1/STEPS, and that of the squares of these steps. Of each category: rows by bin.
+
+    `subjects` are rows by groups of the subjects that asked for them (shared.telemetry.subjects); empty where no
+    request named one. Rows that are in none are independent.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,6 +38,7 @@ class FeatureCounts(BaseModel):
     profile: str
     rows: NonNegativeInt = 0
     cells: list[Cell]
+    subjects: list[NonNegativeInt] = Field(default_factory=list)
 
     @classmethod
     def sum_of(cls, parts: Sequence["FeatureCounts"]) -> Self:
@@ -53,7 +58,12 @@ class FeatureCounts(BaseModel):
             size += np.abs(cells)
         if (size > MAX_CELL).any():
             raise InvalidInputError(f"a cell comes to {size.max():.3g}, and holds {MAX_CELL}: add fewer counts at once")
-        return cls(profile=profiles[0][0], rows=sum(part.rows for part in parts), cells=total.tolist())
+        return cls(
+            profile=profiles[0][0],
+            rows=sum(part.rows for part in parts),
+            cells=total.tolist(),
+            subjects=_added([part.subjects for part in parts if part.subjects]),
+        )
 
 
 class FeatureWindow(BaseModel):
@@ -75,6 +85,13 @@ class FeatureWindow(BaseModel):
     share: float = Field(default=1.0, gt=0, le=1)
     versions: dict[str, FeatureCounts] = Field(default_factory=dict)
     dropped: dict[str, NonNegativeInt] = Field(default_factory=dict)
+
+
+def _added(parts: Sequence[Sequence[int]]) -> list[int]:
+    """The sums of rows by group. Raises InvalidInputError where the groups are not as many."""
+    if len({len(part) for part in parts}) > 1:
+        raise InvalidInputError(f"rows by groups of subjects are of {GROUPS} groups, and these differ in number")
+    return [sum(group) for group in zip(*parts, strict=True)]
 
 
 def beside_key(key: str, profile: str) -> str:

@@ -23,6 +23,7 @@ from shared.telemetry.profile import (
     Source,
     SummarySource,
 )
+from shared.telemetry.subjects import GROUPS
 
 type Cells = NDArray[np.int64]
 
@@ -41,6 +42,7 @@ class FeatureTally:
         self._id = profile.id
         self._counter = Counter(profile.features)
         self._cells = np.zeros(profile.width, dtype=np.int64)
+        self._subjects = np.zeros(GROUPS, dtype=np.int64)
         self._rows = 0
         self._fresh: list[Part] = []
         self._fresh_rows = self._fresh_bytes = 0
@@ -58,6 +60,10 @@ class FeatureTally:
             stop = min(rows, start + MAX_FRESH_ROWS)
             self._keep({name: array[start:stop] for name, array in held.items()}, stop - start)
 
+    def asked_by(self, groups: Cells) -> None:
+        """Of the rows that were counted, so many are of subjects of each group (shared.telemetry.subjects.grouped)."""
+        self._subjects += groups
+
     def _keep(self, arrays: Mapping[str, Array], rows: int) -> None:
         self._fresh.append((arrays, rows))
         self._fresh_rows += rows
@@ -68,8 +74,10 @@ class FeatureTally:
     def take(self) -> FeatureCounts:
         """What was counted since the last time."""
         self.fold()
-        counts = FeatureCounts(profile=self._id, rows=self._rows, cells=self._cells.tolist())
+        subjects = self._subjects.tolist() if self._subjects.any() else []
+        counts = FeatureCounts(profile=self._id, rows=self._rows, cells=self._cells.tolist(), subjects=subjects)
         self._cells[:] = 0
+        self._subjects[:] = 0
         self._rows = 0
         return counts
 

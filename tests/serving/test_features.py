@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes
 from shared.core.clock import SystemClock
+from shared.drift.scoring import check_counts
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.routing.plan import Role, Route
 from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import NumberFeature, Profile
+from shared.telemetry.subjects import grouped
 from shared.validation.sandbox import ModelFiles, SandboxLimits, run_validation
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
@@ -89,9 +91,24 @@ def _counted(profile: Profile, rows: Table, factor: float = 1.0) -> FeatureCount
     return tally.take()
 
 
+def _told(storage: MemoryStorage) -> list[FeatureWindow]:
+    """The windows, but for whose the rows are."""
+    return [
+        window.model_copy(update={"versions": {key: _of_nobody(one) for key, one in window.versions.items()}})
+        for window in storage.feature_windows()
+    ]
+
+
+def _of_nobody(counts: FeatureCounts) -> FeatureCounts:
+    return counts.model_copy(update={"subjects": []})
+
+
+def _sum(storage: MemoryStorage, key: str = "1:stable") -> FeatureCounts:
+    return FeatureCounts.sum_of([one.versions[key] for one in storage.feature_windows() if key in one.versions])
+
+
 def _total(storage: MemoryStorage, key: str = "1:stable") -> FeatureCounts:
-    parts = [window.versions[key] for window in storage.feature_windows() if key in window.versions]
-    return FeatureCounts.sum_of(parts)
+    return _of_nobody(_sum(storage, key))
 
 
 def _fates(running: Running, version: int = 1, role: Role = Role.STABLE) -> Mapping[str, int]:
@@ -156,10 +173,13 @@ async def test_a_shadow_is_counted_by_what_it_answers(
     async with start() as running:
         await running.reload()
         # Together: each is then told of its own rows of the batch.
-        await asyncio.gather(*(_ask(running, ROWS[at : at + 10]) for at in range(0, 30, 10)))
+        asks = (_ask(running, ROWS[at : at + 10], user_id=f"user {at}") for at in range(0, 30, 10))
+        await asyncio.gather(*asks)
         await eventually(lambda: _fates(running, 2, Role.SHADOW) == {"counted": 30})
     assert _total(storage, "2:shadow") == _counted(profile, ROWS[:30], 2.0)
     assert _total(storage) == _counted(profile, ROWS[:30])
+    wanted = grouped([f"user {at}" for at in range(0, 30, 10)], [10] * 3).tolist()
+    assert _sum(storage).subjects == _sum(storage, "2:shadow").subjects == wanted
 
 
 async def test_a_swap_of_versions_parts_the_rows_and_loses_none(
@@ -172,7 +192,7 @@ async def test_a_swap_of_versions_parts_the_rows_and_loses_none(
         _publish(storage, profile_data, _stable(profile_data, 2, TWO), generation=2)
         await running.reload()
         await _ask(running, ROWS[40:100])
-    (window,) = storage.feature_windows()
+    (window,) = _told(storage)
     assert window.versions == {
         "1:stable": _counted(profile, ROWS[:40]),
         "2:stable": _counted(profile, ROWS[40:100], 2.0),
@@ -192,10 +212,69 @@ async def test_another_profile_of_one_version_has_a_window_of_its_own(
         _publish(storage, profile_data, _stable(other_data), generation=2)
         await running.reload()
         await _ask(running, ROWS[40:100])
-    windows = storage.feature_windows()
+    windows = _told(storage)
     assert sorted(window.sequence for window in windows) == [0, 1]
     found = {window.versions["1:stable"].profile: window.versions["1:stable"] for window in windows}
     assert found == {profile.id: _counted(profile, ROWS[:40]), other.id: _counted(other, ROWS[40:100])}
+
+
+async def test_rows_are_told_apart_by_the_groups_of_their_subjects_and_nobody_is_named(
+    start: Start, storage: MemoryStorage, profile: Profile, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    users = [f"user-{number % 7}" for number in range(30)]
+    async with start() as running:
+        await running.reload()
+        await asyncio.gather(*(_ask(running, ROWS[at : at + 1], user_id=user) for at, user in enumerate(users)))
+        await _ask(running, ROWS[30:40], user_id="user-0")
+        await asyncio.gather(*(_ask(running, ROWS[at : at + 1]) for at in range(40, 50)))
+    found = _sum(storage)
+    wanted = grouped([*users, "user-0"], [*[1] * 30, 10]).tolist()
+    assert (found.rows, found.subjects) == (50, wanted)
+    # One row alone of a request without a subject stands for itself.
+    assert sum(found.subjects) == 40
+    assert not any("user-" in data.decode() for name, data in storage.blobs.items() if "/features/" in name)
+    assert _total(storage) == _counted(profile, ROWS[:50])
+
+
+async def test_a_request_of_many_rows_and_no_subject_stands_for_one(
+    start: Start, storage: MemoryStorage, profile_data: bytes
+) -> None:
+    _publish(storage, profile_data)
+    async with start() as running:
+        await running.reload()
+        await _ask(running, ROWS[:64])
+    assert sorted(_sum(storage).subjects)[-2:] == [0, 64]
+
+
+async def test_of_a_share_of_the_rows_the_subjects_are_those_of_the_rows_that_were_chosen(profile: Profile) -> None:
+    kept: dict[str, bytes] = {}
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__, share=0.5, seed=3)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"])
+    tally = VersionTally()
+    for _ in range(5):
+        counter.saw(tally, {"x": ROWS}, [ROWS], (["one", None, "two"], [100, 100, 200]))
+        counter.saw(tally, {"x": ROWS[:8]}, [ROWS[:8]], (["one"], ()))
+        counter.saw(tally, {"x": ROWS[:8]}, [ROWS[:8]], (["one", "two"], [4, 5]))
+    await features.close()
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    counts = window.versions["1:stable"]
+    one, two = (int(grouped([name], [1]).argmax()) for name in ("one", "two"))
+    assert 900 < counts.rows < 1_140
+    assert 220 < counts.subjects[one] < 320
+    assert 420 < counts.subjects[two] < 580
+    check_counts(profile, counts)
+
+
+async def test_subjects_that_cannot_be_read_lose_no_row(profile: Profile, caplog: pytest.LogCaptureFixture) -> None:
+    kept: dict[str, bytes] = {}
+    features = Features(pod="pod", clock=SystemClock(), keep=kept.__setitem__)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"])
+    counter.saw(VersionTally(), {"x": ROWS}, [ROWS], (["\udc80"], ()))
+    await features.close()
+    (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
+    assert window.versions["1:stable"] == _counted(profile, ROWS)
+    assert "the subjects of 400 rows are lost" in caplog.text
 
 
 def _rebinned(profile: Profile) -> Profile:
