@@ -63,6 +63,8 @@ class AlertRule(StrEnum):
     """What an endpoint's pods report is not counted: no alert on its traffic can be told."""
     SINK_DOWN = "sink_down"
     """A sink of alerts does not take what it is sent."""
+    NOTICE_DROPPED = "notice_dropped"
+    """A sink of alerts refused a message for so long that it was given up: somebody was not told."""
 
 
 class AlertState(StrEnum):
@@ -80,6 +82,7 @@ SEVERITIES = {
     AlertRule.UNHEALTHY: Severity.CRITICAL,
     AlertRule.RESOURCES: Severity.CRITICAL,
     AlertRule.ARTIFACT_ALTERED: Severity.CRITICAL,
+    AlertRule.NOTICE_DROPPED: Severity.CRITICAL,
     AlertRule.VERSION_QUARANTINED: Severity.INFO,
 }
 """How grave an alert of a rule is; of those that are not named here: a warning."""

@@ -5,24 +5,23 @@
 - One notice is under way at a time. It is stored before it is sent, and struck out after: a process that dies between
   has it sent again, under its id. While the sink takes nothing, what is new waits, and is told together later.
 - What fired and was told is told to be over, once. What fired and was over before it could be told is told too.
-- Of more groups than the sink may be sent messages, all that are left are told in one.
+- A notice that the sink refuses as often and as long as is said below is dropped, with a record; what still fires is
+  told again by and by. One that it does not take because it is down is tried without end.
 
 Pure: shared.alerts.notifications loads, decides by this, and saves.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeInt
 
-from shared.alerts.documents import Alert, AlertState
-from shared.alerts.notices import LISTED, News, Notice, gravest_first, item_of, line_of
-from shared.alerts.silences import Silence, silence_on
+from shared.alerts.documents import Alert
+from shared.alerts.held import Dropped, Failing, Plan, Told, Waiting
+from shared.alerts.notices import News, Notice
 from shared.core.alert_settings import AlertSink
-from shared.core.canonical import digest_of
 from shared.registration.documents import NO_MODEL
 from shared.store.aggregate import Aggregate
 from shared.store.ports import Container
@@ -30,42 +29,22 @@ from shared.store.ports import Container
 LEASE = timedelta(minutes=5)
 """How long who sends a notice has for it, before it is taken for lost."""
 IS_DOWN_AFTER = 3
-"""So many tries of a notice fail before its sink counts as down."""
+"""So many tries fail in a row before a sink counts as down."""
+REFUSALS = 10
+REFUSED_FOR = timedelta(hours=6)
+"""A notice is dropped that its sink refused so often, the first time so long ago: what is to be mended at the sink, or
+in its settings, has had its time, and what waits behind it is not kept any longer.
+"""
+_LONGEST_ASKED = timedelta(hours=1)
+"""How long a sink may ask to be left alone."""
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(minutes=30)
 _KEPT = timedelta(days=1)
 """How long it is kept that somebody was told that an alert is over: its news may be taken in again."""
 _KEPT_AT_LEAST = timedelta(hours=1)
 """So long it is kept even where there is no room: longer than a call may take, which may take news in again."""
-_MODELS_NAMED = 10
 MOST = 3_000
 """Alerts that a mailbox holds: a document has 2 MB at most. Of more, the news stays with them until there is room."""
-
-
-class Waiting(BaseModel):
-    """News that waits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    number: NonNegativeInt
-    withheld_by: str = ""
-    """The silence that holds it back."""
-
-
-class Told(BaseModel):
-    """What the sink was told last of an alert."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    news: Literal[News.FIRING, News.ACKNOWLEDGED, News.RESOLVED]
-    number: NonNegativeInt
-    since: AwareDatetime
-    """When the alert began to fire, the time that it was told of."""
-    at: AwareDatetime
-    model: str
-    is_quiet: bool = False
-    """Nothing was sent: somebody had acknowledged it first."""
 
 
 class Mailbox(Aggregate):
@@ -84,6 +63,9 @@ class Mailbox(Aggregate):
     notice: Notice | None = None
     """The one under way."""
     notices: NonNegativeInt = 0
+    failing: Failing | None = None
+    dropped: Dropped | None = None
+    notices_dropped: NonNegativeInt = 0
     sent_at: tuple[AwareDatetime, ...] = ()
     """When notices were sent of late."""
 
@@ -100,7 +82,14 @@ class Mailbox(Aggregate):
     @property
     def is_down(self) -> bool:
         """Whether the sink takes nothing."""
-        return self.notice is not None and bool(self.notice.failed) and self.notice.attempts >= IS_DOWN_AFTER
+        return self.failing is not None and self.failing.tries >= IS_DOWN_AFTER
+
+    @property
+    def waits_since(self) -> datetime | None:
+        """Since when the oldest news waits that no silence holds back; None where none does."""
+        begun = [self.notice.at] if self.notice else []
+        begun += [one.at for one in self.waiting.values() if one.at and not one.withheld_by]
+        return min(begun, default=None)
 
     def take_in(self, alerts: Iterable[Alert], sink: AlertSink, now: datetime) -> bool:
         """Take news in that the sink is to be told, as far as there is room. Whether anything changed."""
@@ -113,8 +102,8 @@ class Mailbox(Aggregate):
             is_known = self._number(alert.id) > 0
             has_room = is_known or len(held | new.keys()) < MOST
             if has_room and not self.has(alert, sink):
-                withheld_by = waits.withheld_by if waits else ""
-                new[alert.id] = Waiting(model=alert.model, number=alert.news, withheld_by=withheld_by)
+                withheld_by, at = (waits.withheld_by, waits.at) if waits else ("", alert.changed_at)
+                new[alert.id] = Waiting(model=alert.model, number=alert.news, withheld_by=withheld_by, at=at)
         if new:
             self.waiting = self.waiting | new
         return bool(new) or is_less
@@ -134,7 +123,7 @@ class Mailbox(Aggregate):
         }
         return {key: waits.model for key, waits in self.waiting.items()} | due
 
-    def begin(self, plan: "Plan", notice: Notice | None) -> bool:
+    def begin(self, plan: Plan, notice: Notice | None) -> bool:
         """Take what a plan says: what need not be told is left out, and a notice gets under way. False: nothing."""
         gone = {item.alert_id: item.number for item in notice.items} if notice else {}
         waiting = {
@@ -164,30 +153,83 @@ class Mailbox(Aggregate):
         self.notice = self.notice.model_copy(update={"try_at": now + LEASE, "attempts": self.notice.attempts + 1})
         return self.notice
 
-    def fail(self, notice: Notice, why: str, now: datetime) -> bool:
-        """Note that the sink did not take the notice. False where it is under way no more."""
+    def fail(
+        self, notice: Notice, why: str, now: datetime, *, refused: int | None = None, retry_after_s: float = 0.0
+    ) -> bool:
+        """Note that the sink did not take the notice: refused with a status, or not. False where it is under way no
+        more.
+        """
         if self.notice is None or self.notice.notice_id != notice.notice_id:
             return False
-        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(10, self.notice.attempts - 1))
-        self.notice = self.notice.model_copy(update={"try_at": now + wait, "failed": why[:1_000]})
+        why = why[:1_000]
+        failing = self.failing or Failing(since=now, tries=0, why=why)
+        self.failing = Failing(since=failing.since, tries=failing.tries + 1, why=why)
+        asked = min(_LONGEST_ASKED, timedelta(seconds=retry_after_s))
+        wait = max(asked, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(10, max(0, self.notice.attempts - 1))))
+        update = {"try_at": now + wait, "failed": why, "failures": self.notice.failures + 1}
+        if refused is not None:
+            update |= {"refusals": self.notice.refusals + 1, "refused_since": self.notice.refused_since or now}
+        self.notice = self.notice.model_copy(update=update)
+        since = self.notice.refused_since
+        if refused is not None and since and self.notice.refusals >= REFUSALS and now - since >= REFUSED_FOR:
+            self._drop(self.notice, refused, now)
+        return True
+
+    def withdraw(self, notice: Notice, unwanted: Collection[str], now: datetime) -> bool:
+        """Take back a notice that no sink has, for alerts of which nobody is to be told any more: what it says waits
+        again, and is told anew without them. False where it may be at the sink, or somebody is at it.
+        """
+        held = self.notice
+        if held is None or held.notice_id != notice.notice_id or now < held.try_at or not held.is_untaken:
+            return False
+        again = dict(self.waiting)
+        for item in held.items:
+            # What is only repeated is due again by itself.
+            if item.news is not News.REPEATED and item.alert_id not in again:
+                again[item.alert_id] = Waiting(model=item.model, number=item.number, at=held.at)
+        self.waiting, self.notice = again, None
+        self.record("notice_withdrawn", now, notice_id=held.notice_id, unwanted=sorted(unwanted))
         return True
 
     def finish(self, notice: Notice, now: datetime) -> bool:
         """Note that the sink has the notice. False where that is known."""
         if self.notice is None or self.notice.notice_id != notice.notice_id:
             return False
-        self._forget(now - _KEPT)
-        told = dict(self.told)
-        for item in notice.items:
-            news = News.FIRING if item.news is News.REPEATED else item.news
-            told[item.alert_id] = Told(news=news, number=item.number, since=item.since, at=now, model=item.model)
-        self.told, self.notice = told, None
+        self._take_for_told(notice, now)
+        self.failing = None
         self.sent_at = (*(at for at in self.sent_at if now - at < _KEPT), now)
         listed = [line.alert_id for line in notice.lines]
         self.record(
             "notice_sent", now, notice_id=notice.notice_id, subject=notice.subject, alerts=listed, more=len(notice.more)
         )
         return True
+
+    def _drop(self, notice: Notice, status: int, now: datetime) -> None:
+        """Give a notice up. What it says fires counts as told: while it fires, it is told again when it is repeated."""
+        self._take_for_told(notice, now)
+        self.notices_dropped += 1
+        alerts = [item.alert_id for item in notice.items]
+        self.dropped = Dropped(notice_id=notice.notice_id, at=now, alerts=len(alerts), status=status, why=notice.failed)
+        self.record(
+            "notice_dropped",
+            now,
+            sink=self.sink,
+            notice_id=notice.notice_id,
+            subject=notice.subject,
+            alerts=alerts,
+            status=status,
+            refusals=notice.refusals,
+            why=notice.failed,
+            hint="mend the sink or its settings; `slipway alerts show` tells of each of the alerts",
+        )
+
+    def _take_for_told(self, notice: Notice, now: datetime) -> None:
+        self._forget(now - _KEPT)
+        told = dict(self.told)
+        for item in notice.items:
+            news = News.FIRING if item.news is News.REPEATED else item.news
+            told[item.alert_id] = Told(news=news, number=item.number, since=item.since, at=now, model=item.model)
+        self.told, self.notice = told, None
 
     @property
     def _held(self) -> set[str]:
@@ -211,94 +253,6 @@ class Mailbox(Aggregate):
         told, waits = self.told.get(alert_id), self.waiting.get(alert_id)
         under_way = (item.number for item in (self.notice.items if self.notice else ()) if item.alert_id == alert_id)
         return max(told.number if told else 0, waits.number if waits else 0, *under_way, 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to become of the news in a mailbox."""
-
-    groups: list[list[tuple[Alert, News]]] = field(default_factory=list)
-    """To be told now, a group for each model, the gravest first."""
-    withheld: dict[str, str] = field(default_factory=dict)
-    """Silenced: the silence of each alert."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Nobody need be told: of each alert, the number of the news that this was found of."""
-    quiet: dict[str, Told] = field(default_factory=dict)
-    """Acknowledged before anything was sent."""
-
-
-def plan_of(
-    box: Mailbox,
-    alerts: Mapping[str, Alert | None],
-    silences: Iterable[Silence],
-    sink: AlertSink,
-    now: datetime,
-) -> Plan:
-    """What is to become of the news. `alerts` holds those that the mailbox needs; None: there is no such alert. News of
-    one that is not there, or was read before the news was taken in, stays: what to tell of it is not known.
-    """
-    plan, ready = Plan(), dict[str, list[tuple[Alert, News]]]()
-    held = list(silences)
-    for key, model in box.needs(now, sink).items():
-        if key not in alerts or box.is_after(alerts[key]):
-            continue
-        alert, waits, told = alerts[key], box.waiting.get(key), box.told.get(key)
-        news = _news(alert, told, is_waiting=waits is not None) if alert else None
-        if alert is None or news is None:
-            plan.dropped[key] = alert.news if alert else waits.number if waits else 0
-            if alert and alert.acknowledged and told is None:
-                plan.quiet[key] = Told(
-                    news=News.ACKNOWLEDGED, number=alert.news, since=alert.since, at=now, model=model, is_quiet=True
-                )
-            elif alert and told and told.is_quiet and alert.state is not AlertState.FIRING:
-                update = {"news": News.RESOLVED, "number": alert.news, "at": now}
-                plan.quiet[key] = told.model_copy(update=update)
-            continue
-        was_told = told is not None and told.news is not News.RESOLVED
-        silence = silence_on(alert, held, now)
-        if news is News.RESOLVED and not was_told and (silence or (waits and waits.withheld_by)):
-            plan.dropped[key] = alert.news
-        elif silence and news is not News.RESOLVED:
-            plan.withheld[key] = silence.id
-        else:
-            ready.setdefault(model, []).append((alert, news))
-    groups = [gravest_first(told) for told in ready.values()]
-    plan.groups.extend(sorted(groups, key=lambda group: (group[0][0].severity.rank, group[0][0].changed_at)))
-    return plan
-
-
-def next_notice(box: Mailbox, plan: Plan, sink: AlertSink, now: datetime, *, public_url: str) -> Notice | None:
-    """The notice to send next: of one group, or of all where no more messages are left. None: none is due or left."""
-    since = now - timedelta(seconds=sink.per_s)
-    left = sink.most - sum(at > since for at in box.sent_at)
-    if box.notice is not None or not plan.groups or left <= 0:
-        return None
-    is_last = left == 1 and len(plan.groups) > 1
-    told = gravest_first(one for group in plan.groups for one in group) if is_last else plan.groups[0]
-    number = box.notices + 1
-    return Notice(
-        notice_id=f"notice-{digest_of([sink.name, number, now.isoformat()])[:32]}",
-        at=now,
-        models=tuple(dict.fromkeys(alert.model for alert, _ in told))[:_MODELS_NAMED],
-        lines=tuple(line_of(alert, news, public_url=public_url) for alert, news in told[:LISTED]),
-        more=tuple(item_of(alert, news) for alert, news in told[LISTED:]),
-        try_at=now,
-    )
-
-
-def _news(alert: Alert, told: Told | None, *, is_waiting: bool) -> News | None:
-    """What there is to tell of an alert, by what was told before; None where there is nothing."""
-    told = None if told is not None and told.news is News.RESOLVED else told
-    if alert.state is not AlertState.FIRING:
-        if told is None:
-            return News.RESOLVED if alert.state is AlertState.RESOLVED else None
-        return None if told.is_quiet else News.RESOLVED
-    is_told = told is not None and told.news is News.FIRING
-    if alert.acknowledged:
-        return News.ACKNOWLEDGED if is_told else None
-    if not is_waiting:
-        return News.REPEATED
-    return None if is_told and told is not None and told.since == alert.since else News.FIRING
 
 
 def _concerns(alert: Alert, sink: AlertSink) -> bool:

@@ -74,6 +74,22 @@ class Notice(BaseModel):
     """Nobody tries it before: somebody is at it, or the sink is given time."""
     failed: str = Field(default="", max_length=1_000)
     """Why the last try failed."""
+    failures: NonNegativeInt = 0
+    """Tries that are known to have failed."""
+    refusals: NonNegativeInt = 0
+    """Those of them at which the sink was there and refused it."""
+    refused_since: AwareDatetime | None = None
+    """When it did so first."""
+
+    @property
+    def is_untaken(self) -> bool:
+        """Whether no try of it may have come through: each failed, and nobody died at one."""
+        return self.attempts == self.failures
+
+    @property
+    def says_firing(self) -> tuple[Item, ...]:
+        """The alerts that it says fire."""
+        return tuple(item for item in self.items if item.news in {News.FIRING, News.REPEATED})
 
     @property
     def items(self) -> tuple[Item, ...]:

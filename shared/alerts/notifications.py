@@ -7,28 +7,30 @@ take stays in its mailbox, and an alert says so.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
-from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.mailbox import Mailbox, Plan, next_notice, plan_of
+from shared.alerts.documents import Alert, AlertState
+from shared.alerts.held import Plan
+from shared.alerts.mailbox import REFUSALS, Mailbox
 from shared.alerts.notices import Notice
+from shared.alerts.planning import next_notice, plan_of, unwanted
 from shared.alerts.silences import Silence
+from shared.alerts.sink_alerts import SinkAlerts, settle_sinks
 from shared.core.alert_settings import AlertSettings, AlertSink
 from shared.core.clock import Clock
 from shared.core.messages import TellNews
+from shared.events.posting import BusyError, RefusedError
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import Repository
 
 AT_ONCE = 50
 """Notices that a call sends to a sink at most."""
 _ONE_BY_ONE = 50
-_READS = 3
-"""So often are alerts read anew for a notice, where news comes in meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +39,13 @@ class NoticeSink(Protocol):
     """Takes notices. One may come twice, under the same id."""
 
     def post(self, notice: Notice) -> None:
-        """Hand over a notice; on return the sink has it. Raises UnavailableError, after which it may have it too."""
+        """Hand over a notice; on return the sink has it. Raises UnavailableError, after which it may have it too:
+        RefusedError where the same again will hardly pass, BusyError where it says how long to wait.
+        """
         ...
 
 
-class Alerts(Protocol):
+class Alerts(SinkAlerts, Protocol):
     """What is asked and told of alerts."""
 
     def silences(self) -> list[Silence]:
@@ -50,20 +54,6 @@ class Alerts(Protocol):
 
     def end_silences(self) -> int:
         """Note which silences have run out."""
-        ...
-
-    def firing(self, rule: AlertRule) -> Iterable[Alert]:
-        """The alerts of a rule that fire now."""
-        ...
-
-    def fire(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
-    ) -> Alert:
-        """Say that a trouble holds."""
-        ...
-
-    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
-        """Say that a trouble is over."""
         ...
 
 
@@ -108,7 +98,8 @@ class NotificationService:
         self._open()
         self._service.end_silences()
         self._send_all()
-        self._settle_alerts()
+        boxes = {sink.name: self._mailbox(sink) for sink in self._settings.sinks}
+        settle_sinks(self._service, boxes, self._clock.now())
 
     def _take_in(self, alerts: list[Alert]) -> None:
         """Put news into the mailboxes, and then note that it is there. What one has no room for stays news."""
@@ -157,58 +148,65 @@ class NotificationService:
         known: dict[str, Alert | None] = {}
         for _ in range(AT_ONCE):
             # Posts take their time: somebody may have silenced alerts meanwhile.
-            notice = self._next(sink, self._service.silences(), known)
+            silences = self._service.silences()
+            self._take_back(sink, silences, known)
+            notice = self._next(sink, silences, known)
             if notice is None:
                 return
             try:
                 self._sinks[sink.name].post(notice)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a sink, its notice stays
-                _log.warning("the sink %s of alerts did not take %s: %s", sink.name, notice.notice_id, error)
-                why, now = " ".join(str(error).split()) or type(error).__name__, self._clock.now()
-                self._change(sink, partial(Mailbox.fail, notice=notice, why=why, now=now))
+                self._note_failure(sink, notice, error)
                 return
             now = self._clock.now()
             self._change(sink, partial(Mailbox.finish, notice=notice, now=now))
 
+    def _note_failure(self, sink: AlertSink, notice: Notice, error: Exception) -> None:
+        _log.warning("the sink %s of alerts did not take %s: %s", sink.name, notice.notice_id, error)
+        why = " ".join(str(error).split()) or type(error).__name__
+        refused = error.status if isinstance(error, RefusedError) else None
+        wait_s = error.retry_after_s if isinstance(error, BusyError) else 0.0
+        now = self._clock.now()
+        noted = partial(Mailbox.fail, notice=notice, why=why, now=now, refused=refused, retry_after_s=wait_s)
+        box = self._change(sink, noted)
+        if box.dropped and box.dropped.notice_id == notice.notice_id:
+            _log.error(
+                "%s to the sink %s of alerts is dropped after %d refusals", notice.notice_id, sink.name, REFUSALS
+            )
+
+    def _take_back(self, sink: AlertSink, silences: list[Silence], known: dict[str, Alert | None]) -> None:
+        """Withdraw the notice that waits to be tried again where alerts in it were silenced or acknowledged since."""
+        box, now = self._mailbox(sink), self._clock.now()
+        notice = box.notice if box else None
+        if notice is None or now < notice.try_at or not notice.is_untaken:
+            return
+        known |= self._load({item.alert_id: item.model for item in notice.says_firing})
+        found = unwanted(notice, known, silences, now)
+        if found:
+            self._change(sink, partial(Mailbox.withdraw, notice=notice, unwanted=found, now=now))
+
     def _next(self, sink: AlertSink, silences: list[Silence], known: dict[str, Alert | None]) -> Notice | None:
         """The next notice for a sink, claimed for this call; None where there is none to send.
 
-        `known` holds the alerts that were read for the notices before, and then those read for this one.
+        `known` holds the alerts that were read for the notices before, and then those read for this one. Of news that
+        another call takes in after that, nothing is said: it waits for the next notice, or the other call.
         """
-        for reads_left in reversed(range(_READS)):
-            box = self._mailbox(sink)
-            needed = {} if box is None or box.notice is not None else box.needs(self._clock.now(), sink)
-            if box is None or (box.notice is None and not needed):
-                return None
-            unread = {key: model for key, model in needed.items() if key not in known or box.is_after(known[key])}
-            known |= self._load(unread)
-            is_outrun, notice = self._claim(sink, known, silences, is_last=not reads_left)
-            if not is_outrun:
-                return notice
-        return None
-
-    def _claim(
-        self, sink: AlertSink, alerts: dict[str, Alert | None], silences: list[Silence], *, is_last: bool
-    ) -> tuple[bool, Notice | None]:
-        """Whether more was taken in since the alerts were read, and the notice that is claimed.
-
-        With `is_last`, what more there is waits for the next notice.
-        """
-        now = self._clock.now()
+        box, now = self._mailbox(sink), self._clock.now()
+        needed = {} if box is None or box.notice is not None else box.needs(now, sink)
+        if box is None or (box.notice is None and not needed):
+            return None
+        known |= self._load(
+            {key: model for key, model in needed.items() if key not in known or box.is_after(known[key])}
+        )
         plans: list[Plan] = []
         claimed: list[Notice] = []
-        outrun: list[str] = []
 
         def claim(box: Mailbox) -> bool:
             plans.clear()
             claimed.clear()
             is_changed = False
-            needed = box.needs(now, sink) if box.notice is None else {}
-            outrun[:] = [key for key in needed if key not in alerts or box.is_after(alerts[key])]
-            if outrun and not is_last:
-                return False
-            if needed:
-                plan = plan_of(box, alerts, silences, sink, now)
+            if box.notice is None and box.needs(now, sink):
+                plan = plan_of(box, known, silences, sink, now)
                 plans.append(plan)
                 is_changed = box.begin(plan, next_notice(box, plan, sink, now, public_url=self._settings.public_url))
             notice = box.claim(now)
@@ -217,8 +215,8 @@ class NotificationService:
 
         self._change(sink, claim)
         for plan in plans:
-            self._note_silences(alerts, plan, claimed, now)
-        return bool(outrun) and not is_last, claimed[0] if claimed else None
+            self._note_silences(known, plan, claimed, now)
+        return claimed[0] if claimed else None
 
     def _load(self, needed: Mapping[str, str]) -> dict[str, Alert | None]:
         """The alerts that are needed, as they stand; None where there is none. `needed` has the model of each."""
@@ -246,27 +244,8 @@ class NotificationService:
             _log.exception("the mailbox of the sink %s cannot be read: it is told when that is mended", sink.name)
             return None
 
-    def _change(self, sink: AlertSink, decide: Callable[[Mailbox], bool]) -> None:
-        self._mailboxes.change(NO_MODEL, f"mailbox-{sink.name}", decide)
-
-    def _settle_alerts(self) -> None:
-        """Fire and resolve the alerts on sinks that take nothing."""
-        down: set[str] = set()
-        for sink in self._settings.sinks:
-            box = self._mailbox(sink)
-            if box is None or not box.is_down or box.notice is None:
-                continue
-            down.add(f"sink:{sink.name}")
-            sentence = (
-                f"the sink {sink.name} of alerts took nothing in {box.notice.attempts} tries: {box.notice.failed}. "
-                "What it is to be told is kept, and told when it is back"
-            )
-            self._service.fire(
-                AlertRule.SINK_DOWN, f"sink:{sink.name}", sentence, model=NO_MODEL, evidence={"sink": sink.name}
-            )
-        for alert in list(self._service.firing(AlertRule.SINK_DOWN)):
-            if alert.subject not in down:
-                self._service.resolve(alert.rule, alert.subject, "it takes what it is sent", model=alert.model)
+    def _change(self, sink: AlertSink, decide: Callable[[Mailbox], bool]) -> Mailbox:
+        return self._mailboxes.change(NO_MODEL, f"mailbox-{sink.name}", decide)
 
 
 def _is_taken(alert: Alert, taken: int) -> bool:

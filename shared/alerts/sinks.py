@@ -11,7 +11,14 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from smtplib import SMTP, SMTP_SSL, SMTPException, SMTPServerDisconnected
+from smtplib import (
+    SMTP,
+    SMTP_SSL,
+    SMTPException,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +29,7 @@ from shared.core.alert_settings import AlertSink, SinkKind
 from shared.core.clock import Clock
 from shared.core.deadline import at_most
 from shared.core.errors import UnavailableError
-from shared.events.posting import TIMEOUT_S, Address
+from shared.events.posting import TIMEOUT_S, Address, RefusedError
 
 _JSON = {"Content-Type": "application/json"}
 POST_S = 120.0
@@ -31,6 +38,8 @@ around them it is less than the lease on a notice, after which another call send
 """
 _SMTP_PORT = 587
 _SMTPS_PORT = 465
+_SMTP_REFUSED = 500
+"""From here on, a mail server's answer is for good (RFC 5321, 4.2.1)."""
 
 
 def signature(keys: Iterable[bytes], notice_id: str, at: datetime, body: bytes) -> str:
@@ -111,7 +120,7 @@ class EmailSink:
         self._post_s = post_s
 
     def post(self, notice: Notice) -> None:
-        """See NoticeSink.post. Raises UnavailableError too where the server refuses one of several addresses."""
+        """See NoticeSink.post. Raises too where the server refuses one of several addresses."""
         mail = email_message(notice, sender=self._settings.sender, to=self._settings.to)
         try:
             with self._connected() as server, at_most(_socket_of(server), self._post_s):
@@ -120,9 +129,15 @@ class EmailSink:
                 refused = server.send_message(mail, self._settings.sender, list(self._settings.to))
         except (OSError, SMTPException) as error:
             # What the server says may repeat the user or an address.
-            raise UnavailableError(_named(self._settings), f"{type(error).__name__} while it was sent to") from error
+            raise self._not_taken(f"{type(error).__name__} while it was sent to", _statuses(error)) from error
         if refused:
-            raise UnavailableError(_named(self._settings), f"it refused {len(refused)} of the addresses")
+            reason = f"it refused {len(refused)} of the addresses"
+            raise self._not_taken(reason, [status for status, _ in refused.values()])
+
+    def _not_taken(self, reason: str, statuses: list[int]) -> UnavailableError:
+        if statuses and min(statuses) >= _SMTP_REFUSED:
+            return RefusedError(_named(self._settings), f"{reason} ({statuses[0]})", status=statuses[0])
+        return UnavailableError(_named(self._settings), reason)
 
     def _connected(self) -> SMTP:
         host, port = self._parts.hostname or "", self._parts.port
@@ -159,6 +174,16 @@ def open_sink(settings: AlertSink, *, clock: Clock) -> AnySink:
             return PagerDutySink(settings)
         case SinkKind.EMAIL:
             return EmailSink(settings)
+
+
+def _statuses(error: Exception) -> list[int]:
+    """What a mail server answered, where it did."""
+    match error:
+        case SMTPResponseException():
+            return [error.smtp_code]
+        case SMTPRecipientsRefused():
+            return [status for status, _ in error.recipients.values()]
+    return []
 
 
 def _socket_of(server: SMTP) -> socket.socket:

@@ -33,6 +33,7 @@ from shared.core.alert_settings import AlertSink
 from shared.core.clock import SystemClock
 from shared.core.errors import UnavailableError
 from shared.core.severity import Severity
+from shared.events.posting import RefusedError
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
@@ -233,11 +234,15 @@ class MailServer:
     mails: list[Envelope] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
     users: list[tuple[bytes, bytes]] = field(default_factory=list)
+    answer: str = ""
+    """What it says to every address, where it is to say something."""
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         """Take an address, or not."""
+        if self.answer:
+            return self.answer
         if address in self.refuses:
             return "550 no such user"
         envelope.rcpt_tos.append(address)
@@ -313,7 +318,7 @@ def test_a_mail_goes_out_over_tls_after_a_login_with_what_it_has_to_say(certific
         assert "and 4 more: `slipway alerts list`" in text
         assert server.users == [(b"slipway", b"sesame")]
         wrong = mail_settings("smtp", port, user="slipway", secret="wrong")  # noqa: S106 - likewise
-        with pytest.raises(UnavailableError, match="SMTPAuthenticationError") as raised:
+        with pytest.raises(RefusedError, match=r"SMTPAuthenticationError while it was sent to \(535\)") as raised:
             EmailSink(wrong, tls=ssl.create_default_context(cafile=str(certificate))).post(notice())
         assert "wrong" not in str(raised.value)
         logins = len(server.users)
@@ -331,9 +336,17 @@ def test_a_mail_that_one_of_its_addresses_is_refused_for_is_not_taken_for_sent()
     controller = Controller(server, hostname="127.0.0.1", port=port)
     controller.start()
     try:
-        with pytest.raises(UnavailableError, match="it refused 1 of the addresses"):
+        with pytest.raises(RefusedError, match=r"it refused 1 of the addresses \(550\)"):
+            EmailSink(mail_settings("smtp+plain", port)).post(notice())
+        server.refuses.add("ann@example.com")
+        with pytest.raises(RefusedError, match=r"SMTPRecipientsRefused while it was sent to \(550\)"):
             EmailSink(mail_settings("smtp+plain", port)).post(notice())
         server.refuses.clear()
+        server.answer = "450 try later"
+        with pytest.raises(UnavailableError, match="SMTPRecipientsRefused while it was sent to$") as raised:
+            EmailSink(mail_settings("smtp+plain", port)).post(notice())
+        assert not isinstance(raised.value, RefusedError)
+        server.answer = ""
         EmailSink(mail_settings("smtp+plain", port)).post(notice())
         assert [mail.rcpt_tos for mail in server.mails] == [["ann@example.com"], ["ann@example.com", "bob@example.com"]]
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 
 from shared.alerts.notices import Notice
 from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, ConflictError, NotFoundError, UnavailableError
+from shared.events.posting import BusyError, RefusedError
 from shared.store.blob_rules import check_name, check_size, checked_metadata, named
 from shared.store.ports import PARTITION_KEY, Blob, BlobContainer, BlobInfo, Container, Page, Stored
 
@@ -272,6 +273,10 @@ class FakeNoticeSink:
     fuse: Fuse
     told: list[Notice] = field(default_factory=list)
     is_down: bool = False
+    refuses: Callable[[Notice], bool] = lambda _: False
+    """Whether it answers 400 to a notice."""
+    retry_after_s: float = 0.0
+    """How long it asks to be left alone while it is down."""
     meanwhile: list[Callable[[], object]] = field(default_factory=list)
     """What other processes do while it takes the next notices, one each."""
 
@@ -280,8 +285,12 @@ class FakeNoticeSink:
         self.fuse.before_call()
         if self.meanwhile:
             self.meanwhile.pop(0)()
+        if self.is_down and self.retry_after_s:
+            raise BusyError("the sink", "it is down", retry_after_s=self.retry_after_s)
         if self.is_down:
             raise UnavailableError("the sink", "it is down")
+        if self.refuses(notice):
+            raise RefusedError("the sink", "it answered 400 where 2xx was wanted", status=400)
         self.told.append(notice)
 
 

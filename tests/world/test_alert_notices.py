@@ -7,59 +7,18 @@ from functools import partial
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.mailbox import LEASE, MOST, Mailbox, Plan, Told, next_notice
-from shared.alerts.notices import LISTED, News, Notice
+from shared.alerts.held import Plan, Told
+from shared.alerts.mailbox import LEASE, MOST, Mailbox
+from shared.alerts.notices import LISTED, News
+from shared.alerts.planning import next_notice
 from shared.alerts.silences import Matcher
-from shared.core.alert_settings import AlertSettings, AlertSink, SinkKind
 from shared.core.severity import Severity
 from shared.registration.documents import NO_MODEL
 from shared.store.ports import Container
 from tests.world.fakes import Fuse, Killed
+from tests.world.noticed import RULE, WAIT_S, fire, mailbox, pass_s, resolve, said, sink, told, use, world_with
 from tests.world.twins import twin
 from tests.world.world import World
-
-RULE = AlertRule.ROLLOUT_HELD
-WAIT_S = 30
-
-
-def sink(name: str = "ops", **fields: object) -> AlertSink:
-    return AlertSink.model_validate({"name": name, "kind": SinkKind.SLACK, "url": "https://hooks.example/x"} | fields)
-
-
-def world_with(*sinks: AlertSink) -> World:
-    return World(alert_settings=AlertSettings(sinks=sinks or (sink(),), public_url="https://s.example/api"))
-
-
-def fire(world: World, subject: str = "a", *, model: str = "digits", found: int = 1) -> Alert:
-    return world.alerts.fire(RULE, subject, f"{subject} is held", model=model, evidence={"found": found})
-
-
-def resolve(world: World, subject: str = "a", *, model: str = "digits") -> Alert | None:
-    return world.alerts.resolve(RULE, subject, f"{subject} goes on", model=model)
-
-
-def pass_s(world: World, seconds: int) -> None:
-    """Let time pass, the queue delivering what is due, and the timer calling each minute."""
-    for begin in range(0, seconds, 60):
-        step_s = min(60, seconds - begin)
-        for _ in range(2):
-            world.clock.pass_s(step_s / 2)
-            while world.step():
-                pass
-        if step_s == 60:
-            world.notifications.settle()
-
-
-def told(world: World, name: str = "ops") -> list[Notice]:
-    return world.alert_sinks[name].told
-
-
-def said(world: World, name: str = "ops") -> list[tuple[str, str]]:
-    return [(line.news.value, line.subject) for notice in told(world, name) for line in notice.lines]
-
-
-def mailbox(world: World, name: str = "ops") -> Mailbox:
-    return Mailbox.from_body(world.documents.held[Container.REPORTS, NO_MODEL, f"mailbox-{name}"].body)
 
 
 def test_what_is_fired_twice_is_told_once_with_its_evidence_and_its_end_once() -> None:
@@ -535,10 +494,6 @@ def test_a_process_that_is_killed_anywhere_loses_no_news_and_sends_no_notice_und
         assert world.audit.verify().verified
         assert not mailbox(world).waiting
     assert at > 5
-
-
-def use(world: World, fuse: Fuse) -> None:
-    world.documents.fuse = world.queues.fuse = world.alert_sinks["ops"].fuse = fuse
 
 
 def kinds_of(world: World) -> list[tuple[str, str]]:

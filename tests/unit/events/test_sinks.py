@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from shared.core.errors import UnavailableError
 from shared.core.settings import EventFormat
+from shared.events.posting import BusyError, RefusedError, seconds_of
 from shared.events.sinks import HttpSink
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"name": "größer"}}
@@ -34,6 +36,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.got.append((self.path, dict(self.headers), body))
         self.send_response(int(self.path.split("/")[1]))
         self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/200/elsewhere")
+        if "retry" in self.path:
+            self.send_header("Retry-After", self.path.rpartition("=")[2])
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -125,6 +129,50 @@ def test_any_other_answer_is_an_error_without_the_address_and_is_not_followed(re
     assert len(receiver.got) == before + 1
     assert "secret" not in str(raised.value)
     assert "127.0.0.1" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_refused"),
+    [
+        *((status, True) for status in (400, 401, 403, 404, 410, 422)),
+        *((status, False) for status in (302, 408, 425, 429, 500, 501, 503)),
+    ],
+)
+def test_what_trying_again_will_not_change_is_told_from_what_it_may(
+    receiver: Receiver, status: int, *, is_refused: bool
+) -> None:
+    with pytest.raises(UnavailableError) as raised:
+        sink(receiver, f"/{status}/hook").post(EVENT)
+    assert isinstance(raised.value, RefusedError) is is_refused
+    assert not is_refused or raised.value.status == status  # type: ignore[attr-defined]
+
+
+def test_how_long_a_sink_asks_to_be_left_alone_is_told(receiver: Receiver) -> None:
+    for status in (429, 503):
+        with pytest.raises(BusyError, match=f"it answered {status} where 2xx was wanted, and wants 90 s") as raised:
+            sink(receiver, f"/{status}/retry=90").post(EVENT)
+        assert raised.value.retry_after_s == 90.0
+    with pytest.raises(UnavailableError) as raised_too:
+        sink(receiver, "/503/retry=soon").post(EVENT)
+    assert not isinstance(raised_too.value, BusyError)
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("120", 120),
+        ("Sat, 21 Nov 2026 08:02:00 GMT", 120),
+        ("Sat, 21 Nov 2026 07:00:00 GMT", 0),
+        ("-5", 0),
+        ("1.5", 0),
+        ("Sat, 99 Nov 2026 08:02:00 GMT", 0),
+        ("9" * 40, 999_999_999),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, wait_s: float) -> None:
+    assert seconds_of(header, datetime(2026, 11, 21, 8, 0, tzinfo=UTC)) == wait_s
 
 
 def test_a_sink_that_is_down_hangs_or_speaks_no_http_is_unavailable() -> None:

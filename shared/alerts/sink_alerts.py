@@ -1,0 +1,76 @@
+"""Alerts on the sinks of alerts themselves: one that takes nothing, and one that was given up on with a message.
+
+Read off the mailboxes, so that a crash in between is made good by the next look.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from shared.alerts.documents import Alert, AlertRule
+from shared.alerts.mailbox import REFUSED_FOR, Mailbox
+from shared.registration.documents import NO_MODEL
+
+DROPPED_TOLD_FOR = timedelta(days=1)
+"""How long it is alerted that a notice was dropped."""
+_OVER = {
+    AlertRule.SINK_DOWN: "it takes what it is sent",
+    AlertRule.NOTICE_DROPPED: "nothing was dropped for a day",
+}
+
+
+class SinkAlerts(Protocol):
+    """Where alerts are kept. Saying the same again changes nothing."""
+
+    def firing(self, rule: AlertRule) -> Iterable[Alert]:
+        """The alerts of a rule that fire now."""
+        ...
+
+    def fire(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
+    ) -> Alert:
+        """Say that a trouble holds."""
+        ...
+
+    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
+        """Say that a trouble is over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trouble:
+    rule: AlertRule
+    sentence: str
+    evidence: dict[str, Any]
+
+
+def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox | None], now: datetime) -> None:
+    """Fire what holds of the sinks, and resolve what does not. `boxes` by sink; None: there is none to read."""
+    found: set[tuple[AlertRule, str]] = set()
+    for sink, box in boxes.items():
+        for one in _troubles(sink, box, now) if box else ():
+            alerts.fire(one.rule, f"sink:{sink}", one.sentence, model=NO_MODEL, evidence=one.evidence)
+            found.add((one.rule, f"sink:{sink}"))
+    for rule, sentence in _OVER.items():
+        for alert in list(alerts.firing(rule)):
+            if (rule, alert.subject) not in found:
+                alerts.resolve(rule, alert.subject, sentence, model=alert.model)
+
+
+def _troubles(sink: str, box: Mailbox, now: datetime) -> Iterator[_Trouble]:
+    if box.is_down and box.failing:
+        sentence = (
+            f"the sink {sink} of alerts took nothing in {box.failing.tries} tries: {box.failing.why}. "
+            "What it is to be told is kept, and told when it is back"
+        )
+        yield _Trouble(rule=AlertRule.SINK_DOWN, sentence=sentence, evidence={"sink": sink})
+    lost = box.dropped
+    if lost and now - lost.at < DROPPED_TOLD_FOR:
+        sentence = (
+            f"the sink {sink} of alerts refused a message about {lost.alerts} alerts for more than "
+            f"{REFUSED_FOR.total_seconds() / 3_600:g} hours, and was not told of them: {lost.why}. Mend the sink or "
+            f"its settings; `slipway audit show {box.stream}` names the alerts, and what still fires is told again"
+        )
+        evidence = {"sink": sink, "notice_id": lost.notice_id, "status": lost.status}
+        yield _Trouble(rule=AlertRule.NOTICE_DROPPED, sentence=sentence, evidence=evidence)
