@@ -343,7 +343,7 @@ def test_a_mail_that_one_of_its_addresses_is_refused_for_is_not_taken_for_sent()
             EmailSink(mail_settings("smtp+plain", port)).post(notice())
         server.refuses.clear()
         server.answer = "450 try later"
-        with pytest.raises(UnavailableError, match="SMTPRecipientsRefused while it was sent to$") as raised:
+        with pytest.raises(UnavailableError, match=r"SMTPRecipientsRefused while it was sent to$") as raised:
             EmailSink(mail_settings("smtp+plain", port)).post(notice())
         assert not isinstance(raised.value, RefusedError)
         server.answer = ""
