@@ -21,6 +21,7 @@ from aks_serving.failures import failure
 from aks_serving.predictor import Ask, prediction_of
 from aks_serving.serving import CANDIDATE_OK, STABLE_OK, Face
 from shared.core.errors import InvalidInputError, SlipwayError
+from shared.core.tracing import Span
 from shared.routing.plan import Role
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class HttpAsk(Ask):
     @property
     def gone(self) -> bool:
         return self.exchange.gone
+
+    @property
+    def span(self) -> Span | None:  # type: ignore[override]
+        return self.exchange.span
 
     def reply(self, head: Head, body: bytes, prediction_id: bytes) -> None:
         """Reply, in the coding that the client likes."""

@@ -6,6 +6,8 @@ calls `reply` exactly once, now or later, on the same event loop. Nothing here k
 
 from abc import ABC, abstractmethod
 
+from shared.core.tracing import Span
+
 JSON = b"application/json"
 PREDICTION_ID = b"x-slipway-prediction-id"
 HEADER_LENGTH = b"inference-header-content-length"
@@ -75,6 +77,9 @@ class Exchange(ABC):
 
     head: object = None
     """The same object for all requests whose heads are the same bytes; None where the transport does not tell."""
+
+    span: Span | None = None
+    """The request's span, where it has one (aks_serving.tracing)."""
 
     method: str
     path: str

@@ -29,6 +29,7 @@ from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
 from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
+from shared.core.tracing import Span
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ class Ask(Call):
     """
 
     __slots__ = ("blame", "kind", "lane", "read", "route", "serving", "subject")
+
+    span: Span | None = None
+    """The request's span, where it has one."""
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class Ask(Call):
         serving = self.serving
         if isinstance(error, ModelRunError):
             serving.tally_of(self.route.version).failed(self.kind, (perf_counter() - self.started_s) * 1e3)
+            serving.faults.tell(serving.plan, self.route.version, error, self.span)
         if isinstance(error, (ModelRunError, LostError)) and self._may_fall_back():
             self.blame = _blame(error)
             try:
@@ -284,9 +289,10 @@ class Prediction:
 class _Awaited(Ask):
     """An ask that a coroutine waits for."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "span")
 
     future: asyncio.Future[Prediction]
+    span: Span | None
 
     @property
     def gone(self) -> bool:
@@ -326,9 +332,10 @@ async def predict(
     held_bytes: int = 0,
     deadline_s: float = math.inf,
     priority: int = NORMAL,
+    span: Span | None = None,
 ) -> Prediction:
     """Answer a request that came at `started_s` (perf_counter). Without a subject, its version is drawn at random.
-    `held_bytes` is the size of what `read` reads from.
+    `held_bytes` is the size of what `read` reads from, `span` the request's.
 
     Raises InvalidInputError, NotFoundError for a named version that is not loaded, NotServingError, OverloadedError,
     ExpiredError or ModelRunError. Where the caller is cancelled, what has not begun to run does not.
@@ -337,6 +344,7 @@ async def predict(
         serving, started_s=started_s, read=read, held_bytes=held_bytes, deadline_s=deadline_s, priority=priority
     )
     ask.future = asyncio.get_running_loop().create_future()
+    ask.span = span
     ask.begin(version=version, subject=subject)
     return await ask.future
 

@@ -12,6 +12,7 @@ import msgspec
 from aks_serving.counts import Kind, RowCounter, Runs, Tally, VersionTally
 from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
+from aks_serving.faults import Faults
 from aks_serving.guard import TripGuard
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
@@ -143,6 +144,8 @@ class Serving:
     answered; stable failed."""
     tripped: dict[int, str] = field(default_factory=dict, compare=False)
     """Versions that get no more traffic under this generation, by this pod's own judgement, and why."""
+    faults: Faults = field(default_factory=Faults, compare=False)
+    """Tells the log of runs that failed."""
     _faces: dict[tuple[int, Kind], Face] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """The server's spans: a plan being applied, a version being loaded, a prediction. Off, and free, unless asked for.
 
 A plan says which trace led to it, so that what a pod does about it belongs to the story that began with the drop. A
-prediction has a span where its caller sent a `traceparent` that is sampled: whoever stands at the edge decides, and
-other requests cost one look at their headers. Those over gRPC have none. `OTEL_EXPORTER_OTLP_ENDPOINT` turns spans on
-(shared.core.otel); where they are off no request is looked at for them.
+prediction, over HTTP or gRPC (aks_serving.grpc.spans), has a span where its caller sent a `traceparent` that is
+sampled: whoever stands at the edge decides, and other requests cost one look at their headers.
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns spans on (shared.core.otel); where they are off no request is looked at for them.
 """
 
 import logging
@@ -96,18 +96,34 @@ class PlanSpans:
             span.end()
 
 
+def parent_of(headers: Mapping[bytes, bytes]) -> TraceContext | None:
+    """The span in which a request's caller made it; None where there is none, or it is not sampled."""
+    header = headers.get(_TRACEPARENT)
+    found = None if header is None else TraceContext.parse(header.decode("latin-1"))
+    return found if found is not None and found.sampled else None
+
+
+def begin_prediction(parent: TraceContext, path: str) -> Span:
+    """Begin the span of a prediction that was asked for at a path."""
+    about = {"path": path[:200]}
+    return tracing.tracer().begin("predict", kind=SpanKind.SERVER, parent=parent, about=about, start_ns=0)
+
+
+def note_answer(span: Span, prediction_id: str) -> None:
+    """Say which prediction a span is of, and what answered."""
+    model, version, _ = prediction_id.split(".", 2)
+    span.note(prediction_id=prediction_id, model=model, version=int(version))
+
+
 def traced(handle: Handle) -> Handle:
     """Answer exchanges as `handle` does, each prediction whose caller samples its trace as a span."""
 
     def answer(exchange: Exchange) -> None:
-        header = exchange.headers.get(_TRACEPARENT)
-        parent = None if header is None else TraceContext.parse(header.decode("latin-1"))
-        if parent is None or not parent.sampled or not _is_prediction(exchange):
+        parent = parent_of(exchange.headers)
+        if parent is None or not _is_prediction(exchange):
             handle(exchange)
             return
-        about = {"path": exchange.path[:200]}
-        span = tracing.tracer().begin("predict", kind=SpanKind.SERVER, parent=parent, about=about, start_ns=0)
-        handle(_Traced(exchange, span))
+        handle(_Traced(exchange, begin_prediction(parent, exchange.path)))
 
     return answer
 
@@ -119,13 +135,15 @@ def _is_prediction(exchange: Exchange) -> bool:
 class _Traced(Exchange):
     """An exchange whose span ends when it is answered."""
 
-    __slots__ = ("_inner", "_span")
+    __slots__ = ("_inner", "span")
+
+    span: Span
 
     def __init__(self, inner: Exchange, span: Span) -> None:
         self.method, self.path, self.query = inner.method, inner.path, inner.query
         self.headers, self.body, self.received_s = inner.headers, inner.body, inner.received_s
         self._inner = inner
-        self._span = span
+        self.span = span
         inner.body = b""  # it may be large, and is held here until it was read
 
     @property
@@ -146,11 +164,11 @@ class _Traced(Exchange):
             self._end(head.status, prediction_id)
 
     def _end(self, status: int, prediction_id: bytes) -> None:
-        self._span.note(status=status)
+        self.span.note(status=status)
         if prediction_id:
-            self._span.note(prediction_id=prediction_id.decode("latin-1"))
-        self._span.end(_FailedError(status) if status >= _FAILED else None)
+            note_answer(self.span, prediction_id.decode("latin-1"))
+        self.span.end(FailedError(status) if status >= _FAILED else None)
 
 
-class _FailedError(Exception):
+class FailedError(Exception):
     """That a prediction failed: what a span tells of it."""

@@ -167,6 +167,7 @@ class _Running:
             override_keys=settings.override_keys,
             tls=tls,
             share_port=True,
+            traced=self._is_traced,
         )
 
     async def _until_ready(self, server: ModelServer) -> None:

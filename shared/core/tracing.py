@@ -191,6 +191,20 @@ def span(
         begun.end(error)
 
 
+@contextmanager
+def within(context: TraceContext | None, of: About) -> Generator[None]:
+    """Have the log lines that are written within say in which span that was, and what it was about. Begins none.
+
+    For work that is not done as one block, as where one call answers many requests.
+    """
+    before, before_about = _CURRENT.set(context or current()), _ABOUT.set({**about(), **of})
+    try:
+        yield
+    finally:
+        _ABOUT.reset(before_about)
+        _CURRENT.reset(before)
+
+
 def stamped(body: Mapping[str, Any], traceparent: str | None = None) -> dict[str, Any]:
     """A message's body with the trace that it belongs to: a given one, or the current one.
 

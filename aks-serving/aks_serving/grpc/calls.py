@@ -88,4 +88,5 @@ def status_for(error: Exception) -> Status:
     return SERVER_ERROR
 
 
-SERVER_ERROR = status_of(SlipwayError("the server made an error; its log says which"))
+WRONG = "the server made an error; its log says which"
+SERVER_ERROR = status_of(SlipwayError(WRONG))

@@ -23,6 +23,7 @@ from aks_serving.grpc.caller import Authorize
 from aks_serving.grpc.calls import MESSAGE_S
 from aks_serving.grpc.health import Health
 from aks_serving.grpc.service import SERVICE, InferenceService
+from aks_serving.grpc.spans import no_spans, sampled_spans
 from aks_serving.grpc.streams import IDLE_S
 from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
@@ -74,6 +75,7 @@ async def serve_grpc(
     override_keys: Sequence[bytes] = (),
     tls: TlsFiles | None = None,
     share_port: bool = False,
+    traced: bool = False,
     message_s: float = MESSAGE_S,
     idle_s: float = IDLE_S,
 ) -> RunningGrpc:
@@ -82,7 +84,8 @@ async def serve_grpc(
     `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. `timeout_s` is how long a request may wait that
     names no time of its own; `authorize` says who may call, `pinning` and `override_keys` who may name a version. With
     `share_port` several processes listen on one port. A call that sends no message within `message_s` ends, and a
-    stream that then sends none for `idle_s`. Raises InvalidInputError where the port or the TLS files cannot be used.
+    stream that then sends none for `idle_s`. `traced` gives inferences spans. Raises InvalidInputError where the port
+    or the TLS files cannot be used.
     """
     service = InferenceService(
         server,
@@ -91,6 +94,7 @@ async def serve_grpc(
         override_keys=override_keys,
         message_s=message_s,
         idle_s=idle_s,
+        spans=sampled_spans if traced else no_spans,
     )
     health = Health(server, service=SERVICE, message_s=message_s)
     transport = grpc.aio.server(

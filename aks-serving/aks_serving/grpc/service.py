@@ -28,15 +28,19 @@ from aks_serving.grpc.messages import (
 )
 from aks_serving.grpc.request import InferRequest, parsed, read_request
 from aks_serving.grpc.response import response
+from aks_serving.grpc.spans import Spans, no_spans
 from aks_serving.grpc.streams import IDLE_S, Streams
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.predictor import Prediction, predict
 from aks_serving.serving import Serving
 from aks_serving.subjects import subject_of
+from aks_serving.tracing import note_answer
 from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import version_number
+from shared.core.tracing import Span
 
 SERVICE = f"{INFERENCE}.GRPCInferenceService"
+_INFER = f"/{SERVICE}/ModelInfer"
 
 _BY_PLAN = "which versions are loaded is decided by the endpoint's route plan"
 _NO_MEMORY = "tensors travel in messages, not in shared memory"
@@ -68,6 +72,7 @@ class InferenceService:
         override_keys: Sequence[bytes] = (),
         message_s: float = MESSAGE_S,
         idle_s: float = IDLE_S,
+        spans: Spans = no_spans,
     ) -> None:
         """As aks_serving.api.Api is told. `message_s` and `idle_s` are for how long calls and streams may be silent."""
         self._server = server
@@ -75,7 +80,8 @@ class InferenceService:
         self._pinning = pinning
         self._override_keys = override_keys
         self._message_s = message_s
-        self.streams = Streams(self._infer, message_s=message_s, idle_s=idle_s)
+        self._spans = spans
+        self.streams = Streams(self._infer, message_s=message_s, idle_s=idle_s, spans=spans)
 
     def handler(self, authorize: Authorize | None) -> grpc.GenericRpcHandler:
         """All methods, as a gRPC server takes them. Liveness and readiness are told to anybody."""
@@ -135,11 +141,14 @@ class InferenceService:
         return describe.index(self._server.servings, ready_only=asked.ready)
 
     async def _model_infer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401
-        message, prediction = await self._infer(read_request(data), caller, caller.started_s)
+        with self._spans(caller, _INFER) as span:
+            message, prediction = await self._infer(read_request(data), caller, caller.started_s, span)
         caller.tell(prediction)
         return message
 
-    async def _infer(self, request: InferRequest, caller: Caller, started_s: float) -> tuple[Any, Prediction]:
+    async def _infer(
+        self, request: InferRequest, caller: Caller, started_s: float, span: Span | None
+    ) -> tuple[Any, Prediction]:
         serving = self._serving(request.message.model_name)
         endpoint = serving.plan.endpoint
         pin = pinned_version(
@@ -162,7 +171,10 @@ class InferenceService:
             held_bytes=request.held_bytes,
             deadline_s=min(caller.deadline_s, started_s + (self._timeout_s if timeout_s is None else timeout_s)),
             priority=request.priority(),
+            span=span,
         )
+        if span is not None:
+            note_answer(span, prediction.prediction_id)
         return response(request, prediction, endpoint), prediction
 
     def _named(self, asked: Any) -> tuple[Serving, int | None]:  # noqa: ANN401

@@ -18,26 +18,32 @@ import grpc
 
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, end, next_message, status_for
-from aks_serving.grpc.messages import ModelInferRequest, ModelStreamInferResponse
+from aks_serving.grpc.messages import INFERENCE, ModelInferRequest, ModelStreamInferResponse
 from aks_serving.grpc.request import InferRequest, parsed
+from aks_serving.grpc.spans import Spans, no_spans
 from aks_serving.grpc.status import SilentError, Status, status_of
 from aks_serving.predictor import Prediction
 from shared.core.errors import UnavailableError
+from shared.core.tracing import Span
 
 MAX_UNANSWERED = 64
 IDLE_S = 300.0
 
-type Infer = Callable[[InferRequest, Caller, float], Awaitable[tuple[Any, Prediction]]]
-"""Answers a request that came at a time of perf_counter, as a ModelInferResponse. Raises SlipwayError."""
+type Infer = Callable[[InferRequest, Caller, float, Span | None], Awaitable[tuple[Any, Prediction]]]
+"""Answers a request that came at a time of perf_counter, as a ModelInferResponse, in a span. Raises SlipwayError."""
 
+_INFER = f"/{INFERENCE}.GRPCInferenceService/ModelStreamInfer"
 _STOPPING = UnavailableError("this server", "it is stopping; open another stream")
 
 
 class Streams:
     """The open streams. Used from the event loop alone."""
 
-    def __init__(self, infer: Infer, *, message_s: float = MESSAGE_S, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, infer: Infer, *, message_s: float = MESSAGE_S, idle_s: float = IDLE_S, spans: Spans = no_spans
+    ) -> None:
         self._infer = infer
+        self._spans = spans
         self._message_s = message_s
         self._idle_s = idle_s
         self._readers: set[asyncio.Task[Status | None]] = set()
@@ -120,9 +126,10 @@ class Streams:
     async def _answer(self, data: bytes, caller: Caller) -> Any:  # noqa: ANN401 - a message or a failure
         request_id = ""
         try:
-            message = parsed(ModelInferRequest, data)
-            request_id = message.id
-            answer, _ = await self._infer(InferRequest(message, len(data)), caller, perf_counter())
+            with self._spans(caller, _INFER) as span:
+                message = parsed(ModelInferRequest, data)
+                request_id = message.id
+                answer, _ = await self._infer(InferRequest(message, len(data)), caller, perf_counter(), span)
         except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
             return _Failure(status_for(error), request_id)
         answer.parameters["triton_final_response"].bool_param = True
