@@ -11,8 +11,9 @@ The windows must be as long as those that are scored: hours within a day differ 
 numpy.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Inflation:
     freedom: float | None = None
     rows: float = 1.0
 
-    def of(self, rows: int, reference: int, *, of_both: bool = False) -> "Inflation":
+    def of(self, rows: float, reference: float, *, of_both: bool = False) -> "Inflation":
         """That of the difference of a window of so many rows from a reference of so many.
 
         The reference's rows are independent unless it is `of_both`. What exceeds 1 grows in proportion with rows beyond
@@ -59,7 +60,7 @@ class Inflation:
             rows=rows,
         )
 
-    def alone(self, rows: int) -> float:
+    def alone(self, rows: float) -> float:
         """The mean of a window of so many rows by itself."""
         return 1.0 + (self.mean - 1.0) * self._growth(rows)
 
@@ -69,13 +70,23 @@ class Inflation:
 
         if degrees < 1:
             return 1.0
+        left = self.left_of(degrees)
         if self.freedom is None:
-            return float(chdtrc(degrees, statistic))
-        left = min(float(degrees), max(1.0, degrees * self.mean**2 / self.mean_square))
+            return float(chdtrc(left, statistic / self.mean * left / degrees))
         # The mean is itself an estimate, that of its largest eigenvalue above all.
         return float(fdtrc(left, self.freedom, statistic / (self.mean * degrees)))
 
-    def _growth(self, rows: int) -> float:
+    def left_of(self, degrees: int) -> float:
+        """The degrees of freedom that are left of so many."""
+        return min(float(degrees), max(1.0, degrees * self.mean**2 / self.mean_square))
+
+    def also(self, freedom: float | None) -> "Inflation":
+        """This one, of rows whose number is itself estimated with so many degrees of freedom."""
+        if freedom is None:
+            return self
+        return replace(self, freedom=freedom if self.freedom is None else 1 / (1 / freedom + 1 / self.freedom))
+
+    def _growth(self, rows: float) -> float:
         return max(1.0, rows / self.rows)
 
 
@@ -115,16 +126,22 @@ def inflations(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[st
     return found
 
 
-def inflations_beside(profile: Profile, windows: Sequence[FeatureCounts]) -> Mapping[str, Inflations]:
+def inflations_beside(
+    profile: Profile, windows: Sequence[FeatureCounts], worth: Sequence[float] | None = None
+) -> Mapping[str, Inflations]:
     """The inflations of each feature by name, from how each window differs from the one before it.
 
     For what is compared within the same hours: a level that moves slowly is common to both sides, and none of theirs.
-    What is left, rows that go together within a window, inflates both. Of fewer than LEAST_WINDOWS nothing is known.
+    What is left, rows that go together within a window, inflates both, and no more of several windows than of one.
+    `worth` is how many independent rows those of each window are worth, where their subjects are known: what is said
+    is then by how much more these differ. Of fewer than LEAST_WINDOWS nothing is known.
     """
-    held = [window for window in windows if window.rows]
+    each = [float(window.rows) for window in windows] if worth is None else worth
+    held = [(window, size / window.rows) for window, size in zip(windows, each, strict=True) if window.rows]
     if len(held) < LEAST_WINDOWS:
         return {feature.name: UNKNOWN for feature in profile.features}
-    table, cells = np.array([window.cells for window in held], dtype=np.float64), profile.cells()
+    table = np.array([window.cells for window, _ in held], dtype=np.float64) * np.array([[by] for _, by in held])
+    cells = profile.cells()
     found = {}
     for feature in profile.features:
         start, stop = cells[feature.name].start, cells[feature.name].start + feature.bins
@@ -147,7 +164,7 @@ def _of_neighbours(table: Floats) -> Inflation:
     ratios = np.divide(apart, together, out=np.zeros_like(apart), where=together > 0).sum(axis=1) / degrees
     mean = max(1.0, float(ratios.mean()))
     # Each window but the first and the last stands in two of the pairs.
-    return Inflation(mean=mean, mean_square=mean**2, freedom=pairs / 2, rows=float(rows.mean()))
+    return Inflation(mean=mean, mean_square=mean**2, freedom=pairs / 2, rows=math.inf)
 
 
 def inflation_of(table: Floats) -> Inflation:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from shared.core.errors import InvalidInputError
-from shared.drift.scoring import check_counts
+from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import AnswerSource, Profile
 

@@ -6,22 +6,22 @@ window comes to a large PSI by chance, and has no evidence; a large one has evid
 Where rows are not independent, the evidence is what is left after `inflation`. No result is NaN. Loads numpy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome, Verdict
 from shared.drift import distances
 from shared.drift.binning import NumberBins
-from shared.drift.inflation import UNKNOWN, Inflation, Inflations
+from shared.drift.inflation import UNKNOWN, Inflations
 from shared.drift.limits import MEASURES, Limits
+from shared.drift.looks import LEAST_WORTH, Looks
 from shared.drift.multiplicity import benjamini_hochberg
+from shared.drift.sides import Counts, Floats, Side, by_feature, check_counts
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
 from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile
-from shared.telemetry.subjects import GROUPS
 
 CHECK = "drift"
 _SHOWN = 3
@@ -33,9 +33,6 @@ _NAMES = {
     "wasserstein": "the Wasserstein distance",
     "unusable": "the rise of the unusable share",
 }
-
-type Counts = NDArray[np.int64]
-type Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +89,11 @@ def scored(
     *,
     beside: FeatureCounts | None = None,
     inflation: Mapping[str, Inflations] | None = None,
+    looks: Looks | None = None,
 ) -> list[FeatureScore]:
     """The scores of all features, in the profile's order, against the profile's own reference or against other counts.
+
+    With `looks` the evidence is of what rows are worth, and holds at all looks together.
 
     Raises InvalidInputError where counts are not of this profile, contradict themselves, or are of no row.
     """
@@ -105,16 +105,19 @@ def scored(
         raise InvalidInputError(f"{sides[1]} rows and {sides[0]} of the reference were counted: each needs a row")
     known = inflation or {}
     found = [
-        _measured(feature, reference, actual, known.get(feature.name, UNKNOWN), of_both=beside is not None)
-        for feature, reference, actual in _by_feature(profile, counts, beside)
+        _measured(feature, reference, actual, known.get(feature.name, UNKNOWN), looks, of_both=beside is not None)
+        for feature, reference, actual in by_feature(profile, counts, beside)
     ]
     q_values = benjamini_hochberg(np.array([score.p_value for score in found])) if found else ()
-    is_enough = min(sides) >= limits.min_rows
+    is_enough = min(sides) >= limits.min_rows and (looks is None or looks.is_enough)
     return [_judged(score, float(q), limits, is_enough=is_enough) for score, q in zip(found, q_values, strict=True)]
 
 
-def verdict_of(scores: Sequence[FeatureScore], *, rows: int, limits: Limits) -> Verdict:
+def verdict_of(scores: Sequence[FeatureScore], *, rows: int, limits: Limits, looks: Looks | None = None) -> Verdict:
     """One verdict on all features of a window of so many rows."""
+    if looks is not None and rows >= limits.min_rows and not looks.is_enough:
+        said = f"{rows} rows of few subjects are worth {looks.worth:.3g} independent ones: {LEAST_WORTH:g} are needed"
+        return Verdict(check=CHECK, outcome=Outcome.INCONCLUSIVE, sentence=said, n=rows)
     if rows < limits.min_rows:
         return Verdict(
             check=CHECK,
@@ -149,73 +152,11 @@ def positions(feature: NumberFeature) -> Floats:
     return np.concatenate([[z[0] - low], middles, [z[-1] + high]])
 
 
-def check_counts(profile: Profile, counts: FeatureCounts) -> None:
-    """Raises InvalidInputError where counts are not of this profile, or contradict themselves."""
-    if counts.profile != profile.id or len(counts.cells) != profile.width:
-        raise InvalidInputError(
-            f"counts by profile {counts.profile[:12]} in {len(counts.cells)} cells cannot be held against profile "
-            f"{profile.id[:12]} with {profile.width}: take those of the same profile"
-        )
-    if len(counts.subjects) not in {0, GROUPS} or sum(counts.subjects) > counts.rows:
-        raise InvalidInputError(
-            f"{sum(counts.subjects)} rows in {len(counts.subjects)} groups of subjects were found, and wanted are "
-            f"{counts.rows} at most, in {GROUPS}: the counts are damaged"
-        )
-    start = 0
-    for feature in profile.features:
-        bins = counts.cells[start : start + feature.bins]
-        if min(bins) < 0 or sum(bins) != counts.rows:
-            raise InvalidInputError(
-                f"feature {feature.name!r} was counted {sum(bins)} times in {counts.rows} rows: the counts are damaged"
-            )
-        start += feature.width
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Side:
-    """One side's cells of a feature."""
-
-    bins: Counts
-    infinite: int = 0
-    steps: int = 0
-    squares: int = 0
-
-    @property
-    def rows(self) -> int:
-        return int(self.bins.sum())
-
-    @property
-    def unusable(self) -> int:
-        return int(self.bins[-1]) + self.infinite
-
-
-def _by_feature(
-    profile: Profile, counts: FeatureCounts, beside: FeatureCounts | None
-) -> Iterator[tuple[Feature, _Side, _Side]]:
-    for feature, place in zip(profile.features, profile.cells().values(), strict=True):
-        actual = _side(feature, counts.cells[place])
-        if beside is not None:
-            yield feature, _side(feature, beside.cells[place]), actual
-        else:
-            infinite = feature.infinite if isinstance(feature, NumberFeature) else 0
-            yield feature, _Side(bins=np.array(feature.counts, dtype=np.int64), infinite=infinite), actual
-
-
-def _side(feature: Feature, cells: Sequence[int]) -> _Side:
-    bins = np.array(cells[: feature.bins], dtype=np.int64)
-    if not isinstance(feature, NumberFeature):
-        return _Side(bins=bins)
-    infinite, steps, squares = cells[feature.bins :]
-    return _Side(bins=bins, infinite=infinite, steps=steps, squares=squares)
-
-
-def _measured(feature: Feature, left: _Side, right: _Side, known: Inflations, *, of_both: bool) -> FeatureScore:
+def _measured(
+    feature: Feature, left: Side, right: Side, known: Inflations, looks: Looks | None, *, of_both: bool
+) -> FeatureScore:
     reference, actual = left.bins, right.bins
-    statistic, degrees, _ = distances.chi_square(reference, actual)
-    inflation = known.bins.of(right.rows, left.rows, of_both=of_both)
-    of_unusable = known.unusable.of(right.rows, left.rows, of_both=of_both)
-    p_value = min(1.0, 2 * min(inflation.p_value(statistic, degrees), _unusable_p(left, right, of_unusable)))
-    size = 1 / (1 / left.rows + 1 / right.rows)
+    evidence = _evidence(left, right, known, looks, of_both=of_both)
     mean, spread = _moments(feature, right)
     rise = right.unusable / right.rows - left.unusable / left.rows
     return FeatureScore(
@@ -223,18 +164,18 @@ def _measured(feature: Feature, left: _Side, right: _Side, known: Inflations, *,
         reference=reference,
         actual=actual,
         psi=distances.psi(reference, actual),
-        psi_noise=distances.psi_noise(reference, actual) * inflation.mean,
+        psi_noise=evidence.psi_noise,
         jensen_shannon=distances.jensen_shannon(reference, actual),
         hellinger=distances.hellinger(reference, actual),
         kolmogorov_smirnov=_of_numbers(feature, reference, actual, is_moved=False),
         wasserstein=_of_numbers(feature, reference, actual, is_moved=True),
         unusable=max(0.0, rise),
-        chi_square=statistic,
-        degrees=degrees,
-        inflation=inflation.mean,
-        p_value=p_value,
-        q_value=p_value,
-        effect=float(np.sqrt(max(0.0, statistic / inflation.mean - degrees) / size)),
+        chi_square=evidence.chi_square,
+        degrees=evidence.degrees,
+        inflation=evidence.inflation,
+        p_value=evidence.p_value,
+        q_value=evidence.p_value,
+        effect=evidence.effect,
         over=(),
         missing_share=float(actual[-1]) / right.rows if isinstance(feature, NumberFeature) else 0.0,
         infinite_share=right.infinite / right.rows,
@@ -246,10 +187,40 @@ def _measured(feature: Feature, left: _Side, right: _Side, known: Inflations, *,
     )
 
 
-def _unusable_p(left: _Side, right: _Side, inflation: Inflation) -> float:
-    tables = (np.array([side.rows - side.unusable, side.unusable]) for side in (left, right))
-    statistic, degrees, _ = distances.chi_square(*tables)
-    return inflation.p_value(statistic, degrees)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evidence:
+    """Fields of a FeatureScore."""
+
+    chi_square: float
+    degrees: int
+    inflation: float
+    p_value: float
+    effect: float
+    psi_noise: float
+
+
+def _evidence(left: Side, right: Side, known: Inflations, looks: Looks | None, *, of_both: bool) -> _Evidence:
+    sizes = (left.rows, right.rows) if looks is None else (looks.reference.rows, looks.actual.rows)
+    shares = sizes[0] / left.rows, sizes[1] / right.rows
+    bins = left.bins.astype(np.float64) * shares[0], right.bins.astype(np.float64) * shares[1]
+    unusable = left.usable * shares[0], right.usable * shares[1]
+    p_values, found = [], []
+    for inflation, (reference, actual) in ((known.bins, bins), (known.unusable, unusable)):
+        statistic, degrees, _ = distances.chi_square(reference, actual)
+        inflated = inflation.of(sizes[1], sizes[0], of_both=of_both).also(looks.freedom if looks else None)
+        single = inflated.p_value(statistic, degrees)
+        p_values.append(single if looks is None else looks.p_value(single, inflated.left_of(degrees)))
+        found.append((statistic, degrees, inflated.mean))
+    statistic, degrees, mean = found[0]
+    size = 1 / (1 / sizes[0] + 1 / sizes[1])
+    return _Evidence(
+        chi_square=statistic,
+        degrees=degrees,
+        inflation=mean,
+        p_value=min(1.0, 2 * min(p_values)),
+        effect=float(np.sqrt(max(0.0, statistic / mean - degrees) / size)),
+        psi_noise=distances.psi_noise(*bins) * mean,
+    )
 
 
 def _of_numbers(feature: Feature, reference: Counts, actual: Counts, *, is_moved: bool) -> float | None:
@@ -260,7 +231,7 @@ def _of_numbers(feature: Feature, reference: Counts, actual: Counts, *, is_moved
     return distances.kolmogorov_smirnov(reference[:-1], actual[:-1])
 
 
-def _moments(feature: Feature, side: _Side) -> tuple[float | None, float | None]:
+def _moments(feature: Feature, side: Side) -> tuple[float | None, float | None]:
     finite = side.rows - side.unusable
     if not isinstance(feature, NumberFeature) or finite < 1:
         return None, None

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from shared.core.errors import InvalidInputError
 from shared.drift.inflation import UNKNOWN, Inflations
-from shared.drift.scoring import check_counts
+from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Feature, NumberFeature, Profile
 

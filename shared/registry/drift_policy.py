@@ -55,9 +55,9 @@ class DriftPolicy(PolicyPart):
     mean_days_between_false_alarms: float = Field(default=90.0, ge=1, le=36_500)
     """Of the detector of slow drift."""
     following: Following = Following.NOTHING
-    following_min_rows: int = Field(default=10_000, ge=20, le=1_000_000_000)
-    """Nothing follows before so many rows of either version, in the same hours, were compared: each subject keeps its
-    version, and of few subjects two healthy versions differ."""
+    following_min_rows: int = Field(default=1_000, ge=20, le=1_000_000_000)
+    """Nothing follows before what was compared of either version, in the same hours, is worth so many independent rows:
+    those of one subject are worth one."""
     following_min_hours: int = Field(default=8, ge=1, le=744)
     """Nor before so many hours; so with a shorter span nothing follows."""
     retraining: RetrainingPolicy = RetrainingPolicy()

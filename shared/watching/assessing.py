@@ -15,14 +15,14 @@ import numpy as np
 from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome, Verdict, joined
 from shared.drift import distances
-from shared.drift.inflation import LEAST_WINDOWS, Inflations, inflations, inflations_beside
+from shared.drift.inflation import LEAST_WINDOWS, Inflations, inflations
 from shared.drift.ranking import ranked
 from shared.drift.scoring import FeatureScore, scored, verdict_of
 from shared.drift.slow import SlowDrift
 from shared.registry.drift_policy import DriftPolicy
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Profile
-from shared.watching.concurrent import Common
+from shared.watching.beside import Beside, compare
 from shared.watching.documents import Alarm
 from shared.watching.performing import Performing, perform
 from shared.watching.report import DriftDetails, FeatureFigures, Quality, SlowFigures, TrendPoint
@@ -33,17 +33,6 @@ SLOW_LEARNS_H = 24
 """Hours with rows that teach what is usual before slow drift is looked for."""
 
 type Hours = Mapping[datetime, FeatureCounts]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """The stable version in the same hours."""
-
-    version: int
-    profile: Profile | None
-    hours: Hours
-    by_other: Hours = field(default_factory=dict)
-    """Its rows by the profile of the version that it is compared with, where the pods counted them so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +77,10 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
     total = sum_of(counts for _, counts in sorted(seen.hours.items()))
     data, scores = _against_reference(seen, policy, total)
     found = {Alarm.DATA_DRIFT: data}
-    concurrent: list[FeatureScore] = []
-    may_follow = False
-    if seen.beside is not None:
-        found[Alarm.CONCURRENT_DRIFT], concurrent, hours = _beside(seen, seen.beside, policy)
-        may_follow = _may_follow(found[Alarm.CONCURRENT_DRIFT], concurrent, hours, policy)
+    beside = None if seen.beside is None else compare(seen.version, seen.profile, seen.beside, policy)
+    if beside is not None:
+        found[Alarm.CONCURRENT_DRIFT] = beside.verdict
+    concurrent = beside.scores if beside is not None else ()
     if slow is not None:
         found[Alarm.SLOW_DRIFT] = _slow_verdict(slow, policy)
     performed = perform(seen.performing, seen.profile, total, policy) if seen.performing else None
@@ -126,7 +114,7 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
         scores=scores,
         ranked=by_blame,
         concurrent=concurrent,
-        may_follow=may_follow,
+        may_follow=beside is not None and beside.may_follow,
     )
 
 
@@ -182,53 +170,6 @@ def _of_enough_hours(verdict: Verdict, seen: Seen, policy: DriftPolicy) -> Verdi
         "for half of them: the hours of a day differ"
     )
     return verdict.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "sentence": said})
-
-
-def _beside(seen: Seen, beside: Beside, policy: DriftPolicy) -> tuple[Verdict, list[FeatureScore], int]:
-    """The verdict, the scores, and of how many hours they are."""
-    check = Alarm.CONCURRENT_DRIFT.value
-
-    def inconclusive(said: str) -> tuple[Verdict, list[FeatureScore], int]:
-        return Verdict(check=check, outcome=Outcome.INCONCLUSIVE, sentence=said, limit=policy.psi), [], 0
-
-    if seen.profile is None:
-        return inconclusive(f"version {seen.version} has no reference profile: the two cannot be compared")
-    common, others = _compared_by(seen.profile, seen.hours, beside)
-    if not common.profile.features:
-        return inconclusive(
-            f"versions {seen.version} and {beside.version} count no feature in the same bins, and no pod has counted "
-            f"version {beside.version} in those of version {seen.version} yet"
-        )
-    one, other, by_hour = common.beside(seen.hours, others)
-    if not one.rows:
-        return inconclusive(f"versions {seen.version} and {beside.version} had no rows in the same hours")
-    try:
-        known = inflations_beside(common.profile, by_hour)
-        scores = scored(common.profile, one, policy.limits, beside=other, inflation=known)
-    except InvalidInputError as error:
-        return Verdict(check=check, outcome=Outcome.ERROR, sentence=str(error), n=one.rows), [], 0
-    verdict = verdict_of(scores, rows=one.rows, limits=policy.limits)
-    said = f"beside version {beside.version} in the same hours {verdict.sentence}"
-    if common.missing:
-        of = len(common.missing) + len(common.profile.features)
-        said += f"; not compared, since not counted in the same bins, are {len(common.missing)} of {of}"
-    return verdict.model_copy(update={"check": check, "sentence": said}), scores, len(by_hour)
-
-
-def _may_follow(verdict: Verdict, scores: Sequence[FeatureScore], hours: int, policy: DriftPolicy) -> bool:
-    """What two versions answer differs by nature: only inputs tell of a router, and only enough of them."""
-    of_inputs = any(s.drifted and s.feature.source.kind not in {"answer", "reconstruction"} for s in scores)
-    enough = (verdict.n or 0) >= policy.following_min_rows and hours >= policy.following_min_hours
-    return verdict.outcome is Outcome.FAIL and of_inputs and enough
-
-
-def _compared_by(profile: Profile, hours: Hours, beside: Beside) -> tuple[Common, Hours]:
-    """What a version and stable can be compared by, and stable's hours for it: by this version's profile, where both
-    have hours by it, and else by what their own have in common.
-    """
-    if hours.keys() & beside.by_other.keys():
-        return Common(profile, beside.profile, by_first=True), beside.by_other
-    return Common(profile, beside.profile), beside.hours
 
 
 def _slow_verdict(slow: SlowDrift, policy: DriftPolicy) -> Verdict:

@@ -6,15 +6,17 @@ compared that have the same bins in both. What two versions answer differs by na
 profiles hold it in the same bins. A season, a busy night or a
 sale moves both sides, and is no fault of the candidate's: so of each hour as many rows of either side are taken, those
 of the side with more being scaled down. Otherwise a share that grows from hour to hour would set the candidate's
-evening beside stable's morning. Loads numpy.
+evening beside stable's morning. Of subjects, too, what counts is how they share in those rows. Loads numpy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.drift.looks import Looks
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import (
     AnswerSource,
@@ -24,9 +26,23 @@ from shared.telemetry.profile import (
     Profile,
     ReconstructionSource,
 )
+from shared.telemetry.subjects import GROUPS, worth_of
 
 type Cells = NDArray[np.int64]
 type Hours = Mapping[datetime, FeatureCounts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What two versions had in the same hours, as many rows of each."""
+
+    first: FeatureCounts
+    second: FeatureCounts
+    by_hour: Sequence[FeatureCounts]
+    """The first's, by hour; and how many independent rows those of each hour are worth."""
+    worth_by_hour: Sequence[float]
+    looks: Looks
+    """What all rows are worth: the second's are the reference."""
 
 
 class Common:
@@ -46,18 +62,30 @@ class Common:
         self.missing = tuple(feature.name for feature in profile.features if feature not in held)
         self._cells = tuple(_places(of, self.profile) for of in (profile, profile if by_first else other))
 
-    def beside(self, hours: Hours, others: Hours) -> tuple[FeatureCounts, FeatureCounts, list[FeatureCounts]]:
-        """The counts of both sides, as many rows of each; and the first side's by hour."""
+    def beside(self, hours: Hours, others: Hours, *, part: int = 0) -> Compared:
+        """The counts of both sides, as many rows of each. `part` is as shared.drift.looks.Looks has it."""
         pairs = [(counts, others[hour]) for hour, counts in sorted(hours.items()) if hour in others]
         sides: tuple[list[FeatureCounts], list[FeatureCounts]] = ([], [])
+        groups, worth = np.zeros((2, GROUPS)), []
         for counts, other in pairs:
             rows = min(counts.rows, other.rows)
             if rows:
-                for side, places, found in zip(sides, self._cells, (counts, other), strict=True):
-                    side.append(self._taken(found, places, rows))
+                for at, found in enumerate((counts, other)):
+                    sides[at].append(self._taken(found, self._cells[at], rows))
+                    scaled = np.array(found.subjects or [0] * GROUPS) * (rows / found.rows)
+                    groups[at] += scaled
+                    if not at:
+                        worth.append(worth_of(rows, scaled).rows)
         nothing = FeatureCounts(profile=self.profile.id, cells=[0] * self.profile.width)
         first, second = (FeatureCounts.sum_of([nothing, *side]) for side in sides)
-        return first, second, sides[0]
+        actual, reference = (worth_of(first.rows, of) for of in groups)
+        return Compared(
+            first=first,
+            second=second,
+            by_hour=sides[0],
+            worth_by_hour=worth,
+            looks=Looks(reference=reference, actual=actual, part=part),
+        )
 
     def _taken(self, counts: FeatureCounts, places: Cells, rows: int) -> FeatureCounts:
         cells = np.array(counts.cells, dtype=np.int64)[places]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from shared.core.errors import InvalidInputError
 from shared.drift.inflation import LEAST_WINDOWS
 from shared.drift.performance import PerformanceModel
-from shared.drift.scoring import check_counts
+from shared.drift.sides import check_counts
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobContainer, BlobStore
 from shared.telemetry.features import FeatureCounts
@@ -99,6 +99,10 @@ class History:
         """The counts of a version in a role in each hour of the span that has any."""
         return self._between(key, self.since, self.until)
 
+    def within(self, key: str, since: datetime) -> Hours:
+        """Its counts in each hour from then on that has any."""
+        return self._between(key, since, self.until)
+
     def days(self, key: str) -> dict[datetime, FeatureCounts]:
         """Its counts in each whole day of the last weeks that has any."""
         return {one.since: one.versions[key] for one in self.daily if key in one.versions and one.versions[key].rows}
@@ -159,11 +163,24 @@ def span_of(hours: float) -> timedelta:
     return timedelta(hours=max(1, math.ceil(hours)))
 
 
+def stretch(begun: datetime | None, span: timedelta, until: datetime) -> tuple[datetime, int]:
+    """From when on a version is compared with the stable one, and the how manieth stretch of its rollout that begins.
+
+    A stretch begins with the rollout, and another after each span. Each is looked at for the second span of its time,
+    and the first from the beginning on: so what is compared is never less than a span that has been, and grows from
+    look to look. Without a beginning it is the span.
+    """
+    if begun is None:
+        return hour_of(until) - span, 0
+    part = max(0, (hour_of(until) - hour_of(begun)) // span - 1)
+    return hour_of(begun) + part * span, part
+
+
 def read_history(blobs: BlobStore, endpoint: str, span: timedelta, until: datetime) -> History:
     """Read the roll-ups that a report up to `until` stands on. The span begins on the hour."""
     since = hour_of(until) - span
-    # Of a span of whole days, whole days teach what is usual.
-    windows = LEAST_WINDOWS + 2 if span % DAY else 1
+    # Of a span of whole days, whole days teach what is usual. Beside stable, up to two spans are compared.
+    windows = LEAST_WINDOWS + 2 if span % DAY else 2
     learned = min(max(span * windows, timedelta(hours=LEAST_HISTORY_H)), MOST_HOURS * HOUR)
     names = [hourly_name(endpoint, hour) for hour in hours_between(min(since, hour_of(until) - learned), until)]
     reach = max(LEARNED_DAYS, span // DAY * LEAST_WINDOWS)

@@ -33,13 +33,13 @@ from shared.watching.alarms import settle
 from shared.watching.assessing import (
     SLOW_LEARNS_H,
     Assessment,
-    Beside,
     Hours,
     Seen,
     assess,
     feed,
     slow_detector,
 )
+from shared.watching.beside import Beside
 from shared.watching.documents import (
     Against,
     Alarm,
@@ -50,7 +50,7 @@ from shared.watching.documents import (
     ReportSummary,
     drift_report_id,
 )
-from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of
+from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of, stretch
 from shared.watching.page import render_html
 from shared.watching.performing import Performing
 from shared.watching.rollups import DAY, HOUR, day_of, hour_of
@@ -274,7 +274,7 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
     healthy = history.healthy(key, report.alarmed) if profile else []
     beside = None
     if route.role is not Role.STABLE and endpoint.stable is not None:
-        beside = _beside(endpoint.stable, profile, history, profiles)
+        beside = _beside(endpoint.stable, key, profile, history, profiles, report)
     return Seen(
         model=endpoint.endpoint,
         endpoint=endpoint.endpoint,
@@ -292,16 +292,21 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
     )
 
 
-def _beside(stable: Target, other: Profile | None, history: History, profiles: Profiles) -> Beside:
-    key = f"{stable.version}:{Role.STABLE}"
-    hours = history.hours(key)
-    profile, _ = _profile(stable.profile_digest, list(hours.values()), profiles)
-    by_other = history.hours(beside_key(key, other.id)) if other else {}
+def _beside(
+    stable: Target, key: str, profile: Profile | None, history: History, profiles: Profiles, report: DriftReport
+) -> Beside:
+    since, part = stretch(report.counts_from, history.span, history.until)
+    stables = f"{stable.version}:{Role.STABLE}"
+    hours = history.within(stables, since)
+    own, _ = _profile(stable.profile_digest, list(hours.values()), profiles)
+    by_other = history.within(beside_key(stables, profile.id), since) if profile else {}
     return Beside(
         version=stable.version,
-        profile=profile,
-        hours=hours if profile is None else _by(profile, hours),
-        by_other=_by(other, by_other) if other else {},
+        profile=own,
+        compared=_by(profile, history.within(key, since)) if profile else {},
+        hours=hours if own is None else _by(own, hours),
+        by_other=_by(profile, by_other) if profile else {},
+        part=part,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shared.core.canonical import canonical_json, digest_of_bytes
 from shared.core.clock import SystemClock
-from shared.drift.scoring import check_counts
+from shared.drift.sides import check_counts
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.routing.plan import Role, Route
@@ -150,7 +150,7 @@ async def test_every_row_is_counted_whatever_form_it_came_in(
     (window,) = storage.feature_windows()
     assert (window.endpoint, window.pod, window.sequence, window.share) == ("churn", "pod", 0, 1.0)
     (name,) = (name for name in storage.blobs if "/features/" in name)
-    assert name == f"churn/features/{window.ended_at:%Y-%m-%dT%H}/pod-0000000000.json"
+    assert name == f"churn/features/{window.ended_at:%Y-%m-%dT%H-%M}/pod-0000000000.json"
 
 
 async def test_a_pinned_request_a_refused_one_and_the_rehearsal_count_nowhere(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from shared.drift.inflation import inflations_beside
 from shared.drift.limits import Limits
 from shared.drift.profiling import profile_of
-from shared.drift.scoring import check_counts, scored
+from shared.drift.scoring import scored
+from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
@@ -53,9 +54,9 @@ def test_by_the_first_profile_all_that_came_in_is_compared_and_answers_only_wher
     alike = other.model_copy(update={"features": (*other.features[:2], ONE.features[2])})
     assert Common(ONE, alike, by_first=True).profile == ONE
     hours, others = {BEGUN: counts(ONE, 300, seed=1)}, {BEGUN: counts(ONE, 200, seed=2)}
-    first, second, _ = Common(ONE, other, by_first=True).beside(hours, others)
-    assert (first.rows, second.rows) == (200, 200)
-    assert second.cells == others[BEGUN].cells[: without.width]
+    both = Common(ONE, other, by_first=True).beside(hours, others)
+    assert (both.first.rows, both.second.rows) == (200, 200)
+    assert both.second.cells == others[BEGUN].cells[: without.width]
 
 
 @settings(max_examples=25)
@@ -70,7 +71,8 @@ def test_each_hour_gives_as_many_rows_of_either_side_and_the_counts_hold_togethe
     hours = {BEGUN + timedelta(hours=at): counts(ONE, one, seed=at) for at, (one, _) in enumerate(shape)}
     others = {BEGUN + timedelta(hours=at): counts(OTHER, other, seed=9 + at) for at, (_, other) in enumerate(shape)}
     common = Common(ONE, OTHER)
-    first, second, by_hour = common.beside(hours, others)
+    both = common.beside(hours, others)
+    first, second, by_hour = both.first, both.second, both.by_hour
     wanted = [min(pair) for pair in shape if min(pair)]
     assert (first.rows, second.rows, [one.rows for one in by_hour]) == (sum(wanted), sum(wanted), wanted)
     for found in (first, second, *by_hour):
@@ -85,12 +87,12 @@ def test_a_share_that_grows_through_a_season_is_no_drift() -> None:
         hours[hour] = counts(ONE, round(2_000 * share), level, seed=at)
         others[hour] = counts(OTHER, round(2_000 * (1 - share)), level, seed=100 + at)
     common = Common(ONE, OTHER)
-    first, second, by_hour = common.beside(hours, others)
-    known = inflations_beside(common.profile, by_hour)
-    found = scored(common.profile, first, Limits(), beside=second, inflation=known)
+    both = common.beside(hours, others)
+    known = inflations_beside(common.profile, both.by_hour, both.worth_by_hour)
+    found = scored(common.profile, both.first, Limits(), beside=both.second, inflation=known, looks=both.looks)
     assert [score.drifted for score in found] == [False, False]
     # Added without regard to their hours, the same rows are far apart.
-    whole, apart = common.beside(hours, hours)[0], Common(OTHER, ONE).beside(others, others)[0]
+    whole, apart = common.beside(hours, hours).first, Common(OTHER, ONE).beside(others, others).first
     apart = apart.model_copy(update={"profile": whole.profile})
     assert max(score.psi for score in scored(common.profile, whole, Limits(), beside=apart)) > 0.5
 
