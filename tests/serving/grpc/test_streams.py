@@ -157,7 +157,7 @@ class _AbortedError(Exception):
 
 
 async def test_no_more_is_read_than_may_be_unanswered_and_a_stop_answers_what_was_read() -> None:
-    async def infer(asked: InferRequest, _: Caller, __: float) -> tuple[Any, Any]:
+    async def infer(asked: InferRequest, _: Caller, __: float, ___: object) -> tuple[Any, Any]:
         if int(asked.message.id) % 2:
             raise InvalidInputError("odd")
         return messages.ModelInferResponse(id=asked.message.id), None
