@@ -21,9 +21,11 @@ from shared.core.ids import ModelName
 from shared.core.messages import Queue
 from shared.deadletters.documents import LetterState
 from shared.observing import metrics as observed
-from shared.observing.metrics import Budgeted, Undelivered, waiting_since
+from shared.observing.metrics import Budgeted, Undelivered
+from shared.observing.sinks import sinks
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.metrics import Family, Labels, Seen, families
+from shared.store.aggregate import waiting_since
 from shared.store.ports import Container
 from shared.watching.documents import DriftReport
 
@@ -72,8 +74,11 @@ def _found(now: datetime) -> Iterator[Family]:
     yield from observed.drift([one for one in reports if (one.endpoint, one.version) in serving], now)
     alive = (AlertState.FIRING, AlertState.PENDING)
     yield observed.alerts([b for s in alive for b in _bodies(Container.REPORTS, {"kind": "alert", "state": s.value})])
-    kept = _bodies(Container.REPORTS, {"kind": "dead_letter", "state": LetterState.KEPT.value})
-    yield observed.dead_letters([queue.value for queue in Queue], list(kept))
+    yield from sinks(services().notifications.mailboxes(), _news_since(), now)
+    kept = list(_bodies(Container.REPORTS, {"kind": "dead_letter", "state": LetterState.KEPT.value}))
+    queues = [queue.value for queue in Queue]
+    yield observed.dead_letters(queues, kept)
+    yield observed.dead_letter_ages(queues, kept, now)
     yield from observed.budgets(list(_budgeted(endpoints)), now)
 
 
@@ -88,6 +93,12 @@ def _undelivered(container: Container) -> Undelivered:
     return Undelivered(
         count=len(bodies), since=min((at for body in bodies if (at := waiting_since(body))), default=None)
     )
+
+
+def _news_since() -> datetime | None:
+    """Since when there is news of an alert that is in no mailbox yet."""
+    news = _bodies(Container.REPORTS, {"kind": "alert", "news_pending": True})
+    return min((datetime.fromisoformat(body["changed_at"]) for body in news), default=None)
 
 
 def _budgeted(endpoints: Iterable[Endpoint]) -> Iterator[Budgeted]:

@@ -4,12 +4,10 @@ changes called for goes out.
 Read off the documents, so that a crash in between is made good by the next look.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-from pydantic import AwareDatetime, TypeAdapter
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.rules import BEHIND
@@ -19,6 +17,7 @@ from shared.core.clock import Clock
 from shared.registration.documents import NO_MODEL
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.standing import standing
+from shared.store.aggregate import waiting_since
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
 
@@ -34,7 +33,6 @@ _RULES = {
     AlertRule.OUTBOX_STUCK: "everything is delivered",
     AlertRule.COUNTING_BEHIND: "its requests are counted",
 }
-_AT = TypeAdapter[datetime](AwareDatetime)
 _WITH_OUTBOXES = tuple(container for container in Container if container is not Container.AUDIT)
 
 
@@ -97,7 +95,7 @@ class ControlAlerts:
 
     def _stuck(self, container: Container, now: datetime) -> Iterator[Trouble]:
         """What is undelivered for too long. What does not tell since when is, where something is so at every look."""
-        oldest = [_waiting_since(body) for body in self._undelivered(container)]
+        oldest = [waiting_since(body) for body in self._undelivered(container)]
         is_late = any(since and (now - since).total_seconds() > UNDELIVERED_S for since in oldest)
         if not is_late and None not in oldest:
             return
@@ -121,13 +119,6 @@ class ControlAlerts:
             continuation = page.continuation
             if continuation is None:
                 return
-
-
-def _waiting_since(body: Mapping[str, Any]) -> datetime | None:
-    """Since when a document's outbox waits at least; None where none of its entries tells."""
-    entries = body.get("outbox", [])
-    told = [entry["event"]["at"] if entry["entry"] == "audit" else entry.get("not_before") for entry in entries]
-    return min((_AT.validate_python(at) for at in told if at), default=None)
 
 
 def troubles(endpoint: Endpoint, now: datetime) -> Iterator[Trouble]:

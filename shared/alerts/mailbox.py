@@ -85,6 +85,12 @@ class Mailbox(Aggregate):
         return self.failing is not None and self.failing.tries >= IS_DOWN_AFTER
 
     @property
+    def waits(self) -> int:
+        """Of how many alerts the sink is to be told that no silence holds back."""
+        under_way = {item.alert_id for item in self.notice.items} if self.notice else set()
+        return len(under_way | {key for key, one in self.waiting.items() if not one.withheld_by})
+
+    @property
     def waits_since(self) -> datetime | None:
         """Since when the oldest news waits that no silence holds back; None where none does."""
         begun = [self.notice.at] if self.notice else []

@@ -98,8 +98,12 @@ class NotificationService:
         self._open()
         self._service.end_silences()
         self._send_all()
-        boxes = {sink.name: self._mailbox(sink) for sink in self._settings.sinks}
-        settle_sinks(self._service, boxes, self._clock.now())
+        settle_sinks(self._service, self.mailboxes(), self._clock.now())
+
+    def mailboxes(self) -> dict[str, Mailbox]:
+        """The mailboxes of the sinks, by sink; without those that cannot be read, or are not there yet."""
+        found = {sink.name: self._mailbox(sink) for sink in self._settings.sinks}
+        return {sink: box for sink, box in found.items() if box}
 
     def _take_in(self, alerts: list[Alert]) -> None:
         """Put news into the mailboxes, and then note that it is there. What one has no room for stays news."""

@@ -45,11 +45,11 @@ class _Trouble:
     evidence: dict[str, Any]
 
 
-def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox | None], now: datetime) -> None:
-    """Fire what holds of the sinks, and resolve what does not. `boxes` by sink; None: there is none to read."""
+def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox], now: datetime) -> None:
+    """Fire what holds of the sinks, and resolve what does not. `boxes` by sink."""
     found: set[tuple[AlertRule, str]] = set()
     for sink, box in boxes.items():
-        for one in _troubles(sink, box, now) if box else ():
+        for one in _troubles(sink, box, now):
             alerts.fire(one.rule, f"sink:{sink}", one.sentence, model=NO_MODEL, evidence=one.evidence)
             found.add((one.rule, f"sink:{sink}"))
     for rule, sentence in _OVER.items():

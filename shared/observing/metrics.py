@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, TypeAdapter
-
 from shared.alerts.documents import AlertState
 from shared.budgets.sums import RequestSums
 from shared.core.severity import Severity
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.metrics import Family, Labels
 from shared.watching.documents import Alarm, DriftReport
-
-_AT = TypeAdapter[datetime](AwareDatetime)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +32,6 @@ class Budgeted:
     endpoint: str
     budget: ErrorBudget
     sums: RequestSums
-
-
-def waiting_since(body: Mapping[str, Any]) -> datetime | None:
-    """Since when the oldest entry of a document's outbox waits; None where it has none that tells.
-
-    An event tells when it was, a message that was put off until when. Other entries tell nothing.
-    """
-    entries = body.get("outbox", [])
-    told = [entry["event"]["at"] if entry.get("entry") == "audit" else entry.get("not_before") for entry in entries]
-    return min((_AT.validate_python(at) for at in told if at), default=None)
 
 
 def outbox_ages(outboxes: Mapping[str, Undelivered], now: datetime) -> Family:
@@ -115,6 +101,22 @@ def dead_letters(queues: Sequence[str], bodies: Sequence[Mapping[str, Any]]) -> 
         "slipway_dead_letters",
         "Messages of a queue that failed for the last time, and wait for somebody to look.",
         [((("queue", queue),), float(counted[queue])) for queue in named],
+    )
+
+
+def dead_letter_ages(queues: Sequence[str], bodies: Sequence[Mapping[str, Any]], now: datetime) -> Family:
+    """For how long the oldest of them waits."""
+    since: dict[str, datetime] = {}
+    for body in bodies:
+        at = datetime.fromisoformat(body["first_seen_at"])
+        since[body["queue"]] = min(at, since.get(body["queue"], at))
+    return _gauge(
+        "slipway_dead_letter_age_seconds",
+        "Since when the oldest message of a queue failed for the last time and waits; 0 where none does.",
+        [
+            ((("queue", queue),), max(0.0, (now - since.get(queue, now)).total_seconds()))
+            for queue in sorted({*queues, *since})
+        ],
     )
 
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from shared.audit.chain import AuditEvent, AuditHead, next_event
 from shared.core.messages import QUEUE_OF, Message, Queue
 from shared.core.tracing import stamped
 from shared.store.ports import BlobContainer, Container
+
+_AT = TypeAdapter[datetime](AwareDatetime)
 
 
 class _Entry(BaseModel):
@@ -22,6 +24,8 @@ class _Entry(BaseModel):
 
     number: int
     """Counts an aggregate's entries, so that each can be struck out once it is delivered."""
+    at: AwareDatetime | None = None
+    """When it was first saved."""
 
 
 class AuditEntry(_Entry):
@@ -115,6 +119,11 @@ class Aggregate(BaseModel):
         """Keep a record as a document of its own."""
         self._append(ArchiveEntry(number=self._next_number(), container=container, body=dict(body)))
 
+    def stamp(self, now: datetime) -> None:
+        """Have the entries that are new say since when they wait."""
+        if any(entry.at is None for entry in self.outbox):
+            self.outbox = [entry if entry.at else entry.model_copy(update={"at": now}) for entry in self.outbox]
+
     def strike(self, delivered: set[int]) -> None:
         """Take delivered entries out, by their numbers."""
         self.outbox = [entry for entry in self.outbox if entry.number not in delivered]
@@ -136,3 +145,18 @@ class Aggregate(BaseModel):
     def _append(self, entry: OutboxEntry) -> None:
         self.outbox = [*self.outbox, entry]
         self.outbox_pending = True
+
+
+def waiting_since(body: Mapping[str, Any]) -> datetime | None:
+    """Since when the oldest entry of a stored body's outbox waits; None where it has none that tells.
+
+    Where an entry does not say when it was saved, as those of earlier releases, an event tells when it was, and a
+    message that was put off until when.
+    """
+    told = [entry.get("at") or _told_by(entry) for entry in body.get("outbox", [])]
+    return min((_AT.validate_python(at) for at in told if at), default=None)
+
+
+def _told_by(entry: Mapping[str, Any]) -> str | None:
+    found: str | None = entry["event"]["at"] if entry.get("entry") == "audit" else entry.get("not_before")
+    return found

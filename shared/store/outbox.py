@@ -43,6 +43,10 @@ class Outbox:
         self._clock = clock
         self._sinks = tuple(sinks)
 
+    def now(self) -> datetime:
+        """The time by its clock: since then what is saved now waits."""
+        return self._clock.now()
+
     def deliver(self, entry: OutboxEntry) -> None:
         """Deliver one entry. Raises UnavailableError; IntegrityError where the audit log holds another event."""
         match entry:

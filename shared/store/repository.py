@@ -49,6 +49,7 @@ class Repository[A: Aggregate]:
 
     def create(self, aggregate: A) -> A:
         """Store a new aggregate and deliver its outbox. Raises AlreadyExistsError."""
+        aggregate.stamp(self._outbox.now())
         stored = self._documents.create(self._kind.container, aggregate.to_body())
         return self._deliver(Loaded(aggregate, stored.etag))
 
@@ -75,6 +76,7 @@ class Repository[A: Aggregate]:
                 raise NotFoundError(f"{document_id} of {partition}")
             if not decide(loaded.aggregate):
                 return self._deliver(loaded)
+            loaded.aggregate.stamp(self._outbox.now())
             try:
                 stored = self._documents.replace(self._kind.container, loaded.aggregate.to_body(), etag=loaded.etag)
             except ChangedMeanwhileError:

@@ -139,6 +139,7 @@ def test_a_scrape_reads_what_the_documents_hold(call: Call, app: Services) -> No
         'slipway_outbox_pending{container="endpoints"} 1',
         'slipway_outbox_pending{container="models"} 0',
         'slipway_dead_letters{queue="validations"} 1',
+        'slipway_dead_letter_age_seconds{queue="lifecycle-events"} 0',
         'slipway_alerts{model="m",rule="slow",severity="critical",state="firing"} 1',
     ):
         assert line in answer["text"].splitlines()

@@ -11,6 +11,7 @@ from aks_serving import prometheus
 from aks_serving.counts import VersionTally
 
 from shared.observing import metrics as observed
+from shared.observing.sinks import sinks
 from shared.rollout.metrics import families
 
 OBSERVABILITY = Path(__file__).parents[3] / "infra" / "observability"
@@ -27,6 +28,8 @@ def control_plane() -> set[str]:
         *observed.drift([], NOW),
         observed.alerts([]),
         observed.dead_letters([], []),
+        observed.dead_letter_ages([], [], NOW),
+        *sinks({}, None, NOW),
         *observed.budgets([], NOW),
     ]
     return {family.name for family in found}

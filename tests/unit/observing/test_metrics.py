@@ -14,6 +14,7 @@ from shared.observing.metrics import Budgeted, Undelivered
 from shared.registry.documents import Model
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.metrics import Family
+from shared.store.aggregate import waiting_since
 from shared.watching.documents import Alarm, DriftReport, Episode, ReportSummary
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -97,10 +98,10 @@ def test_a_budget_of_no_requests_is_whole_and_may_never_have_been_counted() -> N
 
 def test_an_outbox_is_as_old_as_its_oldest_event() -> None:
     model = Model(model="m")
-    assert observed.waiting_since(model.to_body()) is None
+    assert waiting_since(model.to_body()) is None
     model.record("policy_changed", ago(600))
     model.record("policy_changed", ago(60))
-    since = observed.waiting_since(model.to_body())
+    since = waiting_since(model.to_body())
     assert since == ago(600)
     outboxes = {"models": Undelivered(count=1, since=since), "endpoints": Undelivered(count=0, since=None)}
     assert values(observed.outbox_ages(outboxes, NOW)) == {
@@ -115,10 +116,29 @@ def test_a_document_that_cannot_be_read_hides_no_other(caplog: pytest.LogCapture
     assert "document broken is not in the metrics" in caplog.text
 
 
-def test_an_outbox_of_messages_alone_is_not_said_to_be_empty() -> None:
+def test_an_outbox_of_an_earlier_release_that_tells_no_time_is_not_said_to_be_empty() -> None:
     one = report()
     one.send(RolloutTick(endpoint="m", rollout_id="r", tick=1))
-    assert observed.waiting_since(one.to_body()) is None
+    assert waiting_since(one.to_body()) is None
     assert values(observed.outbox_ages({"reports": Undelivered(count=1, since=None)}, NOW)) == {}
     one.send(RolloutTick(endpoint="m", rollout_id="r", tick=2), not_before=ago(40))
-    assert observed.waiting_since(one.to_body()) == ago(40)
+    assert waiting_since(one.to_body()) == ago(40)
+
+
+def test_an_outbox_of_messages_alone_is_as_old_as_the_first_save_of_the_oldest() -> None:
+    one = report()
+    one.send(RolloutTick(endpoint="m", rollout_id="r", tick=1), not_before=NOW)
+    one.stamp(ago(700))
+    one.send(RolloutTick(endpoint="m", rollout_id="r", tick=2))
+    one.stamp(ago(20))
+    assert waiting_since(one.to_body()) == ago(700)
+    one.strike({1})
+    assert waiting_since(one.to_body()) == ago(20)
+
+
+def test_a_dead_letter_waits_since_it_was_seen_first() -> None:
+    bodies = [{"queue": "q", "first_seen_at": ago(seconds).isoformat()} for seconds in (5, 90, 60)]
+    assert values(observed.dead_letter_ages(["p", "q"], bodies, NOW)) == {
+        'slipway_dead_letter_age_seconds{queue="p"}': 0,
+        'slipway_dead_letter_age_seconds{queue="q"}': 90,
+    }
