@@ -22,11 +22,10 @@ from shared.drift.limits import Limits
 from shared.drift.ranking import ranked
 from shared.drift.scoring import scored, verdict_of
 from shared.store.blobs import AzureBlobs
-from shared.store.ports import BlobContainer
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Profile
 from shared.watching.gathering import read_history
-from shared.watching.rollups import DAY, HOUR, FeatureRollup, daily_name, hourly_name, read_rollups
+from shared.watching.rollups import DAY, HOUR, ROLLUPS, FeatureRollup, daily_name, hourly_name, read_rollups
 
 ROWS, FEATURES, COUNTED, ROUNDS = 100_000_000, 50, 5_000, 5
 BAR_S = 2.0
@@ -39,7 +38,7 @@ def _store(blobs: AzureBlobs, name: str, since: datetime, length: timedelta, cou
     rollup = FeatureRollup(
         endpoint="m", since=since, until=since + length, windows=6_000, taken=pods, versions={KEY: counts}
     )
-    blobs.create(BlobContainer.TELEMETRY, name, rollup.model_dump_json().encode())
+    blobs.create(ROLLUPS, name, rollup.model_dump_json().encode())
 
 
 def _times(counts: FeatureCounts, times: int) -> FeatureCounts:

@@ -32,10 +32,9 @@ from shared.drift.limits import Limits
 from shared.drift.ranking import ranked
 from shared.drift.scoring import scored, verdict_of
 from shared.store.blobs import AzureBlobs
-from shared.store.ports import BlobContainer
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Profile
-from shared.watching.rollups import HOUR, FeatureRollup, hourly_name, read_rollups
+from shared.watching.rollups import HOUR, ROLLUPS, FeatureRollup, hourly_name, read_rollups
 
 ROWS, FEATURES, HOURS, PODS = 100_000_000, 50, 24, 100
 PEERS_ROWS = (10_000, 100_000, 1_000_000)
@@ -110,7 +109,7 @@ def _stored(blobs: AzureBlobs, since: datetime, counts: FeatureCounts) -> str:
         versions={_KEY: counts},
     )
     name = hourly_name("m", since)
-    blobs.create(BlobContainer.TELEMETRY, name, rollup.model_dump_json().encode())
+    blobs.create(ROLLUPS, name, rollup.model_dump_json().encode())
     return name
 
 

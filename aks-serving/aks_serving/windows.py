@@ -18,6 +18,7 @@ from aks_serving.serving import Serving
 from shared.core.clock import Clock
 from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
+from shared.telemetry.names import CLOCK_SKEW
 from shared.telemetry.window import Deaths, Window, window_blob_name
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Windows:
         self._totals: dict[str, dict[Variant, VersionTally]] = {}
         self._refused: dict[str, dict[str, int]] = {}
         self._sequence: dict[str, int] = {}
+        self._named: dict[str, datetime] = {}
         self._changed = asyncio.Event()
 
     def applied(self, serving: Serving) -> None:
@@ -176,8 +178,16 @@ class Windows:
             versions={version: tally.counts() for version, tally in counted.items()},
             feedback=feedback,
         )
-        name = window_blob_name(endpoint, closed.ended_at, self._pod, sequence)
+        name = window_blob_name(endpoint, self._named_at(endpoint, closed.ended_at), self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())
+
+    def _named_at(self, endpoint: str, ended_at: datetime) -> datetime:
+        """The time in a window's name: no earlier than in the one before, where the clock was set back a little, for
+        names are read in their order.
+        """
+        before = self._named.get(endpoint, ended_at)
+        self._named[endpoint] = before if ended_at < before <= ended_at + CLOCK_SKEW else ended_at
+        return self._named[endpoint]
 
 
 def _rolls_out(plan: RoutePlan) -> bool:

@@ -5,9 +5,9 @@ for want of history. Called by timer. Several calls at once do no harm: the sums
 conditional write, and who is late leaves it to the next call. A call takes a bounded time and saves after every
 portion; what is left is for the calls after it, and the sums say that they are not whole.
 
-What was written since the last call lies in the latest hours, and these alone are listed while the counting keeps up;
-of those before, one at a time, every TURN. So a window that comes late is counted within the hour. Where it is the
-first that is found of what its pod wrote since, what lies before it is counted first.
+What was written since the last call lies in the latest minutes, and these alone are listed while the counting keeps
+up; and one hour at a time, every TURN. So a window that comes late is counted within the hour. Where it is the first
+that is found of what its pod wrote since, what lies before it is counted first.
 """
 
 import logging
@@ -24,15 +24,18 @@ from shared.rollout.endpoint import Endpoint
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.telemetry.evidence import hours_of, windows_after
+from shared.telemetry.names import HOUR
 
 PORTION = 2_000
 """How many windows of an endpoint are in memory at once, and counted by one write."""
 CALL_S = 240.0
 """How long a call lists and reads at most, but for the portion that it is in: shared evenly by the endpoints."""
 RECENT = timedelta(hours=1)
-"""How long ago all was counted at most, for the latest hours alone to be listed."""
+"""How long ago all was counted at most, for the latest minutes alone to be listed."""
 TURN = timedelta(minutes=10)
-"""How often one of the hours before is listed as well, which are some three."""
+"""How often one whole hour is listed as well."""
+_HOURS = 4
+"""Of so many at most windows are looked for, and each has its turn."""
 _ONCE_MORE = timedelta(minutes=45)
 """For so much longer than the sums look back hours have their turn: each has it after what is LATE has come. Less than
 the time for which they know what was counted."""
@@ -84,13 +87,22 @@ class BudgetService:
             sums = sums.model_copy(update={"since": now, "begun_at": now})
         marks = {pod: mark.sequence for pod, mark in sums.marks.items()}
         clock = _Deadline(self._monotonic, until)
-        hours, since = _to_list(sums, now)
-        windows = windows_after(self._blobs, endpoint, marks, since, now, hours=hours, goes_on=clock.is_left)
+        listed = _to_list(sums, now)
+        windows = windows_after(
+            self._blobs,
+            endpoint,
+            marks,
+            listed.since,
+            now,
+            recent=listed.recent,
+            hours=listed.hours,
+            goes_on=clock.is_left,
+        )
         is_all = False
         while not is_all:
             portion = list(islice(windows, self._portion))
             is_all = len(portion) < self._portion and not clock.is_over
-            sums = counted(sums, portion, now, is_all=is_all)
+            sums = counted(sums, portion, now, is_all=is_all, is_from_since=listed.recent == listed.since)
             body = sums.model_dump(mode="json")
             try:
                 if stored:
@@ -116,14 +128,25 @@ class _Deadline:
         return not self.is_over
 
 
-def _to_list(sums: RequestSums, now: datetime) -> tuple[list[datetime] | None, datetime]:
-    """The hours to list, None for all; and from when on windows are to be looked at that were written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """What a call lists: the minutes from `recent` on, and whole hours before, of what was written from `since` on."""
+
+    since: datetime
+    recent: datetime
+    hours: tuple[datetime, ...] = ()
+
+
+def _to_list(sums: RequestSums, now: datetime) -> _Listed:
     if sums.whole_at is None or not timedelta() <= now - sums.whole_at <= RECENT:
-        return None, sums.since
+        return _Listed(since=sums.since, recent=sums.since)
     since = max(sums.since - _ONCE_MORE, sums.begun_at or sums.since - _ONCE_MORE)
-    latest = hours_of(max(sums.whole_at, since), now)
-    older = [hour for hour in hours_of(since, now) if hour < latest[0]]
-    turn = now.timestamp() // TURN.total_seconds()
-    if older and turn != sums.whole_at.timestamp() // TURN.total_seconds():
-        return [older[int(turn) % len(older)], *latest], since
-    return latest, since
+    turns = range(_number(sums.whole_at, TURN) + 1, _number(now, TURN) + 1)
+    due = {turn % _HOURS for turn in turns}
+    hours = tuple(hour for hour in hours_of(since, now) if _number(hour, HOUR) % _HOURS in due)
+    return _Listed(since=since, recent=max(sums.whole_at, since), hours=hours)
+
+
+def _number(at: datetime, length: timedelta) -> int:
+    """The number of the hour, or of the turn, that a time lies in."""
+    return int(at.timestamp() // length.total_seconds())

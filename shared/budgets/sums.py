@@ -16,14 +16,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from shared.budgets.labels import LabelSum, with_labels
 from shared.budgets.recent import MinuteSum, trouble_of, with_windows
 from shared.registry.rollout_policy import ErrorBudget
+from shared.telemetry.names import CLOCK_SKEW
 from shared.telemetry.window import Window
 
 SUMS_ID = "request-sums"
 LATE = timedelta(hours=2)
 BEHIND = timedelta(minutes=10)
 """How long ago all windows were counted for the last time at most, for a budget to be told."""
-CLOCKS = timedelta(minutes=5)
-"""How far the clocks of pods may be from ours."""
 TOLD = timedelta(minutes=15)
 """For how long it is kept how a pod was: then it is taken for gone."""
 _KEPT = timedelta(hours=721)
@@ -82,8 +81,12 @@ class RequestSums(BaseModel):
         return HourSum(requests=sum(one.requests for one in found), failed=sum(one.failed for one in found))
 
 
-def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_all: bool) -> RequestSums:
-    """The sums with windows counted that were not. `is_all`: none is left to count that was written by `now`."""
+def counted(
+    sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_all: bool, is_from_since: bool = True
+) -> RequestSums:
+    """The sums with windows counted that were not. `is_all`: none is left to count that was written by `now`.
+    `is_from_since`: they are of all hours from `since` on, and not of the latest alone.
+    """
     hours, marks = dict(sums.hours), dict(sums.marks)
     latest, new = sums.since, list[Window]()
     for window in sorted(windows, key=lambda window: (window.pod, window.sequence)):
@@ -100,9 +103,12 @@ def counted(sums: RequestSums, windows: Iterable[Window], now: datetime, *, is_a
         hour = _hour(window.ended_at)
         hours[hour] = _plus(hours.get(hour, HourSum()), window)
         latest = max(latest, window.ended_at)
-    # They are read an hour after the other, so that of the hours before the latest one none is left.
-    reached = now - LATE if is_all else latest.replace(minute=0, second=0, microsecond=0) - CLOCKS
-    since = max(sums.since, reached)
+    since = sums.since
+    if is_all:
+        since = max(since, now - LATE)
+    elif is_from_since:
+        # They are read an hour after the other, so that of the hours before the latest one none is left.
+        since = max(since, latest.replace(minute=0, second=0, microsecond=0) - CLOCK_SKEW)
     oldest = _hour(now - _KEPT)
     return RequestSums(
         endpoint=sums.endpoint,

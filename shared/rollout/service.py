@@ -129,7 +129,8 @@ class RolloutService:
         if looked_at.state.is_over and looked_at.feedback_until is None:
             # It may have been over for months, and the pods have written windows ever since.
             since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
-        windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now))
+        earliest = max(looked_at.started_at, now - FORGOTTEN)
+        windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now, earliest=earliest))
         answers = self._ask(endpoint, looked_at, now)
         drift = self._drift(endpoint.endpoint, looked_at)
 

@@ -4,14 +4,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import batched
 
 from pydantic import ValidationError
 
 from shared.core.errors import InvalidInputError
-from shared.store.ports import BlobContainer, BlobStore
+from shared.store.ports import BlobContainer, BlobInfo, BlobStore
+from shared.telemetry.names import CLOCK_SKEW, HOUR, MINUTE, minute_of, place_of, prefixes
 from shared.telemetry.window import Window
 
 MAX_WINDOW_BYTES = 1_000_000
@@ -19,9 +20,13 @@ AT_ONCE = 16
 """Windows that are read side by side: a tick of a hundred pods reads some hundreds, each a request to storage."""
 ASKED = 500
 """After how many names it is asked whether there is time for more."""
-CLOCK_SKEW = timedelta(minutes=5)
+FEW_GAPS = 8
+"""Of so many pods with a gap each is looked for by itself; of more, minutes are listed whole, once for all of them."""
 
 _log = logging.getLogger(__name__)
+
+type _Named = tuple[int, str, bool]
+"""Of a window: its sequence, its name, and whether it was written since then."""
 
 
 def windows_after(
@@ -31,20 +36,25 @@ def windows_after(
     since: datetime,
     until: datetime,
     *,
-    hours: Collection[datetime] | None = None,
+    recent: datetime | None = None,
+    hours: Collection[datetime] = (),
+    earliest: datetime | None = None,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[Window]:
     """The endpoint's windows written from `since` on, but for those that `marks` says were read: by pod, up to which.
 
+    Looked at are the minutes from `recent` on, which is `since` where it is not given, and `hours` before. Of a pod
+    whose numbers have a gap before one of them, what is missing is looked for back to `earliest`, or `since`: a pod's
+    windows always come in their order.
+
     What was read is not fetched again; no more than AT_ONCE are fetched ahead of what is taken. One that cannot be
-    read is left out, and logged. With `hours` only theirs are looked at, and of a pod whose numbers have a gap before
-    one of them every hour before it: a pod's windows always come in their order. Ends early once `goes_on` says no,
-    which is asked every ASKED names.
+    read is left out, and logged. Ends early once `goes_on` says no, which is asked every ASKED names.
     """
+    recent = recent or since
+    names = _Names(blobs, endpoint, since, min(earliest or since, recent), goes_on)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="windows") as threads:
-        asked = _Names(blobs, endpoint, since, goes_on).unread(marks, hours_of(since, until), hours)
-        for names in batched(asked, AT_ONCE, strict=False):
-            for window in threads.map(lambda name: _window(blobs, name), names):
+        for some in batched(names.unread(marks, recent, until, hours), AT_ONCE, strict=False):
+            for window in threads.map(lambda name: _window(blobs, name), some):
                 if window and window.endpoint == endpoint:
                     yield window
 
@@ -55,7 +65,7 @@ def hours_of(since: datetime, until: datetime) -> list[datetime]:
     found = []
     while hour <= until.astimezone(UTC) + CLOCK_SKEW:
         found.append(hour)
-        hour += timedelta(hours=1)
+        hour += HOUR
     return found
 
 
@@ -70,48 +80,84 @@ class _Names:
     blobs: BlobStore
     endpoint: str
     since: datetime
+    earliest: datetime
     goes_on: Callable[[], bool]
+    gaps: set[str] = field(default_factory=set)
+    """The pods of which something was missing."""
+    whole: dict[str, dict[str, list[_Named]]] = field(default_factory=dict)
+    """What lies in minutes that were listed for want of it, by pod."""
 
     def unread(
-        self, marks: Mapping[str, int], every: Sequence[datetime], hours: Collection[datetime] | None
+        self, marks: Mapping[str, int], recent: datetime, until: datetime, hours: Collection[datetime]
     ) -> Iterator[str]:
         """Those to read, a pod's in their order."""
         # Whatever is behind the name that it ends at waits too: a pod's later window must not overtake it.
         with contextlib.suppress(_OutOfTimeError):
-            yield from self._unread(marks, every, hours)
+            yield from self._unread(marks, recent, until, hours)
 
     def _unread(
-        self, marks: Mapping[str, int], every: Sequence[datetime], hours: Collection[datetime] | None
+        self, marks: Mapping[str, int], recent: datetime, until: datetime, hours: Collection[datetime]
     ) -> Iterator[str]:
         reached = dict(marks)
-        for number, hour in enumerate(every):
-            if hours is not None and hour not in hours:
-                continue
-            for pod, sequence, name in self._of(hour):
-                if sequence <= reached.get(pod, -1):
-                    continue
-                if hours is not None and sequence > reached.get(pod, -1) + 1:
-                    yield from self._missed(pod, reached.get(pod, -1), every[:number])
-                reached[pod] = sequence
-                yield name
-
-    def _missed(self, pod: str, mark: int, before: Sequence[datetime]) -> Iterator[str]:
-        """A pod's windows of hours that were not looked at."""
-        for hour in before:
-            for found, sequence, name in self._of(hour, f"{pod}-"):
-                if found == pod and sequence > mark:
-                    mark = sequence
+        begun = recent - CLOCK_SKEW
+        spans = [(hour, hour + HOUR - MINUTE) for hour in sorted(hours) if hour < begun]
+        for first, last in [*spans, (begun, until + CLOCK_SKEW)]:
+            before = self._before(first)
+            for prefix in prefixes(self.endpoint, first, last):
+                for pod, (sequence, name, is_new) in self._of(prefix):
+                    mark = reached.get(pod, -1)
+                    if sequence <= mark:
+                        continue
+                    reached[pod] = sequence
+                    if not is_new:
+                        continue
+                    if before and sequence > mark + 1:
+                        yield from self._missed(pod, mark, sequence, before)
                     yield name
 
-    def _of(self, hour: datetime, prefix: str = "") -> Iterator[tuple[str, int, str]]:
-        infos = self.blobs.list(BlobContainer.TELEMETRY, f"{self.endpoint}/{hour:%Y-%m-%dT%H}/{prefix}")
-        for number, info in enumerate(infos):
+    def _before(self, first: datetime) -> Sequence[str]:
+        """What is looked through for what is missing before a time: minute by minute, the latest first."""
+        found: list[str] = []
+        minute = minute_of(first - MINUTE)
+        while minute >= minute_of(self.earliest - CLOCK_SKEW):
+            found += prefixes(self.endpoint, minute, minute)
+            minute -= MINUTE
+        return list(dict.fromkeys(found))
+
+    def _missed(self, pod: str, mark: int, sequence: int, before: Sequence[str]) -> list[str]:
+        """A pod's windows between two of its numbers that lie where was not looked, in their order."""
+        self.gaps.add(pod)
+        found: dict[int, str] = {}
+        for prefix in before:
+            held = self._whole(prefix).get(pod, ()) if len(self.gaps) > FEW_GAPS else self._by_pod(prefix, pod)
+            found |= {number: name for number, name, is_new in held if is_new and mark < number < sequence}
+            # What a pod wrote before the first that can be missing was read, or is not asked for.
+            if any(number <= mark + 1 or not is_new for number, _, is_new in held):
+                break
+        return [found[number] for number in sorted(found)]
+
+    def _by_pod(self, prefix: str, pod: str) -> list[_Named]:
+        return [one for other, one in self._of(f"{prefix}{pod}-") if other == pod]
+
+    def _whole(self, prefix: str) -> Mapping[str, list[_Named]]:
+        if prefix not in self.whole:
+            found: dict[str, list[_Named]] = {}
+            for pod, one in self._of(prefix):
+                found.setdefault(pod, []).append(one)
+            self.whole[prefix] = found
+        return self.whole[prefix]
+
+    def _of(self, prefix: str) -> Iterator[tuple[str, _Named]]:
+        for number, info in enumerate(self.blobs.list(BlobContainer.TELEMETRY, prefix)):
             if number and number % ASKED == 0 and not self.goes_on():
                 raise _OutOfTimeError
-            pod, _, sequence = info.name.rpartition("/")[2].removesuffix(".json").rpartition("-")
-            # last_modified has whole seconds.
-            if sequence.isdigit() and info.last_modified >= self.since - timedelta(seconds=1):
-                yield pod, int(sequence), info.name
+            place = place_of(info.name)
+            if place:
+                yield place[0], (place[1], info.name, self._is_new(info))
+
+    def _is_new(self, info: BlobInfo) -> bool:
+        # last_modified has whole seconds.
+        return (info.last_modified - self.since).total_seconds() >= -1
 
 
 def _window(blobs: BlobStore, name: str) -> Window | None:

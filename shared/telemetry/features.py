@@ -6,12 +6,13 @@ Loads numpy where something is added.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.core.errors import InvalidInputError
+from shared.telemetry.names import window_name
 from shared.telemetry.subjects import GROUPS
 
 STEPS = 1024
@@ -102,5 +103,10 @@ def beside_key(key: str, profile: str) -> str:
 
 
 def feature_window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
-    """Where a feature window is stored, within the telemetry container. The hour is that of its end, in UTC."""
-    return f"{endpoint}/features/{ended_at.astimezone(UTC):%Y-%m-%dT%H}/{pod}-{sequence:010d}.json"
+    """Where a feature window is stored, within the telemetry container, by the minute of its end."""
+    return window_name(feature_folder(endpoint), ended_at, pod, sequence)
+
+
+def feature_folder(endpoint: str) -> str:
+    """What the feature windows of an endpoint lie in."""
+    return f"{endpoint}/features"

@@ -1,19 +1,21 @@
 """A telemetry window: what one pod counted for one endpoint under one generation of the route plan.
 
 A pod closes its window every few seconds and whenever it applies another generation, so a window never mixes two
-plans. It is written once, to `telemetry/<endpoint>/<hour>/<pod>-<sequence>`, and never changed. Counts merge by adding.
+plans. It is written once, to `telemetry/<endpoint>/<minute>/<pod>-<sequence>`, and never changed. Counts merge by
+adding.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.telemetry.feedback import FeedbackCounts
 from shared.telemetry.histogram import merged
+from shared.telemetry.names import window_name
 from shared.telemetry.predictions import added
 
 MAX_NAMES = 50
@@ -108,8 +110,8 @@ class Window(BaseModel):
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
-    """Where a window is stored, within the telemetry container. The hour is that of its end, in UTC."""
-    return f"{endpoint}/{ended_at.astimezone(UTC):%Y-%m-%dT%H}/{pod}-{sequence:010d}.json"
+    """Where a window is stored, within the telemetry container, by the minute of its end (shared.telemetry.names)."""
+    return window_name(endpoint, ended_at, pod, sequence)
 
 
 def host_of(pod: str) -> str:

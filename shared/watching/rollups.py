@@ -1,9 +1,9 @@
 """Roll-ups: the feature windows of an endpoint's pods, added by hour and by day.
 
-An hour's roll-up is the exact sum of the windows that lie under it, and says of which pod it holds which: a window
-counts once, however often it is looked at, however late it came and in whatever order. Each roll-up is replaced by one
-conditional write, so that of two writers at once the second begins anew, and one that dies leaves what was. Windows
-stay as they are. A day's roll-up is the sum of its hours', and says of which states of them.
+An hour's roll-up is the exact sum of the windows that lie under its minutes, and says of which pod it holds which: a
+window counts once, however often it is looked at, however late it came and in whatever order. Each roll-up is replaced
+by one conditional write, so that of two writers at once the second begins anew, and one that dies leaves what was.
+Windows stay as they are. A day's roll-up is the sum of its hours', and says of which states of them.
 """
 
 import logging
@@ -17,9 +17,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError
 from shared.store.ports import Blob, BlobContainer, BlobStore
-from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
+from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key, feature_folder
+from shared.telemetry.names import MINUTE, place_of, prefixes
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+ROLLUPS = BlobContainer.REPORTS
+"""Where roll-ups are stored: not beside the windows, which storage deletes by their age."""
 MAX_WINDOW_BYTES = 4_000_000
 MAX_ROLLUP_BYTES = 64_000_000
 AT_ONCE = 16
@@ -88,23 +91,34 @@ def hours_between(since: datetime, until: datetime) -> Iterator[datetime]:
 
 
 def hourly_name(endpoint: str, hour: datetime) -> str:
-    """Where an hour's roll-up is stored, within the telemetry container."""
+    """Where an hour's roll-up is stored, within ROLLUPS."""
     return f"{endpoint}/features-hourly/{hour.astimezone(UTC):%Y-%m-%dT%H}.json"
 
 
 def daily_name(endpoint: str, day: datetime) -> str:
-    """Where a day's roll-up is stored, within the telemetry container."""
+    """Where a day's roll-up is stored, within ROLLUPS."""
     return f"{endpoint}/features-daily/{day.astimezone(UTC):%Y-%m-%d}.json"
 
 
 def roll_up_hour(blobs: BlobStore, endpoint: str, hour: datetime, *, check: Check, most: int) -> Rolled:
     """Add to an hour's roll-up the windows that it does not hold, `most` of them at one look."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return _rolled(blobs, endpoint, hour, check, most)
-        except ChangedMeanwhileError:
-            continue
-    raise ChangedMeanwhileError(hourly_name(endpoint, hour))
+    return _rolled(blobs, endpoint, hour, _listed(blobs, endpoint, hour, hour + HOUR - MINUTE), check, most)
+
+
+def roll_up_minutes(
+    blobs: BlobStore, endpoint: str, since: datetime, until: datetime, *, check: Check, most: int
+) -> Rolled:
+    """Add the windows of some minutes to the roll-ups of their hours, the newest hour first: see `roll_up_hour`."""
+    by_hour: dict[datetime, list[str]] = {}
+    for name in _listed(blobs, endpoint, since, until):
+        hour = _hour_in(name.removeprefix(f"{feature_folder(endpoint)}/"))
+        if hour is not None:
+            by_hour.setdefault(hour, []).append(name)
+    added, is_left = 0, False
+    for hour in sorted(by_hour, reverse=True):
+        rolled = _rolled(blobs, endpoint, hour, by_hour[hour], check, most - added)
+        added, is_left = added + rolled.added, is_left or rolled.is_left
+    return Rolled(added=added, is_left=is_left, listed=sum(map(len, by_hour.values())))
 
 
 def roll_up_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
@@ -130,17 +144,30 @@ def sum_of(parts: Iterable[FeatureCounts]) -> FeatureCounts | None:
     return FeatureCounts.sum_of(held) if held else None
 
 
-def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most: int) -> Rolled:
-    names = [info.name for info in blobs.list(BlobContainer.TELEMETRY, f"{endpoint}/features/{hour:%Y-%m-%dT%H}/")]
-    if not names:
-        return Rolled(added=0)
+def _listed(blobs: BlobStore, endpoint: str, since: datetime, until: datetime) -> list[str]:
+    """The names of the windows of some minutes."""
+    asked = prefixes(feature_folder(endpoint), since, until)
+    return [info.name for prefix in asked for info in blobs.list(BlobContainer.TELEMETRY, prefix)]
+
+
+def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, names: Sequence[str], check: Check, most: int) -> Rolled:
+    """Add to an hour's roll-up those of these windows that it does not hold."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _added_to(blobs, endpoint, hour, names, check, most) if names else Rolled(added=0)
+        except ChangedMeanwhileError:
+            continue
+    raise ChangedMeanwhileError(hourly_name(endpoint, hour))
+
+
+def _added_to(blobs: BlobStore, endpoint: str, hour: datetime, names: Sequence[str], check: Check, most: int) -> Rolled:
     rollup, etag = _read(blobs, hourly_name(endpoint, hour))
     rollup = rollup or FeatureRollup(endpoint=endpoint, since=hour, until=hour + HOUR)
     taken = {pod: _unpacked(runs) for pod, runs in rollup.taken.items()}
-    unread = [(name, place) for name in names if (place := _place(name)) and place[1] not in taken.get(place[0], ())]
-    now, left_out = unread[:most], rollup.left_out
+    unread = [(name, place) for name in names if (place := place_of(name)) and place[1] not in taken.get(place[0], ())]
+    now, left_out = unread[: max(0, most)], rollup.left_out
     if not now:
-        return Rolled(added=0, listed=len(names))
+        return Rolled(added=0, is_left=bool(unread), listed=len(names))
     versions, dropped = dict(rollup.versions), Counter(rollup.dropped)
     for start in range(0, len(now), _CHUNK):
         windows = _windows(blobs, endpoint, [name for name, _ in now[start : start + _CHUNK]])
@@ -164,7 +191,7 @@ def _rolled(blobs: BlobStore, endpoint: str, hour: datetime, check: Check, most:
 
 def _rolled_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
     prefix = hourly_name(endpoint, day).removesuffix("T00.json")
-    infos = {info.name: info.etag for info in blobs.list(BlobContainer.TELEMETRY, prefix)}
+    infos = {info.name: info.etag for info in blobs.list(ROLLUPS, prefix)}
     rollup, etag = _read(blobs, daily_name(endpoint, day))
     if not infos or (rollup is not None and rollup.hours == infos):
         return False
@@ -239,7 +266,7 @@ def _window(blobs: BlobStore, endpoint: str, name: str) -> FeatureWindow | None:
 
 def _read(blobs: BlobStore, name: str) -> tuple[FeatureRollup | None, str | None]:
     """A roll-up and its ETag. One that is damaged is begun anew: its windows are still there."""
-    blob: Blob | None = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_ROLLUP_BYTES)
+    blob: Blob | None = blobs.read(ROLLUPS, name, max_bytes=MAX_ROLLUP_BYTES)
     if blob is None:
         return None, None
     try:
@@ -252,15 +279,17 @@ def _read(blobs: BlobStore, name: str) -> tuple[FeatureRollup | None, str | None
 def _store(blobs: BlobStore, name: str, rollup: FeatureRollup, etag: str | None) -> None:
     data = rollup.model_dump_json().encode()
     if etag is not None:
-        blobs.replace(BlobContainer.TELEMETRY, name, data, etag=etag)
-    elif not blobs.create(BlobContainer.TELEMETRY, name, data):
+        blobs.replace(ROLLUPS, name, data, etag=etag)
+    elif not blobs.create(ROLLUPS, name, data):
         raise ChangedMeanwhileError(name)
 
 
-def _place(name: str) -> tuple[str, int] | None:
-    """The pod and the sequence in a window's name."""
-    pod, _, sequence = name.rpartition("/")[2].removesuffix(".json").rpartition("-")
-    return (pod, int(sequence)) if pod and sequence.isascii() and sequence.isdigit() else None
+def _hour_in(name: str) -> datetime | None:
+    """The hour that a window's name within its folder begins with."""
+    try:
+        return datetime.strptime(name[: len("2026-11-21T08")], "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _unpacked(runs: Runs) -> set[int]:

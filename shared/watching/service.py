@@ -9,7 +9,7 @@ once do no harm. What is wrong with one endpoint keeps no other from being watch
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,14 @@ from shared.alerts.service import AlertService
 from shared.budgets.labels import LabelSum
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
-from shared.core.errors import AlreadyExistsError, ChangedMeanwhileError, NotFoundError
+from shared.core.errors import NotFoundError
 from shared.core.ids import ModelName, VersionNumber
 from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
 from shared.registry.service import RegistryService
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.routing.plan import Role, Route
-from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
+from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
 from shared.watching import retraining
 from shared.watching.alarms import begin, end_all, is_of_earlier
@@ -39,21 +39,13 @@ from shared.watching.documents import (
     drift_report_id,
 )
 from shared.watching.history import Reports
-from shared.watching.rollups import DAY, HOUR, day_of, hour_of, roll_up_day, roll_up_hour
+from shared.watching.rolling import SETTLE, Rolling
+from shared.watching.rollups import hour_of
 
 if TYPE_CHECKING:
     from shared.watching.writing import Writer
 
-SETTLE = timedelta(minutes=3)
-"""How long after an hour its report is made: windows of its end come a little later."""
-LATE = timedelta(hours=48)
-"""Windows that come so late are still rolled up, over the calls of the next hour."""
-MOST_WINDOWS = 10_000
-"""Windows of an endpoint that a call rolls up; the next one carries on. A quarter is kept for late ones."""
-MOST_LISTED = 50_000
-"""Names of late windows that a call lists of an endpoint, but for the rest of an hour; the next one carries on."""
 _RULES = {alarm: AlertRule(alarm.value) for alarm in Alarm}
-_MARK = "features-looked.txt"
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +64,6 @@ class WatchService:
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
-        most_windows: int = MOST_WINDOWS,
-        most_listed: int = MOST_LISTED,
     ) -> None:
         self._endpoints = endpoints
         self._documents = reports
@@ -83,8 +73,7 @@ class WatchService:
         self._alerts = alerts
         self._blobs = blobs
         self._clock = clock
-        self.most_windows = most_windows
-        self.most_listed = most_listed
+        self.rolling = Rolling(blobs=blobs)
         self.reports = Reports(reports=reports, documents=documents, blobs=blobs)
 
     def watch(self) -> None:
@@ -186,67 +175,7 @@ class WatchService:
                 self._writer.write(endpoint, route, policy, history, now, is_hourly=False)
 
     def _roll_up(self, endpoint: Endpoint, now: datetime) -> int:
-        """Add the windows that came; how many they were. Once an hour those that came late, and whole days, too."""
-        name, check = endpoint.endpoint, self._writer.profiles.check
-        added = 0
-        recent = max(1, self.most_windows - self.most_windows // 4)
-        # The newest first: what is late is not waited for.
-        for hour in (hour_of(now), hour_of(now) - HOUR):
-            if added < recent:
-                added += roll_up_hour(self._blobs, name, hour, check=check, most=recent - added).added
-        return added + self._roll_up_late(name, now, max(1, self.most_windows - added))
-
-    def _roll_up_late(self, name: str, now: datetime, most: int) -> int:
-        """Carry on with the pass over the late hours, the oldest first, and keep the place; how many were added."""
-        late = self._late(name, now)
-        if late is None:
-            return 0
-        begun, place = late
-        added = listed = 0
-        end = hour_of(now) - HOUR
-        while place < end and added < most and listed < self.most_listed:
-            rolled = roll_up_hour(self._blobs, name, place, check=self._writer.profiles.check, most=most - added)
-            added, listed = added + rolled.added, listed + rolled.listed
-            if rolled.is_left:
-                break
-            place += HOUR
-            if place == day_of(place):
-                roll_up_day(self._blobs, name, place - DAY)
-        if place < end:
-            self._mark(name, begun, place)
-            return added
-        if day_of(end) + DAY <= now:
-            roll_up_day(self._blobs, name, day_of(end))
-        self._mark(name, begun)
-        return added
-
-    def _late(self, endpoint: str, now: datetime) -> tuple[datetime, datetime] | None:
-        """The pass over late hours: when it began, and which is next. None where one of this hour is over."""
-        blob = self._blobs.read(BlobContainer.TELEMETRY, f"{endpoint}/{_MARK}", max_bytes=100)
-        earliest = day_of(now - 30 * DAY)
-        try:
-            times = [datetime.fromisoformat(text) for text in blob.data.decode().split()] if blob else []
-        except ValueError:
-            times = []
-        if not times or any(time.tzinfo is None for time in times):
-            return now, day_of(now - LATE)
-        if len(times) > 1:
-            return times[0], max(hour_of(times[1]), earliest)
-        if hour_of(times[0]) >= hour_of(now):
-            return None
-        return now, max(day_of(times[0] - LATE), earliest)
-
-    def _mark(self, endpoint: str, *times: datetime) -> None:
-        """Keep when the pass over late hours began and, while it is not over, which hour is next."""
-        name, data = f"{endpoint}/{_MARK}", " ".join(time.isoformat() for time in times).encode()
-        blob = self._blobs.info(BlobContainer.TELEMETRY, name)
-        try:
-            if blob is None:
-                self._blobs.create(BlobContainer.TELEMETRY, name, data)
-            else:
-                self._blobs.replace(BlobContainer.TELEMETRY, name, data, etag=blob.etag)
-        except (ChangedMeanwhileError, AlreadyExistsError):
-            _log.info("another call looked at endpoint %s at the same time", endpoint)
+        return self.rolling.roll_up(endpoint.endpoint, now, self._writer.profiles.check)
 
     def _follow(self) -> None:
         """Have alerts and requests for retraining be as the documents say."""

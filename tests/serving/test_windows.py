@@ -118,7 +118,7 @@ async def test_windows_of_one_plan_follow_each_other_without_a_gap() -> None:
         kept.windows.close_all()
     windows = kept.all()
     assert [w.started_at for w in windows[1:]] == [w.ended_at for w in windows[:-1]]
-    assert [name.split("/")[1] for name in kept.blobs] == ["2026-03-01T12", "2026-03-01T12", "2026-03-01T13"]
+    assert [name.split("/")[1] for name in kept.blobs] == ["2026-03-01T12-25", "2026-03-01T12-50", "2026-03-01T13-15"]
 
 
 async def test_a_clock_that_is_set_back_makes_no_window_that_ends_before_it_starts() -> None:
@@ -130,6 +130,20 @@ async def test_a_clock_that_is_set_back_makes_no_window_that_ends_before_it_star
     kept.windows.close_all()
     (window,) = kept.all()
     assert window.started_at == window.ended_at
+
+
+async def test_the_names_of_windows_are_in_their_order_though_the_clock_is_set_back_by_minutes() -> None:
+    kept = _Kept()
+    serving = _serving(1)
+    kept.windows.applied(serving)
+    for minutes in (1, -3, 1, 1, 2, -600):
+        kept.clock.time += timedelta(minutes=minutes)
+        serving.tally.of(1).failed(Kind.ASSIGNED)
+        kept.windows.close_all()
+    kept.clock.time += timedelta(minutes=1)
+    kept.windows.close_all()
+    minutes = [name.split("/")[1] for name in kept.blobs]
+    assert minutes == [f"2026-03-01T12-{minute:02d}" for minute in (1, 1, 1, 1, 2)] + ["2026-03-01T12-02"]
 
 
 async def test_windows_are_closed_on_where_keeping_one_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:

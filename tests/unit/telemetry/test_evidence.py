@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.store.ports import Blob, BlobContainer, BlobInfo
-from shared.telemetry.evidence import ASKED, AT_ONCE, windows_after
+from shared.telemetry.evidence import ASKED, AT_ONCE, FEW_GAPS, windows_after
 from shared.telemetry.window import Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
@@ -97,17 +97,52 @@ def test_no_more_are_fetched_ahead_than_are_read_at_once() -> None:
     assert blobs.taken <= AT_ONCE + 1
 
 
-def test_of_the_hours_asked_for_alone_names_are_listed_but_for_what_a_pod_wrote_before_a_gap() -> None:
-    hour = AT.replace(minute=0, second=0)
-    before = [hour - timedelta(minutes=90 - n) for n in range(3)]
+def test_the_latest_minutes_alone_are_listed_and_what_a_pod_wrote_before_a_gap() -> None:
+    before = [AT - timedelta(minutes=90 - n) for n in range(3)]
+    others = [window(f"other-{n}", 0, at=before[0] - timedelta(minutes=1)) for n in range(100)]
     windows = [window(pod, n, at=at) for pod in ("a", "a-b", "c") for n, at in enumerate(before)]
     blobs = Listed(Fuse(), FakeClock(AT))
-    stored(*windows, window("a", 3), window("c", 3), window("new", 0), blobs=blobs)
+    stored(*others, *windows, window("a", 3), window("c", 3), window("new", 0), blobs=blobs)
     marks = {"a": 0, "a-b": 0, "c": 2}
-    read = windows_after(blobs, "digits", marks, AT - timedelta(hours=3), AT, hours=[hour])
-    # What only `a-b` wrote in hours that were not asked for is left; nothing of `a` is overtaken.
+    read = windows_after(blobs, "digits", marks, AT - timedelta(hours=3), AT, recent=AT)
+    # What only `a-b` wrote in minutes that were not asked for is left; nothing of `a` is overtaken.
     assert [(one.pod, one.sequence) for one in read] == [("a", 1), ("a", 2), ("a", 3), ("c", 3), ("new", 0)]
-    assert blobs.taken < len(windows) + 3 + 3
+    # Those of the latest minutes, and back to where the gap begins those of `a`, with which `a-b` begins too.
+    assert blobs.taken == 3 + 2 * 2
+
+
+def test_hours_that_are_asked_for_are_listed_whole() -> None:
+    hour = AT.replace(minute=0, second=0) - timedelta(hours=1)
+    blobs = stored(*(window(f"p{n}", 0, at=hour + timedelta(minutes=5 * n)) for n in range(16)))
+    read = windows_after(blobs, "digits", {}, hour - timedelta(hours=3), AT, recent=AT, hours=[hour])
+    assert [one.pod for one in read] == [f"p{n}" for n in range(12)]
+
+
+def test_gaps_of_many_pods_are_filled_by_minutes_that_are_listed_once_for_all() -> None:
+    pods = [f"p{n:02d}" for n in range(3 * FEW_GAPS)]
+    blobs = Listed(Fuse(), FakeClock(AT))
+    late = [AT - timedelta(minutes=30 - n) for n in range(4)]
+    stored(*(window(pod, n, at=at) for pod in pods for n, at in enumerate(late)), blobs=blobs)
+    stored(*(window(pod, 4) for pod in pods), blobs=blobs)
+    since = AT - timedelta(hours=2)
+    read = windows_after(blobs, "digits", dict.fromkeys(pods, 0), since, AT, recent=AT)
+    assert [(one.pod, one.sequence) for one in read] == [(pod, n) for pod in pods for n in (1, 2, 3, 4)]
+    # The latest minute, a few pods by themselves, and three minutes once.
+    assert blobs.taken <= len(pods) + 3 * FEW_GAPS + 3 * len(pods)
+
+
+def test_windows_that_lie_under_their_hour_alone_are_found_by_whoever_lists_any_of_it() -> None:
+    blobs = FakeBlobs(Fuse(), FakeClock(AT))
+    for pod in ("a-1", "0b"):
+        for sequence, at in enumerate((AT - timedelta(minutes=70), AT - timedelta(minutes=20), AT)):
+            one = window(pod, sequence, at=at)
+            name = f"digits/{at:%Y-%m-%dT%H}/{pod}-{sequence:010d}.json"
+            blobs.put(BlobContainer.TELEMETRY, name, one.model_dump_json().encode(), {})
+    stored(window("new", 0), blobs=blobs)
+    latest = [("0b", 1), ("0b", 2), ("a-1", 1), ("a-1", 2), ("new", 0)]
+    assert found(blobs, {"0b": 0, "a-1": 0}) == latest
+    read = windows_after(blobs, "digits", {}, AT - timedelta(hours=2), AT)
+    assert sorted((one.pod, one.sequence) for one in read) == [("0b", 0), *latest[:2], ("a-1", 0), *latest[2:]]
 
 
 def test_a_list_ends_when_there_is_no_time_and_nothing_behind_it_is_read() -> None:

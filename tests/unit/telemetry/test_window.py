@@ -59,9 +59,9 @@ def test_a_window_keeps_its_integer_keys_through_json() -> None:
     assert json.loads(text)["versions"]["1"]["latency_ms"] == {"-42": 1}
 
 
-def test_the_blob_name_is_of_the_hour_in_utc_and_sorts_by_sequence() -> None:
+def test_the_blob_name_is_of_the_minute_in_utc_and_sorts_by_sequence() -> None:
     late = datetime(2026, 3, 2, 0, 30, tzinfo=timezone(timedelta(hours=2)))
-    assert window_blob_name("churn", late, "pod-a", 7) == "churn/2026-03-01T22/pod-a-0000000007.json"
+    assert window_blob_name("churn", late, "pod-a", 7) == "churn/2026-03-01T22-30/pod-a-0000000007.json"
     assert window_blob_name("churn", late, "p", 9) < window_blob_name("churn", late, "p", 10)
 
 
