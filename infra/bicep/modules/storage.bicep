@@ -1,0 +1,195 @@
+metadata description = 'The storage account: drops, artifacts, plans, telemetry, reports, and the queues between functions.'
+
+param location string
+param tags object
+param token string
+param sku string
+
+@description('Days after which telemetry is deleted.')
+param telemetryDays int
+
+@description('Days for which an artifact can be neither changed nor deleted. 0: no policy.')
+param artifactImmutableDays int
+
+@description('Address ranges from which models are dropped. Empty: from within the network alone.')
+param publisherIpRanges array
+
+param endpointsSubnetId string
+param blobZoneId string
+param queueZoneId string
+param tableZoneId string
+param workspaceId string
+
+var containerNames = [
+  'incoming'
+  'artifacts'
+  'routes'
+  'telemetry'
+  'reports'
+  'deployments'
+  'event-dead-letters'
+]
+var queueNames = [
+  'registrations'
+  'validations'
+  'rollout-commands'
+  'rollout-ticks'
+  'alias-moves'
+  'lifecycle-events'
+  'alert-news'
+  'retraining'
+  'drop-events'
+]
+var endpoints = [
+  { group: 'blob', zoneId: blobZoneId }
+  { group: 'queue', zoneId: queueZoneId }
+  { group: 'table', zoneId: tableZoneId }
+]
+
+resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
+  name: 'st${token}'
+  location: location
+  tags: tags
+  kind: 'StorageV2'
+  sku: { name: sku }
+  properties: {
+    accessTier: 'Hot'
+    allowBlobPublicAccess: false
+    allowCrossTenantReplication: false
+    allowSharedKeyAccess: false
+    defaultToOAuthAuthentication: true
+    minimumTlsVersion: 'TLS1_2'
+    supportsHttpsTrafficOnly: true
+    publicNetworkAccess: 'Enabled'
+    networkAcls: {
+      defaultAction: 'Deny'
+      bypass: 'AzureServices'
+      ipRules: [for range in publisherIpRanges: { action: 'Allow', value: range }]
+      virtualNetworkRules: []
+    }
+    encryption: {
+      keySource: 'Microsoft.Storage'
+      requireInfrastructureEncryption: true
+      services: {
+        blob: { enabled: true, keyType: 'Account' }
+        queue: { enabled: true, keyType: 'Account' }
+        table: { enabled: true, keyType: 'Account' }
+      }
+    }
+  }
+}
+
+resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2025-08-01' = {
+  parent: account
+  name: 'default'
+  properties: {
+    isVersioningEnabled: true
+    deleteRetentionPolicy: { enabled: true, days: 14 }
+    containerDeleteRetentionPolicy: { enabled: true, days: 14 }
+  }
+}
+
+resource containers 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01' = [for containerName in containerNames: {
+  parent: blobs
+  name: containerName
+  properties: { publicAccess: 'None' }
+}]
+
+resource artifacts 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01' existing = {
+  parent: blobs
+  name: 'artifacts'
+}
+
+resource artifactsStay 'Microsoft.Storage/storageAccounts/blobServices/containers/immutabilityPolicies@2025-08-01' = if (artifactImmutableDays > 0) {
+  parent: artifacts
+  name: 'default'
+  properties: {
+    immutabilityPeriodSinceCreationInDays: artifactImmutableDays
+    allowProtectedAppendWrites: false
+  }
+  dependsOn: [containers]
+}
+
+resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2025-08-01' = {
+  parent: account
+  name: 'default'
+  properties: {
+    policy: {
+      rules: [
+        {
+          name: 'telemetry-ends'
+          enabled: true
+          type: 'Lifecycle'
+          definition: {
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['telemetry/'] }
+            actions: {
+              baseBlob: { delete: { daysAfterModificationGreaterThan: telemetryDays } }
+              version: { delete: { daysAfterCreationGreaterThan: 7 } }
+            }
+          }
+        }
+        {
+          name: 'old-states-end'
+          enabled: true
+          type: 'Lifecycle'
+          definition: {
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['routes/', 'reports/', 'incoming/', 'deployments/'] }
+            actions: {
+              version: { delete: { daysAfterCreationGreaterThan: 30 } }
+            }
+          }
+        }
+      ]
+    }
+  }
+  dependsOn: [blobs]
+}
+
+resource queues 'Microsoft.Storage/storageAccounts/queueServices@2025-08-01' = {
+  parent: account
+  name: 'default'
+}
+
+resource queue 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-08-01' = [for queueName in queueNames: {
+  parent: queues
+  name: queueName
+}]
+
+resource poison 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-08-01' = [for queueName in queueNames: {
+  parent: queues
+  name: '${queueName}-poison'
+}]
+
+resource blobPoison 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-08-01' = {
+  parent: queues
+  name: 'webjobs-blobtrigger-poison'
+}
+
+module privately 'privateendpoint.bicep' = [for endpoint in endpoints: {
+  name: 'storage-${endpoint.group}'
+  params: {
+    location: location
+    tags: tags
+    name: 'st-slipway-${endpoint.group}-${token}'
+    subnetId: endpointsSubnetId
+    targetId: account.id
+    group: endpoint.group
+    zoneIds: [endpoint.zoneId]
+  }
+}]
+
+resource blobLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: blobs
+  name: 'to-workspace'
+  properties: {
+    workspaceId: workspaceId
+    logs: [
+      { category: 'StorageWrite', enabled: true }
+      { category: 'StorageDelete', enabled: true }
+    ]
+  }
+}
+
+output id string = account.id
+output name string = account.name
+output blobUrl string = account.properties.primaryEndpoints.blob
