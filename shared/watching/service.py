@@ -4,11 +4,13 @@ Called by timer. Each call rolls up the feature windows that came; once an hour,
 in a role gets a report of its policy's span. While a rollout is under way its candidate is looked at in every call: a
 report is written as soon as what is found changes. Alerts and requests for retraining follow from the documents, anew
 in each call, so that a crash between a finding and what follows from it is made good by the next one. Several calls at
-once do no harm. What is wrong with one endpoint keeps no other from being watched, and is raised at the end.
+once do no harm. What is wrong with one endpoint keeps no other from being watched, and is raised at the end. A call
+takes a bounded time, and who had no turn in it has it in the next.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,6 +43,7 @@ from shared.watching.documents import (
 from shared.watching.history import Reports
 from shared.watching.rolling import SETTLE, Rolling
 from shared.watching.rollups import hour_of
+from shared.watching.turns import Turns
 
 if TYPE_CHECKING:
     from shared.watching.writing import Writer
@@ -64,6 +67,7 @@ class WatchService:
         documents: DocumentStore,
         blobs: BlobStore,
         clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = endpoints
         self._documents = reports
@@ -74,17 +78,26 @@ class WatchService:
         self._blobs = blobs
         self._clock = clock
         self.rolling = Rolling(blobs=blobs)
+        self.turns = Turns(blobs=blobs, monotonic=monotonic)
         self.reports = Reports(reports=reports, documents=documents, blobs=blobs)
 
     def watch(self) -> None:
-        """Look at every endpoint once. Raises what went wrong, together, at the end."""
+        """Look at every endpoint once, as far as there is time; the next call carries on with those behind.
+
+        Raises what went wrong, together, at the end.
+        """
         failures: list[Exception] = []
-        for endpoint in list(self._endpoints.where()):
+        endpoints = {endpoint.endpoint: endpoint for endpoint in self._endpoints.where()}
+        waiting = set(endpoints)
+        for name in self.turns.of(endpoints):
+            waiting.discard(name)
             try:
-                self._watch(endpoint)
+                self._watch(endpoints[name])
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
-                _log.exception("endpoint %s is not watched", endpoint.endpoint)
+                _log.exception("endpoint %s is not watched", name)
                 failures.append(error)
+        if waiting:
+            _log.warning("there was no time for %d of %d endpoints: they are next", len(waiting), len(endpoints))
         try:
             self._follow()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
