@@ -129,6 +129,25 @@ class CosmosDocuments:
         except AzureError as error:
             raise translated(_SERVICE, error) from error
 
+    def delete(self, container: Container, partition: str, document_id: str, *, etag: str) -> bool:
+        """See DocumentStore.delete."""
+        checked_keys(container, partition, document_id)
+        try:
+            self._containers[container].delete_item(
+                document_id, partition_key=partition, etag=etag, match_condition=MatchConditions.IfNotModified
+            )
+        except ResourceNotFoundError as error:
+            if _parent_is_absent(error):
+                raise translated(_SERVICE, error) from error
+            return False
+        except HttpResponseError as error:
+            if error.status_code == 412:
+                raise ChangedMeanwhileError(_named(container, partition, document_id)) from error
+            raise translated(_SERVICE, error) from error
+        except AzureError as error:
+            raise translated(_SERVICE, error) from error
+        return True
+
     def query(
         self,
         container: Container,

@@ -70,6 +70,10 @@ class DocumentStore(Protocol):
         """Replace a document whose ETag is still `etag`. Raises ChangedMeanwhileError, or NotFoundError."""
         ...
 
+    def delete(self, container: Container, partition: str, document_id: str, *, etag: str) -> bool:
+        """Delete a document whose ETag is still `etag`. False where there is none. Raises ChangedMeanwhileError."""
+        ...
+
     def query(
         self,
         container: Container,

@@ -148,6 +148,20 @@ class SqliteDocuments:
             raise ChangedMeanwhileError(_named(container, document.partition, document.document_id))
         return Stored(body=document.body, etag=new_etag)
 
+    def delete(self, container: Container, partition: str, document_id: str, *, etag: str) -> bool:
+        """See DocumentStore.delete."""
+        checked_keys(container, partition, document_id)
+        key = (container.value, partition, document_id)
+        with self._connection() as connection, _write(connection):
+            found = connection.execute(
+                "SELECT etag FROM documents WHERE container = ? AND partition_key = ? AND id = ?", key
+            ).fetchone()
+            if found == (etag,):
+                connection.execute("DELETE FROM documents WHERE container = ? AND partition_key = ? AND id = ?", key)
+        if found not in {None, (etag,)}:
+            raise ChangedMeanwhileError(_named(container, partition, document_id))
+        return found is not None
+
     def query(
         self,
         container: Container,

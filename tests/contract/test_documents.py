@@ -130,6 +130,23 @@ def test_a_replace_of_an_absent_document_is_refused(documents: DocumentStore) ->
     assert documents.get(MODELS, "m", "b") is None
 
 
+def test_a_deleted_document_is_gone_and_its_id_is_free(documents: DocumentStore) -> None:
+    first, other = documents.create(MODELS, body("a")), documents.create(MODELS, body("b"))
+    assert documents.delete(MODELS, "m", "a", etag=first.etag)
+    assert documents.get(MODELS, "m", "a") is None
+    assert not documents.delete(MODELS, "m", "a", etag=first.etag)
+    assert everything(documents, partition="m") == [other]
+    assert documents.create(MODELS, body("a")).etag != first.etag
+
+
+def test_a_delete_under_a_stale_etag_deletes_nothing(documents: DocumentStore) -> None:
+    first = documents.create(MODELS, body(n=1))
+    second = documents.replace(MODELS, body(n=2), etag=first.etag)
+    with pytest.raises(ChangedMeanwhileError, match="'a' in models/m was changed"):
+        documents.delete(MODELS, "m", "a", etag=first.etag)
+    assert documents.get(MODELS, "m", "a") == second
+
+
 def test_of_sixteen_who_create_one_wins(open_documents: OpenDocuments) -> None:
     documents, threads = open_documents(), 16
     together = Barrier(threads)

@@ -90,6 +90,14 @@ class FakeDocuments:
             raise ChangedMeanwhileError(key[2])
         return self._put(key, body)
 
+    def delete(self, container: Container, partition: str, document_id: str, *, etag: str) -> bool:
+        """See the port."""
+        self.fuse.before_call()
+        key = (container, partition, document_id)
+        if key in self.held and self.held[key].etag != etag:
+            raise ChangedMeanwhileError(document_id)
+        return self.held.pop(key, None) is not None
+
     def query(
         self,
         container: Container,
