@@ -163,6 +163,8 @@ def _of_neighbours(table: Floats) -> Inflation:
     apart = np.square(table[1:] * np.sqrt(m / n) - table[:-1] * np.sqrt(n / m))
     ratios = np.divide(apart, together, out=np.zeros_like(apart), where=together > 0).sum(axis=1) / degrees
     mean = max(1.0, float(ratios.mean()))
+    if mean == 1.0:  # nothing is estimated: few windows need not be allowed for
+        return NONE
     # Each window but the first and the last stands in two of the pairs.
     return Inflation(mean=mean, mean_square=mean**2, freedom=pairs / 2, rows=math.inf)
 

@@ -1,0 +1,85 @@
+"""A version beside stable: which hours are compared, what rows are worth, and when something may follow."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from shared.core.verdict import Outcome
+from shared.drift.profiling import profile_of
+from shared.registry.drift_policy import DriftPolicy
+from shared.telemetry.features import FeatureCounts
+from shared.telemetry.featuretally import FeatureTally
+from shared.telemetry.profile import Profile
+from shared.telemetry.subjects import grouped
+from shared.watching.beside import Beside, compare
+from shared.watching.gathering import stretch
+
+BEGUN = datetime(2026, 11, 21, 5, tzinfo=UTC)
+SPAN = timedelta(hours=24)
+
+
+def profile() -> Profile:
+    found = profile_of({"x": np.random.default_rng(1).normal(size=(2_000, 2))}, {})
+    assert found is not None
+    return found
+
+
+PROFILE = profile()
+
+
+def hours(seed: int, subjects: int, each: int, *, count: int = 10, moved: float = 0.0) -> dict[datetime, FeatureCounts]:
+    """Of so many subjects, each with a level of its own, that ask `each` times an hour."""
+    rng = np.random.default_rng(seed)
+    levels = np.repeat(rng.normal(moved, 1.0, (subjects, 2)), each, axis=0)
+    groups = grouped([f"{seed}/{subject}" for subject in range(subjects)], [each] * subjects)
+    found = {}
+    for hour in range(count):
+        tally = FeatureTally(PROFILE)
+        tally.saw({"x": levels + rng.normal(0.0, 0.1, levels.shape)}, len(levels))
+        tally.asked_by(groups)
+        found[BEGUN + timedelta(hours=hour)] = tally.take()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("passed_h", "since_h", "part"), [(0, 0, 0), (1, 0, 0), (47, 0, 0), (48, 24, 1), (71, 24, 1), (72, 48, 2)]
+)
+def test_a_rollout_is_compared_in_stretches_of_up_to_two_spans(passed_h: int, since_h: int, part: int) -> None:
+    until = BEGUN + timedelta(hours=passed_h, minutes=30)
+    begun = BEGUN + timedelta(minutes=20)
+    assert stretch(begun, SPAN, until) == (BEGUN + timedelta(hours=since_h), part)
+    assert stretch(None, SPAN, until) == (BEGUN + timedelta(hours=passed_h) - SPAN, 0)
+
+
+def test_few_subjects_that_come_hour_by_hour_are_no_drift_however_many_rows_they_send() -> None:
+    found = [
+        compare(
+            2,
+            PROFILE,
+            Beside(version=1, profile=PROFILE, compared=hours(seed, 40, 20), hours=hours(seed + 100, 40, 20)),
+            DriftPolicy(psi=1e-9, unusable=None),
+        )
+        for seed in range(6)
+    ]
+    assert [one.verdict.outcome for one in found].count(Outcome.FAIL) == 0
+    assert "by their subjects they are worth" in found[0].verdict.sentence
+    assert found[0].verdict.n == 8_000
+
+
+@pytest.mark.parametrize(("least", "hours_least", "follows"), [(250, 10, True), (600, 10, False), (250, 11, False)])
+def test_something_follows_where_rows_are_worth_enough_in_enough_hours(
+    least: int, hours_least: int, *, follows: bool
+) -> None:
+    own, stables = hours(1, 400, 3, moved=1.5), hours(2, 400, 3)
+    policy = DriftPolicy(following_min_rows=least, following_min_hours=hours_least)
+    found = compare(2, PROFILE, Beside(version=1, profile=PROFILE, compared=own, hours=stables), policy)
+    assert found.verdict.outcome is Outcome.FAIL
+    assert found.may_follow is follows
+
+
+def test_stables_many_rows_are_worth_no_more_than_those_they_are_scaled_to() -> None:
+    own, stables = hours(1, 300, 1), hours(2, 3_000, 2)
+    found = compare(2, PROFILE, Beside(version=1, profile=PROFILE, compared=own, hours=stables), DriftPolicy())
+    assert found.verdict.n == 3_000
+    assert found.verdict.outcome is Outcome.PASS
