@@ -270,7 +270,7 @@ class ModelServer:
             deployment.close()
         self._poller.close()
         self._engine.spare.close()
-        self._windows.close_all()
+        self._windows.close_all(is_last=True)
         self._watchdog.close()
         self.tell()
         await self._features.close()

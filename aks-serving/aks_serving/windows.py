@@ -2,8 +2,8 @@
 
 Counts belong to the snapshot that a request began with, so no window mixes two plans; a replaced snapshot's window is
 closed once its requests are done (or, where one hangs, in parts). A window without requests is sent while the plan is a
-rollout's (it has a candidate, or a shadow), and when what answers changed: the control plane learns from it that this
-pod is ready, and that it went back.
+rollout's (it has a candidate, or a shadow), when what answers changed, once a minute, and when the server stops: the
+control plane learns from it that this pod is ready, that it went back, that it is there, and that it ends on purpose.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from shared.core.clock import Clock
 from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
 from shared.telemetry.names import CLOCK_SKEW
-from shared.telemetry.window import Deaths, Window, window_blob_name
+from shared.telemetry.window import IDLE, Deaths, Window, window_blob_name
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ class Windows:
             if len(windows) > 1 or not windows[-1].announced:
                 self._close(endpoint)
 
-    def close_all(self) -> None:
-        """Close every window."""
+    def close_all(self, *, is_last: bool = False) -> None:
+        """Close every window. `is_last`: the server stops, and the latest of each endpoint says so."""
         for endpoint in self._open:
-            self._close(endpoint)
+            self._close(endpoint, is_last=is_last)
 
     async def _replaced_are_done(self) -> None:
         give_up_s = monotonic() + _DRAIN_S
@@ -141,21 +141,21 @@ class Windows:
     def _replaced_in_flight(self) -> bool:
         return any(window.serving.tally.in_flight for windows in self._open.values() for window in windows[:-1])
 
-    def _close(self, endpoint: str) -> None:
+    def _close(self, endpoint: str, *, is_last: bool = False) -> None:
         windows = self._open[endpoint]
         for window in windows:
             is_latest = window is windows[-1]
-            self._close_one(endpoint, window, replaced=not is_latest)
+            self._close_one(endpoint, window, replaced=not is_latest, is_last=is_last and is_latest)
         self._open[endpoint] = [w for w in windows[:-1] if w.serving.tally.in_flight] + windows[-1:]
 
-    def _close_one(self, endpoint: str, window: _Open, *, replaced: bool) -> None:
+    def _close_one(self, endpoint: str, window: _Open, *, replaced: bool, is_last: bool) -> None:
         serving = window.serving
         serving.count_runs()
         counted, refused = serving.tally.take()
         feedback = serving.tally.feedback.take()
         started_at, window.started_at = window.started_at, self._clock.now()
-        beats = _rolls_out(serving.plan) or self._is_behind(endpoint)
-        heartbeat = beats and not replaced
+        beats = _rolls_out(serving.plan) or self._is_behind(endpoint) or self._is_idle(endpoint, window.started_at)
+        heartbeat = (beats and not replaced) or is_last
         if not (counted or refused or feedback or heartbeat) and window.announced:
             return
         window.announced = True
@@ -177,9 +177,14 @@ class Windows:
             deaths=self._deaths(endpoint),
             versions={version: tally.counts() for version, tally in counted.items()},
             feedback=feedback,
+            is_last=is_last,
         )
         name = window_blob_name(endpoint, self._named_at(endpoint, closed.ended_at), self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())
+
+    def _is_idle(self, endpoint: str, now: datetime) -> bool:
+        """Whether the last window is so long ago that the pod may be taken for dead."""
+        return endpoint in self._named and abs(now - self._named[endpoint]) >= IDLE
 
     def _named_at(self, endpoint: str, ended_at: datetime) -> datetime:
         """The time in a window's name: no earlier than in the one before, where the clock was set back a little, for

@@ -17,11 +17,11 @@ from shared.budgets.sums import RequestSums
 from shared.core.severity import Severity
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.telemetry.histogram import quantile
-from shared.telemetry.window import host_of
+from shared.telemetry.window import IDLE, host_of
 
 BEHIND = timedelta(minutes=5)
 """How long ago all windows were counted for the last time at most, for anything to be said."""
-FRESH = timedelta(minutes=2)
+FRESH = 2 * IDLE
 """A pod whose latest window is older reports no more."""
 _GONE = timedelta(minutes=15)
 """After so long without a window, a pod is taken for gone, and no more expected."""
@@ -125,7 +125,7 @@ def _memory(sums: RequestSums, now: datetime) -> Measured | None:
     found = [
         (mark.memory_share, pod)
         for pod, mark in sums.marks.items()
-        if mark.memory_share is not None and at - mark.ended_at <= FRESH
+        if mark.memory_share is not None and at - mark.ended_at <= FRESH and not mark.is_last
     ]
     if not found:
         return None
@@ -136,15 +136,19 @@ def _memory(sums: RequestSums, now: datetime) -> Measured | None:
 def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
     """The share of pods that nothing ails; 0 where pods reported of late, and none does any more.
 
-    A pod that fell silent may have been taken away, or replaced. As many as report now are taken for that; of those
-    that are silent beyond, no more is known than that the endpoint has lost them.
+    A pod that stops says so, and is expected no more. One that fell silent may have been taken away all the same with
+    its last window lost, or replaced. As many as report now are taken for that; of those that are silent beyond, no
+    more is known than that the endpoint has lost them.
     """
     # Of what was written since, nothing is known: it is no sign that a pod is silent.
     at = sums.whole_at or now
-    expected = {pod: mark for pod, mark in sums.marks.items() if at - mark.ended_at <= _GONE}
+    known = {pod: mark for pod, mark in sums.marks.items() if at - mark.ended_at <= _GONE}
+    expected = {pod: mark for pod, mark in known.items() if not mark.is_last}
     fresh = {pod: mark for pod, mark in expected.items() if at - mark.ended_at <= FRESH}
-    if not expected:
+    if not known:
         return None
+    if not expected:
+        return Measured(value=1.0, of=f"of the pods: the last of {len(known)} stopped, as they were told to")
     if not fresh:
         return Measured(value=0.0, of=f"of the pods: none of {len(expected)} reports any more")
     places = {host_of(pod) for pod in fresh}

@@ -49,6 +49,8 @@ class Mark(BaseModel):
     """As its latest window has it."""
     trouble: str = ""
     """What ailed it at the end of that window."""
+    is_last: bool = False
+    """Whether it stopped with that window, as it was told to."""
 
 
 class RequestSums(BaseModel):
@@ -98,6 +100,7 @@ def counted(
             ended_at=window.ended_at,
             memory_share=window.memory_share,
             trouble=trouble_of(window),
+            is_last=window.is_last,
         )
         new.append(window)
         hour = _hour(window.ended_at)

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -21,6 +21,8 @@ from shared.telemetry.predictions import added
 MAX_NAMES = 50
 """Of the names by which overrides are counted."""
 OTHERS = "(others)"
+IDLE = timedelta(minutes=1)
+"""A pod that has nothing to count writes a window so often, by which it is known to be there."""
 _PROCESS = re.compile(r"-[0-9a-f]{6}(?:-[0-9]+)?$")
 
 
@@ -107,6 +109,8 @@ class Window(BaseModel):
     versions: dict[int, VersionCounts] = Field(default_factory=dict)
     feedback: list[FeedbackCounts] = Field(default_factory=list)
     """Feedback that came in this window, on predictions of whatever generation, hour and pod."""
+    is_last: bool = False
+    """Whether the pod stops, as it was told to: nothing comes after it. One that dies does not say so."""
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:

@@ -82,6 +82,28 @@ async def test_an_idle_pod_goes_on_reporting_while_there_is_a_rollout(
     assert len(kept.all()) == windows
 
 
+async def test_an_idle_pod_says_once_a_minute_that_it_is_there() -> None:
+    kept = _Kept()
+    kept.windows.applied(_serving(1))
+    for _ in range(60):
+        kept.windows.close_all()
+        kept.clock.time += timedelta(seconds=5)
+    began = kept.all()[0].ended_at
+    assert [window.ended_at - began for window in kept.all()] == [timedelta(minutes=minute) for minute in range(5)]
+    assert all(not window.versions and not window.is_last for window in kept.all())
+
+
+async def test_the_last_window_says_so_though_there_is_nothing_to_count() -> None:
+    kept = _Kept()
+    old, new = _serving(1), _serving(2)
+    kept.windows.applied(old)
+    kept.windows.close_all()
+    old.tally.in_flight = 1
+    kept.windows.applied(new)
+    kept.windows.close_all(is_last=True)
+    assert [(window.generation, window.is_last) for window in kept.all()] == [(1, False), (2, True)]
+
+
 async def test_an_idle_pod_tells_at_once_that_it_went_back_and_once_only() -> None:
     """Also where a request still hangs at the version that it went back from."""
     kept = _Kept()
@@ -142,8 +164,10 @@ async def test_the_names_of_windows_are_in_their_order_though_the_clock_is_set_b
         kept.windows.close_all()
     kept.clock.time += timedelta(minutes=1)
     kept.windows.close_all()
-    minutes = [name.split("/")[1] for name in kept.blobs]
-    assert minutes == [f"2026-03-01T12-{minute:02d}" for minute in (1, 1, 1, 1, 2)] + ["2026-03-01T12-02"]
+    named = [name.split("/")[1] for name in kept.blobs]
+    assert named[:-1] == [f"2026-03-01T12-{minute:02d}" for minute in (1, 1, 1, 1, 2, 2)]
+    # Ten hours are not made good, and the pod says that it is there.
+    assert named[-1] == "2026-03-01T02-03"
 
 
 async def test_windows_are_closed_on_where_keeping_one_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:

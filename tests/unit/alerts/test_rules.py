@@ -116,6 +116,27 @@ def test_where_more_pods_fell_silent_than_still_report_it_is_told_until_they_are
     assert share(9, fresh=1, ago_s=901) == ""
 
 
+def test_pods_that_stopped_as_they_were_told_to_are_not_missed_and_those_that_died_are() -> None:
+    stopped = [window(f"old{number}-5f3a9c-0", ago_s=600, is_last=True) for number in range(9)]
+    one = judged(*stopped, window("new-77777a-0"))["unhealthy"]
+    assert (one.is_broken, one.sentence) == (False, "healthy_share is 1 (100.00%) (of 1 pods)")
+    # To zero: nobody is missed, and what ailed one that stopped is over.
+    none_left = judged(*stopped, window("ill", ago_s=30, is_last=True, failed={2: "no memory"}))
+    assert none_left["unhealthy"].is_broken is False
+    assert "the last of 10 stopped, as they were told to" in none_left["unhealthy"].sentence
+    died = [window(f"dead{number}-5f3a9c-0", ago_s=600) for number in range(2)]
+    assert judged(*stopped, *died, window("new-77777a-0"))["unhealthy"].is_broken
+    assert judged(*stopped, *died)["unhealthy"].is_broken
+    # The memory of one that is gone is nobody's concern.
+    assert judged(window("full", memory_share=0.95, is_last=True), window("b"))["resources"].is_broken is False
+
+
+def test_a_window_of_an_earlier_release_is_not_the_last() -> None:
+    body = window("a").model_dump(mode="json")
+    del body["is_last"]
+    assert Window.model_validate(body).is_last is False
+
+
 def test_pods_whose_windows_are_not_counted_yet_are_not_taken_for_silent() -> None:
     later = NOW + FRESH + timedelta(minutes=1)
     found = judged(window("a", memory_share=0.95), window("b"), now=later)
