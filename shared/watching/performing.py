@@ -1,14 +1,15 @@
 """How well a version answers: by labels where they came, and else by its estimate, as long as labels bear that out.
 
 Pure. The days of the last weeks that have labels are held beside what was estimated for the same days: that decides
-whether the estimate may raise an alarm. A drop needs an effect, by policy, and evidence: three standard errors, for a
-version is looked at every hour. Labels come late and not for every prediction: what is said of them says how many they
-are and how late, and rests on those who labelled having no favourites.
+whether the estimate may raise an alarm: labels must show that it is off by less than half of the drop it is to find.
+A drop needs an effect, by policy, and evidence: three standard errors, for a version is looked at every hour; those of
+an estimate hold what it missed by. Labels come late and not for every prediction: what is said of them says how many
+they are and how late, and rests on those who labelled having no favourites.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shared.budgets.labels import LabelSum
@@ -27,6 +28,8 @@ from shared.watching.report import Performance
 LEAST_LABELS = 100
 PROOF = 3.0
 """Standard errors."""
+_TOLERATED = 0.5
+"""Of the drop that is looked for: as much the estimate may be off, that is to find it."""
 _DEFAULT_DROP = 0.05
 
 
@@ -62,7 +65,7 @@ def perform(
         return None
     limit = (policy.performance_drop or _DEFAULT_DROP) * ((seen.level or 1.0) if seen.is_regression else 1.0)
     history = _history(seen, profile)
-    calibration = calibration_of(history, tolerance=limit)
+    calibration = calibration_of(history, tolerance=_TOLERATED * limit)
     delays = merged(one.delay_s for one in recent)
     figures = Performance(
         measure=seen.measure,
@@ -77,6 +80,9 @@ def perform(
         calibration=calibration.sentence if estimate else "there is no estimate without labels",
         history=tuple(history),
     )
+    if estimate is not None and calibration.miss is not None:
+        # What is said of the estimate stands as it is; as evidence it has what it missed by as well.
+        estimate = replace(estimate, error=math.hypot(estimate.error, calibration.miss))
     return _verdict(seen, estimate, realised, figures, policy, limit), figures
 
 

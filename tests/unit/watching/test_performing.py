@@ -49,6 +49,10 @@ def counts(moved: float = 0.0, number: int = 2_000) -> FeatureCounts:
     return tally.take()
 
 
+TODAY = counts(0.48, 8_000)
+ALIKE = counts(0.0, 40_000)
+
+
 def labels(share: float, number: int = 400) -> LabelSum:
     return LabelSum(labelled=number, correct=round(share * number), delay_s={30: number})
 
@@ -97,6 +101,57 @@ def test_a_calibrated_estimate_is_an_alarm_before_any_label_of_the_day_comes() -
 def test_an_estimate_that_labels_contradict_gates_nothing() -> None:
     verdict, figures = found({ago: labels(0.5) for ago in range(2, 13)}, moved=1.5)
     assert (verdict.outcome, figures.may_gate) == (Outcome.INCONCLUSIVE, False)
+
+
+def test_an_estimate_that_is_off_by_almost_the_drop_it_is_to_find_gates_nothing() -> None:
+    """Eleven days of labels say that nothing dropped, while the estimate is low by almost the limit all along."""
+    history = {NOW - timedelta(days=ago): labels(MODEL.level) for ago in range(2, 13)}
+    result = perform(
+        Performing(
+            is_regression=False,
+            level=MODEL.level,
+            model=MODEL,
+            labels=history,
+            days={day: counts(0.25, 8_000) for day in history},
+            labels_since=NOW - timedelta(days=1),
+        ),
+        PROFILE,
+        counts(0.45, 8_000),
+        DriftPolicy(),
+    )
+    assert result is not None
+    verdict, figures = result
+    assert figures.level is not None
+    assert figures.estimate is not None
+    assert figures.level - figures.estimate > 0.05
+    assert (verdict.outcome, figures.may_gate) == (Outcome.INCONCLUSIVE, False)
+
+
+def test_what_an_estimate_missed_by_counts_against_its_evidence() -> None:
+    """Both may gate, and say the same of today; of one, days were off by 0.02 now and then."""
+
+    def told(off: float) -> Verdict:
+        by_day = {ago: labels(MODEL.level + off * (-1) ** ago, 40_000) for ago in range(2, 32)}
+        result = perform(
+            Performing(
+                is_regression=False,
+                level=MODEL.level,
+                model=MODEL,
+                labels={NOW - timedelta(days=ago): one for ago, one in by_day.items()},
+                days={NOW - timedelta(days=ago): ALIKE for ago in by_day},
+                labels_since=NOW - timedelta(days=1),
+            ),
+            PROFILE,
+            TODAY,
+            DriftPolicy(performance_drop=0.07),
+        )
+        assert result is not None
+        assert result[1].may_gate
+        return result[0]
+
+    assert told(0.0).outcome is Outcome.FAIL
+    doubtful = told(0.0262)
+    assert (doubtful.outcome, "may be chance" in doubtful.sentence) == (Outcome.INCONCLUSIVE, True)
 
 
 def test_as_it_was_at_validation_it_passes_and_few_labels_conclude_nothing() -> None:
