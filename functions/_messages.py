@@ -19,6 +19,7 @@ from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.messages import Queue, RegisterDrop
 from shared.core.tracing import TRACEPARENT, SpanKind, TraceContext, unstamped
 from shared.deadletters.documents import DeadLetter, body_of_drop
+from shared.registration.dropevents import drop_of_event
 
 _TOLD = (
     "blob",
@@ -67,12 +68,35 @@ def handled_drop(blob: str, handle: Callable[[RegisterDrop], object]) -> None:
     handle_body(letters, Queue.REGISTRATIONS, body, RegisterDrop, handle, message_id=f"blob:{blob}")
 
 
+def handled_event(message: func.QueueMessage, handle: Callable[[RegisterDrop], object]) -> None:
+    """Handle what storage tells of a blob. A drop's event is handled as the message that would have it registered."""
+    handle_event(services().dead_letters, message.get_body(), handle, message_id=identity_of(message))
+
+
 def identity_of(message: func.QueueMessage) -> str:
     """What tells a message of a queue from every other, however often it is delivered.
 
     Its id alone does not: a body with a field `id` stands in its place.
     """
     return f"{message.insertion_time} {message.id}"
+
+
+def handle_event(
+    dead_letters: DeadLetters, body: bytes, handle: Callable[[RegisterDrop], object], *, message_id: str
+) -> None:
+    """Handle an event's body. One that cannot be read is kept at once, and one that is no drop's is passed over."""
+    try:
+        blob = drop_of_event(body)
+    except InvalidInputError as error:
+        letter = dead_letters.keep(Queue.DROP_EVENTS, body, message_id=message_id, error=error)
+        _log.error("an event on %s is kept as %s: %s", Queue.DROP_EVENTS, letter.id, letter.reason)
+        return
+    if blob is None:
+        _log.info("an event on %s is passed over: it is no drop's", Queue.DROP_EVENTS)
+    else:
+        drop = body_of_drop(blob)
+        handle_body(dead_letters, Queue.REGISTRATIONS, drop, RegisterDrop, handle, message_id=message_id)
+    _tell(dead_letters.succeeded, Queue.DROP_EVENTS, body)
 
 
 def handle_body[M: BaseModel](

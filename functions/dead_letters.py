@@ -11,8 +11,10 @@ from functions._messages import identity_of
 from functions._requests import Command, Reason, Text
 from functions._services import services
 from functions._tracing import timed
+from shared.core.errors import InvalidInputError
 from shared.core.messages import Queue
 from shared.deadletters.documents import BLOB_POISON_QUEUE, DeadLetter, LetterState
+from shared.registration.dropevents import drop_of_event
 from shared.store.ports import BlobContainer
 
 bp = func.Blueprint()
@@ -30,33 +32,62 @@ class DiscardBody(Command):
     reason: Reason
 
 
-def keeper_of(queue: Queue) -> Callable[[func.QueueMessage], None]:
-    """The function that keeps what a queue's poison queue holds."""
+def keeper_of(
+    queue: str, blob_in: Callable[[bytes], str | None] = lambda _: None
+) -> Callable[[func.QueueMessage], None]:
+    """The function that keeps what a queue's poison queue holds.
+
+    What is about a drop, which `blob_in` tells, is kept as the message that registers it: so replaying works, and the
+    letter is settled by whatever registers the drop in the end.
+    """
 
     def keep(message: func.QueueMessage) -> None:
-        services().dead_letters.keep(queue, message.get_body(), message_id=identity_of(message))
+        body, message_id = message.get_body(), identity_of(message)
+        blob = blob_in(body)
+        if blob is None:
+            services().dead_letters.keep(queue, body, message_id=message_id)
+        else:
+            services().dead_letters.keep_blob(blob, message_id=message_id)
 
     return keep
+
+
+def blob_of(body: bytes) -> str | None:
+    """The drop that a failed blob event is about, by the message that the Functions runtime leaves; None: no such."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.get("ContainerName") != BlobContainer.INCOMING:
+        return None
+    blob = found.get("BlobName")
+    return blob if isinstance(blob, str) and blob else None
+
+
+def blob_of_event(body: bytes) -> str | None:
+    """The drop that a failed event of storage's is about; None: no such."""
+    try:
+        return drop_of_event(body)
+    except InvalidInputError:
+        return None
+
+
+_BLOB_IN = {Queue.DROP_EVENTS: blob_of_event}
 
 
 for _queue in Queue:
     bp.function_name(f"dead_letter_{_queue.name.lower()}")(
         bp.queue_trigger(arg_name="message", queue_name=f"{_queue}-poison", connection="SlipwayStorage")(
-            keeper_of(_queue)
+            keeper_of(_queue, _BLOB_IN.get(_queue, lambda _: None))
         )
     )
 
 
-@bp.function_name("dead_letter_blob")
-@bp.queue_trigger(arg_name="message", queue_name=BLOB_POISON_QUEUE, connection="SlipwayStorage")
-def dead_letter_blob(message: func.QueueMessage) -> None:
-    """Keep a drop whose event failed for the last time."""
-    body = message.get_body()
-    blob = blob_of(body)
-    if blob is None:
-        services().dead_letters.keep(BLOB_POISON_QUEUE, body, message_id=identity_of(message))
-    else:
-        services().dead_letters.keep_blob(blob, message_id=identity_of(message))
+bp.function_name("dead_letter_blob")(
+    bp.queue_trigger(arg_name="message", queue_name=BLOB_POISON_QUEUE, connection="SlipwayStorage")(
+        keeper_of(BLOB_POISON_QUEUE, blob_of)
+    )
+)
 
 
 @bp.function_name("settle_dead_letter_alerts")
@@ -114,15 +145,3 @@ def letter_view(letter: DeadLetter) -> dict[str, Any]:
         include={"queue", "body", "state", "reason", "attempts", "count", "first_seen_at", "last_seen_at"},
     )
     return {"letter_id": letter.id, **shown}
-
-
-def blob_of(body: bytes) -> str | None:
-    """The drop that a failed blob event is about, by the message that the Functions runtime leaves; None: no such."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or found.get("ContainerName") != BlobContainer.INCOMING:
-        return None
-    blob = found.get("BlobName")
-    return blob if isinstance(blob, str) and blob else None

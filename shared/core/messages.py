@@ -20,6 +20,8 @@ class Queue(StrEnum):
     ALIAS_MOVES = "alias-moves"
     LIFECYCLE_EVENTS = "lifecycle-events"
     ALERT_NEWS = "alert-news"
+    DROP_EVENTS = "drop-events"
+    """Event Grid fills it (shared.registration.dropevents); nothing in Slipway sends to it but replays."""
     RETRAINING = "retraining"
     """Who trains models takes from it; nothing in Slipway does."""
 

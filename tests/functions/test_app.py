@@ -36,6 +36,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
     assert sorted(bindings) == sorted(
         [
             "register",
+            "register_from_event",
             "register_again",
             "validate",
             "rollout_command",
@@ -149,14 +150,17 @@ def test_only_health_and_signed_approval_links_answer_without_a_key(bindings: di
     assert set(levels.values()) == {"ANONYMOUS", "FUNCTION"}
 
 
-def test_every_queue_but_that_of_retraining_has_one_trigger_and_its_poison_queue_another(
+def test_every_queue_but_that_of_retraining_has_one_trigger_and_every_poison_queue_another(
     bindings: dict[str, list[dict[str, Any]]],
 ) -> None:
     triggers = [found[0]["queueName"] for found in bindings.values() if found[0]["type"] == "queueTrigger"]
-    poison = [poison_name(queue) for queue in QUEUE_OF.values()]
-    ours = [queue for queue in QUEUE_OF.values() if queue is not Queue.RETRAINING]
+    poison = [poison_name(queue) for queue in Queue]
+    ours = [queue for queue in Queue if queue is not Queue.RETRAINING]
     assert sorted(triggers) == sorted([*ours, *map(str, poison), POISON_QUEUE])
-    assert set(QUEUE_OF.values()) == set(Queue)
+
+
+def test_every_queue_but_that_of_event_grid_carries_a_message_of_ours() -> None:
+    assert set(QUEUE_OF.values()) == set(Queue) - {Queue.DROP_EVENTS}
 
 
 def test_the_queues_carry_base64_as_the_senders_do() -> None:
