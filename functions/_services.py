@@ -40,6 +40,7 @@ from shared.registry.aliases import Alias
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.service import RegistryService
 from shared.retention.documents import RetentionRun
+from shared.retention.reports import ReportRetention
 from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
@@ -84,6 +85,7 @@ class Services:
     dead_letters: DeadLetterService
     integrity: IntegrityService
     retention: RetentionService
+    report_retention: ReportRetention
     lineage: LineageService
     approvals: ApprovalService
     events: EventService
@@ -221,6 +223,15 @@ def _composed(settings: Settings) -> Services:
             drops=drops,
             runs=runs,
             uses=uses,
+            blobs=blobs,
+            clock=clock,
+        ),
+        report_retention=ReportRetention(
+            models=models,
+            endpoints=endpoints,
+            reports=drift_reports,
+            retraining=retraining,
+            documents=documents,
             blobs=blobs,
             clock=clock,
         ),

@@ -35,6 +35,14 @@ def watch_drift(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding
     services().watching.watch()
 
 
+@bp.function_name("tidy_drift")
+@bp.timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")
+@timed
+def tidy_drift(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding gives it
+    """Delete drift reports, roll-ups and windows that are old."""
+    services().report_retention.tidy()
+
+
 @bp.function_name("list_drift")
 @bp.route("models/{model}/drift", methods=["GET"])
 @answering

@@ -95,12 +95,17 @@ class SigningPolicy(PolicyPart):
 
 
 class RetentionPolicy(PolicyPart):
-    """Which versions a clean-up may archive. Versions that serve, roll out or have an alias are never touched."""
+    """Which versions a clean-up may archive, and how long drift reports stay.
+
+    Versions that serve, roll out or have an alias are never touched.
+    """
 
     keep_latest: int = Field(default=10, ge=1, le=1_000_000)
     """The newest validated versions that stay."""
     keep_days: float = Field(default=90.0, ge=0, le=36_500)
     """Versions younger than this stay."""
+    keep_reports_days: float = Field(default=400.0, ge=1, le=36_500)
+    """Drift reports older than this are deleted, but for those that something still stands on."""
 
 
 class ServingPolicy(PolicyPart):

@@ -201,14 +201,13 @@ class Writer:
         if Alarm.DATA_DRIFT in report.alarms or len(learned) < SLOW_LEARNS_H // 3:
             return _Slow(kept=detector, told=detector, until=until)
         told: SlowDrift | None = None
-        usual, hours = [counts for _, counts in learned], [counts for _, counts in fresh]
+        usual, hours = learned, fresh
         while hours:
-            fed = detector.state.windows
-            alarmed = feed(detector, hours, usual, profile)
-            done = len(hours) if alarmed is None else max(1, detector.state.windows - fed)
+            taken = feed(detector, hours, usual, profile)
+            done = len(hours) if taken is None else taken
             usual, hours = [*usual, *hours[:done]], hours[done:]
-            if alarmed is not None:
-                told, detector = alarmed, slow_detector(profile, policy)
+            if taken is not None:
+                told, detector = detector, slow_detector(profile, policy)
         return _Slow(kept=detector, told=told or detector, until=until)
 
     def _detector(self, report: DriftReport, profile: Profile, policy: DriftPolicy) -> SlowDrift:
@@ -228,7 +227,9 @@ class Writer:
     def _stored_state(self, report: DriftReport, slow: _Slow) -> str:
         data = slow.kept.state.model_dump_json().encode()
         name = f"{report.model}/drift-state/{report.version}-{report.role}-{digest_of_bytes(data)[:32]}.json"
-        self._blobs.create(BlobContainer.REPORTS, name, data)
+        if not self._blobs.create(BlobContainer.REPORTS, name, data):
+            # No deletion that was decided before it is named again succeeds.
+            self._blobs.touch(BlobContainer.REPORTS, name)
         return name
 
     def _stored(self, assessment: Assessment, policy: DriftPolicy, now: datetime) -> ReportSummary:

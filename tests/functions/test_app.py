@@ -119,6 +119,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "get_retention_run",
             "carry_on_retention",
             "watch_drift",
+            "tidy_drift",
             "list_drift",
             "report_drift",
             "get_drift_report",
