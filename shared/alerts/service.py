@@ -5,19 +5,24 @@ at the state anew each time, so that a crash between a finding and its alert is 
 are sinks, a change that they are to be told of is marked as news by the same write, and a message has them told.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from shared.alerts.documents import SEVERITIES, Acknowledgement, Alert, AlertRule, AlertState, alert_id
 from shared.alerts.silences import Matcher, Silence
+from shared.core import tracing
 from shared.core.canonical import digest_of
 from shared.core.clock import Clock
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import TellNews
 from shared.core.severity import Severity
+from shared.core.tracing import Value
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import AggregatePage, Repository
+
+_log = logging.getLogger(__name__)
 
 LONGEST_SILENCE = timedelta(days=90)
 
@@ -93,7 +98,7 @@ class AlertService:
             return True
 
         self._alerts.find_or_create(fresh)
-        return self._alerts.change(model, fresh.id, again)
+        return _said(self._alerts.change(model, fresh.id, again), now)
 
     def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
         """Say that a trouble is over, and why. None where it never was."""
@@ -112,7 +117,7 @@ class AlertService:
         identity = alert_id(rule, subject)
         if self._alerts.find(model, identity) is None:
             return None
-        return self._alerts.change(model, identity, end)
+        return _said(self._alerts.change(model, identity, end), now)
 
     def firing(self, rule: AlertRule) -> Iterator[Alert]:
         """The alerts of a rule that fire now."""
@@ -234,3 +239,14 @@ class AlertService:
         alert.news_pending = True
         message = TellNews(model=alert.model, alert_id=alert.id, news=alert.news)
         alert.send(message, not_before=now + self._tells_after)
+
+
+def _said(alert: Alert, now: datetime) -> Alert:
+    """The alert, told of in the log where it has just changed."""
+    if alert.changed_at == now:
+        about: dict[str, Value] = {"model": alert.model, "rule": alert.rule.value, "alert_id": alert.id}
+        found = {key: alert.evidence.get(key) for key in ("version", "rollout_id", "report_id")}
+        about |= {key: value for key, value in found.items() if isinstance(value, str | int)}
+        with tracing.within(None, about):
+            _log.info("alert %s about %s is %s: %s", alert.rule, alert.subject, alert.state, alert.sentence)
+    return alert

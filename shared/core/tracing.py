@@ -135,6 +135,7 @@ class _Process:
 _PROCESS = _Process()
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("slipway_trace", default=None)
 _ABOUT: ContextVar[About | None] = ContextVar("slipway_about", default=None)
+_SPAN: ContextVar[Span | None] = ContextVar("slipway_span", default=None)
 
 
 def install(tracer: Tracer) -> None:
@@ -178,7 +179,7 @@ def span(
     """
     told = {key: value for key, value in (of or {}).items() if value is not None}
     begun = _PROCESS.tracer.begin(name, kind=kind, parent=parent or current(), about=told, start_ns=0)
-    before, before_about = _CURRENT.set(begun.context), _ABOUT.set({**about(), **told})
+    before, before_about, before_span = _CURRENT.set(begun.context), _ABOUT.set({**about(), **told}), _SPAN.set(begun)
     error: BaseException | None = None
     try:
         yield begun
@@ -186,9 +187,18 @@ def span(
         error = raised
         raise
     finally:
+        _SPAN.reset(before_span)
         _ABOUT.reset(before_about)
         _CURRENT.reset(before)
         begun.end(error)
+
+
+def learn(**of: Value) -> None:
+    """Say what else the current span is about: until it ends, log lines say so too. Outside any, nothing."""
+    begun = _SPAN.get()
+    if begun is not None:
+        _ABOUT.set({**about(), **of})
+        begun.note(**of)
 
 
 @contextmanager

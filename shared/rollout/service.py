@@ -12,6 +12,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from shared.budgets.sums import SUMS_ID, RequestSums
+from shared.core import tracing
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.core.ids import EndpointName, ModelName, VersionNumber
@@ -122,6 +123,7 @@ class RolloutService:
             return
         looked_at = endpoint.rollout
         assert looked_at is not None  # noqa: S101 - _is_next_tick has seen it
+        tracing.learn(version=looked_at.candidate.version)
         now = self._clock.now()
         progress = looked_at.progress
         marks = {pod: seen.sequence for pod, seen in progress.pods.items()}

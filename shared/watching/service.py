@@ -19,6 +19,7 @@ from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
 from shared.budgets.labels import LabelSum
 from shared.budgets.sums import SUMS_ID, RequestSums
+from shared.core import tracing
 from shared.core.clock import Clock
 from shared.core.errors import NotFoundError
 from shared.core.ids import ModelName, VersionNumber
@@ -91,11 +92,12 @@ class WatchService:
         waiting = set(endpoints)
         for name in self.turns.of(endpoints):
             waiting.discard(name)
-            try:
-                self._watch(endpoints[name])
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
-                _log.exception("endpoint %s is not watched", name)
-                failures.append(error)
+            with tracing.within(None, {"endpoint": name}):
+                try:
+                    self._watch(endpoints[name])
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+                    _log.exception("endpoint %s is not watched", name)
+                    failures.append(error)
         if waiting:
             _log.warning("there was no time for %d of %d endpoints: they are next", len(waiting), len(endpoints))
         try:
@@ -198,11 +200,12 @@ class WatchService:
         for report in list(self._documents.where(is_alarming=True)):
             holds |= {(_RULES[alarm], _subject_of(report)) for alarm in report.alarms}
             for follow in (self._fire, self._ask_for_retraining):
-                try:
-                    follow(report)
-                except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
-                    _log.exception("what follows from the report on %s is not seen to", _subject_of(report))
-                    failures.append(error)
+                with tracing.within(None, {"model": report.model, "version": report.version, "role": report.role}):
+                    try:
+                        follow(report)
+                    except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+                        _log.exception("what follows from the report on %s is not seen to", _subject_of(report))
+                        failures.append(error)
         for alert in firing:
             if (alert.rule, alert.subject) not in holds:
                 self._alerts.resolve(alert.rule, alert.subject, "it is not found any more", model=alert.model)

@@ -119,3 +119,24 @@ class _Collects:
 
     def close(self) -> None:
         pass
+
+
+def test_what_is_learned_of_a_span_is_said_until_it_ends_and_nowhere_else() -> None:
+    tracing.learn(version=1)
+    assert tracing.about() == {}
+    with span("outer", {"model": "m"}):
+        with span("inner"):
+            tracing.learn(version=2)
+            assert tracing.about() == {"model": "m", "version": 2}
+        assert tracing.about() == {"model": "m"}
+    assert tracing.about() == {}
+
+
+def test_lines_within_say_which_span_it_was_though_none_is_begun() -> None:
+    elsewhere = TraceContext.parse(GIVEN)
+    with span("outer", {"model": "m"}) as outer:
+        with tracing.within(elsewhere, {"version": 2}):
+            assert (current(), tracing.about()) == (elsewhere, {"model": "m", "version": 2})
+        with tracing.within(None, {"endpoint": "e"}):
+            assert (current(), tracing.about()) == (outer.context, {"model": "m", "endpoint": "e"})
+        assert (current(), tracing.about()) == (outer.context, {"model": "m"})

@@ -135,6 +135,23 @@ def test_one_that_fails_ends_its_span_with_the_error_and_is_noted_with_its_trace
     assert json.loads(letters.failed[0])["traceparent"] == GIVEN, "put back, it goes on in its trace"
 
 
+def test_one_that_is_tried_again_is_another_span_of_the_same_trace(spans: Spans) -> None:
+    letters, tries = Letters(), iter((LookupError(), None))
+
+    def fails_once(_: object) -> None:
+        if error := next(tries):
+            raise error
+
+    body = BODY | {"traceparent": GIVEN}
+    with pytest.raises(LookupError):
+        handle(letters, body, fails_once)
+    handle(letters, body, fails_once)
+    first, second = spans.begun
+    assert {first.context.trace_id, second.context.trace_id} == {TRACE}
+    assert first.context.span_id != second.context.span_id
+    assert [type(error) for span in spans.begun for error in span.ends] == [LookupError, type(None)]
+
+
 def test_a_message_is_one_letter_whatever_its_trace() -> None:
     plain, traced = (LetterBody(content=json.dumps(BODY | more)) for more in ({}, {"traceparent": GIVEN}))
     other = LetterBody(content=json.dumps(BODY | {"version": 4}))
