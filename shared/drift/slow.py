@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from shared.core.errors import InvalidInputError
 from shared.drift.inflation import UNKNOWN, Inflations
+from shared.drift.season import Usual
 from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import Feature, NumberFeature, Profile
@@ -155,16 +156,28 @@ class SlowDrift:
             shares[name] = shares.get(name, 0.0) + math.exp(log_sum - total)
         return sorted((name for name, share in shares.items() if share >= _BLAMED), key=lambda name: -shares[name])
 
-    def add(self, counts: FeatureCounts, *, inflation: Mapping[str, Inflations] | None = None) -> None:
-        """Take a window. One without rows is none. Raises InvalidInputError where another profile counted it."""
+    def add(
+        self,
+        counts: FeatureCounts,
+        *,
+        inflation: Mapping[str, Inflations] | None = None,
+        usual: Usual | None = None,
+    ) -> None:
+        """Take a window, less what is usual of its hour. One without rows is none. Raises InvalidInputError where
+        another profile counted it.
+        """
         check_counts(self._profile, counts)
         if not counts.rows or not self._names:
             return
         self._windows += 1
         cells, known = np.array(counts.cells, dtype=np.float64) / counts.rows, inflation or {}
+        if usual is not None:
+            cells -= usual.away
         gains = np.add.reduceat(self._log_gains * cells[self._cells, None], self._begins)
         factors = {name: known.get(name, UNKNOWN).bins.alone(counts.rows) for name, _ in self._names}
-        rows = np.minimum(counts.rows / np.array([factors[name] for name, _ in self._names]), MAX_ROWS)
+        rows = counts.rows / np.array([factors[name] for name, _ in self._names])
+        # What is usual is itself a mean of so many rows.
+        rows = np.minimum(rows if usual is None else rows / (1 + rows / usual.rows), MAX_ROWS)
         self._log_sums = np.logaddexp(self._log_sums, 0.0) + rows[:, None] * gains
         self._has_alarmed |= self.log_evidence >= math.log(self._mean_windows)
 

@@ -18,6 +18,7 @@ from shared.drift import distances
 from shared.drift.inflation import LEAST_WINDOWS, Inflations, inflations
 from shared.drift.ranking import ranked
 from shared.drift.scoring import FeatureScore, scored, verdict_of
+from shared.drift.season import Season
 from shared.drift.slow import SlowDrift
 from shared.registry.drift_policy import DriftPolicy
 from shared.telemetry.features import FeatureCounts
@@ -31,8 +32,10 @@ from shared.watching.rollups import sum_of
 TREND_FEATURES = 6
 SLOW_LEARNS_H = 24
 """Hours with rows that teach what is usual before slow drift is looked for."""
+_DAY_H = 24
 
 type Hours = Mapping[datetime, FeatureCounts]
+type Hour = tuple[datetime, FeatureCounts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +121,18 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
     )
 
 
-def feed(
-    slow: SlowDrift, hours: Sequence[FeatureCounts], learned: Sequence[FeatureCounts], profile: Profile
-) -> SlowDrift | None:
-    """Feed hours to the detector, in their order, until it alarms: then what it was at the alarm, else None."""
-    for at, counts in enumerate(hours):
-        slow.add(counts, inflation=inflations(profile, [*learned, *hours[:at]]))
-        if slow.has_alarmed:
-            return slow
+def feed(slow: SlowDrift, hours: Sequence[Hour], learned: Sequence[Hour], profile: Profile) -> int | None:
+    """Feed hours to the detector, in their order, until it alarms: how many it then has taken. None: it has not.
+
+    An hour of the day that was never seen teaches what is usual at it, and no more.
+    """
+    for at, (hour, counts) in enumerate(hours):
+        known = [*learned, *hours[:at]]
+        usual_then = Season(known).at(hour)
+        if usual_then is not None:
+            slow.add(counts, inflation=inflations(profile, [one for _, one in known]), usual=usual_then)
+            if slow.has_alarmed:
+                return at + 1
     return None
 
 
@@ -160,14 +167,17 @@ def _against_reference(
 
 
 def _of_enough_hours(verdict: Verdict, seen: Seen, policy: DriftPolicy) -> Verdict:
-    """A failure counts once half the span has gone by since the first rows: a night is no drift from whole days."""
+    """A failure counts once the span has gone by since the first rows: a night is no drift from whole days. Of a span
+    of less than a day, which is never whole days, half is waited for.
+    """
     span_h = math.ceil(policy.span_h)
+    wait_h = span_h if span_h >= _DAY_H else math.ceil(span_h / 2)
     past_h = math.ceil((seen.until - (seen.first or min(seen.hours))) / timedelta(hours=1))
-    if verdict.outcome is not Outcome.FAIL or past_h * 2 >= span_h:
+    if verdict.outcome is not Outcome.FAIL or past_h >= wait_h:
         return verdict
     said = (
         f"{verdict.sentence}; but its first rows came {past_h} of the span's {span_h} hours ago, and an alarm waits "
-        "for half of them: the hours of a day differ"
+        f"for {wait_h} of them: the hours of a day differ"
     )
     return verdict.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "sentence": said})
 
