@@ -1,12 +1,13 @@
-"""The rules of alerts on an endpoint's traffic: those that hold for every endpoint, and those of a policy.
+"""The rules of alerts on an endpoint: those on its traffic that hold for every endpoint, and those of a policy.
 
-Pure: a rule is held against what the pods reported of late (shared.budgets). Where that cannot be told, because too
+Pure: a rule is held against what the pods reported of late (shared.budgets), or against what is measured beside that
+(shared.alerts.beside). Where that cannot be told, because too
 little came or windows are not counted yet, nothing is said: the alert stays as it is. What a rule finds is worse than
 before only where it has doubled, so that a value that wavers is no news.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,6 +49,7 @@ STANDARD: dict[AlertRule, tuple[AlertRulePolicy, ...]] = {
 }
 """The rules that hold for every endpoint. Of several of one alert the first that is broken is told."""
 _PERCENTILES = {AlertMetric.P50_MS: 0.50, AlertMetric.P95_MS: 0.95, AlertMetric.P99_MS: 0.99}
+_UNITS = dict.fromkeys(_PERCENTILES, " ms") | {AlertMetric.STAGE_AGE_S: " s", AlertMetric.DECISION_LAG_S: " s"}
 _SHARES = frozenset(
     {AlertMetric.ERROR_RATE, AlertMetric.REFUSED_RATE, AlertMetric.MEMORY_SHARE, AlertMetric.HEALTHY_SHARE}
 )
@@ -74,15 +76,26 @@ class Judged:
     severity: Severity = Severity.WARNING
 
 
-def judge(endpoint: str, sums: RequestSums | None, own: Iterable[AlertRulePolicy], now: datetime) -> Iterator[Judged]:
-    """Each alert that there may be on an endpoint's traffic, by the standing rules and its policy's `own`."""
+def judge(
+    endpoint: str,
+    sums: RequestSums | None,
+    own: Iterable[AlertRulePolicy],
+    now: datetime,
+    *,
+    beside: Callable[[AlertRulePolicy], Measured | None] = lambda _: None,
+) -> Iterator[Judged]:
+    """Each alert that there may be on an endpoint, by the standing rules and its policy's `own`. `beside` tells what
+    a rule measures that is not of traffic.
+    """
     is_told = sums is not None and sums.whole_at is not None and now - sums.whole_at <= BEHIND
     known = sums if is_told else None
     for alert, rules in STANDARD.items():
-        judged = [_judged(alert, f"endpoint:{endpoint}", endpoint, rule, known, now) for rule in rules]
+        subject = f"endpoint:{endpoint}"
+        judged = [_judged(alert, subject, endpoint, rule, _of_traffic(rule, known, now)) for rule in rules]
         yield min(judged, key=lambda one: (not one.is_broken, one.is_broken is None))
     for rule in own:
-        yield _judged(AlertRule.POLICY, f"endpoint:{endpoint}:{rule.name}", endpoint, rule, known, now)
+        found = _of_traffic(rule, known, now) if rule.metric.is_of_traffic else beside(rule)
+        yield _judged(AlertRule.POLICY, f"endpoint:{endpoint}:{rule.name}", endpoint, rule, found)
 
 
 def measured(metric: AlertMetric, sums: RequestSums, now: datetime, *, window_s: float, least: int) -> Measured | None:
@@ -160,10 +173,11 @@ def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
     return Measured(value=(pods - len(ailing)) / pods, of=f"of {pods} pods" + (f": {named}" if named else ""))
 
 
-def _judged(
-    alert: AlertRule, subject: str, endpoint: str, rule: AlertRulePolicy, sums: RequestSums | None, now: datetime
-) -> Judged:
-    found = measured(rule.metric, sums, now, window_s=rule.window_s, least=rule.min_count) if sums else None
+def _of_traffic(rule: AlertRulePolicy, sums: RequestSums | None, now: datetime) -> Measured | None:
+    return measured(rule.metric, sums, now, window_s=rule.window_s, least=rule.min_count) if sums else None
+
+
+def _judged(alert: AlertRule, subject: str, endpoint: str, rule: AlertRulePolicy, found: Measured | None) -> Judged:
     if found is None:
         return Judged(rule=alert, subject=subject, is_broken=None, sentence="")
     is_above = rule.above is not None
@@ -198,4 +212,4 @@ def _doubled(value: float, limit: float) -> int:
 def _shown(metric: AlertMetric, value: float) -> str:
     if metric in _SHARES:
         return f"{value:.4g} ({value:.2%})"
-    return f"{value:.4g}{' ms' if metric in _PERCENTILES else ''}"
+    return f"{value:.4g}{_UNITS.get(metric, '')}"

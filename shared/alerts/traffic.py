@@ -1,20 +1,24 @@
-"""Alerts on the traffic of every endpoint, by the standing rules and by policy: each is looked at anew, by timer."""
+"""Alerts on every endpoint, by the standing rules on traffic and by its policy's: each is looked at anew, by timer."""
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+from shared.alerts.beside import measured_beside
 from shared.alerts.documents import Alert, AlertRule
 from shared.alerts.rules import STANDARD, Judged, judge
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
 from shared.core.ids import ModelName
 from shared.core.severity import Severity
-from shared.registry.alert_policy import AlertRulePolicy
+from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.registry.documents import Model
 from shared.rollout.endpoint import Endpoint
+from shared.routing.plan import Role
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
+from shared.watching.documents import DriftReport, drift_report_id
 
 _log = logging.getLogger(__name__)
 
@@ -80,23 +84,36 @@ class TrafficAlerts:
         }
         for endpoint in list(self._endpoints.where()):
             try:
-                self._settle(endpoint.endpoint, holding)
+                self._settle(endpoint, holding)
             except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are looked at
                 _log.exception("the traffic of endpoint %s is not judged", endpoint.endpoint)
                 holding = {key: alert for key, alert in holding.items() if alert.model != endpoint.endpoint}
         for alert in holding.values():
             self._alerts.resolve(alert.rule, alert.subject, "there is no such rule any more", model=alert.model)
 
-    def _settle(self, endpoint: str, holding: dict[tuple[AlertRule, str], Alert]) -> None:
+    def _settle(self, endpoint: Endpoint, holding: dict[tuple[AlertRule, str], Alert]) -> None:
         """Judge an endpoint, and take what was said of out of `holding`."""
-        stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)
+        name, now = endpoint.endpoint, self._clock.now()
+        stored = self._documents.get(Container.ENDPOINTS, name, SUMS_ID)
         sums = RequestSums.model_validate(stored.body) if stored else None
-        for judged in judge(endpoint, sums, self._own_rules(endpoint), self._clock.now()):
+        own = self._own_rules(name)
+        is_drift_asked = any(rule.metric is AlertMetric.DRIFT_PSI for rule in own)
+        report = self._report(endpoint) if is_drift_asked else None
+        beside = partial(measured_beside, endpoint=endpoint, report=report, now=now)
+        for judged in judge(name, sums, own, now, beside=beside):
             alert = holding.pop((judged.rule, judged.subject), None)
             if judged.is_broken:
-                self._fire(judged, endpoint)
+                self._fire(judged, name)
             elif judged.is_broken is False and alert is not None:
-                self._alerts.resolve(judged.rule, judged.subject, judged.sentence, model=endpoint)
+                self._alerts.resolve(judged.rule, judged.subject, judged.sentence, model=name)
+
+    def _report(self, endpoint: Endpoint) -> DriftReport | None:
+        """The latest report on the stable version."""
+        if endpoint.stable is None:
+            return None
+        identity = drift_report_id(endpoint.stable.version, Role.STABLE.value)
+        stored = self._documents.get(Container.REPORTS, endpoint.endpoint, identity)
+        return DriftReport.from_body(stored.body) if stored else None
 
     def _own_rules(self, endpoint: str) -> tuple[AlertRulePolicy, ...]:
         return self._models.model(ModelName(endpoint)).policy.alerts

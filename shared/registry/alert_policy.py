@@ -1,4 +1,4 @@
-"""Rules of a model's own for alerts on the traffic of its endpoint, beside those that hold for every endpoint."""
+"""Rules of a model's own for alerts on its endpoint: on traffic, rollouts and drift, beside those that hold for all."""
 
 from enum import StrEnum
 from typing import Annotated, Self
@@ -28,6 +28,17 @@ class AlertMetric(StrEnum):
     """The share of the pods that report in which every version is loaded and in traffic, and no two processes died."""
     FEEDBACK_VALUE = "feedback_value"
     """The mean value of the feedback that came."""
+    DRIFT_PSI = "drift_psi"
+    """The largest population stability index of a feature, by the latest report on the stable version."""
+    STAGE_AGE_S = "stage_age_s"
+    """How long the stage of the rollout under way has lasted; 0 without one."""
+    DECISION_LAG_S = "decision_lag_s"
+    """By how much the next look at the rollout is overdue; 0 without one."""
+
+    @property
+    def is_of_traffic(self) -> bool:
+        """Whether it is measured on what pods report of late."""
+        return self not in {AlertMetric.DRIFT_PSI, AlertMetric.STAGE_AGE_S, AlertMetric.DECISION_LAG_S}
 
 
 class AlertRulePolicy(PolicyPart):
@@ -38,11 +49,11 @@ class AlertRulePolicy(PolicyPart):
     above: float | None = None
     below: float | None = None
     window_s: float = Field(default=300.0, ge=60, le=LONGEST_WINDOW_S)
-    """Measured over so long up to now, in whole minutes."""
+    """Measured over so long up to now, in whole minutes; of no meaning to what is measured of a rollout or a report."""
     for_s: float = Field(default=0.0, ge=0, le=86_400)
     """It is pending until it holds for so long."""
     min_count: int = Field(default=20, ge=1, le=1_000_000_000)
-    """With fewer requests, or pieces of feedback, nothing is said of a share, a percentile or a mean."""
+    """With fewer requests, pieces of feedback or rows, nothing is said of a share, a percentile, a mean or drift."""
     severity: Severity = Severity.WARNING
 
     @model_validator(mode="after")

@@ -212,7 +212,9 @@ async def test_the_first_window_tells_what_is_loaded_and_heartbeats_follow_only_
     assert first[:2] == [[1], [1]]
     assert all(loaded == [1] for loaded in first)
     assert all(w.loaded == [1, 2] and not w.versions for w in windows if w.generation == 2)
-    assert [w.loaded for w in windows if w.generation == 3] == [[1]]
+    # The last one says that the server stops.
+    assert [(w.loaded, w.is_last) for w in windows if w.generation == 3] == [([1], False), ([1], True)]
+    assert not any(w.is_last for w in windows[:-1])
     assert all(name.startswith("churn/") and "/pod-" in name for name in storage.blobs)
 
 

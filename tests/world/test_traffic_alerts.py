@@ -1,6 +1,7 @@
 """Alerts on traffic and on the control plane, from the windows that pods write to what a sink is told."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from shared.store.ports import Container
+from shared.watching.documents import drift_report_id
+from tests.unit.observing.test_metrics import report
 from tests.world.fakes import Fuse, Killed
 from tests.world.twins import twin
 from tests.world.world import MODEL, World
@@ -102,6 +105,29 @@ def test_a_policys_own_rule_fires_and_is_over_when_the_policy_has_it_no_more() -
     (alert,) = world.alerts.firing(AlertRule.POLICY)
     assert alert.subject == f"endpoint:{MODEL}:busy"
     world.put_policy(Policy(rollout=ROLLOUT))
+    pass_minutes(world, 1)
+    assert holding(world) == []
+
+
+def drifting(version: int, role: str, *, psi: float) -> dict[str, Any]:
+    """The document of a version whose latest report found this."""
+    one = report(id=drift_report_id(version, role), model=MODEL, endpoint=MODEL, version=version, role=role)
+    assert one.latest is not None
+    return one.model_copy(update={"latest": one.latest.model_copy(update={"psi": {"age": psi}})}).to_body()
+
+
+def test_a_policys_own_rule_may_ask_for_drift_by_the_report_on_the_version_that_is_stable() -> None:
+    world = serving(AlertRulePolicy(name="far", metric=AlertMetric.DRIFT_PSI, above=0.3))
+    pass_minutes(world, 1)
+    assert holding(world) == []
+    for version, role, psi in ((1, "stable", 0.31), (2, "stable", 0.9), (1, "shadow", 0.9)):
+        world.documents.create(Container.REPORTS, drifting(version, role, psi=psi))
+    pass_minutes(world, 1)
+    (alert,) = world.alerts.firing(AlertRule.POLICY)
+    assert (alert.subject, "drift_psi is 0.31 (of age" in alert.sentence) == (f"endpoint:{MODEL}:far", True)
+    stored = world.documents.get(Container.REPORTS, MODEL, drift_report_id(1, "stable"))
+    assert stored is not None
+    world.documents.replace(Container.REPORTS, drifting(1, "stable", psi=0.1), etag=stored.etag)
     pass_minutes(world, 1)
     assert holding(world) == []
 

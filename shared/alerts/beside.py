@@ -1,0 +1,51 @@
+"""What a policy's rules may ask beside traffic: how the rollout goes on, and how far the serving version drifts.
+
+Pure: read off the endpoint's document and the latest report on its stable version.
+"""
+
+from datetime import datetime
+
+from shared.alerts.rules import Measured
+from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
+from shared.rollout.endpoint import Endpoint
+from shared.rollout.standing import standing
+from shared.watching.documents import DriftReport
+
+
+def measured_beside(
+    rule: AlertRulePolicy, endpoint: Endpoint, report: DriftReport | None, now: datetime
+) -> Measured | None:
+    """What a rule measures; None where that cannot be told. `report` is on the stable version."""
+    match rule.metric:
+        case AlertMetric.DRIFT_PSI:
+            return _drift(report, rule.min_count)
+        case AlertMetric.STAGE_AGE_S:
+            return _stage_age(endpoint, now)
+        case AlertMetric.DECISION_LAG_S:
+            return _lag(endpoint, now)
+    return None
+
+
+def _drift(report: DriftReport | None, least: int) -> Measured | None:
+    latest = report.latest if report else None
+    if report is None or latest is None or not latest.psi or latest.rows < least:
+        return None
+    feature, psi = max(latest.psi.items(), key=lambda one: (one[1], one[0]))
+    of = f"of {feature}, the farthest of {len(latest.psi)} in {latest.rows} rows of version {report.version}"
+    return Measured(value=psi, of=f"{of}: `slipway drift {report.model}`")
+
+
+def _stage_age(endpoint: Endpoint, now: datetime) -> Measured:
+    rollout = endpoint.active
+    age_s = standing(endpoint, rollout, now).stage_age_s if rollout else None
+    if rollout is None or age_s is None:
+        return Measured(value=0.0, of="no rollout is under way")
+    return Measured(value=age_s, of=f"of rollout {rollout.rollout_id}, which is {rollout.state}")
+
+
+def _lag(endpoint: Endpoint, now: datetime) -> Measured:
+    ticking = endpoint.ticking
+    if ticking is None:
+        return Measured(value=0.0, of="no rollout is to be looked at")
+    lag_s = max(0.0, (now - ticking.next_tick_at).total_seconds())
+    return Measured(value=lag_s, of=f"since the next look at rollout {ticking.rollout_id} was due")
