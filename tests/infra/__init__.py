@@ -1,0 +1,1 @@
+"""What deploys Slipway, checked without a cloud: templates, manifests, workflows."""
