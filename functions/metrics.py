@@ -22,6 +22,7 @@ from shared.core.messages import Queue
 from shared.deadletters.documents import LetterState
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
+from shared.observing.performance import performance
 from shared.observing.sinks import sinks
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.metrics import Family, Labels, Seen, families
@@ -73,6 +74,8 @@ def _found(now: datetime) -> Iterator[Family]:
     serving = {(one.endpoint, version) for one in endpoints for version in _serving(one)}
     yield from observed.drift([one for one in reports if (one.endpoint, one.version) in serving], now)
     alive = (AlertState.FIRING, AlertState.PENDING)
+    sums = list(readable(RequestSums, _bodies(Container.ENDPOINTS, {"kind": "request_sums"})))
+    yield from performance(sums, serving, now)
     yield observed.alerts([b for s in alive for b in _bodies(Container.REPORTS, {"kind": "alert", "state": s.value})])
     yield from sinks(services().notifications.mailboxes(), _news_since(), now)
     kept = list(_bodies(Container.REPORTS, {"kind": "dead_letter", "state": LetterState.KEPT.value}))

@@ -11,6 +11,7 @@ from aks_serving import prometheus
 from aks_serving.counts import VersionTally
 
 from shared.observing import metrics as observed
+from shared.observing.performance import performance
 from shared.observing.sinks import sinks
 from shared.rollout.metrics import families
 
@@ -29,6 +30,7 @@ def control_plane() -> set[str]:
         observed.alerts([]),
         observed.dead_letters([], []),
         observed.dead_letter_ages([], [], NOW),
+        *performance([], frozenset(), NOW),
         *sinks({}, None, NOW),
         *observed.budgets([], NOW),
     ]
