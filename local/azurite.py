@@ -23,7 +23,7 @@ ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 
 _SERVICES = ("Blob", "Queue", "Table")
 _LISTENING = re.compile(r"Azurite (\w+) service is successfully listening at http://127\.0\.0\.1:(\d+)")
-_START_DEADLINE_S = 30.0
+_START_DEADLINE_S = 120.0
 _ENTRY = Path("azurite", "dist", "src", "azurite.js")
 
 

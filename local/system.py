@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -34,8 +35,13 @@ SERVER: Final = "server"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-_START_DEADLINE_S = 60.0
+_START_DEADLINE_S = 180.0
+_ANSWER_TIMEOUT_S = 15.0
 _STOP_GRACE_S = 20.0
+_PORTS: Final = range(16_384, 32_768)
+"""Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
+_PORTS_EACH = 64
+_drawn = count()
 _ORPHAN_GRACE_S = 10.0
 _FOREIGN_SETTINGS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH")
 
@@ -324,7 +330,7 @@ _READY_PATH: Final = {FUNCTIONS: "/api/health", SERVER: "/v2/health/live"}
 
 def _answers(url: str) -> bool:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=2.0)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_ANSWER_TIMEOUT_S)
     try:
         connection.request("GET", parts.path)
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -334,13 +340,16 @@ def _answers(url: str) -> bool:
         connection.close()
 
 
-def _free_ports(count: int) -> list[int]:
-    # All are held at once, so that no port comes twice.
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def _free_ports(wanted: int) -> list[int]:
+    found = []
+    for _ in _PORTS:
+        # Nobody listens on them yet. Each process begins elsewhere, so that another does not pick them meanwhile.
+        port = _PORTS[(os.getpid() * _PORTS_EACH + next(_drawn)) % len(_PORTS)]
+        if is_port_free(port):
+            found.append(port)
+        if len(found) == wanted:
+            return found
+    raise ConflictError(f"no {wanted} ports of {_PORTS.start} to {_PORTS.stop - 1} are free: stop what listens there")
 
 
 def _default_key(keys: Path) -> str:
