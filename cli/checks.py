@@ -1,7 +1,7 @@
 """`slipway test`: every check of this repository, all of them run whatever the first ones say.
 
-Tests of the system as a whole run one at a time, and last; the others run two at a time. The closing lines are
-pytest's own. With `--json` everything that the checks print goes to standard error.
+Three processes share the tests, also where there are two cores: many tests wait for processes that they started. The
+closing lines are pytest's own. With `--json` everything that the checks print goes to standard error.
 """
 
 import os
@@ -15,18 +15,19 @@ from pathlib import Path
 from cli.outcome import Answer, ExitCode, tell
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_TOGETHER = (
-    "tests/unit",
+_TESTS = (
+    "tests/e2e",
     "tests/world",
-    "tests/sandbox",
-    "tests/contract",
     "tests/functions",
     "tests/hostile",
+    "tests/sandbox",
+    "tests/contract",
     "tests/serving",
     "tests/real",
+    "tests/unit",
 )
-_ALONE = ("tests/e2e",)
-_TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
+# tests/conftest.py says which file comes first: xdist is to leave that order.
+_SHARED = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +41,16 @@ class Check:
 def checks(pytest_arguments: Sequence[str], *, long: bool) -> list[Check]:
     """The checks, in their order; pytest comes last, so that its summary closes the output.
 
-    With arguments of the caller's, pytest runs once, by those.
+    With arguments of the caller's, pytest runs by those alone.
     """
     selection = () if long or _selects_markers(pytest_arguments) else ("-m", "not long")
     pytest = (sys.executable, "-m", "pytest", *selection)
-    together = Check(name="pytest, two at a time", argv=(*pytest, *_TWO_AT_A_TIME, *_TOGETHER))
     return [
         Check(name="ruff check", argv=(_tool("ruff"), "check", ".")),
         Check(name="ruff format", argv=(_tool("ruff"), "format", "--check", ".")),
         Check(name="mypy", argv=(_tool("mypy"),)),
         Check(name="import-linter", argv=(_tool("lint-imports"),)),
-        *([] if pytest_arguments else [together]),
-        Check(name="pytest", argv=(*pytest, *(pytest_arguments or _ALONE))),
+        Check(name="pytest", argv=(*pytest, *(pytest_arguments or (*_SHARED, *_TESTS)))),
     ]
 
 

@@ -89,7 +89,7 @@ class Driver:
         found = self.get(f"endpoints/{MODEL}/rollouts")
         return found["items"] if found else []
 
-    def wait_for(self, what: str, condition: Callable[[], Any], *, deadline_s: float = 180.0) -> Any:
+    def wait_for(self, what: str, condition: Callable[[], Any], *, deadline_s: float = 900.0) -> Any:
         """Wait until a condition gives something true, and return that."""
         deadline = time.monotonic() + deadline_s
         while time.monotonic() < deadline:

@@ -12,10 +12,7 @@ from tests.e2e.driver import SERVER_SETTINGS, SETTINGS, Driver
 from tests.e2e.drops import folder_files
 from tests.support.models import bundle, classifier
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-
-DEADLINE_S = 270.0
-"""For each version: ten times the messages are ten times the work, and the machine may be busy."""
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3_600)]
 
 
 @pytest.fixture
@@ -48,25 +45,15 @@ def test_ten_deliveries_of_every_event_to_two_hosts_lead_to_one_version_and_one_
         driver.put_policy()
         with driver.traffic() as outcomes:
             first = driver.drop("first.zip", bundles[0])
-            assert (
-                driver.wait_for(
-                    "the first version to be rolled out", lambda: driver.settled(first), deadline_s=DEADLINE_S
-                )["version"]
-                == 1
-            )
+            assert driver.wait_for("the first version to be rolled out", lambda: driver.settled(first))["version"] == 1
             driver.wait_for("answers", lambda: outcomes["answered"])
             second = driver.drop("second.zip", bundles[1])
             assert (
-                driver.wait_for(
-                    "the second version to be rolled out", lambda: driver.settled(second), deadline_s=DEADLINE_S
-                )["version"]
-                == 2
+                driver.wait_for("the second version to be rolled out", lambda: driver.settled(second))["version"] == 2
             )
             for name, data in folder.items():
                 driver.drop(f"third/{name}", data)
-            third = driver.wait_for(
-                "the third version to be rolled out", lambda: driver.settled("iris/third/"), deadline_s=DEADLINE_S
-            )
+            third = driver.wait_for("the third version to be rolled out", lambda: driver.settled("iris/third/"))
             assert (third["state"], third["version"]) == ("registered", 3)
         assert sorted(driver.versions()) == [1, 2, 3]
         assert sorted(driver.drops()) == [first, second, "iris/third/"]

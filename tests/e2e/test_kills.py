@@ -18,7 +18,7 @@ from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
 from tests.e2e.drops import folder_files
 from tests.support.models import bundle, classifier
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3_600)]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.e2e.driver import MODEL, Driver
 from tests.e2e.erring import erring
 from tests.support.models import bundle, classifier
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3_600)]
 
 SHORT, LONG = (1,), range(2, 101)
 LARGE_SHARE = 0.4
@@ -81,7 +81,7 @@ def check_steps(driver: Driver, scenario: Scenario, version: int) -> None:
             return steps == scenario.steps
         return steps[-1:] == ["rollout_rolled_back"] and steps[:-1] == scenario.steps[: len(steps) - 1]
 
-    driver.wait_for(f"the steps {scenario.steps}", has_ended, deadline_s=60)
+    driver.wait_for(f"the steps {scenario.steps}", has_ended)
     weights = weights_of(steps_of(driver, version), version)
     for was, now in pairwise(weights):
         assert now in {0, was} or scenario.ladder.index(now) == scenario.ladder.index(was) + 1, weights

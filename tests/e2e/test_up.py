@@ -15,9 +15,9 @@ import pytest
 from local.state import StateDir
 from local.system import Ports, is_port_free
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1_800)]
 
-DEADLINE_S = 60.0
+DEADLINE_S = 400.0
 
 
 class Terminal:

@@ -91,7 +91,7 @@ class SampleCase:
             return []
         return sorted(notes, key=lambda note: float(note["at"]))
 
-    def wait_for(self, kind: str, count: int = 1, *, deadline_s: float = 30.0) -> list[dict[str, Any]]:
+    def wait_for(self, kind: str, count: int = 1, *, deadline_s: float = 120.0) -> list[dict[str, Any]]:
         """Wait until a function has noted something that many times."""
         return eventually(
             lambda: notes if len(notes := self.seen(kind)) >= count else [],

@@ -15,7 +15,7 @@ from typing import Self
 from local import processes
 
 _READY = re.compile(r"^ready (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
-_START_DEADLINE_S = 60.0
+_START_DEADLINE_S = 180.0
 _UNWANTED = ("SLIPWAY_HOST_", "AzureFunctions", "AzureWebJobs", "PYTHON_")
 
 

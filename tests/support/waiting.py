@@ -6,7 +6,7 @@ from collections.abc import Callable
 _POLL_S = 0.05
 
 
-def eventually[T](found: Callable[[], T], *, what: str, deadline_s: float = 30.0) -> T:
+def eventually[T](found: Callable[[], T], *, what: str, deadline_s: float = 120.0) -> T:
     """Ask until the answer is true (not empty, not None), and return it. Fails the test at the deadline."""
     deadline = time.monotonic() + deadline_s
     while True:
