@@ -30,7 +30,7 @@ def _report(report: Json) -> None:
     if report["report_id"] is None:
         print(f"{named}: no report yet")
         return
-    title = f"{named}, {time(report['since'])} to {time(report['until'])}: {report['rows']} rows"
+    title = f"{named}, {time(report['since'])} to {time(report['until'])}: {_rows(report)}"
     found = table("against", "outcome", "what was found", title=title)
     for finding in report["findings"]:
         found.add_row(finding["against"], state(finding["outcome"]), escape(finding["sentence"]))
@@ -53,3 +53,9 @@ def _report(report: Json) -> None:
     for alarm, episode in report.get("alarms", {}).items():
         print(f"  alarm {alarm} since {time(episode['since'])}")
     print(f"  page: {report['page']}")
+
+
+def _rows(report: Json) -> str:
+    """The rows that were counted and, where that is a share of them, of how many."""
+    rows, asked = report["rows"], report.get("asked") or 0
+    return f"{rows} rows, {rows / asked:.2%} of about {asked}" if asked > rows else f"{rows} rows"

@@ -73,6 +73,8 @@ class ReportSummary(_Part):
     """It is of the rows counted in these whole hours; the last may not be over."""
     made_at: AwareDatetime
     rows: NonNegativeInt
+    asked: NonNegativeInt | None = None
+    """Of how many rows these are those that the pods counted; None: it was not looked at."""
     outcome: Outcome
     findings: tuple[DriftFinding, ...]
     most_to_blame: tuple[DriftedFeature, ...]

@@ -133,6 +133,7 @@ class History:
             windows=sum(one.windows for one in within),
             left_out=sum(one.left_out for one in within),
             dropped=sum(one.dropped.get(key, 0) for one in within),
+            asked=sum(one.asked_of(key) for one in within),
             healthy_windows=healthy,
         )
 

@@ -124,6 +124,8 @@ class Quality(_Part):
     """Windows that could not be read or contradict themselves."""
     dropped: NonNegativeInt = 0
     """Rows that the pods could not keep up with, and did not count."""
+    asked: NonNegativeInt = 0
+    """Rows there were, by the shares of them that the pods counted."""
     healthy_windows: NonNegativeInt
     """Earlier windows that chance is judged by."""
 

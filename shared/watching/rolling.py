@@ -16,7 +16,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from shared.core.errors import ChangedMeanwhileError
 from shared.store.ports import BlobStore
 from shared.telemetry.names import CLOCK_SKEW, HOUR
-from shared.watching.rollups import DAY, ROLLUPS, Check, day_of, hour_of, roll_up_day, roll_up_hour, roll_up_minutes
+from shared.watching.merging import Check, roll_up_day, roll_up_hour, roll_up_minutes
+from shared.watching.rollups import DAY, ROLLUPS, day_of, hour_of
 
 SETTLE = timedelta(minutes=3)
 """How long after an hour its report is made: windows of its end come a little later."""

@@ -248,6 +248,7 @@ class Writer:
             until=details.until,
             made_at=now,
             rows=details.rows,
+            asked=details.quality.asked,
             outcome=details.outcome,
             findings=tuple(_findings(assessment, report_id, now)),
             most_to_blame=tuple(_drifted(score) for score in assessment.ranked[:_SHOWN]),

@@ -19,7 +19,8 @@ from shared.telemetry.profile import Profile
 from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
 from shared.watching.documents import Alarm, DriftReport, RetrainingState
-from shared.watching.rollups import ROLLUPS, FeatureRollup, daily_name, day_of, hour_of, hourly_name, roll_up_hour
+from shared.watching.merging import roll_up_hour
+from shared.watching.rollups import ROLLUPS, FeatureRollup, daily_name, day_of, hour_of, hourly_name
 from tests.world.fakes import Killed
 from tests.world.watched import NAMES, Watched, counted, rows_of
 from tests.world.world import MODEL
@@ -175,6 +176,32 @@ def test_rows_that_the_pods_dropped_are_told_with_the_report() -> None:
     details = json.loads(watched.world.watching.reports.json(MODEL, watched.latest.report_id))
     assert details["quality"]["dropped"] == 12
     assert b"could not keep up with</dt><dd>12<" in watched.world.watching.reports.page(MODEL, watched.latest.report_id)
+
+
+def test_rows_are_told_with_the_share_that_they_are_of_whatever_share_each_pod_counts() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=6))
+    world = watched.world
+    for hour in range(2):
+        world.clock.pass_s(600)
+        for pod, share, rows, dropped in (("one", 0.25, 100, 7), ("all", 1.0, 50, 0), ("bad", 0.5, 30, 0)):
+            name = watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, rows))}, pod=pod)
+            window = FeatureWindow.model_validate_json(world.blobs.held[BlobContainer.TELEMETRY, name].data)
+            window = window.model_copy(update={"share": share, "dropped": {"1:stable": dropped} if dropped else {}})
+            if pod == "bad":
+                window.versions["1:stable"] = window.versions["1:stable"].model_copy(update={"rows": 31})
+            world.blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
+        world.watching.watch()
+        if hour == 0:
+            # One that was rolled up before shares were.
+            name = hourly_name(MODEL, hour_of(watched.now))
+            found = rollup(watched, name)
+            assert found.asked == {"1:stable": 428 + 50}
+            old = found.model_copy(update={"asked": {}})
+            world.blobs.put(ROLLUPS, name, old.model_dump_json(exclude={"asked"}).encode(), {})
+    world.watching.report_now(MODEL)
+    assert (watched.latest.rows, watched.latest.asked) == (300, (150 + 7) + (428 + 50))
+    page = world.watching.reports.page(MODEL, watched.latest.report_id).decode()
+    assert "<dt>rows counted</dt><dd>300, 47.24% of about 635</dd>" in page
 
 
 def test_more_windows_than_a_look_takes_are_carried_on() -> None:

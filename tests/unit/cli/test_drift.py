@@ -42,6 +42,15 @@ def test_it_shows_reports_alarms_and_requests(api: FakeApi, slipway: Slipway) ->
     assert slipway("drift", "m", "--json").json == {"reports": [REPORT], "retraining": [REQUEST]}
 
 
+def test_rows_that_are_a_share_are_told_with_it(api: FakeApi, slipway: Slipway) -> None:
+    for asked, said in ((28_800, "7200 rows, 25.00% of about 28800"), (7_200, "7200 rows")):
+        report = REPORT | {"asked": asked}
+        api.answers["GET /api/models/m/drift"] = (200, {"items": [report], "continuation": None})
+        api.answers["GET /api/models/m/retraining"] = (200, NONE)
+        told = " ".join(slipway("drift", "m").out.split())
+        assert (said in told, "of about" in told) == (True, asked > REPORT["rows"])
+
+
 def test_now_makes_reports_and_since_asks_for_those_from_a_time_on(api: FakeApi, slipway: Slipway) -> None:
     api.answers["POST /api/models/m/drift"] = (200, {"items": [REPORT], "continuation": None})
     api.answers["GET /api/models/m/drift?since=2026-11-20"] = (200, NONE)
