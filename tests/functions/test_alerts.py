@@ -16,11 +16,20 @@ from standardwebhooks import Webhook
 from local.state import StateDir
 from local.system import AZURITE, FUNCTIONS, System
 from shared.core.messages import Queue
+from shared.registry.documents import Model
+from shared.rollout.documents import Target
+from shared.rollout.endpoint import Endpoint
+from shared.store.blobs import AzureBlobs
+from shared.store.ports import BlobContainer, Container
+from shared.store.sqlite import SqliteDocuments
+from shared.watching.documents import Alarm, DriftRecord, Episode, drift_report_id
 from tests.e2e.driver import SETTINGS
 from tests.support.waiting import eventually
+from tests.unit.observing.test_metrics import NOW, report
 
 pytestmark = pytest.mark.azurite
 
+PUBLIC_URL = "https://slipway.example/api"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 
@@ -69,7 +78,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Gene
         "SLIPWAY_HOST_BLOB_SCAN_S": "3600",
         "SLIPWAY_ALERT_SINKS": json.dumps([{"name": "ops", "kind": "webhook", "url": url, "secret": SECRET}]),
         "SLIPWAY_ALERT_GROUP_WAIT_S": "0",
-        "SLIPWAY_PUBLIC_URL": "https://slipway.example/api",
+        "SLIPWAY_PUBLIC_URL": PUBLIC_URL,
     }
     system = System(StateDir(tmp_path_factory.mktemp("state")), settings={FUNCTIONS: settings})
     try:
@@ -86,6 +95,12 @@ def call(system: System, method: str, path: str, **request: Any) -> Any:
     answer = httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, **request)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def call_text(system: System, path: str) -> str:
+    answer = httpx.get(f"{system.functions_url}/api/{path}", headers={"x-functions-key": system.key}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.text
 
 
 def break_queue(system: System, queue: Queue) -> dict[str, Any]:
@@ -108,13 +123,23 @@ def mend(system: System) -> None:
         call(system, "POST", f"dead-letters/{letter['letter_id']}/discard", json={"reason": "a test's"})
 
 
+def opened(system: System, link: str) -> httpx.Response:
+    """What a link in a notice leads to, its public address being this host's."""
+    assert link.startswith(f"{PUBLIC_URL}/")
+    url = f"{system.functions_url}/api{link.removeprefix(PUBLIC_URL)}"
+    return httpx.get(url, headers={"x-functions-key": system.key}, timeout=30)
+
+
 def test_an_alert_is_told_signed_acknowledged_and_over(system: System, receiver: Receiver) -> None:
     alert = break_queue(system, Queue.VALIDATIONS)
     subject = "queue:validations"
     eventually(lambda: ("firing", subject) in receiver.alerts(), what="the alert told")
     (told,) = receiver.told.values()
     (line,) = told["data"]["alerts"]
-    assert line["link"] == f"https://slipway.example/api/alerts/{alert['alert_id']}"
+    assert opened(system, line["link"]).json()["alert_id"] == alert["alert_id"]
+    metrics = call_text(system, "metrics")
+    assert 'slipway_sink_notices_dropped_total{sink="ops"} 0' in metrics
+    assert 'slipway_sink_age_seconds{sink="ops"}' in metrics
     seen = call(system, "POST", f"alerts/{alert['alert_id']}/acknowledge", json={"by": "ann", "reason": "looking"})
     assert seen["acknowledged"]["by"] == "ann"
     eventually(lambda: ("acknowledged", subject) in receiver.alerts(), what="the acknowledgement told")
@@ -142,3 +167,42 @@ def test_a_silenced_alert_is_told_when_its_silence_ends(system: System, receiver
     eventually(lambda: ("resolved", subject) in receiver.alerts(), what="the end told")
     verified = call(system, "GET", "audit/verify")
     assert verified["verified"], verified["problems"]
+
+
+def drift(system: System) -> str:
+    """Version 3 of a model serves, and its latest report, whose id this is, found that it drifts."""
+    report_id = "drift-000000003-stable-20261121T0900-0123456789ab"
+    one = report(id=drift_report_id(3, "stable"), model="m", endpoint="m", version=3, hourly_until=NOW)
+    assert one.latest is not None
+    latest = one.latest.model_copy(
+        update={"report_id": report_id, "report_blob": "m/drift/r.json", "page_blob": "m/drift/r.html"}
+    )
+    episode = Episode(since=NOW, seen=NOW, sentence="1 of 2 features drifted", features=("age",), report_id=report_id)
+    standing = one.model_copy(update={"latest": latest, "alarms": {Alarm.DATA_DRIFT: episode}, "is_alarming": True})
+    record = DriftRecord(id=report_id, model="m", endpoint="m", version=3, role="stable", report=latest)
+    stable = Target(version=3, artifact_digest="a" * 64, size_bytes=1, golden_digest=None)
+    with closing(AzureBlobs.from_connection_string(system.storage_connection)) as blobs:
+        blobs.create(BlobContainer.REPORTS, latest.page_blob, b"<!doctype html><title>age drifted</title>")
+        blobs.create(BlobContainer.REPORTS, latest.report_blob, b'{"features": []}')
+    with closing(SqliteDocuments(system.state.documents)) as documents:
+        documents.create(Container.MODELS, Model(model="m").to_body())
+        documents.create(Container.REPORTS, record.model_dump(mode="json"))
+        documents.create(Container.REPORTS, standing.to_body())
+        documents.create(Container.ENDPOINTS, Endpoint(endpoint="m", stable=stable, generation=1).to_body())
+    return report_id
+
+
+def test_the_link_of_an_alert_on_drift_opens_the_page_of_the_report_that_raised_it(
+    system: System, receiver: Receiver
+) -> None:
+    report_id = drift(system)
+    subject = "version:m:3:stable"
+    eventually(lambda: ("firing", subject) in receiver.alerts(), what="the alert told")
+    lines = [line for told in list(receiver.told.values()) for line in told["data"]["alerts"]]
+    (link,) = {line["link"] for line in lines if line["subject"] == subject}
+    answer = opened(system, link)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<title>age drifted</title>" in answer.text
+    (alert,) = [one for one in call(system, "GET", "alerts?state=firing")["items"] if one["subject"] == subject]
+    assert alert["evidence"]["report_id"] == report_id
+    assert call(system, "GET", alert["evidence"]["report"].removeprefix("/api/"))["details"] == {"features": []}
