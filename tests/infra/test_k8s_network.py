@@ -78,6 +78,9 @@ NEVER: list[Wanted] = [
     (GATEWAY, INTERNET, 443),
     (GATEWAY, METADATA, 80),
     (NEIGHBOUR, INTERNET, 443),
+    (STRANGER, NEIGHBOUR, 8080),
+    (OTHER_GATEWAY, INTERNET, 443),
+    (STRANGER, OTHER_GATEWAY, 443),
 ]
 
 
@@ -113,8 +116,9 @@ def test_each_policy_is_needed() -> None:
     """Without any one of them something that is wanted is refused, or something that is not is allowed."""
     wanted = _wanted("production-istio")
     never = NEVER + WITHOUT_MESH
-    for policy in of_kind(overlay("production-istio"), "NetworkPolicy"):
-        left = [found for found in overlay("production-istio") if found != policy]
+    resources = overlay("production-istio")
+    for policy in of_kind(resources, "NetworkPolicy"):
+        left = [found for found in resources if found is not policy]
         assert not all(_all(left, wanted)) or any(_all(left, never)), policy["metadata"]
 
 
