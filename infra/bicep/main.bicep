@@ -17,7 +17,7 @@ param logRetentionDays int = 30
 
 @description('Days after which the storage account deletes telemetry that nothing reads any more.')
 @minValue(32)
-param telemetryDays int = 90
+param telemetryDays int = 35
 
 @description('Days for which an artifact can be neither changed nor deleted. 0: no policy.')
 @minValue(0)
@@ -64,6 +64,12 @@ param publisherGroupIds array = []
 
 @description('Address ranges from which models are dropped. Empty: from within the network alone.')
 param publisherIpRanges array = []
+
+@description('Entra groups whose members put secrets and certificates into Key Vault.')
+param operatorGroupIds array = []
+
+@description('Address ranges from which Key Vault is reached. Empty: from within the network alone.')
+param operatorIpRanges array = []
 
 @description('The application that callers of the admin API sign in to. Empty: function keys.')
 param authClientId string = ''
@@ -227,6 +233,7 @@ module keyvault 'modules/keyvault.bicep' = {
     token: token
     endpointsSubnetId: network.outputs.endpointsSubnetId
     vaultZoneId: network.outputs.vaultZoneId
+    operatorIpRanges: operatorIpRanges
     workspaceId: monitoring.outputs.workspaceId
   }
 }
@@ -307,6 +314,7 @@ module roles 'modules/roles.bicep' = {
     gatewayPrincipalId: identities.outputs.gatewayPrincipalId
     kubeletPrincipalId: aks.outputs.kubeletPrincipalId
     publisherGroupIds: publisherGroupIds
+    operatorGroupIds: operatorGroupIds
   }
 }
 
@@ -404,4 +412,5 @@ output COLLECTOR_CLIENT_ID string = identities.outputs.collectorClientId
 output SCALER_CLIENT_ID string = identities.outputs.scalerClientId
 output GATEWAY_CLIENT_ID string = identities.outputs.gatewayClientId
 output EVENTS_TOPIC_NAME string = events.outputs.topicName
+output PRIVATE_ENDPOINTS_CIDR string = network.outputs.endpointsRange
 output PROMETHEUS_URL string = monitoring.outputs.prometheusUrl

@@ -14,7 +14,7 @@ param endpointsSubnetId string
 param cosmosZoneId string
 param workspaceId string
 
-var dataContributor = '00000000-0000-0000-0000-000000000002'
+var cosmosDBBuiltinDataContributor = '00000000-0000-0000-0000-000000000002'
 var containers = [
   { name: 'models', key: '/model' }
   { name: 'endpoints', key: '/endpoint' }
@@ -69,9 +69,9 @@ resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/container
 
 resource appOnDocuments 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2026-03-15' = {
   parent: account
-  name: guid(account.id, appPrincipalId, dataContributor)
+  name: guid(account.id, appPrincipalId, cosmosDBBuiltinDataContributor)
   properties: {
-    roleDefinitionId: '${account.id}/sqlRoleDefinitions/${dataContributor}'
+    roleDefinitionId: '${account.id}/sqlRoleDefinitions/${cosmosDBBuiltinDataContributor}'
     principalId: appPrincipalId
     scope: '${account.id}/dbs/slipway'
   }

@@ -10,7 +10,7 @@ var accounts = [
   { identity: 'serving', name: 'slipway-serving', subject: 'system:serviceaccount:slipway:slipway-serving' }
   { identity: 'collector', name: 'slipway-otel-collector', subject: 'system:serviceaccount:slipway:slipway-otel-collector' }
   { identity: 'scaler', name: 'keda-operator', subject: 'system:serviceaccount:kube-system:keda-operator' }
-  { identity: 'gateway', name: 'slipway-gateway', subject: 'system:serviceaccount:slipway:slipway-gateway' }
+  { identity: 'gateway', name: 'slipway-gateway', subject: 'system:serviceaccount:slipway-gateway:slipway-gateway' }
 ]
 
 resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = [for account in accounts: {

@@ -98,11 +98,11 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       ftpsState: 'Disabled'
       http20Enabled: true
       ipSecurityRestrictionsDefaultAction: empty(ipRanges) ? 'Allow' : 'Deny'
-      ipSecurityRestrictions: [for (range, index) in ipRanges: {
+      ipSecurityRestrictions: [for (one, index) in ipRanges: {
         name: 'range-${index}'
         action: 'Allow'
         priority: 100 + index
-        ipAddress: range
+        ipAddress: one
       }]
     }
   }

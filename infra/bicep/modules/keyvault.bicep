@@ -7,6 +7,9 @@ param endpointsSubnetId string
 param vaultZoneId string
 param workspaceId string
 
+@description('Address ranges from which people reach it. Empty: from within the network alone.')
+param operatorIpRanges array
+
 resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
   name: 'kv-${token}'
   location: location
@@ -21,8 +24,13 @@ resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
     enabledForDeployment: false
     enabledForDiskEncryption: false
     enabledForTemplateDeployment: false
-    publicNetworkAccess: 'Disabled'
-    networkAcls: { defaultAction: 'Deny', bypass: 'AzureServices' }
+    publicNetworkAccess: empty(operatorIpRanges) ? 'Disabled' : 'Enabled'
+    networkAcls: {
+      defaultAction: 'Deny'
+      bypass: 'AzureServices'
+      ipRules: [for one in operatorIpRanges: { value: one }]
+      virtualNetworkRules: []
+    }
   }
 }
 

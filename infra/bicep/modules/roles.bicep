@@ -17,7 +17,12 @@ param kubeletPrincipalId string
 @description('Entra groups whose members, people or pipelines, drop models.')
 param publisherGroupIds array
 
+@description('Entra groups whose members put secrets and certificates into Key Vault.')
+param operatorGroupIds array
+
 var acrPull = '7f951dda-4ed3-4680-a7ca-43fe172d538d'
+var keyVaultCertificatesOfficer = 'a4417e6f-fecd-4de8-b567-7b0420556985'
+var keyVaultSecretsOfficer = 'b86a8fe4-44ce-4948-aee5-eccb2c155cd7'
 var keyVaultSecretsUser = '4633458b-17de-408a-b874-0445c86b69e6'
 var logAnalyticsReader = '73c42c96-874c-492b-b04d-ab87d138a893'
 var monitoringDataReader = 'b0d8363b-8ddd-447d-831f-62ca05bff136'
@@ -258,6 +263,26 @@ resource publishersDropModels 'Microsoft.Authorization/roleAssignments@2022-04-0
   name: guid(incoming.id, groupId, storageBlobDataContributor)
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
+    principalId: groupId
+    principalType: 'Group'
+  }
+}]
+
+resource operatorsKeepSecrets 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for groupId in operatorGroupIds: {
+  scope: vault
+  name: guid(vault.id, groupId, keyVaultSecretsOfficer)
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultSecretsOfficer)
+    principalId: groupId
+    principalType: 'Group'
+  }
+}]
+
+resource operatorsKeepCertificates 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for groupId in operatorGroupIds: {
+  scope: vault
+  name: guid(vault.id, groupId, keyVaultCertificatesOfficer)
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultCertificatesOfficer)
     principalId: groupId
     principalType: 'Group'
   }

@@ -64,7 +64,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
     networkAcls: {
       defaultAction: 'Deny'
       bypass: 'AzureServices'
-      ipRules: [for range in publisherIpRanges: { action: 'Allow', value: range }]
+      ipRules: [for one in publisherIpRanges: { action: 'Allow', value: one }]
       virtualNetworkRules: []
     }
     encryption: {
