@@ -5,41 +5,27 @@ report the latest, settles the alarms and archives its record. A process that di
 names; one that comes second finds the change made.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from shared.budgets.labels import LabelSum, label_key
 from shared.core.canonical import digest_of_bytes
-from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome
 from shared.drift.scoring import FeatureScore
-from shared.drift.slow import SlowDrift, SlowState
 from shared.registry.documents import ModelVersion
 from shared.registry.drift_policy import DriftPolicy
 from shared.registry.manifest import Task
-from shared.rollout.documents import Target
 from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import Role, Route
 from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
-from shared.telemetry.features import FeatureCounts, beside_key
-from shared.telemetry.profile import Profile
 from shared.watching.alarms import settle
 from shared.watching.assessing import (
-    SLOW_LEARNS_H,
     Assessment,
-    Hours,
-    Seen,
     assess,
-    feed,
-    slow_detector,
 )
-from shared.watching.beside import Beside
 from shared.watching.documents import (
     Against,
     Alarm,
@@ -50,25 +36,15 @@ from shared.watching.documents import (
     ReportSummary,
     drift_report_id,
 )
-from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of, stretch
+from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of
 from shared.watching.page import render_html
 from shared.watching.performing import Performing
-from shared.watching.rollups import DAY, HOUR, day_of, hour_of
+from shared.watching.rollups import DAY, day_of
+from shared.watching.seeing import seen_of
+from shared.watching.slowly import look_for_slow, store_state
 
-MAX_STATE_BYTES = 64_000_000
 _SHOWN = 10
 AGAINST = {Alarm.DATA_DRIFT: Against.REFERENCE, Alarm.CONCURRENT_DRIFT: Against.CONCURRENT}
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Slow:
-    """The detector of slow drift after a look: as it is to be kept, and as it is to be told of."""
-
-    kept: SlowDrift
-    told: SlowDrift
-    until: datetime
 
 
 class Known(Protocol):
@@ -124,10 +100,10 @@ class Writer:
             return report
         seen = seen_of(endpoint, route, history, self.profiles, report)
         seen = replace(seen, performing=self._performing(endpoint, route, history))
-        slow = self._slow(report, seen, policy, history) if is_hourly and seen.profile else None
+        slow = look_for_slow(self._blobs, report, seen, policy, history) if is_hourly and seen.profile else None
         assessment = assess(seen, policy, slow=slow.told if slow else None)
         summary = self._stored(assessment, policy, now)
-        slow_blob = self._stored_state(report, slow) if slow else None
+        slow_blob = store_state(self._blobs, report, slow) if slow else None
 
         def take(current: DriftReport) -> bool:
             if is_hourly and (current.hourly_until, current.slow_until) != (report.hourly_until, report.slow_until):
@@ -183,55 +159,6 @@ class Writer:
             labels_since=day_of(history.since),
         )
 
-    def _slow(self, report: DriftReport, seen: Seen, policy: DriftPolicy, history: History) -> _Slow | None:
-        """Feed the detector the whole hours that it has not seen. None where too little is known yet."""
-        profile, until = seen.profile, hour_of(history.until)
-        if profile is None:
-            return None
-        before = history.before(f"{seen.version}:{seen.role}", report.alarmed)
-        before = [(hour, counts) for hour, counts in before if hour + HOUR <= until and counts.profile == profile.id]
-        if report.slow_until is None:
-            learned, fresh = before[:SLOW_LEARNS_H], before[SLOW_LEARNS_H:]
-            if len(learned) < SLOW_LEARNS_H:
-                return None
-        else:
-            learned = [one for one in before if one[0] < report.slow_until]
-            fresh = [one for one in before if one[0] >= report.slow_until]
-        detector = self._detector(report, profile, policy)
-        if Alarm.DATA_DRIFT in report.alarms or len(learned) < SLOW_LEARNS_H // 3:
-            return _Slow(kept=detector, told=detector, until=until)
-        told: SlowDrift | None = None
-        usual, hours = learned, fresh
-        while hours:
-            taken = feed(detector, hours, usual, profile)
-            done = len(hours) if taken is None else taken
-            usual, hours = [*usual, *hours[:done]], hours[done:]
-            if taken is not None:
-                told, detector = detector, slow_detector(profile, policy)
-        return _Slow(kept=detector, told=told or detector, until=until)
-
-    def _detector(self, report: DriftReport, profile: Profile, policy: DriftPolicy) -> SlowDrift:
-        fresh = slow_detector(profile, policy)
-        if report.slow_blob is None:
-            return fresh
-        try:
-            blob = self._blobs.read(BlobContainer.REPORTS, report.slow_blob, max_bytes=MAX_STATE_BYTES)
-            state = SlowState.model_validate_json(blob.data) if blob else None
-            if state is None or state.mean_windows != fresh.state.mean_windows:
-                return fresh
-            return SlowDrift.of(profile, state)
-        except (InvalidInputError, ValidationError) as error:
-            _log.warning("slow drift of %s is looked for from now on: %s", report.stream, error)
-            return fresh
-
-    def _stored_state(self, report: DriftReport, slow: _Slow) -> str:
-        data = slow.kept.state.model_dump_json().encode()
-        name = f"{report.model}/drift-state/{report.version}-{report.role}-{digest_of_bytes(data)[:32]}.json"
-        if not self._blobs.create(BlobContainer.REPORTS, name, data):
-            # No deletion that was decided before it is named again succeeds.
-            self._blobs.touch(BlobContainer.REPORTS, name)
-        return name
-
     def _stored(self, assessment: Assessment, policy: DriftPolicy, now: datetime) -> ReportSummary:
         details = assessment.details
         data = details.model_dump_json().encode()
@@ -257,71 +184,6 @@ class Writer:
             report_blob=names[0],
             page_blob=names[1],
         )
-
-
-def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profiles, report: DriftReport) -> Seen:
-    """What is known of a version that serves."""
-    key = f"{route.version}:{route.role}"
-    since = history.since
-    if report.counts_from and route.role is not Role.STABLE:
-        since = max(since, min(hour_of(report.counts_from), hour_of(history.until)))
-    hours: Hours = {
-        hour: counts
-        for hour, counts in history.hours(key).items()
-        if report.counts_from is None or route.role is Role.STABLE or hour >= hour_of(report.counts_from)
-    }
-    profile, why_none = _profile(route.profile_digest, list(hours.values()), profiles)
-    if profile is not None:
-        hours = _by(profile, hours)
-    healthy = history.healthy(key, report.alarmed) if profile else []
-    beside = None
-    if route.role is not Role.STABLE and endpoint.stable is not None:
-        beside = _beside(endpoint.stable, key, profile, history, profiles, report)
-    return Seen(
-        model=endpoint.endpoint,
-        endpoint=endpoint.endpoint,
-        version=route.version,
-        role=route.role.value,
-        since=since,
-        until=history.until,
-        profile=profile,
-        why_none=why_none,
-        hours=hours,
-        first=history.first(key) if since == history.since else None,
-        healthy=healthy,
-        beside=beside,
-        quality=replace(history, since=since).quality(key, len(healthy)),
-    )
-
-
-def _beside(
-    stable: Target, key: str, profile: Profile | None, history: History, profiles: Profiles, report: DriftReport
-) -> Beside:
-    since, part = stretch(report.counts_from, history.span, history.until)
-    stables = f"{stable.version}:{Role.STABLE}"
-    hours = history.within(stables, since)
-    own, _ = _profile(stable.profile_digest, list(hours.values()), profiles)
-    by_other = history.within(beside_key(stables, profile.id), since) if profile else {}
-    return Beside(
-        version=stable.version,
-        profile=own,
-        compared=_by(profile, history.within(key, since)) if profile else {},
-        hours=hours if own is None else _by(own, hours),
-        by_other=_by(profile, by_other) if profile else {},
-        part=part,
-    )
-
-
-def _by(profile: Profile, hours: Hours) -> Hours:
-    return {hour: counts for hour, counts in hours.items() if counts.profile == profile.id}
-
-
-def _profile(digest: str | None, hours: Sequence[FeatureCounts], profiles: Profiles) -> tuple[Profile | None, str]:
-    digest = digest or (hours[-1].profile if hours else None)
-    if digest is None:
-        return None, "validate it with reference data"
-    found = profiles.find(digest)
-    return found, "" if found else f"the profile {digest[:12]} is not there, or not the one that was stored"
 
 
 def _fresh(endpoint: Endpoint, route: Route) -> DriftReport:

@@ -10,17 +10,17 @@ import pytest
 from shared.core.errors import ConflictError, NotFoundError
 from shared.core.messages import Queue
 from shared.core.verdict import Outcome
+from shared.drift.inflation import LEAST_WINDOWS
 from shared.registry.drift_policy import DriftPolicy, Following, RetrainingPolicy
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
 from shared.store.ports import BlobContainer, Container
-from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key
+from shared.telemetry.features import FeatureWindow, beside_key
 from shared.telemetry.profile import Profile
 from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
 from shared.watching.documents import Alarm, DriftReport, RetrainingState
-from shared.watching.merging import roll_up_hour
-from shared.watching.rollups import ROLLUPS, FeatureRollup, daily_name, day_of, hour_of, hourly_name
+from shared.watching.rollups import ROLLUPS, FeatureRollup, hour_of, hourly_name
 from tests.world.fakes import Killed
 from tests.world.watched import NAMES, Watched, counted, rows_of
 from tests.world.world import MODEL
@@ -113,143 +113,6 @@ def test_weeks_without_drift_are_quiet_although_hours_have_levels_of_their_own()
         fired += len(watched.world.alerts.alerts().items)
     # Four weeks: a false alarm of the detector is to be expected once in thirteen, and none of the reports.
     assert fired <= 1
-
-
-def test_late_doubled_and_shuffled_windows_count_once() -> None:
-    one, other = Watched(), Watched()
-    hour = hour_of(one.now)
-    parts = [counted(one.profile, rows_of(one.rng, 50)) for _ in range(6)]
-    for at, counts in enumerate(parts):
-        one.write({"1:stable": counts}, pod=f"pod-{at % 2}", at=hour + timedelta(minutes=at * 5))
-        one.world.watching.watch()
-    for at, counts in reversed(list(enumerate(parts))):
-        other.sequences[f"pod-{at % 2}"] = at // 2
-        other.write({"1:stable": counts}, pod=f"pod-{at % 2}", at=hour + timedelta(minutes=at * 5))
-        other.world.watching.watch()
-        other.world.watching.watch()
-    for each in (one, other):
-        # What came when its minute was long over is found when the hour is.
-        each.world.clock.pass_s(3_600 + 240)
-        each.world.watching.watch()
-    name = hourly_name(MODEL, hour)
-    assert rollup(one, name) == rollup(other, name)
-    assert rollup(one, name).versions == {"1:stable": FeatureCounts.sum_of(parts)}
-    assert (rollup(one, name).windows, rollup(one, name).taken) == (6, {"pod-0": ((0, 2),), "pod-1": ((0, 2),)})
-
-
-def test_a_window_that_comes_a_day_late_is_in_its_hour_and_its_day() -> None:
-    watched = Watched()
-    begun = watched.now
-    for _ in range(26):
-        watched.hour(rows=30)
-    day = daily_name(MODEL, day_of(begun))
-    before = rollup(watched, day).versions["1:stable"].rows
-    watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 77))}, pod="late", at=begun)
-    watched.hour(rows=30)
-    assert rollup(watched, hourly_name(MODEL, hour_of(begun))).versions["1:stable"].rows == 30 + 77
-    assert rollup(watched, day).versions["1:stable"].rows == before + 77
-
-
-def test_a_window_that_cannot_be_read_or_contradicts_itself_is_left_out_and_counted() -> None:
-    watched = Watched()
-    good = counted(watched.profile, rows_of(watched.rng, 100))
-    watched.write({"1:stable": good})
-    watched.write({"1:stable": good.model_copy(update={"rows": 99})})
-    watched.write({"1:stable": good.model_copy(update={"profile": "f" * 64})})
-    name = watched.write({"1:stable": good})
-    watched.world.blobs.put(BlobContainer.TELEMETRY, name, b"{", {})
-    watched.world.watching.watch()
-    found = rollup(watched, hourly_name(MODEL, hour_of(watched.now)))
-    assert (found.windows, found.left_out, found.versions["1:stable"]) == (4, 3, good)
-
-
-def test_rows_that_the_pods_dropped_are_told_with_the_report() -> None:
-    watched = Watched(policy=DriftPolicy(span_h=6))
-    watched.world.clock.pass_s(600)
-    for dropped in (7, 0, 5):
-        name = watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 100))})
-        window = FeatureWindow.model_validate_json(watched.world.blobs.held[BlobContainer.TELEMETRY, name].data)
-        window = window.model_copy(update={"dropped": {"1:stable": dropped, "2:shadow": 1}})
-        watched.world.blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
-        watched.world.watching.watch()
-    watched.world.watching.report_now(MODEL)
-    details = json.loads(watched.world.watching.reports.json(MODEL, watched.latest.report_id))
-    assert details["quality"]["dropped"] == 12
-    assert b"could not keep up with</dt><dd>12<" in watched.world.watching.reports.page(MODEL, watched.latest.report_id)
-
-
-def test_rows_are_told_with_the_share_that_they_are_of_whatever_share_each_pod_counts() -> None:
-    watched = Watched(policy=DriftPolicy(span_h=6))
-    world = watched.world
-    for hour in range(2):
-        world.clock.pass_s(600)
-        for pod, share, rows, dropped in (("one", 0.25, 100, 7), ("all", 1.0, 50, 0), ("bad", 0.5, 30, 0)):
-            name = watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, rows))}, pod=pod)
-            window = FeatureWindow.model_validate_json(world.blobs.held[BlobContainer.TELEMETRY, name].data)
-            window = window.model_copy(update={"share": share, "dropped": {"1:stable": dropped} if dropped else {}})
-            if pod == "bad":
-                window.versions["1:stable"] = window.versions["1:stable"].model_copy(update={"rows": 31})
-            world.blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
-        world.watching.watch()
-        if hour == 0:
-            # One that was rolled up before shares were.
-            name = hourly_name(MODEL, hour_of(watched.now))
-            found = rollup(watched, name)
-            assert found.asked == {"1:stable": 428 + 50}
-            old = found.model_copy(update={"asked": {}})
-            world.blobs.put(ROLLUPS, name, old.model_dump_json(exclude={"asked"}).encode(), {})
-    world.watching.report_now(MODEL)
-    assert (watched.latest.rows, watched.latest.asked) == (300, (150 + 7) + (428 + 50))
-    page = world.watching.reports.page(MODEL, watched.latest.report_id).decode()
-    assert "<dt>rows counted</dt><dd>300, 47.24% of about 635</dd>" in page
-
-
-def test_more_windows_than_a_look_takes_are_carried_on() -> None:
-    watched = Watched()
-    for _ in range(7):
-        watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 20))})
-    hour, check = hour_of(watched.now), lambda _: None
-    looks = [roll_up_hour(watched.world.blobs, MODEL, hour, check=check, most=3) for _ in range(4)]
-    assert [(look.added, look.is_left) for look in looks] == [(3, True), (3, True), (1, False), (0, False)]
-    assert rollup(watched, hourly_name(MODEL, hour)).versions["1:stable"].rows == 140
-
-
-def test_late_hours_are_gone_over_a_few_a_call_and_the_next_call_carries_on_from_there() -> None:
-    watched = Watched()
-    counts = {"1:stable": counted(watched.profile, rows_of(watched.rng, 20))}
-    late = [hour_of(watched.now) - timedelta(hours=number) for number in (12, 11, 10, 9)]
-    for hour in late:
-        watched.write(counts, pod="one", at=hour)
-        watched.write(counts, pod="two", at=hour)
-    watched.world.watching.rolling.most_listed = 3
-
-    def rolled() -> int:
-        held = watched.world.blobs.held
-        return sum((ROLLUPS, hourly_name(MODEL, hour)) in held for hour in late)
-
-    watched.world.watching.watch()
-    assert rolled() == 2
-    # From where the first one stopped: begun anew it would list no farther.
-    watched.world.watching.watch()
-    assert rolled() == 4
-    watched.world.watching.watch()
-    assert rollup(watched, daily_name(MODEL, day_of(late[0]))).windows == 2 * sum(
-        day_of(hour) == day_of(late[0]) for hour in late
-    )
-
-
-def test_late_hours_are_reached_although_every_call_has_more_new_windows_than_it_takes() -> None:
-    watched = Watched()
-    counts = {"1:stable": counted(watched.profile, rows_of(watched.rng, 20))}
-    begun = hour_of(watched.now) - timedelta(hours=10)
-    watched.write(counts, pod="late", at=begun)
-    watched.world.watching.rolling.most_windows = 5
-    for _ in range(3):
-        for pod in range(6):
-            watched.write(counts, pod=f"pod-{pod}")
-        watched.world.clock.pass_s(60)
-        watched.world.watching.watch()
-    assert rollup(watched, hourly_name(MODEL, begun)).windows == 1
 
 
 def told(watched: Watched) -> object:
@@ -507,6 +370,27 @@ def test_what_an_earlier_rollout_of_the_version_was_asked_is_not_held_against_a_
     outcome, features = concurrent(watched)
     assert (outcome, features[0]) == (Outcome.FAIL, "income")
     assert "concurrent_drift" in watched.firing()
+
+
+def test_hours_of_an_earlier_rollout_teach_nothing_about_what_is_usual_in_a_new_one() -> None:
+    watched = Watched(policy=DriftPolicy(span_h=1))
+    watched.hour()
+
+    def learned() -> int:
+        report = watched.report(2, "candidate")
+        assert report.latest is not None
+        details = json.loads(watched.world.watching.reports.json(MODEL, report.latest.report_id))
+        found = details["quality"]["healthy_windows"]
+        assert isinstance(found, int)
+        return found
+
+    for learns in (True, False):
+        with_candidate(watched, hours=20)
+        for _ in range(11 if learns else 3):
+            watched.hour(key="2:candidate")
+        assert (learned() >= LEAST_WINDOWS) == learns
+        taken_off(watched)
+        watched.hour()
 
 
 def test_a_drift_is_told_at_the_next_look_although_the_latest_report_fails_and_its_alarm_was_ended() -> None:
