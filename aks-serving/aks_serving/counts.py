@@ -21,7 +21,7 @@ from shared.routing.prediction import Reason
 from shared.telemetry.feedback import FeedbackTally
 from shared.telemetry.histogram import GAMMA, bucket_index
 from shared.telemetry.predictions import PredictionTally
-from shared.telemetry.window import MAX_NAMES, OTHERS, ShadowCounts, VersionCounts
+from shared.telemetry.window import MAX_NAMES, ShadowCounts, VersionCounts, added_names
 
 _MAX_FRESH = 2048
 """Latencies that are counted at once: 0.12 ms in which nothing is answered. Of four times as many it would be 0.44."""
@@ -189,8 +189,9 @@ class VersionTally:
 
     def overridden(self, by: str) -> None:
         """A request whose override, signed by `by`, names the version."""
-        name = by if by in self.overrides or len(self.overrides) < MAX_NAMES - 1 else OTHERS
-        self.overrides[name] = self.overrides.get(name, 0) + 1
+        self.overrides[by] = self.overrides.get(by, 0) + 1
+        if len(self.overrides) > MAX_NAMES:
+            self.overrides = added_names([self.overrides])
 
     def looked_at(self, fate: str, rows: int) -> None:
         """Rows whose features were to be counted."""

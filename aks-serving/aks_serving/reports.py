@@ -28,7 +28,7 @@ class Counts(msgspec.Struct):
     pinned: int
     latency_ms: dict[int, int]
     latency_ms_sum: float
-    shadow: dict[str, float] | None = None
+    shadow: dict[str, int | str] | None = None
     others: dict[str, tuple[dict[int, int], float]] = {}
     """Latencies by outcome: the buckets and the sum."""
     runs: tuple[int, float, dict[int, int], dict[int, int]] = (0, 0.0, {}, {})
@@ -198,7 +198,7 @@ def _counts(tally: VersionTally) -> Counts:
         pinned=tally.pinned,
         latency_ms=latency_ms,
         latency_ms_sum=tally.latency_ms_sum,
-        shadow=None if tally.shadow is None else tally.shadow.model_dump(),
+        shadow=None if tally.shadow is None else tally.shadow.model_dump(mode="json"),
         others={outcome: (dict(found.buckets), found.sum_ms) for outcome, found in tally.others.items()},
         runs=(tally.runs.rows, tally.runs.took_s, dict(tally.runs.sizes), dict(tally.runs.times)),
         values=(dict(tally.runs.values.counts), tally.runs.values.sum),

@@ -27,12 +27,15 @@ from aks_serving.tensors import Array, Feeds, is_real
 from shared.core.errors import InvalidInputError
 from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
+from shared.telemetry.feedback import MILLION
 from shared.telemetry.window import ShadowCounts
 
 log = logging.getLogger(__name__)
 
 RTOL, ATOL = 1e-3, 1e-5
-_MAX_DIFFERENCE = 1e140
+_MAX_DIFFERENCE = 1e15
+_EXACT = 2.0**53
+"""Up to it sums of whole numbers are exact as floats."""
 """A difference beyond it enters no sum: its square, summed, might be no finite number."""
 
 
@@ -231,9 +234,18 @@ def _counted(
     differences = _differences(given[number], shown[number])
     differences = differences[np.abs(differences) < _MAX_DIFFERENCE]  # which no NaN is
     counts.numbers = differences.size
-    counts.difference = float(differences.sum())
-    counts.difference_squared = float(np.square(differences).sum())
+    # Rounded one by one: a sum is the same however its parts came. A millionth is a tenth of what counts as equal.
+    counts.difference_millionths, counts.squared_millionths = _sums(np.rint(differences * MILLION))
     return counts
+
+
+def _sums(whole: Array) -> tuple[int, int]:
+    """The sum of whole numbers, floats of any shape, and that of their squares: exact."""
+    squares = np.square(whole)
+    if whole.size * squares.max(initial=0.0) < _EXACT:
+        return int(whole.sum()), int(squares.sum())
+    numbers = [int(one) for one in whole.ravel().tolist()]
+    return sum(numbers), sum(one * one for one in numbers)
 
 
 def _differs(given: Array, shown: Array) -> Array | None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
+from shared.telemetry.exact import Exact, NonNegativeExact
 from shared.telemetry.histogram import bucket_index, merged
 
 MILLION = 1_000_000
@@ -47,11 +48,11 @@ class Errors(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: NonNegativeInt = 0
-    error: int = 0
-    absolute: NonNegativeInt = 0
-    squared: NonNegativeInt = 0
-    label: int = 0
-    label_squared: NonNegativeInt = 0
+    error: Exact = 0
+    absolute: NonNegativeExact = 0
+    squared: NonNegativeExact = 0
+    label: Exact = 0
+    label_squared: NonNegativeExact = 0
 
     def __add__(self, other: "Errors") -> "Errors":
         sums = {name: getattr(self, name) + getattr(other, name) for name in Errors.model_fields}

@@ -7,8 +7,10 @@ of different levels add up, and are compared at the coarser one (uniform collaps
 Morleo 2020, "UDDSketch"). A pod counts numbers at the finest level that needs no more than MAX_KEYS keys. Of labels it
 names the MAX_KEYS most frequent, and counts the others together: what is compared are the frequent ones, and the rest.
 
-Counts add without loss while they need no more than MAX_MERGED_KEYS keys of either kind; beyond, they are bounded in
-the same way. Loads numpy where something is counted, not where counts are added or compared.
+Counts add without loss, numbers at the coarsest level of them, while they need no more than MAX_MERGED_KEYS keys of
+either kind; beyond, they are bounded in the same way. Of numbers the sum is the same in any order and grouping: a part
+is never coarser than the whole. Of more labels a grouping may name others than another does. Loads numpy where
+something is counted, not where counts are added or compared.
 """
 
 import math
@@ -88,12 +90,13 @@ class PredictionTally:
 
 def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The sum of counts, under at most MAX_MERGED_KEYS labels and as many buckets of numbers."""
-    total = merged(counts)
-    return total if len(total) <= MAX_MERGED_KEYS else bounded(total, MAX_MERGED_KEYS)
+    return bounded(merged(counts), MAX_MERGED_KEYS)
 
 
 def bounded(counts: Mapping[str, int], most: int = MAX_KEYS) -> dict[str, int]:
-    """The counts under at most so many labels, and as many buckets of numbers: rarer labels counted together."""
+    """The counts under at most so many labels, and as many buckets of numbers, all of one level: rarer labels counted
+    together.
+    """
     labels = {key: count for key, count in counts.items() if not key.startswith("#") or key.startswith("##")}
     numbers = {place: count for key, count in counts.items() if (place := _place(key))}
     kept = {key: counts[key] for key in (OTHER, NAN) if counts.get(key)}
@@ -101,9 +104,11 @@ def bounded(counts: Mapping[str, int], most: int = MAX_KEYS) -> dict[str, int]:
         frequent = sorted(labels, key=lambda key: (-labels[key], key))[:most]
         kept[OTHER] = kept.get(OTHER, 0) + sum(labels.values()) - sum(labels[key] for key in frequent)
         labels = {key: labels[key] for key in frequent}
+    level = max((level for level, _ in numbers), default=0)
+    numbers = _at(numbers, level)
     while len(numbers) > most:
-        level = min(level for level, _ in numbers)
-        numbers = merged(({_raised(place, level + 1): count} for place, count in numbers.items()))
+        level += 1
+        numbers = _at(numbers, level)
     return labels | {f"#{level}:{bucket}": count for (level, bucket), count in numbers.items()} | kept
 
 
@@ -158,6 +163,10 @@ def _place(key: str) -> tuple[int, int] | None:
     """The level and the bucket of a key of numbers."""
     level, colon, bucket = key[1:].partition(":")
     return (int(level), int(bucket)) if key.startswith("#") and colon and level.isdigit() else None
+
+
+def _at(numbers: Mapping[tuple[int, int], int], level: int) -> dict[tuple[int, int], int]:
+    return merged({_raised(place, level): count} for place, count in numbers.items())
 
 
 def _raised(place: tuple[int, int], level: int) -> tuple[int, int]:

@@ -2,18 +2,21 @@
 
 A pod closes its window every few seconds and whenever it applies another generation, so a window never mixes two
 plans. It is written once, to `telemetry/<endpoint>/<minute>/<pod>-<sequence>`, and never changed. Counts merge by
-adding.
+adding whole numbers: any order and any grouping is counting all at once. Where a bound leaves names out, which ones it
+leaves out is no matter of the grouping either. Labels of predictions alone are kept by how frequent they are, where
+there are more than shared.telemetry.predictions.MAX_MERGED_KEYS: beyond it a grouping may name others of them.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from hashlib import blake2b
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from shared.telemetry.feedback import FeedbackCounts
+from shared.telemetry.exact import Exact, NonNegativeExact
+from shared.telemetry.feedback import MILLION, FeedbackCounts
 from shared.telemetry.histogram import merged
 from shared.telemetry.names import window_name
 from shared.telemetry.predictions import added
@@ -31,8 +34,8 @@ class ShadowCounts(BaseModel):
 
     `mirrored` were chosen; of these, `shed` were dropped for want of capacity to spare, `errors` failed, and `compared`
     ran where the request was answered too; of these, `disagreements` gave another first output (another label, or a
-    number beyond tolerance). `difference` and `difference_squared` sum, over `numbers` compared values, the shadow's
-    value less the answer's.
+    number beyond tolerance). `difference_millionths` sums, over `numbers` compared values, the shadow's value less the
+    answer's, rounded to a millionth, and `squared_millionths` its square, in millionths of millionths.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,8 +46,18 @@ class ShadowCounts(BaseModel):
     compared: NonNegativeInt = 0
     disagreements: NonNegativeInt = 0
     numbers: NonNegativeInt = 0
-    difference: float = 0.0
-    difference_squared: float = 0.0
+    difference_millionths: Exact = 0
+    squared_millionths: NonNegativeExact = 0
+
+    @property
+    def difference(self) -> float:
+        """The sum of the differences."""
+        return self.difference_millionths / MILLION
+
+    @property
+    def difference_squared(self) -> float:
+        """The sum of their squares."""
+        return self.squared_millionths / MILLION**2
 
 
 class VersionCounts(BaseModel):
@@ -139,27 +152,26 @@ def merge_counts(counts: list[VersionCounts]) -> VersionCounts:
 
 
 def added_names(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum of counts by name. Of many names the most frequent are kept, and the others counted together."""
+    """The sum of counts by name. Of more than MAX_NAMES some are kept, and the others counted together.
+
+    Those are kept whose hash is least: a name that is among them in the sum is so in each of its parts, which have
+    therefore not counted it with the others.
+    """
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)
     if len(total) <= MAX_NAMES:
         return dict(total)
-    kept = dict(total.most_common(MAX_NAMES - 1))
-    rest = total.total() - sum(kept.values())
-    return kept | {OTHERS: kept.get(OTHERS, 0) + rest}
+    names = sorted((name for name in total if name != OTHERS), key=_hash)[: MAX_NAMES - 1]
+    kept = {name: total[name] for name in names}
+    return kept | {OTHERS: total.total() - sum(kept.values())}
+
+
+def _hash(name: str) -> tuple[bytes, str]:
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), name
 
 
 def _merge_shadows(counts: list[ShadowCounts]) -> ShadowCounts | None:
     if not counts:
         return None
-    return ShadowCounts(
-        mirrored=sum(c.mirrored for c in counts),
-        shed=sum(c.shed for c in counts),
-        errors=sum(c.errors for c in counts),
-        compared=sum(c.compared for c in counts),
-        disagreements=sum(c.disagreements for c in counts),
-        numbers=sum(c.numbers for c in counts),
-        difference=math.fsum(c.difference for c in counts),
-        difference_squared=math.fsum(c.difference_squared for c in counts),
-    )
+    return ShadowCounts(**{name: sum(getattr(one, name) for one in counts) for name in ShadowCounts.model_fields})

@@ -12,7 +12,7 @@ from aks_serving.override import Pin, Pinning, pinned_version
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName
 from shared.signing.override import HEADER, Override, OverrideRefusedError, sign_override
-from shared.telemetry.window import MAX_NAMES, OTHERS
+from shared.telemetry.window import MAX_NAMES, OTHERS, added_names
 from tests.serving import models
 from tests.serving.handled import Asked, HandServer, turn
 
@@ -119,11 +119,14 @@ async def test_a_warm_candidate_without_traffic_answers_the_bearer_of_an_overrid
 
 
 def test_however_many_sign_overrides_a_window_names_few_of_them_and_counts_all() -> None:
-    tally = VersionTally()
-    for n in range(200):
-        tally.overridden(f"signer {n}")
-        tally.overridden("signer 0")
-    counts = tally.counts().overrides
-    assert len(counts) == MAX_NAMES
-    assert (sum(counts.values()), counts["signer 0"]) == (400, 201)
-    assert counts[OTHERS] == 200 - (MAX_NAMES - 1)
+    tallies = [VersionTally() for _ in range(3)]
+    names = [f"signer {n}" for n in range(200)] * 2
+    for at, name in enumerate(names):
+        tallies[at % 2].overridden(name)
+        tallies[2].overridden(name)
+    one, other, both = (tally.counts().overrides for tally in tallies)
+    assert len(one) == len(both) == MAX_NAMES
+    assert sum(both.values()) == 400
+    assert both[OTHERS] == 2 * (200 - (MAX_NAMES - 1))
+    # Two servers' windows add up to that of one that was asked all.
+    assert added_names([one, other]) == both

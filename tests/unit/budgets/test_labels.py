@@ -3,7 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 from shared.budgets.labels import MAX_SUMS, LabelSum, label_key, with_labels
-from shared.telemetry.feedback import FeedbackCounts
+from shared.budgets.sums import RequestSums
+from shared.store.documents import checked_document
+from shared.store.ports import Container
+from shared.telemetry.feedback import Feedback, FeedbackCounts, FeedbackTally, Key
 from shared.telemetry.window import Window
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -49,3 +52,18 @@ def test_labels_on_made_up_versions_push_out_neither_what_is_served_nor_what_has
 def test_up_to_the_bound_every_version_is_kept_and_long_past_days_are_not() -> None:
     rows = [labelled(version) for version in range(1, MAX_SUMS + 1)]
     assert len(with_labels({}, [window(0, *rows, labelled(1, days_ago=46))], NOW)) == MAX_SUMS
+
+
+def test_labels_that_are_large_numbers_are_summed_in_a_document() -> None:
+    """A single error of a hundred has a square beyond what a document's numbers may be."""
+    rows = []
+    for off in (1_000.0, 1e9):
+        tally = FeedbackTally()
+        key = Key(version=3, generation=1, role="stable", reason="assigned", hour=NOW)
+        tally.add(Feedback(key=key, numbers=(off, -off)))
+        rows += tally.take()
+    sums = RequestSums(endpoint="m", since=NOW, labels=with_labels({}, [window(0, *rows)], NOW))
+    document = checked_document(Container.ENDPOINTS, sums.model_dump(mode="json"))
+    found = RequestSums.model_validate_json(document.text)
+    assert found == sums
+    assert found.labels[label_key(3, NOW)].numbers.squared == 4 * (10**18 + 10**30)

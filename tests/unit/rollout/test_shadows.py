@@ -64,8 +64,8 @@ def test_the_sentence_tells_flips_errors_the_numbers_and_what_was_shed() -> None
         compared=990,
         disagreements=20,
         numbers=990,
-        difference=99.0,
-        difference_squared=500.0,
+        difference_millionths=99 * 10**6,
+        squared_millionths=500 * 10**12,
     )
     found = verdict(shadowing({CANDIDATE: counts}), CHECK)
     assert found.sentence.startswith("another answer to 20 and none to 10 of 1000 copies (3.00%, between ")

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from shared.telemetry.agreement import disagreement, mean_difference, root_mean_square
+from shared.telemetry.feedback import MILLION
 from shared.telemetry.window import ShadowCounts
 
 
@@ -59,6 +60,6 @@ def _sums(values: list[float], *, compared: int) -> ShadowCounts:
     return ShadowCounts(
         compared=compared,
         numbers=len(values),
-        difference=sum(values),
-        difference_squared=sum(value * value for value in values),
+        difference_millionths=sum(round(value * MILLION) for value in values),
+        squared_millionths=sum(round(value * MILLION) ** 2 for value in values),
     )

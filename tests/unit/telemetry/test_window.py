@@ -1,44 +1,161 @@
-import itertools
+"""Windows: what they hold, that they merge exactly, and where they lie."""
+
 import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from shared.telemetry.feedback import MILLION
 from shared.telemetry.histogram import bucket_index
-from shared.telemetry.window import VersionCounts, Window, merge_counts, window_blob_name
+from shared.telemetry.predictions import PredictionTally, bounded
+from shared.telemetry.window import (
+    MAX_NAMES,
+    OTHERS,
+    ShadowCounts,
+    VersionCounts,
+    Window,
+    added_names,
+    merge_counts,
+    window_blob_name,
+)
 
-_events = st.lists(st.tuples(st.sampled_from(["ok", "error", "fallback", "pinned"]), st.floats(0.01, 1e5)), max_size=40)
+_KINDS = ("ok", "error", "fallback", "pinned", "pinned_error")
+_NAMES = [f"signer {n}" for n in range(3 * MAX_NAMES)]
 
 
-def _counts(events: list[tuple[str, float]]) -> VersionCounts:
-    latency: dict[int, int] = {}
-    for what, latency_ms in events:
-        if what == "ok":
-            latency[bucket_index(latency_ms)] = latency.get(bucket_index(latency_ms), 0) + 1
-    kinds = [what for what, _ in events]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A request, and all that a window counts of it."""
+
+    kind: str
+    latency_ms: float = 1.0
+    answer: float | str = 0.0
+    by: str = ""
+    differs: float | None = None
+    """By how much a shadow's number is off the answer's."""
+
+
+_EVENTS = st.lists(
+    st.builds(
+        Event,
+        kind=st.sampled_from(_KINDS),
+        latency_ms=st.floats(0.01, 1e5),
+        answer=st.sampled_from(["cat", "dog", "#other"]) | st.floats(-1e12, 1e12),
+        by=st.sampled_from(["", *_NAMES, OTHERS]),
+        differs=st.none() | st.floats(-1e12, 1e12) | st.floats(-2, 2),
+    ),
+    max_size=60,
+)
+
+
+def _counts(events: Sequence[Event]) -> VersionCounts:
+    """As a server counts them: names one by one, within their bound."""
+    kinds = Counter(event.kind for event in events)
+    answered = [event for event in events if event.kind == "ok"]
+    latencies = Counter(bucket_index(event.latency_ms) for event in answered)
+    labels = Counter(event.answer for event in answered if isinstance(event.answer, str))
+    tally = PredictionTally()
+    tally.gave(np.array([event.answer for event in answered if isinstance(event.answer, float)]))
+    overrides: dict[str, int] = {}
+    for event in events:
+        overrides = added_names([overrides, {event.by: 1}]) if event.by else overrides
     return VersionCounts(
-        requests=kinds.count("ok") + kinds.count("error"),
-        errors=kinds.count("error"),
-        fallbacks=kinds.count("fallback"),
-        pinned=kinds.count("pinned"),
-        latency_ms=latency,
+        requests=kinds["ok"] + kinds["error"],
+        errors=kinds["error"],
+        fallbacks=kinds["fallback"],
+        pinned=kinds["pinned"] + kinds["pinned_error"],
+        pinned_errors=kinds["pinned_error"],
+        latency_ms=dict(latencies),
+        predictions=tally.counts | dict(labels),
+        overrides=overrides,
+        shadow=_shadow(events),
     )
 
 
-@given(events=_events, cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_merging_windows_equals_observing_together(events: list[tuple[str, float]], cuts: list[int]) -> None:
-    edges = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
-    parts = [_counts(events[start:end]) for start, end in itertools.pairwise(edges)]
-    assert merge_counts(parts) == _counts(events)
+def _shadow(events: Sequence[Event]) -> ShadowCounts | None:
+    if not events:
+        return None
+    steps = [round(event.differs * MILLION) for event in events if event.differs is not None]
+    return ShadowCounts(
+        mirrored=len(events),
+        shed=sum(event.kind == "error" for event in events),
+        errors=sum(event.kind == "fallback" for event in events),
+        compared=len(steps),
+        disagreements=sum(step != 0 for step in steps),
+        numbers=len(steps),
+        difference_millionths=sum(steps),
+        squared_millionths=sum(step * step for step in steps),
+    )
 
 
-@given(left=_events, right=_events)
-def test_the_order_of_merging_does_not_matter(left: list[tuple[str, float]], right: list[tuple[str, float]]) -> None:
-    a, b = _counts(left), _counts(right)
-    assert merge_counts([a, b]) == merge_counts([b, a])
+def grouped(parts: Sequence[VersionCounts], rng: random.Random) -> VersionCounts:
+    """Merged in groups of some, and these again, in any order, until one is left."""
+    left = list(parts)
+    while len(left) > 1:
+        rng.shuffle(left)
+        size = rng.randint(1, len(left))
+        left = [merge_counts(left[:size]), *left[size:]]
+    return left[0]
+
+
+def through_json(counts: VersionCounts) -> VersionCounts:
+    """As one that was written and read."""
+    return VersionCounts.model_validate_json(counts.model_dump_json())
+
+
+@settings(max_examples=40)
+@given(events=_EVENTS, pods=st.integers(1, 5), rng=st.randoms())
+def test_merging_windows_in_any_order_and_grouping_equals_observing_together(
+    events: list[Event], pods: int, rng: random.Random
+) -> None:
+    shares: list[list[Event]] = [[] for _ in range(pods)]
+    for event in events:
+        rng.choice(shares).append(event)
+    assert grouped([through_json(_counts(share)) for share in shares], rng) == _counts(events)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_however_many_names_and_numbers_the_grouping_of_windows_does_not_matter(seed: int) -> None:
+    """Beyond the bounds of both, which hypothesis does not come to by itself."""
+    rng = random.Random(seed)
+
+    def drawn(scale: int) -> Event:
+        answer = rng.choice([-1, 1]) * 10.0 ** rng.uniform(-scale, scale)
+        return Event(kind="ok", answer=answer, by=rng.choice(_NAMES), differs=answer)
+
+    shares = [[drawn(rng.choice([1, 8])) for _ in range(rng.choice([20, 400]))] for _ in range(20)]
+    parts = [_counts(share) for share in shares]
+    whole = merge_counts(parts)
+    assert len(whole.overrides) == MAX_NAMES
+    assert len({key.partition(":")[0] for part in parts for key in part.predictions}) > 1
+    for _ in range(5):
+        assert grouped(parts, rng) == whole
+    together = _counts([event for share in shares for event in share])
+    # A server counts numbers in fewer buckets than a sum may have: what is counted together is coarser.
+    assert whole.model_copy(update={"predictions": {}}) == together.model_copy(update={"predictions": {}})
+    assert bounded(whole.predictions) == together.predictions
+
+
+def test_sums_beyond_what_json_numbers_hold_exactly_are_text_in_json_and_documents_take_them() -> None:
+    great = 3 * 10**40 + 7
+    counts = ShadowCounts(difference_millionths=-great, squared_millionths=great)
+    written = json.loads(counts.model_dump_json())
+    assert (written["difference_millionths"], written["squared_millionths"]) == (str(-great), str(great))
+    assert ShadowCounts.model_validate(written) == counts
+    assert ShadowCounts.model_validate(counts.model_dump()) == counts
+    assert json.loads(ShadowCounts(difference_millionths=2**53 - 1).model_dump_json())["difference_millionths"] == (
+        2**53 - 1
+    )
+    with pytest.raises(ValidationError):
+        ShadowCounts.model_validate({"squared_millionths": str(-great)})
 
 
 def test_a_window_keeps_its_integer_keys_through_json() -> None:
