@@ -1,6 +1,7 @@
 """The real local stack, looked at: its spans by a collector, its metrics by a real Prometheus, its log lines."""
 
 import json
+import math
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import pytest
 
 from local.state import StateDir
 from local.system import FUNCTIONS, SERVER, System
-from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
+from shared.registry.rollout_policy import Stage
+from tests.e2e.driver import MODEL, POLICY, SERVER_SETTINGS, SETTINGS, Driver
 from tests.support.models import bundle, classifier, iris
 from tests.support.otlp import Collector, Got, collecting
 from tests.support.prometheus import PROMETHEUS, Prometheus, scraping
@@ -21,13 +23,24 @@ from tests.support.waiting import eventually
 from tests.unit.observing.exposed import OBSERVABILITY, expressions, named_in, rule_files, rules
 
 NOT_HERE = {
-    "model_feature_drift_psi",
-    "model_drift_alarm",
     "model_shadow_requests_total",
     "slipway_error_budget_left",
     "slipway_rollout_halted_seconds",
+    "model_realised_absolute_error",
+    "slipway_sink_age_seconds",
+    "slipway_sink_failed_tries",
+    "slipway_sink_notices_dropped_total",
+    "slipway_sink_waiting",
 }
-"""Metrics of what does not happen here: hours of traffic, a shadow, an error budget, a rollout that waits."""
+"""Metrics of what does not happen here: a shadow, an error budget, a rollout that waits, labels that are numbers, and
+alerts that anybody is told."""
+
+STAGES = (2_000, 5_000)
+"""In basis points."""
+_STAGES = tuple(Stage(weight_bp=weight_bp, duration_s=6) for weight_bp in STAGES)
+STAGED = POLICY.model_copy(update={"rollout": POLICY.rollout.model_copy(update={"stages": _STAGES})})
+"""Each stage is there for longer than Prometheus takes from one look to the next."""
+COUNTING = {"SLIPWAY_FEATURE_WINDOW_S": "1"}
 
 needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus on the PATH (Debian: prometheus)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_prometheus]
@@ -49,18 +62,34 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     bundles = [bundle(classifier(c=c)) for c in (1.0, 10.0)]
     with collecting() as collector:
         said = collector.settings | {"SLIPWAY_LOG_FORMAT": "json"}
-        settings = {FUNCTIONS: SETTINGS | said, SERVER: SERVER_SETTINGS | said}
+        settings = {FUNCTIONS: SETTINGS | said, SERVER: SERVER_SETTINGS | COUNTING | said}
         with System(StateDir(folder / "state"), settings=settings) as system, closing(Driver(system)) as driver:
-            driver.put_policy()
+            driver.put_policy(STAGED)
             with scraping(folder, jobs_of(system), rules=rule_files()) as prometheus:
                 with driver.traffic() as outcomes:
                     for number, data in enumerate(bundles, start=1):
                         blob = driver.drop(f"{number}.zip", data)
                         driver.wait_for(f"version {number} to be rolled out", partial(driver.settled, blob))
                         driver.wait_for("answers", lambda: outcomes["answered"])
+                driver.wait_for("a report on drift", partial(reported, system))
+                tell_labels(system, driver.predictions[2])
                 refused = httpx.post(f"{system.server_url}/predict", json={"features": "none"}, timeout=30)
                 assert refused.status_code == 400
                 yield Stack(system=system, driver=driver, collector=collector, prometheus=prometheus)
+
+
+def reported(system: System) -> bool:
+    """Have version 2 reported on: whether any rows of it were counted."""
+    answer = httpx.post(
+        f"{system.functions_url}/api/models/{MODEL}/drift", headers={"x-functions-key": system.key}, timeout=60
+    )
+    return answer.is_success and any(one["version"] == 2 and one.get("rows") for one in answer.json()["items"])
+
+
+def tell_labels(system: System, prediction_id: str) -> None:
+    """Say that a prediction was right."""
+    said = {"prediction_id": prediction_id, "prediction": "0", "label": "0"}
+    httpx.post(f"{system.server_url}/feedback", json={"feedback": [said]}, timeout=30).raise_for_status()
 
 
 def jobs_of(system: System) -> list[dict[str, Any]]:
@@ -132,6 +161,9 @@ def test_log_lines_of_both_are_json_with_the_trace_and_what_they_are_about(stack
     assert of_versions
     traced = {span.trace_id for span in stack.collector.spans}
     assert {line["trace_id"] for line in of_versions} <= traced
+    ticks = [line for line in lines[FUNCTIONS] if str(line["message"]).startswith("process rollout-ticks: done")]
+    assert any(line.get("version") == 2 for line in ticks)
+    assert all(line.keys() >= {"trace_id", "span_id", "message_id", "endpoint", "rollout_id"} for line in ticks)
     assert all(line.keys() >= {"time", "level", "logger", "message"} for part in lines.values() for line in part)
     text = "".join((logs / f"{part}.log").read_text() for part in (FUNCTIONS, SERVER))
     assert stack.system.key not in text
@@ -149,10 +181,18 @@ def test_a_real_prometheus_reads_every_metric_that_alerts_and_dashboards_ask_for
     asked += [rule["expr"] for file in rule_files() for rule in rules(file)]
     named = set().union(*(named_in(expression) for expression in asked))
 
-    def has_all() -> bool:
-        return named - stack.prometheus.names() <= NOT_HERE
+    missing: set[str] = set()
 
-    eventually(has_all, what=f"all of {sorted(named - NOT_HERE)}")
+    def has_all() -> bool:
+        missing.clear()
+        missing.update(named - stack.prometheus.names() - NOT_HERE)
+        return not missing
+
+    try:
+        eventually(has_all, what="all metrics")
+    except AssertionError:
+        assert missing == set()
+        raise
     assert "model_prediction_requests_total" in named
 
 
@@ -170,6 +210,48 @@ def test_what_prometheus_has_is_what_happened(stack: Stack) -> None:
         query = f'sum(model_prediction_requests_total{{model="iris",version="{version}",outcome=~"success|error"}})'
         requests = served["versions"][version]["requests"]
         eventually(partial(is_number, stack.prometheus, query, requests), what=f"{query} to be {requests}")
+
+
+def test_prometheus_has_a_models_latencies_and_answers_and_how_far_its_features_are_from_the_reference(
+    stack: Stack,
+) -> None:
+    served = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30).json()["endpoints"]["iris"]
+    of_two = 'model="iris",version="2"'
+    requests = served["versions"]["2"]["requests"]
+    for query in (
+        f"sum(model_prediction_latency_seconds_count{{{of_two}}})",
+        f'sum(model_prediction_latency_seconds_bucket{{{of_two},le="+Inf"}})',
+    ):
+        eventually(partial(is_number, stack.prometheus, query, requests), what=f"{query} to be {requests}")
+    for query in (
+        f"sum(model_prediction_latency_seconds_sum{{{of_two}}}) > 0",
+        f'sum(model_prediction_values_bucket{{{of_two},le="+Inf"}}) > 0',
+        f"model_drift_rows{{{of_two}}} > 0",
+        f"model_labels{{{of_two}}} == 1",
+        f"model_realised_accuracy_ratio{{{of_two}}} == 1",
+    ):
+        assert eventually(partial(stack.prometheus.ask, query), what=query)
+
+    def of_each_feature() -> list[dict[str, Any]]:
+        return stack.prometheus.ask(f"model_feature_drift_psi{{{of_two}}}")
+
+    drift = eventually(of_each_feature, what="the features' PSI")
+    assert len({sample["metric"]["feature"] for sample in drift}) >= iris()[0].shape[1]
+    assert all(math.isfinite(float(sample["value"][1])) for sample in drift)
+
+
+def test_prometheus_saw_the_rollout_in_each_stage_and_how_the_control_plane_kept_up(stack: Stack) -> None:
+    def values(metric: str) -> list[float]:
+        found = stack.prometheus.ask(f'{metric}{{endpoint="iris",version="2"}}[30m]')
+        return [float(value) for series in found for _, value in series["values"]]
+
+    assert set(values("slipway_rollout_weight")) >= {weight_bp / 10_000 for weight_bp in STAGES}
+    assert set(values("slipway_rollout_stage")) >= {1.0, 2.0}
+    ages = values("slipway_rollout_stage_age_seconds")
+    assert any(age > 0 for age in ages)
+    lags = values("slipway_rollout_decision_lag_seconds")
+    assert lags
+    assert all(math.isfinite(lag) and lag >= 0 for lag in lags)
 
 
 def is_number(prometheus: Prometheus, query: str, number: float) -> bool:

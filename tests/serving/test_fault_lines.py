@@ -1,8 +1,7 @@
 """A version that fails is told of in the log: why, and whose; and a thousand failures are not a thousand lines."""
 
-import json
-import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aks_serving.errors import ModelRunError
@@ -10,12 +9,12 @@ from aks_serving.faults import Faults
 from aks_serving.tracing import traced
 
 from shared.core import tracing
-from shared.core.logs import JsonFormatter
 from shared.core.tracing import SpanKind, TraceContext
 from shared.routing.plan import RoutePlan
 from tests.serving import models
 from tests.serving.conftest import eventually
 from tests.serving.handled import HandServer, Watched, plain
+from tests.support.lines import json_lines
 from tests.unit.functions.test_tracing import Spans
 
 STABLE, CANDIDATE = models.table(), models.picky(limit=4)
@@ -23,19 +22,10 @@ GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def lines() -> Iterator[list[dict[str, object]]]:
+def lines() -> Iterator[list[dict[str, Any]]]:
     """What is logged of failures, as it is written where the log is JSON."""
-    found: list[dict[str, object]] = []
-
-    class Kept(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(json.loads(self.format(record)))
-
-    kept, logger = Kept(logging.WARNING), logging.getLogger("aks_serving.faults")
-    kept.setFormatter(JsonFormatter())
-    logger.addHandler(kept)
-    yield found
-    logger.removeHandler(kept)
+    with json_lines("aks_serving.faults") as found:
+        yield found
 
 
 @pytest.fixture
@@ -53,7 +43,7 @@ def canary() -> RoutePlan:
 
 @pytest.mark.anyio
 async def test_a_candidates_failure_is_told_with_its_trace_endpoint_version_and_rollout_though_stable_answers(
-    spans: Spans, lines: list[dict[str, object]]
+    spans: Spans, lines: list[dict[str, Any]]
 ) -> None:
     server = HandServer(canary(), {1: Watched(STABLE), 2: Watched(CANDIDATE)}, inline=True)
     asked = plain([[7]])
@@ -72,7 +62,7 @@ async def test_a_candidates_failure_is_told_with_its_trace_endpoint_version_and_
 
 
 def test_of_a_versions_failures_the_first_is_told_and_each_that_is_traced_with_how_many_were_not(
-    lines: list[dict[str, object]],
+    lines: list[dict[str, Any]],
 ) -> None:
     faults, plan, error = Faults(), canary(), ModelRunError(2, "no")
     for _ in range(1_000):

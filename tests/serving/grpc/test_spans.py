@@ -1,8 +1,6 @@
 """Inferences over gRPC have the spans that HTTP's have, and none where their callers ask for none."""
 
-import json
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import grpc.aio
 import pytest
@@ -11,12 +9,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from shared.core.logs import JsonFormatter
 from tests.serving import models
 from tests.serving.fakes import MemoryStorage
 from tests.serving.grpc.cases import typed
 from tests.serving.grpc.conftest import Reach, Reached
 from tests.serving.test_tracing import GIVEN, SPAN, TRACE, Sent, sent, trace_of
+from tests.support.lines import json_lines
 
 __all__ = ["sent"]
 pytestmark = pytest.mark.anyio
@@ -109,31 +107,16 @@ async def test_where_spans_are_off_there_are_none(sent: Sent, reach: Reach) -> N
         assert sent.named("predict") == []
 
 
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What the server logs from a warning on, as it is written where the log is JSON."""
-    found: list[str] = []
-
-    class Kept(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(self.format(record))
-
-    kept, logger = Kept(logging.WARNING), logging.getLogger("aks_serving")
-    kept.setFormatter(JsonFormatter())
-    logger.addHandler(kept)
-    yield found
-    logger.removeHandler(kept)
-
-
 @pytest.mark.usefixtures("picky")
 async def test_the_log_line_of_a_failed_inference_says_which_trace_endpoint_version_and_rollout(
-    sent: Sent, reach: Reach, lines: list[str]
+    sent: Sent, reach: Reach
 ) -> None:
-    async with reach(traced=True) as reached:
-        with pytest.raises(grpc.aio.AioRpcError):
-            await stub(reached).ModelInfer(ask(TOO_MUCH), metadata=FROM)
-        (span,) = sent.named("predict")
-    (line,) = [json.loads(line) for line in lines if "failed on this request" in line]
+    with json_lines("aks_serving.faults") as lines:
+        async with reach(traced=True) as reached:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub(reached).ModelInfer(ask(TOO_MUCH), metadata=FROM)
+            (span,) = sent.named("predict")
+    (line,) = lines
     assert span.context is not None
     told = {"trace_id": TRACE, "span_id": f"{span.context.span_id:016x}", "endpoint": "churn", "version": 1}
     assert line.items() >= (told | {"rollout_id": "r-1"}).items()
