@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from shared.store.ports import BlobContainer
 
 SLIPWAY, SLIPWAY_OFF, BARE, CONSTANT = "slipway", "slipway-off", "bare", "constant"
 COUNTING, NOT_COUNTING = "slipway-counting", "slipway-not-counting"
+TRACED, UNTRACED = "slipway-traced", "slipway-untraced"
 SLIPWAY_ONE, SLIPWAY_TWO, SLIPWAY_GRPC = "slipway-one-version", "slipway-two-workers", "slipway-grpc"
 CANDIDATE_BP = 2_000
 _START_S = 60.0
@@ -65,6 +67,9 @@ SETUPS: Mapping[str, Setup] = {
     SLIPWAY_TWO: Setup(settings={"SLIPWAY_WORKERS": "2"}),
     SLIPWAY_GRPC: Setup(grpc=True),
     COUNTING: Setup(candidate_bp=0, names_users=False, profile=True, settings={"SLIPWAY_FEATURE_WINDOW_S": "5"}),
+    # Where spans go to is said by whoever starts it.
+    TRACED: Setup(candidate_bp=0, names_users=False),
+    UNTRACED: Setup(candidate_bp=0, names_users=False),
     NOT_COUNTING: Setup(candidate_bp=0, names_users=False, profile=True, settings={"SLIPWAY_FEATURE_SHARE": "0"}),
 }
 
@@ -142,8 +147,16 @@ def publish(
 
 
 @contextmanager
-def slipway(workload: Workload, *, connection: str, folder: Path, core: str, name: str = SLIPWAY) -> Iterator[Subject]:
-    """Slipway's model server, in the setup of that name. `core` may be more than one."""
+def slipway(
+    workload: Workload,
+    *,
+    connection: str,
+    folder: Path,
+    core: str,
+    name: str = SLIPWAY,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Subject]:
+    """Slipway's model server, in the setup of that name, with `more` settings. `core` may be more than one."""
     setup = SETUPS[name]
     endpoint = workload.name + name.removeprefix(SLIPWAY)
     profile = _profile(workload) if setup.profile else None
@@ -155,7 +168,7 @@ def slipway(workload: Workload, *, connection: str, folder: Path, core: str, nam
         "SLIPWAY_ENDPOINTS": endpoint,
         "SLIPWAY_PORT": str(port),
         "SLIPWAY_POD": name,
-    } | dict(setup.settings)
+    } | {**setup.settings, **more}
     infer = f"/v2/models/{endpoint}/infer"
     paths = {Form.PLAIN: "/predict", Form.V2_JSON: infer, Form.V2_BINARY: infer}
     grpc_port = 0
