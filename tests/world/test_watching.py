@@ -92,7 +92,7 @@ def test_an_alarm_is_over_once_several_reports_find_nothing() -> None:
     assert kinds == ["alarm_raised", "alarm_over"]
 
 
-def test_weeks_without_drift_are_quiet() -> None:
+def test_a_day_and_a_half_without_drift_is_quiet() -> None:
     watched = Watched(policy=DriftPolicy(span_h=6), seed=5)
     for _ in range(36):
         watched.hour(rows=150)
