@@ -24,7 +24,9 @@ def shares(counts: Counts, pseudocount: float = 0.0) -> Floats:
 
 
 def psi(reference: Counts, actual: Counts, *, pseudocount: float = PSEUDOCOUNT) -> float:
-    """The population stability index: the sum of (q - p) ln(q / p) over the bins that either side has rows in."""
+    """The population stability index: the sum of (q - p) ln(q / p) over the bins that either side has rows in (Siddiqi
+    2006, "Credit Risk Scorecards"; the divergence J of Kullback and Leibler 1951, "On information and sufficiency").
+    """
     held = (reference + actual) > 0
     p, q = shares(reference[held], pseudocount), shares(actual[held], pseudocount)
     return float((q - p) @ np.log(q / p))
@@ -45,7 +47,9 @@ def psi_noise(reference: Counts, actual: Counts, probability: float = 0.95) -> f
 
 
 def jensen_shannon(reference: Counts, actual: Counts) -> float:
-    """The Jensen-Shannon distance to base 2, in [0, 1]: the root of the divergence, as scipy's."""
+    """The Jensen-Shannon distance to base 2, in [0, 1]: the root of the divergence (Lin 1991, "Divergence measures
+    based on the Shannon entropy"), which is a metric (Endres and Schindelin 2003); as scipy's.
+    """
     p, q = shares(reference), shares(actual)
     middle = (p + q) / 2
     divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
@@ -53,25 +57,31 @@ def jensen_shannon(reference: Counts, actual: Counts) -> float:
 
 
 def hellinger(reference: Counts, actual: Counts) -> float:
-    """The Hellinger distance, in [0, 1]."""
+    """The Hellinger distance, in [0, 1] (Hellinger 1909), scaled so that what shares no bin is 1 apart."""
     # Not the root of 1 less the overlap, which of near ones is off by 1e-8.
     apart = np.sqrt(shares(reference)) - np.sqrt(shares(actual))
     return min(1.0, float(np.sqrt(np.square(apart).sum() / 2)))
 
 
 def kolmogorov_smirnov(reference: Counts, actual: Counts) -> float:
-    """The greatest distance of the cumulative shares, for bins in order. With a bin a value, that of the samples."""
+    """The greatest distance of the cumulative shares, for bins in order. With a bin a value, that of the samples
+    (Kolmogorov 1933; of two samples, Smirnov 1939).
+    """
     return float(np.abs(np.cumsum(shares(reference)) - np.cumsum(shares(actual)))[:-1].max(initial=0.0))
 
 
 def wasserstein(reference: Counts, actual: Counts, positions: Floats) -> float:
-    """The earth mover's distance, in the unit of `positions`: where each bin lies, rising, finite, shape [b]."""
+    """The earth mover's distance, in the unit of `positions`: where each bin lies, rising, finite, shape [b]. On a line
+    it is the area between the cumulative shares (Vallender 1974, "Calculation of the Wasserstein distance between
+    probability distributions on the line").
+    """
     away = np.abs(np.cumsum(shares(reference)) - np.cumsum(shares(actual)))[:-1]
     return float(away @ np.diff(positions))
 
 
 def chi_square(reference: Counts, actual: Counts) -> tuple[float, int, float]:
-    """The chi-square test that both are samples of one distribution: statistic, degrees of freedom, p-value.
+    """The chi-square test that both are samples of one distribution (Pearson 1900; of two samples, 1911): statistic,
+    degrees of freedom, p-value.
 
     The rarest bins are joined first, until the smaller sample expects five rows in each. One bin has a p-value of 1.
     """
