@@ -218,3 +218,22 @@ def test_a_process_that_is_killed_anywhere_drops_a_notice_once_and_takes_one_bac
             assert len({notice.notice_id for notice in told(world)}) == 1, at
             assert set(said(world)) == {("firing", "c")}, at
     assert at > 5
+
+
+def test_a_notice_is_withdrawn_only_where_each_try_failed_and_what_it_repeats_is_due_again_by_itself() -> None:
+    world = world_with(sink(repeat_s=HOUR_S))
+    alert = fire(world)
+    pass_s(world, 60)
+    world.alert_sinks["ops"].is_down = True
+    pass_s(world, HOUR_S + 60)
+    box, later = mailbox(world), world.clock.now() + timedelta(hours=1)
+    notice = box.notice
+    assert notice is not None
+    assert not box.withdraw(notice, {alert.id}, notice.try_at - timedelta(seconds=1)), "somebody may be at it"
+    assert box.claim(later)
+    assert not box.withdraw(notice, {alert.id}, later + timedelta(hours=1)), "who claimed it may have sent it and died"
+    box = mailbox(world)
+    assert box.withdraw(notice, {alert.id}, later)
+    assert (box.notice, box.waiting) == (None, {})
+    assert alert.id in box.needs(later, sink(repeat_s=HOUR_S))
+    assert not box.withdraw(notice, {alert.id}, later), "it is under way no more"

@@ -1,18 +1,22 @@
 """The outbox: to deliver twice is to deliver once; what cannot be delivered keeps nothing else waiting."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
+from shared.alerts.documents import Alert, AlertRule
 from shared.core.errors import IntegrityError
+from shared.core.messages import TellNews
 from shared.registry.documents import Model
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.rollout.endpoint import Endpoint
 from shared.routing.plan import RoutePlan, plan_blob_name
-from shared.store.aggregate import AuditEntry, PublishEntry
+from shared.store.aggregate import AuditEntry, PublishEntry, waiting_since
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
 from shared.store.repository import Repository
+from tests.world.fakes import Fuse, Killed
 from tests.world.world import MODEL, World
 
 STRICT = Policy(validation=ValidationPolicy(accuracy=0.99))
@@ -107,3 +111,24 @@ def test_what_is_delivered_is_struck_out_and_not_sent_again() -> None:
     sent = len(world.queues.messages)
     assert endpoints.deliver_outboxes() == 0
     assert len(world.queues.messages) == sent
+
+
+def test_what_waits_says_since_when_it_was_saved_also_where_it_is_a_message() -> None:
+    world = World()
+    alerts = Repository(Alert, world.documents, outbox_of(world))
+    at = world.clock.now()
+    fresh = Alert(id="alert-1", model="m", rule=AlertRule.SLOW, subject="s", sentence="slow", since=at, changed_at=at)
+    alerts.create(fresh)
+    world.clock.pass_s(60)
+    world.queues.fuse = Fuse(at=1)
+
+    def send(alert: Alert) -> bool:
+        alert.send(TellNews(model="m", alert_id=alert.id, news=1), not_before=world.clock.now() + timedelta(hours=1))
+        return True
+
+    with pytest.raises(Killed):
+        alerts.change("m", fresh.id, send)
+    world.queues.fuse = Fuse()
+    stored = world.documents.get(Container.REPORTS, "m", fresh.id)
+    assert stored is not None
+    assert waiting_since(stored.body) == at + timedelta(seconds=60)
