@@ -13,7 +13,7 @@ from shared.registry.policy import Policy
 from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer
 
-DEADLINE_S = 150.0
+DEADLINE_S = 600.0
 
 _POLL_S = 0.15
 _TIMEOUT_S = 30.0

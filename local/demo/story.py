@@ -21,7 +21,7 @@ from local.demo.traffic import Traffic
 from local.demo.training import Entry
 from local.demo.workshop import Workshop
 from shared.registry.policy import Policy
-from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Triggers
 
 MODEL = "digits"
 POLICY = Policy(
@@ -29,12 +29,13 @@ POLICY = Policy(
         watch_s=0,
         stages=(Stage(weight_bp=1_000, duration_s=5), Stage(weight_bp=5_000, duration_s=5)),
         # Two cores do everything here, training and validation included: what is slow is slow for both versions.
-        gates=Gates(p99_ms=500),
+        gates=Gates(p99_ms=10_000),
+        triggers=Triggers(p99_ms=10_000),
         tick_s=1,
         min_requests=40,
         failure_limit=2,
-        max_stage_s=60,
-        load_timeout_s=60,
+        max_stage_s=600,
+        load_timeout_s=600,
     )
 )
 

@@ -13,7 +13,7 @@ from azure.storage.blob import BlobServiceClient
 
 from local.system import System
 from shared.registry.policy import Policy, ValidationPolicy
-from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
+from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Triggers
 from tests.support.models import iris
 
 MODEL = "iris"
@@ -26,7 +26,10 @@ POLICY = Policy(
         tick_s=1,
         min_requests=20,
         # This machine may be slow and busy: latency is not what these tests are about.
-        gates=Gates(p99_ms=60_000),
+        gates=Gates(p99_ms=3_600_000, slow_ms=3_600_000),
+        triggers=Triggers(p99_ms=None, memory_share=None),
+        load_timeout_s=900,
+        max_stage_s=900,
     ),
 )
 SETTINGS = {

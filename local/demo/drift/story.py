@@ -27,7 +27,7 @@ from shared.registry.rollout_policy import RolloutPolicy
 MODEL = "late-flights"
 RULE = "data_drift"
 POLICY = Policy(
-    rollout=RolloutPolicy(watch_s=0, tick_s=1, load_timeout_s=60),
+    rollout=RolloutPolicy(watch_s=0, tick_s=1, load_timeout_s=600),
     drift=DriftPolicy(span_h=1, retraining=RetrainingPolicy(enabled=True)),
 )
 SWEEP_S = 5
