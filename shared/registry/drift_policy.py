@@ -59,7 +59,7 @@ class DriftPolicy(PolicyPart):
     """Nothing follows before what was compared of either version, in the same hours, is worth so many independent rows:
     those of one subject are worth one."""
     following_min_hours: int = Field(default=8, ge=1, le=744)
-    """Nor before so many hours; so with a shorter span nothing follows."""
+    """Nor before so many hours; so with a span of less than half of them nothing follows."""
     retraining: RetrainingPolicy = RetrainingPolicy()
 
     @property
