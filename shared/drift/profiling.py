@@ -99,9 +99,10 @@ def _input_sources(inputs: Mapping[str, Array], names: Mapping[str, Sequence[str
 
 def _summaries(name: str, array: Array) -> Iterator[tuple[str, Source]]:
     if array.dtype.kind in TEXT_KINDS:
-        yield f"{name} length", SummarySource(input=name, summary=Summary.LENGTH)
-        return
-    for summary in (Summary.MEAN, Summary.SPREAD, Summary.NORM):
+        summaries: tuple[Summary, ...] = (Summary.LENGTH,)
+    else:
+        summaries = (Summary.MEAN, Summary.SPREAD, Summary.NORM)
+    for summary in summaries:
         yield f"{name} {summary}", SummarySource(input=name, summary=summary)
     for place in range(PROJECTIONS):
         yield f"{name} projection {place}", SummarySource(input=name, summary=Summary.PROJECTION, place=place)

@@ -7,13 +7,14 @@ batches give the same values. No input makes it fail: what is not there, or is n
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.telemetry import texts
 from shared.telemetry.profile import MAX_COLUMNS, PROJECTIONS, Summary
+from shared.telemetry.signs import signs
 
 type Array = NDArray[Any]
 type Floats = NDArray[np.float64]
@@ -161,8 +162,11 @@ def _widened(table: Array, width: int) -> Array:
 
 def _summaries(table: Array) -> dict[tuple[Summary, int], Floats]:
     if table.dtype.kind in TEXT_KINDS:
-        lengths = [_length(value) for value in table[:, 0].tolist()]
-        return {(Summary.LENGTH, 0): np.array(lengths, dtype=np.float64)}
+        values = table[:, 0].tolist()
+        projected = texts.projected(values)
+        return {(Summary.LENGTH, 0): np.array([_length(value) for value in values], dtype=np.float64)} | {
+            (Summary.PROJECTION, place): projected[:, place] for place in range(PROJECTIONS)
+        }
     step = max(1, _CHUNK_VALUES // table.shape[1])
     # numbers_of makes a copy, which may be written.
     parts = [_summarised(numbers_of(table[start : start + step])) for start in range(0, len(table), step)]
@@ -192,18 +196,3 @@ def _summarised(rows: Floats) -> dict[tuple[Summary, int], Floats]:
     } | {(Summary.PROJECTION, place): projected[:, place] for place in range(PROJECTIONS)}
     with np.errstate(over="ignore"):
         return {key: np.where(is_whole, values / _ROW_STEPS * greatest, np.nan) for key, values in found.items()}
-
-
-@lru_cache(maxsize=4)
-def signs(number: int) -> Floats:
-    """The sign of each of so many values in each projection, [PROJECTIONS, number]: a bit of a mix of both places
-    (SplitMix64; Steele, Lea and Flood 2014).
-    """
-    state = np.arange(PROJECTIONS * number, dtype=np.uint64) + np.uint64(1)
-    state *= np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    bits = (state ^ (state >> np.uint64(31))) >> np.uint64(63)
-    # A value has its sign at every width: its place comes first.
-    result: Floats = (1.0 - 2.0 * bits.astype(np.float64)).reshape(number, PROJECTIONS).T.copy()
-    return result

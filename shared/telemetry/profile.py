@@ -42,7 +42,8 @@ class Summary(StrEnum):
     """The root of the mean square."""
     PROJECTION = "projection"
     """The sum of the values, each with a sign that its place and the feature's `place` give, over the root of their
-    number: a random projection (Achlioptas 2003)."""
+    number: a random projection (Achlioptas 2003). Of a text, the mean sign of its bytes or runs of three
+    (shared.telemetry.texts)."""
     LENGTH = "length"
     """Characters of a text."""
 
