@@ -74,10 +74,7 @@ def main(pods: int) -> int:
     requests = sum(one.requests for one in sums.hours.values())
     print(f"{pods} pods: {stored:,} windows stored; {listed:,} names listed in {list_s:.2f} s")
     print(f"{len(read):,} windows ({requests:,} requests) listed, read and counted in {whole_s:.2f} s")
-    print(
-        f"at {MANY} pods: {listed * times:,.0f} names, {list_s * times:.1f} s; with reading {whole_s * times:.1f} s, ",
-        end="",
-    )
+    print(f"at {MANY} pods: {listed * times:,.0f} names, {list_s * times:.1f} s;", end=" ")
     print(f"with reading {whole_s * times:.1f} s, of which this process computed for {cpu_s * times:.1f} s")
     print(f"the hour whole: up to {hour:,} names, {list_s / listed * hour:.1f} s")
     return 0
