@@ -127,7 +127,7 @@ def _port_calls_of_the_job() -> int:
     return world.fuse.calls
 
 
-@pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
 def test_a_kill_at_an_early_port_call_or_a_sampled_later_one_leaves_the_job_to_end_as_if_undisturbed(
     undisturbed: dict[str, Any], step: int
 ) -> None:
