@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,21 @@ def lint(folder: Path) -> list[Finding]:
 def _syntax(template: Template) -> Iterator[Finding]:
     for node in faults(template):
         yield _at("syntax", template, node, f"the grammar cannot read {text_of(node)[:60]!r}")
-    try:
-        BicepParser().parse(text=text_of(template.root))
-    except Exception as error:  # noqa: BLE001 - the parser's errors have no base of their own
-        said = " ".join(str(error).split())[:200]
+    if said := _refused_by_checkov(text_of(template.root)):
         yield Finding(rule="syntax", where=template.path.name, said=f"checkov's parser cannot read it: {said}")
+
+
+@cache
+def _refused_by_checkov(text: str) -> str:
+    """What checkov's parser says of a template that it would pass over without a word; empty where it can read it.
+
+    It is slow, so what it said of the same text is remembered.
+    """
+    try:
+        BicepParser().parse(text=text)
+    except Exception as error:  # noqa: BLE001 - the parser's errors have no base of their own
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return ""
 
 
 def _symbols(template: Template) -> Iterator[Finding]:

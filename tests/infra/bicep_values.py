@@ -130,6 +130,8 @@ class Deployment:
     def _called(self, module: ModuleCall, value: Node, bound: dict[str, Value]) -> Value:
         def call(body: Node, names: dict[str, Value]) -> Value:
             path = (self.template.path.parent / module.path).resolve()
+            if not path.exists():
+                return Later(module.symbol)
             given = self._value(body, names).get("params", {})
             return Deployment(template=_read(path), given=given, runtime=self.runtime)
 
@@ -292,7 +294,7 @@ def _union(*parts: Value) -> Value:
 
 _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "any": lambda value: value,
-    "concat": lambda *parts: "".join(parts) if all(isinstance(part, str) for part in parts) else sum(parts, []),
+    "concat": lambda *parts: "".join(parts) if isinstance(parts[0], str) else [one for part in parts for one in part],
     "contains": lambda where, what: what in where,
     "empty": lambda value: not value,
     "environment": lambda: {

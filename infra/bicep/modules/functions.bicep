@@ -47,6 +47,7 @@ resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
 }
 
 resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
+  // checkov:skip=CKV_AZURE_225:zones are a parameter; production has them
   name: 'plan-slipway-${token}'
   location: location
   tags: tags
@@ -59,6 +60,10 @@ resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
 }
 
 resource app 'Microsoft.Web/sites@2025-03-01' = {
+  // checkov:skip=CKV_AZURE_222:people and pipelines call the admin API from outside, by sign-in or key; adminIpRanges narrows from where
+  // checkov:skip=CKV_AZURE_17:callers have a token or a key, no certificates
+  // checkov:skip=CKV_AZURE_212:Flex Consumption has alwaysReady instead, which is a parameter
+  // checkov:skip=CKV_AZURE_213:Flex Consumption replaces instances by itself
   name: name
   location: location
   tags: tags
@@ -109,6 +114,13 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
 }
 
 resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
+  // checkov:skip=CKV_AZURE_66:settings of an app, no app
+  // checkov:skip=CKV_AZURE_63:settings of an app, no app
+  // checkov:skip=CKV_AZURE_222:settings of an app, no app
+  // checkov:skip=CKV_AZURE_80:settings of an app, no app
+  // checkov:skip=CKV_AZURE_13:settings of an app, no app
+  // checkov:skip=CKV_AZURE_88:settings of an app, no app
+  // checkov:skip=CKV_AZURE_65:settings of an app, no app
   parent: app
   name: 'appsettings'
   properties: {
@@ -149,6 +161,13 @@ resource publishing 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025
 }]
 
 resource signIn 'Microsoft.Web/sites/config@2025-03-01' = if (!empty(authClientId)) {
+  // checkov:skip=CKV_AZURE_66:settings of an app, no app
+  // checkov:skip=CKV_AZURE_63:settings of an app, no app
+  // checkov:skip=CKV_AZURE_222:settings of an app, no app
+  // checkov:skip=CKV_AZURE_80:settings of an app, no app
+  // checkov:skip=CKV_AZURE_13:settings of an app, no app
+  // checkov:skip=CKV_AZURE_88:settings of an app, no app
+  // checkov:skip=CKV_AZURE_65:settings of an app, no app
   parent: app
   name: 'authsettingsV2'
   properties: {

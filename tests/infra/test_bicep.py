@@ -1,0 +1,294 @@
+"""The templates are without a finding, and each rule finds what it is for."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.infra.bicep_duties import MAY, deployed, duties, of_type, parameters_of
+from tests.infra.bicep_known import FORBIDDEN_ON_FLEX, ROLES
+from tests.infra.bicep_lint import Finding, lint, variable_of
+
+FOLDER = Path(__file__).parents[2] / "infra" / "bicep"
+ENVIRONMENTS = ("dev", "staging", "production")
+EVERYTHING = {
+    "publisherGroupIds": ["33333333-3333-3333-3333-333333333333"],
+    "operatorGroupIds": ["44444444-4444-4444-4444-444444444444"],
+    "publisherIpRanges": ["203.0.113.0/24"],
+    "operatorIpRanges": ["203.0.113.0/24"],
+    "adminIpRanges": ["203.0.113.0/24", "198.51.100.0/24"],
+    "authClientId": "55555555-5555-5555-5555-555555555555",
+    "approvalKeySecretName": "approval-key",
+    "eventSinksSecretName": "event-sinks",
+    "alertSinksSecretName": "alert-sinks",
+}
+"""What no environment turns on by itself."""
+
+type Change = Callable[[str, str, str], Path]
+
+
+def test_the_templates_are_without_a_finding() -> None:
+    assert lint(FOLDER) == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["as it is", "with everything on"])
+def test_what_is_deployed_is_what_the_code_uses(environment: str, more: dict[str, object]) -> None:
+    assert duties(FOLDER, parameters_of(FOLDER, environment) | more) == []
+
+
+def test_with_everything_on_every_role_that_is_written_down_is_given() -> None:
+    given = parameters_of(FOLDER, "production") | EVERYTHING
+    count = sum(one.type.endswith("oleAssignments") for one in deployed(FOLDER, given).resources())
+    assert count == len(MAY)
+
+
+def test_secrets_come_from_key_vault_by_their_names() -> None:
+    given = parameters_of(FOLDER, "production") | EVERYTHING
+    (app,) = [one for one in deployed(FOLDER, given).resources() if one.name == "appsettings"]
+    value = app.properties["SLIPWAY_APPROVAL_KEY"]
+    (vault,) = of_type(list(deployed(FOLDER, given).resources()), "Microsoft.KeyVault/vaults")
+    assert value == f"@Microsoft.KeyVault(SecretUri=https://{vault.name}.vault.azure.net/secrets/approval-key)"
+
+
+def test_two_environments_share_no_name_that_all_of_azure_shares() -> None:
+    kinds = {"Microsoft.Storage/storageAccounts", "Microsoft.KeyVault/vaults", "Microsoft.Web/sites"}
+    kinds |= {"Microsoft.DocumentDB/databaseAccounts", "Microsoft.Resources/resourceGroups"}
+    names = [
+        one.name
+        for environment in ENVIRONMENTS
+        for one in deployed(FOLDER, parameters_of(FOLDER, environment)).resources()
+        if one.type in kinds
+    ]
+    assert len(names) == len(kinds) * len(ENVIRONMENTS) == len(set(names))
+
+
+@pytest.fixture
+def change(tmp_path: Path) -> Change:
+    """Changes a copy of the templates."""
+
+    def changed(file: str, old: str, new: str) -> Path:
+        copied = tmp_path / "bicep"
+        shutil.copytree(FOLDER, copied)
+        path = copied / file
+        text = path.read_text()
+        assert old in text, f"{file} holds no {old!r}: the test is out of date"
+        path.write_text(text.replace(old, new, 1))
+        return copied
+
+    return changed
+
+
+def said(findings: list[Finding]) -> list[str]:
+    return [f"{finding.rule}: {finding.said}" for finding in findings]
+
+
+M = "modules/"
+LINTED = [
+    ("main.bicep", "scope: group\n", "scope: = group\n", "syntax: "),
+    (
+        M + "cosmos.bicep",
+        "param mode string",
+        "var x = map([1], (i) => i)\nparam mode string",
+        "syntax: checkov's parser",
+    ),
+    ("main.bicep", "sku: storageSku", "sku: storageKind", "symbols: storageKind is no parameter"),
+    (M + "roles.bicep", "scope: artifacts", "scope: artefacts", "symbols: artefacts is no parameter"),
+    (M + "keyvault.bicep", "param token string", "param token string\nparam idle string", "unused: idle is declared"),
+    (M + "keyvault.bicep", "tenant().tenantId", "tenent().tenantId", "functions: there is no function tenent"),
+    ("main.bicep", "modules/events.bicep", "modules/event.bicep", "modules: there is no modules/event.bicep"),
+    ("main.bicep", "modules/events.bicep", "modules/event.bicep", "modules: no template calls it"),
+    ("main.bicep", "    sku: storageSku\n", "", "arguments: modules/storage.bicep wants sku"),
+    ("main.bicep", "sku: storageSku", "skew: storageSku", "arguments: modules/storage.bicep has no parameter skew"),
+    ("main.bicep", "alwaysReady: functionsAlwaysReady", "alwaysReady: storageSku", "is int, not string"),
+    (
+        "main.bicep",
+        "storage.outputs.blobUrl",
+        "storage.outputs.blobUri",
+        "outputs: modules/storage.bicep has no output",
+    ),
+    (
+        "main.bicep",
+        "'modules/events.bicep' = {",
+        "'modules/events.bicep' = if (zoneRedundant) {",
+        "outputs: events is not always there",
+    ),
+    (M + "storage.bicep", "storageAccounts@2025-08-01", "storageAccounts@2019-06-01", "versions: Microsoft.Storage"),
+    (
+        M + "storage.bicep",
+        "Storage/storageAccounts@",
+        "Storage/storageAcounts@",
+        "types: Microsoft.Storage/storageAcounts is not",
+    ),
+    (M + "roles.bicep", "7f951dda-", "7f951ddb-", "roles: 7f951ddb-4ed3-4680-a7ca-43fe172d538d is no role"),
+    (
+        M + "roles.bicep",
+        "var acrPull = '7f951dda-4ed3-4680-a7ca-43fe172d538d'",
+        "var acrPull = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'",
+        "roles: b7e6dc6d-f1e8-4753-8033-0f276bb0955b is Storage Blob Data Owner: let a variable storageBlobDataOwner",
+    ),
+    (M + "functions.bicep", "OTEL_EXPORTER_OTLP_ENDPOINT: ''", "FUNCTIONS_EXTENSION_VERSION: '~4'", "flex: Flex Cons"),
+    (M + "functions.bicep", "minTlsVersion: '1.2'", "linuxFxVersion: 'Python|3.13'", "flex: Flex Consumption refuses"),
+    (
+        M + "storage.bicep",
+        "output name string",
+        "output other string = account.listKeys().keys[0].value\noutput name string",
+        "secrets: listKeys may give a secret",
+    ),
+    (
+        M + "storage.bicep",
+        "output name string",
+        "output other string = listAccountSas(account.id, '2025-08-01', {}).x\noutput name string",
+        "secrets: listAccountSas may give a secret",
+    ),
+    (
+        M + "events.bicep",
+        "output topicName string = topic.name",
+        "output connectionString string = topic.name",
+        "secrets: the output connectionString looks like a secret",
+    ),
+    (
+        M + "events.bicep",
+        "output topicName string = topic.name",
+        "output topicName string = topic.properties.primaryKey",
+        "secrets: topic.properties.primaryKey is a secret",
+    ),
+    (
+        M + "functions.bicep",
+        "output id string = app.id",
+        "output id string = insights.properties.ConnectionString",
+        "secrets: the output id looks like a secret",
+    ),
+    (
+        M + "cosmos.bicep",
+        "output id string = account.id",
+        "output id string = account.properties.primaryMasterKey",
+        "secrets: account.properties.primaryMasterKey is a secret",
+    ),
+    (M + "functions.bicep", "OTEL_EXPORTER_OTLP_ENDPOINT: ''", "X: 'AccountKey=abc'", "secrets: a text looks like a"),
+    (M + "events.bicep", "param token string", "@secure()\nparam token string", "secrets: the parameter token takes"),
+    (M + "events.bicep", "metadata description", "var description", "described: it has no metadata"),
+    ("eventgrid.bicep", "@description('The storage", "//@description('The storage", "described: the parameter storage"),
+    ("main.parameters.dev.json", '"environmentName"', '"environment"', "parameters: main.bicep has no parameter envir"),
+    ("main.parameters.dev.json", '"environmentName"', '"environment"', "parameters: environmentName is wanted"),
+    (
+        "main.parameters.dev.json",
+        '"value": "dev"',
+        '"value": "test"',
+        "parameters: environmentName is 'test': use allow",
+    ),
+    ("main.parameters.dev.json", '"value": 35', '"value": 31', "parameters: telemetryDays is 31: use minValue 32"),
+    ("main.parameters.dev.json", '"value": 35', '"value": "35"', "parameters: telemetryDays is '35': use a value of"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "wanted"), LINTED)
+def test_what_would_fail_or_leak_is_found(change: Change, file: str, old: str, new: str, wanted: str) -> None:
+    found = said(lint(change(file, old, new)))
+    assert any(wanted in one for one in found), found
+
+
+OWED = [
+    (M + "storage.bicep", "  'reports'\n", "", "containers: the code uses reports"),
+    (M + "storage.bicep", "  'reports'\n", "  'reports'\n  'extra'\n", "containers: a template makes extra"),
+    (M + "storage.bicep", "  'drop-events'\n", "", "queues: the code uses drop-events,"),
+    (M + "storage.bicep", "'${queueName}-poison'", "'${queueName}-dead'", "queues: the code uses drop-events-poison"),
+    (M + "storage.bicep", "webjobs-blobtrigger-poison", "blob-poison", "queues: the code uses webjobs-blobtrigger"),
+    (M + "cosmos.bicep", "  { name: 'audit', key: '/stream' }\n", "", "documents: the code uses audit"),
+    (M + "cosmos.bicep", "key: '/stream'", "key: '/id'", "documents: it is partitioned by ['/id'], not by ['/stream']"),
+    (M + "cosmos.bicep", "'Strong'", "'Session'", "documents: its consistency is Session"),
+    (M + "cosmos.bicep", "  name: 'slipway'\n", "  name: 'ship'\n", "documents: the code uses slipway"),
+    (M + "functions.bicep", "    SLIPWAY_SWEEP_GRACE_S: '600'\n", "", "settings: the code uses SLIPWAY_SWEEP_GRACE_S"),
+    (M + "functions.bicep", "SLIPWAY_SWEEP_GRACE_S", "SLIPWAY_GRACE_S", "settings: a template makes SLIPWAY_GRACE_S"),
+    (M + "functions.bicep", "SLIPWAY_SWEEP_GRACE_S: '600'", "SLIPWAY_SWEEP_GRACE_S: '-1'", "it cannot read them"),
+    (
+        M + "functions.bicep",
+        "SLIPWAY_DOCUMENTS: cosmos.properties.documentEndpoint",
+        "SLIPWAY_DOCUMENTS: 'sqlite:/x.db'",
+        "settings: it does not reach its stores by identity",
+    ),
+    (
+        M + "functions.bicep",
+        "SlipwayStorage__blobServiceUri: storage.properties.primaryEndpoints.blob",
+        "SlipwayStorage__blobServiceUri: 'https://other.blob.core.windows.net/'",
+        "settings: it is told of a storage account that nobody makes",
+    ),
+    (
+        M + "functions.bicep",
+        "SLIPWAY_APPROVAL_KEY: empty(approvalKeySecretName) ? ''",
+        "SLIPWAY_APPROVAL_KEY: empty(approvalKeySecretName) ? 'abcd'",
+        "secrets: it holds a secret",
+    ),
+    (M + "storage.bicep", "allowSharedKeyAccess: false", "allowSharedKeyAccess: true", "keys: allowSharedKeyAccess is"),
+    (M + "storage.bicep", "    allowSharedKeyAccess: false\n", "", "keys: allowSharedKeyAccess is None, not False"),
+    (
+        M + "storage.bicep",
+        "defaultAction: 'Deny'",
+        "defaultAction: 'Allow'",
+        "keys: networkAcls.defaultAction is 'Allow'",
+    ),
+    (
+        M + "cosmos.bicep",
+        "disableLocalAuth: true",
+        "disableLocalAuth: false",
+        "keys: disableLocalAuth is False, not True",
+    ),
+    (M + "functions.bicep", "properties: { allow: false }", "properties: { allow: true }", "keys: allow is True"),
+    (
+        M + "roles.bicep",
+        "scope: artifacts\n  name: guid(artifacts.id, servingPrincipalId",
+        "scope: storage\n  name: guid(artifacts.id, servingPrincipalId",
+        "roles: it is Storage Blob Data Reader of Microsoft.Storage/storageAccounts, which nothing",
+    ),
+    (
+        M + "roles.bicep",
+        "principalId: scalerPrincipalId",
+        "principalId: servingPrincipalId",
+        "roles: it needs to be Moni",
+    ),
+    (M + "cosmos.bicep", "/dbs/slipway'", "'", "roles: it is Cosmos DB Built-in Data Contributor of "),
+    (
+        M + "federation.bicep",
+        "slipway:slipway-serving'",
+        "default:slipway-serving'",
+        "identities: it is federated with",
+    ),
+    (M + "identities.bicep", "id-slipway-scaler-", "id-slipway-keda-", "identities: the code uses scaler"),
+    (M + "storage.bicep", "name: 'st${token}'", "name: 'st-slipway-${token}'", "names: "),
+    (M + "storage.bicep", "name: containerName\n", "name: 'incoming'\n", "names: 7 of them are called"),
+    (
+        M + "storage.bicep",
+        "prefixMatch: ['telemetry/']",
+        "prefixMatch: ['artifacts/']",
+        "ages: it deletes what lies in",
+    ),
+    (M + "storage.bicep", "GreaterThan: telemetryDays", "GreaterThan: 7", "ages: windows go after 7 days, not 35"),
+    ("main.bicep", "@minValue(32)", "@minValue(1)", "ages: at least ['1']; the code needs 32"),
+    ("eventgrid.bicep", "'drop-events'", "'registrations'", "events: it is 'registrations', not 'drop-events'"),
+    ("eventgrid.bicep", "CloudEventSchemaV1_0", "EventGridSchema", "events: it is 'EventGridSchema'"),
+    ("eventgrid.bicep", "containers/incoming/", "containers/", "events: it is '/blobServices/default/containers/'"),
+    (M + "events.bicep", "'SystemAssigned'", "'UserAssigned'", "events: storage behind a firewall takes"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "wanted"), OWED)
+def test_what_code_and_templates_owe_each_other_is_found(
+    change: Change, file: str, old: str, new: str, wanted: str
+) -> None:
+    folder = change(file, old, new)
+    found = said(duties(folder, parameters_of(folder, "production")))
+    assert any(wanted in one for one in found), found
+
+
+def test_every_role_that_is_known_has_a_variable_of_its_own() -> None:
+    assert len({variable_of(role) for role in ROLES.values()}) == len(ROLES)
+    assert variable_of("Key Vault Secrets User") == "keyVaultSecretsUser"
+    assert variable_of("AcrPull") == "acrPull"
+
+
+def test_what_flex_refuses_is_in_no_settings_of_ours() -> None:
+    for environment in ENVIRONMENTS:
+        made = list(deployed(FOLDER, parameters_of(FOLDER, environment)).resources())
+        (settings,) = [one for one in of_type(made, "Microsoft.Web/sites/config") if one.name == "appsettings"]
+        assert not FORBIDDEN_ON_FLEX & settings.properties.keys()
