@@ -127,6 +127,27 @@ def test_an_estimate_that_is_off_by_almost_the_drop_it_is_to_find_gates_nothing(
     assert (verdict.outcome, figures.may_gate) == (Outcome.INCONCLUSIVE, False)
 
 
+def test_half_of_the_drop_is_as_far_as_an_estimate_may_be_off() -> None:
+    def may_gate(off: float) -> bool:
+        result = perform(
+            Performing(
+                is_regression=False,
+                level=MODEL.level,
+                model=MODEL,
+                labels={NOW - timedelta(days=ago): labels(MODEL.level - off, 40_000) for ago in range(2, 32)},
+                days={NOW - timedelta(days=ago): ALIKE for ago in range(2, 32)},
+                labels_since=NOW - timedelta(days=1),
+            ),
+            PROFILE,
+            TODAY,
+            DriftPolicy(performance_drop=0.08),
+        )
+        assert result is not None
+        return result[1].may_gate
+
+    assert [may_gate(0.02), may_gate(0.05)] == [True, False]
+
+
 def test_what_an_estimate_missed_by_counts_against_its_evidence() -> None:
     """Both may gate, and say the same of today; of one, days were off by 0.02 now and then."""
 
