@@ -113,6 +113,13 @@ def disk_is_enough(resources: list[Resource]) -> Iterator[str]:
         yield "the volumes may hold more than the pod's ephemeral storage: it is evicted before they are full"
 
 
+def settings_are_only_ours(resources: list[Resource]) -> Iterator[str]:
+    """No variables of Services: of one that is called `slipway`, SLIPWAY_PORT would be `tcp://...`."""
+    for found in of_kind(resources, "Deployment"):
+        if pod_of(found)["spec"].get("enableServiceLinks") is not False:
+            yield f"{title(found)} gets variables of the Services in its namespace, which may be named as settings"
+
+
 def references_hold(resources: list[Resource]) -> Iterator[str]:
     """What one resource says of another is there: accounts, configuration, monitored ports, backends, listeners."""
     names = {(r["kind"], r["metadata"].get("namespace"), r["metadata"]["name"]) for r in resources}
@@ -233,6 +240,7 @@ RULES: tuple[Rule, ...] = (
     draining_has_time,
     workers_have_cores,
     disk_is_enough,
+    settings_are_only_ours,
     references_hold,
     tls_ends_at_the_gateway,
     identities_are_given,

@@ -306,6 +306,7 @@ BREAKS: list[tuple[str, rules.Rule, Break, str]] = [
         lambda r: _container(r)["resources"]["limits"].update({"ephemeral-storage": "1Gi"}),
         "evicted",
     ),
+    ("services' variables", rules.settings_are_only_ours, lambda r: _pod(r).pop("enableServiceLinks"), "variables"),
     (
         "settings that are not there",
         rules.references_hold,
