@@ -99,3 +99,18 @@ def test_words_of_the_same_letters_in_another_order_are_another_text() -> None:
     assert outcome is Outcome.FAIL
     # Single letters are as they were.
     assert {one.feature.name for one in drifted} <= {f"t projection {place}" for place in range(4, 8)}
+
+
+def test_of_a_category_whose_shares_moved_the_category_is_to_blame() -> None:
+    rng = np.random.default_rng(5)
+
+    def rows(number: int, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> Arrays:
+        return {
+            "x": rng.normal(size=(number, 20)),
+            "plan": rng.choice(np.array(["free", "small", "large"]), (number, 1), p=shares),
+            "land": rng.choice(np.array(["de", "fr", "uk"]), (number, 1)),
+        }
+
+    outcome, drifted = looked_at(rows(4_000), rows(2_000, (0.15, 0.3, 0.55)))
+    assert outcome is Outcome.FAIL
+    assert [one.feature.name for one in ranked(drifted)] == ["plan"]
