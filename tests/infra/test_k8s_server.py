@@ -15,7 +15,7 @@ from aks_serving.storage_access import access
 from shared.core.errors import InvalidInputError
 from shared.core.logs import LOG_FORMAT
 from shared.core.otel import ENDPOINTS, is_wanted
-from tests.infra.k8s import OVERLAYS, Resource, of_kind, overlay, pod_of, settings, the
+from tests.infra.k8s import OVERLAYS, Resource, composed, of_kind, overlay, pod_of, settings, the
 from tests.serving.processes import Server, dead_connection
 
 IDENTITY = {"AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/tokens/azure-identity-token"}
@@ -103,6 +103,18 @@ def test_the_collector_uses_what_it_declares() -> None:
     assert told["extensions"]["health_check"]["endpoint"] == f"0.0.0.0:{health}"
     given = {entry["name"] for entry in container["env"]} | {"AZURE_CLIENT_ID", "AZURE_TENANT_ID", *IDENTITY}
     assert set(re.findall(r"\$\{env:(\w+)\}", config["data"]["azure.yaml"])) <= given
+
+
+def test_a_second_receiver_of_spans_is_added_to_the_first(tmp_path: Path) -> None:
+    resources = composed(tmp_path, "overlays/production", "components/otlp")
+    (container,) = pod_of(the(resources, "Deployment", "slipway-otel-collector"))["spec"]["containers"]
+    (config,) = [c for c in of_kind(resources, "ConfigMap") if "azure.yaml" in c["data"]]
+    told = {name: yaml.safe_load(text) for name, text in config["data"].items()}
+    exporters = [name for each in told.values() for name in each["exporters"]]
+
+    assert container["args"] == [f"--config=/etc/collector/{name}" for name in ("azure.yaml", "otlp.yaml")]
+    # The later file's list stands in place of the earlier one's, so that it must name both.
+    assert told["otlp.yaml"]["service"]["pipelines"]["traces"] == {"exporters": exporters}
 
 
 def test_routes_lead_to_paths_that_the_server_has() -> None:
