@@ -21,7 +21,7 @@ _LOCK = CHECKS / "checkov.lock"
 _PYTHON = "3.13"
 _STAMP = "slipway-stamp"
 _TIMEOUT_S = 1_200.0
-_OFFLINE = ("--skip-download", "--quiet", "--compact")
+_OFFLINE = ("--skip-download", "--compact")
 
 
 def checkov(*arguments: str) -> "subprocess.CompletedProcess[str]":
