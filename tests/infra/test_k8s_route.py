@@ -113,11 +113,17 @@ def servers(unused_accounts: Iterator[str], tmp_path: Path) -> Iterator[dict[str
 
 
 @pytest.fixture
-def nginx(servers: dict[str, Server], tmp_path: Path) -> Iterator[Nginx]:
-    """A proxy before them, not started yet. SLIPWAY_NGINX names one that is not on the path."""
-    program = os.environ.get("SLIPWAY_NGINX") or shutil.which("nginx")
-    if program is None:
+def program() -> str:
+    """Nginx itself. SLIPWAY_NGINX names one that is not on the path."""
+    found = os.environ.get("SLIPWAY_NGINX") or shutil.which("nginx")
+    if found is None:
         pytest.skip("nginx is not installed: a distribution's package has it")
+    return found
+
+
+@pytest.fixture
+def nginx(program: str, servers: dict[str, Server], tmp_path: Path) -> Iterator[Nginx]:
+    """A proxy before the servers, not started yet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -131,7 +137,7 @@ def nginx(servers: dict[str, Server], tmp_path: Path) -> Iterator[Nginx]:
 
 @pytest.mark.long
 def test_a_weighted_route_splits_names_and_switches_without_a_failed_request(
-    servers: dict[str, Server], nginx: Nginx
+    nginx: Nginx, servers: dict[str, Server]
 ) -> None:
     nginx.start(route(green=20))
     with Load(f"http://127.0.0.1:{nginx.port}") as load:
