@@ -31,7 +31,8 @@ def figures(watched: Watched) -> SlowFigures | None:
 
 
 @cache
-def _quiet() -> Watched:
+def quiet() -> Watched:
+    """An endpoint of which all is known that is learned first, and nothing is wrong."""
     watched = Watched(policy=ASKING)
     for hour in range(QUIET_H):
         watched.hour(rows=400)
@@ -41,16 +42,16 @@ def _quiet() -> Watched:
     return watched
 
 
-def quiet() -> Watched:
-    """An endpoint of which all is known that is learned first, and nothing is wrong."""
-    watched = copy.copy(_quiet())
-    watched.world = copy_of(watched.world)
-    watched.rng, watched.sequences = copy.deepcopy(watched.rng), dict(watched.sequences)
-    return watched
+def again(watched: Watched) -> Watched:
+    """Another one of which all is as of this one."""
+    found = copy.copy(watched)
+    found.world = copy_of(watched.world)
+    found.rng, found.sequences = copy.deepcopy(watched.rng), dict(watched.sequences)
+    return found
 
 
 def test_a_small_drift_that_lasts_is_found_by_and_by_told_once_and_leads_to_one_request() -> None:
-    watched = quiet()
+    watched = again(quiet())
     evidence: list[float] = []
     while not watched.firing():
         watched.hour(rows=400, moved=SMALL)
@@ -78,29 +79,24 @@ def test_a_small_drift_that_lasts_is_found_by_and_by_told_once_and_leads_to_one_
 
 
 def test_killed_at_any_call_of_the_look_that_finds_it_the_next_one_finds_the_same() -> None:
-    watched = quiet()
-    world = watched.world
-    while True:
-        world.clock.pass_s(1_800)
-        watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 400, SMALL))})
-        world.clock.pass_s(1_800 + 240)
-        documents, blobs, messages = dict(world.documents.held), dict(world.blobs.held), list(world.queues.messages)
-        before = world.fuse.calls
-        world.watching.watch()
-        if watched.firing():
-            break
-        world.clock.pass_s(-240)
-    calls = world.fuse.calls - before
-    world.sweep.sweep()
-    wanted = told(watched)
-    assert Alarm.SLOW_DRIFT in watched.report().alarms
+    whole = again(quiet())
+    while not whole.firing():
+        whole.world.clock.pass_s(1_800)
+        whole.write({"1:stable": counted(whole.profile, rows_of(whole.rng, 400, SMALL))})
+        whole.world.clock.pass_s(1_800)
+        before, calls = again(whole), whole.world.fuse.calls
+        whole.look()
+    calls = whole.world.fuse.calls - calls
+    whole.world.sweep.sweep()
+    assert Alarm.SLOW_DRIFT in whole.report().alarms
     for call in range(1, calls + 1, 16):
-        world.documents.held, world.blobs.held = dict(documents), dict(blobs)
-        world.queues.messages = list(messages)
-        world.fuse.at = world.fuse.calls + call
+        killed = again(before)
+        killed.world.fuse.at = call
+        killed.world.clock.pass_s(240)
         with pytest.raises((Killed, BaseExceptionGroup)):
-            world.watching.watch()
-        world.fuse.at = None
-        world.watching.watch()
-        world.sweep.sweep()
-        assert told(watched) == wanted, f"killed at call {call}"
+            killed.world.watching.watch()
+        killed.world.fuse.at = None
+        killed.world.watching.watch()
+        killed.world.sweep.sweep()
+        killed.world.clock.pass_s(-240)
+        assert told(killed) == told(whole), f"killed at call {call}"
