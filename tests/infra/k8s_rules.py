@@ -231,6 +231,7 @@ RULES: tuple[Rule, ...] = (
     safeguards.images_are_pinned,
     safeguards.pods_are_spread,
     safeguards.selectors_are_unique,
+    safeguards.labels_are_ours,
     safeguards.pods_are_restricted,
     safeguards.containers_are_restricted,
     safeguards.namespaces_enforce,

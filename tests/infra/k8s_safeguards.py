@@ -83,6 +83,17 @@ def selectors_are_unique(resources: list[Resource]) -> Iterator[str]:
                 yield f"{title(service)} leads to the port {port['targetPort']!r}, which its pods do not have"
 
 
+def labels_are_ours(resources: list[Resource]) -> Iterator[str]:
+    """Safeguard: no labels of AKS's own group."""
+    for resource in resources:
+        labels = dict(resource["metadata"].get("labels", {}))
+        if resource["kind"] == "Deployment":
+            labels |= pod_of(resource)["metadata"]["labels"]
+        for name in labels:
+            if name.split("/")[0].endswith("kubernetes.azure.com"):
+                yield f"{title(resource)} has the label {name}, which is reserved for AKS"
+
+
 def pods_are_restricted(resources: list[Resource]) -> Iterator[str]:
     """Pod Security `restricted`; and no token of Kubernetes', a high user id, volumes with an end."""
     for found in of_kind(resources, "Deployment"):

@@ -142,6 +142,12 @@ BREAKS: list[tuple[str, rules.Rule, Break, str]] = [
         lambda r: the(r, "Service", "slipway-serving")["spec"]["ports"][0].update(targetPort="web"),
         "'web'",
     ),
+    (
+        "a label of AKS's",
+        safeguards.labels_are_ours,
+        lambda r: pod_of(_deployment(r))["metadata"]["labels"].update({"kubernetes.azure.com/x": "y"}),
+        "reserved",
+    ),
     ("root", safeguards.pods_are_restricted, lambda r: _pod(r)["securityContext"].pop("runAsNonRoot"), "root"),
     (
         "a low user",
