@@ -69,7 +69,7 @@ def test_it_fits_the_schemas_of_flux() -> None:
 def test_a_misspelt_field_does_not_fit() -> None:
     resources = flux("production")
     the(resources, "Kustomization", "slipway")["spec"]["dependOn"] = []
-    the(resources, "GitRepository", "slipway")["spec"]["ref"]["brunch"] = "main"
+    the(resources, "GitRepository", "slipway-manifests")["spec"]["ref"]["brunch"] = "main"
 
     assert [line.split(" has ")[1] for line in problems(resources)] == [
         "the field /spec/dependOn, which its schema does not know",
@@ -80,7 +80,7 @@ def test_a_misspelt_field_does_not_fit() -> None:
 def test_a_namespace_that_may_be_deleted_is_seen() -> None:
     resources = flux("production")
     the(resources, "Kustomization", "slipway-namespaces")["spec"]["prune"] = True
-    the(resources, "GitRepository", "slipway")["metadata"]["namespace"] = "flux-system"
+    the(resources, "GitRepository", "slipway-manifests")["metadata"]["namespace"] = "flux-system"
 
     assert [line.partition(":")[0] for line in faults(resources, "production")] == [
         "a resource names another of a namespace that is not its own",
@@ -89,7 +89,9 @@ def test_a_namespace_that_may_be_deleted_is_seen() -> None:
 
 
 def test_production_does_not_follow_staging_by_itself() -> None:
-    staging, production = (the(flux(name), "GitRepository", "slipway")["spec"]["ref"] for name in ENVIRONMENTS)
+    staging, production = (
+        the(flux(name), "GitRepository", "slipway-manifests")["spec"]["ref"] for name in ENVIRONMENTS
+    )
 
     assert staging == {"branch": "main"}
     assert production == {"branch": "production"}
