@@ -190,6 +190,28 @@ def entries(node: Node) -> dict[str, Node]:
     return found
 
 
+def elements(array: Node) -> list[Node]:
+    """An array's elements.
+
+    The grammar takes `[f().x]` for the two elements `f` and `().x`: what stands together without a space is read anew.
+    """
+    runs: list[list[Node]] = []
+    for child in array.named_children:
+        if child.type == "comment":
+            continue
+        if runs and runs[-1][-1].end_byte == child.start_byte:
+            runs[-1].append(child)
+        else:
+            runs.append([child])
+    return [run[0] if len(run) == 1 else _read_anew(run) for run in runs]
+
+
+def _read_anew(run: list[Node]) -> Node:
+    text = b"".join(node.text or b"" for node in run)
+    before = b"\n" * (line_of(run[0]) - 1)
+    return _parser().parse(before + b"var one = " + text + b"\n").root_node.named_children[0].named_children[1]
+
+
 def loop_names(loop: Node) -> list[str]:
     """The names that a loop binds: of what it goes over, and of its number."""
     first = loop.named_children[0]
@@ -198,7 +220,7 @@ def loop_names(loop: Node) -> list[str]:
     return [text_of(first)]
 
 
-def uses(node: Node, bound: frozenset[str] = frozenset()) -> Iterator[Use]:  # noqa: C901 - one case a form
+def uses(node: Node, bound: frozenset[str] = frozenset()) -> Iterator[Use]:  # noqa: C901, PLR0912 - one case a form
     """The names that an expression uses, but for those that it binds itself."""
     match node.type:
         case "identifier" if text_of(node) not in bound:
@@ -220,6 +242,9 @@ def uses(node: Node, bound: frozenset[str] = frozenset()) -> Iterator[Use]:  # n
             inner = bound | set(loop_names(node))
             for part in node.named_children[2:]:
                 yield from uses(part, inner)
+        case "array":
+            for part in elements(node):
+                yield from uses(part, bound)
         case "lambda_expression":
             binder, body = node.named_children
             yield from uses(body, bound | {text_of(binder)})

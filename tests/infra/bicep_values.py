@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tree_sitter import Node
 
-from tests.infra.bicep import ModuleCall, Resource, Template, loop_names, text_of
+from tests.infra.bicep import ModuleCall, Resource, Template, elements, loop_names, text_of
 
 type Value = Any
 """What JSON holds, a Later, or a Made."""
@@ -144,6 +145,8 @@ class Deployment:
             body, names = value.named_children[-1], loop_names(value)
             if isinstance(over, Later):
                 return []
+            if not isinstance(over, list):
+                raise TypeError(f"{self.template.path.name}: a loop goes over {over!r:.80}, which is no array")
             return [
                 self._repeated(body, bound | dict(zip(names, (one, number), strict=False)), make)
                 for number, one in enumerate(over)
@@ -167,7 +170,7 @@ class Deployment:
             case "null":
                 return None
             case "array":
-                return [self._value(child, bound) for child in children if child.type != "comment"]
+                return [self._value(child, bound) for child in elements(node)]
             case "object":
                 return dict(self._entry(child, bound) for child in children if child.type == "object_property")
             case "for_statement":
@@ -245,8 +248,7 @@ class Deployment:
             return known(*arguments)
         if function.type == "identifier" and text_of(function).startswith("load"):
             path = self.template.path.parent / arguments[0]
-            content = path.read_text()
-            return json.loads(content) if "Json" in text_of(function) else content
+            return _LOADED.get(text_of(function), str)(path.read_text())
         return Later(text_of(node))
 
     def _binary(self, node: Node, bound: dict[str, Value]) -> Value:
@@ -327,6 +329,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "union": _union,
     "uniqueString": lambda *parts: _hashed(*parts)[:13],
 }
+_LOADED: dict[str, Callable[[str], Value]] = {"loadJsonContent": json.loads, "loadYamlContent": yaml.safe_load}
 _OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
     "==": lambda left, right: left == right,
     "!=": lambda left, right: left != right,
