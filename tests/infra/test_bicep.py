@@ -61,7 +61,7 @@ def test_two_environments_share_no_name_that_all_of_azure_shares() -> None:
         for one in deployed(FOLDER, parameters_of(FOLDER, environment)).resources()
         if one.type in kinds
     ]
-    assert len(names) == len(kinds) * len(ENVIRONMENTS) == len(set(names))
+    assert len(names) == len(set(names)) >= len(kinds) * len(ENVIRONMENTS)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ LINTED = [
     (
         M + "cosmos.bicep",
         "param mode string",
-        "var x = map([1], (i) => i)\nparam mode string",
+        "assert isSound = true\nparam mode string",
         "syntax: checkov's parser",
     ),
     ("main.bicep", "sku: storageSku", "sku: storageKind", "symbols: storageKind is no parameter"),
