@@ -40,6 +40,20 @@ def test_every_declared_dependency_is_locked_within_its_range() -> None:
         assert version in requirement.specifier, f"{requirement} is locked at {version}: run ./slipway lock"
 
 
+def test_the_image_of_the_model_server_gets_the_versions_that_are_tested() -> None:
+    locked, image = pins("requirements.lock"), pins("aks-serving/requirements.txt")
+    serving = project("aks-serving/pyproject.toml")["project"]
+    extras = serving["optional-dependencies"]
+    wanted = [*serving["dependencies"], *extras["grpc"], *extras["tracing"]]
+
+    assert {name: locked.get(name) for name in image} == image
+    for requirement in map(Requirement, wanted):
+        version = image.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not in aks-serving/requirements.txt: run ./slipway lock"
+        assert version in requirement.specifier
+    assert not {"azure-functions", "onnx", "pytest", "scipy"} & image.keys()
+
+
 def test_the_deployed_app_gets_the_versions_that_are_tested() -> None:
     locked, deployed = pins("requirements.lock"), pins("requirements.txt")
     assert {name: locked.get(name) for name in deployed} == deployed
@@ -50,7 +64,9 @@ def test_the_deployed_app_gets_the_versions_that_are_tested() -> None:
     assert not {"pytest", "ruff", "scikit-learn", "typer"} & deployed.keys()
 
 
-@pytest.mark.parametrize("path", ["requirements.lock", "requirements.txt", ".ci/uv.txt", ".ci/node.txt"])
+@pytest.mark.parametrize(
+    "path", ["requirements.lock", "requirements.txt", "aks-serving/requirements.txt", ".ci/uv.txt", ".ci/node.txt"]
+)
 def test_every_locked_package_carries_hashes(path: str) -> None:
     for line in (ROOT / path).read_text().replace("\\\n", " ").splitlines():
         assert PIN.match(line), line
@@ -69,7 +85,16 @@ def test_the_emulators_lock_matches_what_is_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["requirements.lock", "requirements.txt", "package-lock.json", "package.json", ".ci/uv.txt", ".ci/node.txt"]
+    "path",
+    [
+        "requirements.lock",
+        "requirements.txt",
+        "aks-serving/requirements.txt",
+        "package-lock.json",
+        "package.json",
+        ".ci/uv.txt",
+        ".ci/node.txt",
+    ],
 )
 def test_no_lock_names_a_place_to_fetch_from(path: str) -> None:
     text = (ROOT / path).read_text()
