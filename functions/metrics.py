@@ -22,7 +22,7 @@ from shared.core.messages import Queue
 from shared.deadletters.documents import LetterState
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
-from shared.observing.performance import performance
+from shared.observing.performance import estimates, performance
 from shared.observing.sinks import sinks
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.metrics import Family, Labels, Seen, families
@@ -72,7 +72,9 @@ def _found(now: datetime) -> Iterator[Family]:
     yield observed.outbox_ages(outboxes, now)
     reports = list(readable(DriftReport, _bodies(Container.REPORTS, {"kind": "drift_report"})))
     serving = {(one.endpoint, version) for one in endpoints for version in _serving(one)}
-    yield from observed.drift([one for one in reports if (one.endpoint, one.version) in serving], now)
+    served = [one for one in reports if (one.endpoint, one.version) in serving]
+    yield from observed.drift(served, now)
+    yield from estimates(served)
     alive = (AlertState.FIRING, AlertState.PENDING)
     sums = list(readable(RequestSums, _bodies(Container.ENDPOINTS, {"kind": "request_sums"})))
     yield from performance(sums, serving, now)

@@ -1,7 +1,9 @@
-"""What the control plane tells of how right serving versions were: from the labels that came on their predictions.
+"""What the control plane tells of how right serving versions are: by the labels that came on their predictions, and as
+estimated without labels.
 
 Pure. Labels are summed by the day of their prediction (shared.budgets.labels); told is of the last DAYS days, today's
-included. Before any label there is nothing, for 0 would say that all is wrong.
+included. Estimates are those of the latest drift report. Before any label, and without an estimate, there is nothing,
+for 0 would say that all is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from shared.budgets.labels import LabelSum, label_key
 from shared.budgets.sums import RequestSums
 from shared.rollout.metrics import Family, Labels
 from shared.telemetry.feedback import Errors
+from shared.watching.documents import DriftReport, EstimateSummary, Measure
 
 DAYS = 7
 
@@ -47,6 +50,47 @@ def performance(sums: Sequence[RequestSums], serving: AbstractSet[tuple[str, int
             samples=tuple(_mean_errors(told)),
         ),
     ]
+
+
+def estimates(reports: Sequence[DriftReport]) -> list[Family]:
+    """Of each serving version's latest report, where it has one."""
+    told = [
+        ((("model", one.endpoint), ("version", str(one.version)), ("variant", one.role)), one.latest.estimate)
+        for one in reports
+        if one.latest and one.latest.estimate
+    ]
+    return [
+        Family(
+            name="model_estimated_accuracy_ratio",
+            kind="gauge",
+            help="The share of predictions that is estimated to be right, without labels.",
+            samples=tuple(_values(told, Measure.ACCURACY)),
+        ),
+        Family(
+            name="model_estimated_absolute_error",
+            kind="gauge",
+            help="The mean distance of predictions from what is right, where they are numbers, as it is estimated.",
+            samples=tuple(_values(told, Measure.ABSOLUTE_ERROR)),
+        ),
+        Family(
+            name="model_estimate_may_gate",
+            kind="gauge",
+            help="1 where labels bear the estimate out, so that it may raise an alarm, 0 where they do not or are few.",
+            samples=tuple((labels, float(found.may_gate)) for labels, found in told),
+        ),
+        Family(
+            name="model_estimate_miss",
+            kind="gauge",
+            help="What estimates of days with labels missed by, beyond chance, in their unit; absent without labels.",
+            samples=tuple((labels, found.miss) for labels, found in told if found.miss is not None),
+        ),
+    ]
+
+
+def _values(told: Sequence[tuple[Labels, EstimateSummary]], measure: Measure) -> Iterator[tuple[Labels, float]]:
+    for labels, found in told:
+        if found.measure is measure:
+            yield labels, found.value
 
 
 def _of(sums: RequestSums, version: int, now: datetime) -> tuple[int, int, Errors]:

@@ -64,6 +64,23 @@ class DriftFinding(_Part):
     at: AwareDatetime
 
 
+class Measure(StrEnum):
+    """What performance is measured by."""
+
+    ACCURACY = "accuracy"
+    ABSOLUTE_ERROR = "mean absolute error"
+
+
+class EstimateSummary(_Part):
+    """What is estimated of a version's performance without labels, in the unit of `measure`."""
+
+    measure: Measure
+    value: float
+    may_gate: bool
+    miss: float | None = None
+    """What recent estimates missed by, beyond chance; None: no labels to tell by."""
+
+
 class ReportSummary(_Part):
     """A report, but for the figures of each feature, which stand in its blobs of the reports container."""
 
@@ -83,6 +100,8 @@ class ReportSummary(_Part):
     """What was found, a sentence a verdict."""
     psi: dict[str, float] = Field(default_factory=dict)
     """Of each feature against the reference, by its name."""
+    estimate: EstimateSummary | None = None
+    """None: there is none, or the report is older than that it was kept here."""
     report_blob: str
     page_blob: str
 

@@ -22,7 +22,7 @@ from shared.telemetry.features import FeatureCounts
 from shared.telemetry.feedback import MILLION
 from shared.telemetry.histogram import merged, quantile
 from shared.telemetry.profile import Profile
-from shared.watching.documents import Alarm
+from shared.watching.documents import Alarm, Measure
 from shared.watching.report import Performance
 
 LEAST_LABELS = 100
@@ -49,9 +49,9 @@ class Performing:
     """Labels on predictions from this day on say how it answers now."""
 
     @property
-    def measure(self) -> str:
+    def measure(self) -> Measure:
         """What is measured."""
-        return "mean absolute error" if self.is_regression else "accuracy"
+        return Measure.ABSOLUTE_ERROR if self.is_regression else Measure.ACCURACY
 
 
 def perform(
@@ -77,6 +77,7 @@ def perform(
         labels=realised.rows if realised else 0,
         delay_s=quantile(delays, 0.5) if delays else None,
         may_gate=calibration.may_gate,
+        miss=calibration.miss,
         calibration=calibration.sentence if estimate else "there is no estimate without labels",
         history=tuple(history),
     )

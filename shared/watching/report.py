@@ -9,6 +9,7 @@ from shared.core.verdict import Outcome, Verdict
 from shared.drift.calibration import Realised
 from shared.drift.scoring import FeatureScore
 from shared.telemetry.profile import NumberFeature
+from shared.watching.documents import Measure
 
 
 class _Part(BaseModel):
@@ -97,8 +98,7 @@ class TrendPoint(_Part):
 class Performance(_Part):
     """How well a version answers, in the unit of `measure`."""
 
-    measure: str
-    """`accuracy`, or `mean absolute error`."""
+    measure: Measure
     level: float | None = None
     """At validation."""
     estimate: float | None = None
@@ -110,6 +110,8 @@ class Performance(_Part):
     """The median time from a prediction to its label."""
     may_gate: bool = False
     """Whether the estimate may raise an alarm: only while labels have borne it out."""
+    miss: float | None = None
+    """What estimates of days with labels missed by, beyond the chance of labels (shared.drift.calibration)."""
     calibration: str = ""
     history: tuple[Realised, ...] = ()
 

@@ -33,12 +33,14 @@ from shared.watching.documents import (
     DriftFinding,
     DriftRecord,
     DriftReport,
+    EstimateSummary,
     ReportSummary,
     drift_report_id,
 )
 from shared.watching.gathering import LEARNED_DAYS, History, Profiles, read_history, span_of
 from shared.watching.page import render_html
 from shared.watching.performing import Performing
+from shared.watching.report import Performance
 from shared.watching.rollups import DAY, day_of
 from shared.watching.seeing import seen_of
 from shared.watching.slowly import look_for_slow, store_state
@@ -181,6 +183,7 @@ class Writer:
             most_to_blame=tuple(_drifted(score) for score in assessment.ranked[:_SHOWN]),
             sentences=tuple(verdict.sentence for verdict in details.verdicts),
             psi={score.feature.name: score.psi for score in assessment.scores},
+            estimate=_estimate(details.performance),
             report_blob=names[0],
             page_blob=names[1],
         )
@@ -194,6 +197,14 @@ def _fresh(endpoint: Endpoint, route: Route) -> DriftReport:
         version=route.version,
         role=route.role.value,
         counts_from=endpoint.active.started_at if endpoint.active and route.role is not Role.STABLE else None,
+    )
+
+
+def _estimate(figures: Performance | None) -> EstimateSummary | None:
+    if figures is None or figures.estimate is None:
+        return None
+    return EstimateSummary(
+        measure=figures.measure, value=figures.estimate, may_gate=figures.may_gate, miss=figures.miss
     )
 
 

@@ -155,6 +155,10 @@ def test_an_estimate_raises_one_where_earlier_days_labels_have_borne_it_out_and_
     watched.an_hour(moved=0.8)
     details = json.loads(watched.world.watching.reports.json(MODEL, watched.latest.report_id))
     assert details["performance"]["may_gate"] is bool(labels)
+    estimate = watched.latest.estimate
+    assert estimate is not None
+    assert (estimate.value, estimate.may_gate) == (details["performance"]["estimate"], bool(labels))
+    assert (estimate.miss is not None) == bool(labels)
     if labels:
         assert "by an estimate without labels" in watched.said()
         assert "performance_drop" in watched.firing()

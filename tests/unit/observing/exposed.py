@@ -11,7 +11,7 @@ from aks_serving import prometheus
 from aks_serving.counts import VersionTally
 
 from shared.observing import metrics as observed
-from shared.observing.performance import performance
+from shared.observing.performance import estimates, performance
 from shared.observing.sinks import sinks
 from shared.rollout.metrics import families
 
@@ -31,6 +31,7 @@ def control_plane() -> set[str]:
         observed.dead_letters([], []),
         observed.dead_letter_ages([], [], NOW),
         *performance([], frozenset(), NOW),
+        *estimates([]),
         *sinks({}, None, NOW),
         *observed.budgets([], NOW),
     ]

@@ -1,14 +1,16 @@
-"""How right serving versions were is told from labels, and only from those that came."""
+"""How right serving versions are is told from labels that came, and beside them from what is estimated."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from shared.budgets.labels import LabelSum, label_key
 from shared.budgets.sums import RequestSums
-from shared.observing.performance import DAYS, performance
+from shared.observing.performance import DAYS, estimates, performance
 from shared.telemetry.feedback import Errors
-from tests.unit.observing.test_metrics import values
+from shared.watching.documents import DriftReport, EstimateSummary, Measure
+from tests.unit.observing.test_metrics import report, values
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
@@ -55,3 +57,32 @@ def test_the_error_of_numbers_is_their_mean_in_their_own_unit() -> None:
 
 def test_without_labels_there_is_no_accuracy_and_a_count_of_none() -> None:
     assert values(*performance([sums()], {("m", 1)}, NOW)) == {'model_labels{model="m",version="1"}': 0}
+
+
+def estimating(**fields: Any) -> DriftReport:
+    """A version in a role whose latest report has this estimate."""
+    one = report()
+    assert one.latest is not None
+    return report(latest=one.latest.model_copy(update={"estimate": EstimateSummary(**fields)}))
+
+
+def test_an_estimate_is_told_with_whether_it_may_gate_and_what_it_missed_by() -> None:
+    of = 'model="m",version="3",variant="stable"'
+    found = values(*estimates([estimating(measure=Measure.ACCURACY, value=0.91, may_gate=True, miss=0.012)]))
+    assert found == {
+        f"model_estimated_accuracy_ratio{{{of}}}": 0.91,
+        f"model_estimate_may_gate{{{of}}}": 1,
+        f"model_estimate_miss{{{of}}}": 0.012,
+    }
+
+
+def test_before_any_label_an_estimate_has_no_miss_and_may_not_gate() -> None:
+    of = 'model="m",version="3",variant="stable"'
+    found = values(*estimates([estimating(measure=Measure.ABSOLUTE_ERROR, value=4.5, may_gate=False)]))
+    assert found == {f"model_estimated_absolute_error{{{of}}}": 4.5, f"model_estimate_may_gate{{{of}}}": 0}
+
+
+def test_a_version_without_an_estimate_and_a_record_that_is_older_tell_of_none() -> None:
+    older = report().model_dump(mode="json")
+    assert older["latest"].pop("estimate") is None
+    assert values(*estimates([DriftReport.model_validate(older), report(latest=None)])) == {}
