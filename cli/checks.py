@@ -20,6 +20,7 @@ _TESTS = (
     "tests/world",
     "tests/functions",
     "tests/hostile",
+    "tests/infra",
     "tests/sandbox",
     "tests/contract",
     "tests/serving",
