@@ -26,13 +26,8 @@ PACKAGES = "/app/lib/python3.13/site-packages/"
 ONE = models.scaler(1.0)
 # The whole file system is read-only but for the cache; and who runs the server has a number that nobody here has.
 CONFINED = (
-    "unshare",
-    "--map-root-user",
-    "--mount",
-    "sh",
-    "-c",
-    'mount --bind "$0" "$0" && mount -o remount,bind,ro / && '
-    'exec unshare --user --map-user=10001 --map-group=10001 "$@"',
+    *("unshare", "--map-root-user", "--mount", "sh", "-c"),
+    'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec unshare -U --map-user=10001 --map-group=10001 "$@"',
 )
 
 
