@@ -113,7 +113,7 @@ param zones array = []
 @description('Entra groups whose members administer the cluster.')
 param clusterAdminGroupIds array = []
 
-@description('Address ranges that may reach the cluster\'s API server. Empty: everywhere, by Entra identity.')
+@description('Address ranges that may reach the cluster\'s API server, beside its own. Empty: everywhere, by Entra identity.')
 param clusterIpRanges array = []
 
 @description('Whether what breaks the deployment safeguards is told of, or refused.')
@@ -269,7 +269,7 @@ module aks 'modules/aks.bicep' = {
     outboundType: 'userAssignedNATGateway'
     identityId: identities.outputs.clusterIdentityId
     adminGroupIds: clusterAdminGroupIds
-    authorizedIpRanges: clusterIpRanges
+    authorizedIpRanges: empty(clusterIpRanges) ? [] : concat(clusterIpRanges, ['${network.outputs.outboundAddress}/32'])
     safeguardsLevel: safeguardsLevel
     gitRepositoryUrl: gitRepositoryUrl
     gitBranch: gitBranch

@@ -198,6 +198,7 @@ resource links 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2024-06-01
   }
 }]
 
+output outboundAddress string = outboundAddress.properties.ipAddress
 output endpointsRange string = endpointsRange
 output functionsSubnetId string = functionsSubnet.id
 output endpointsSubnetId string = endpointsSubnet.id

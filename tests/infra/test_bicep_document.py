@@ -1,0 +1,55 @@
+"""The deployment guide says what the templates say."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tests.infra.bicep import Template
+from tests.infra.bicep_lint import read_all
+from tests.infra.test_bicep import EVERYTHING, FOLDER
+from tests.unit.project.repository import tracked_files
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "deployment.md").read_text()
+
+
+def test_it_tells_of_every_parameter_and_of_no_other() -> None:
+    section = GUIDE.partition("## 2. Parameters")[2].partition("## 3.")[0]
+    told = {name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert told == {*Template.read(FOLDER / "main.bicep").params}
+    assert told >= {*EVERYTHING}
+
+
+def test_it_registers_every_provider_that_a_template_uses() -> None:
+    registered = re.search(r"for name in ([\w\s\\]+); do", GUIDE)
+    assert registered
+    used = {
+        resource.type.split("/")[0].removeprefix("Microsoft.")
+        for template in read_all(FOLDER).values()
+        for resource in template.resources.values()
+    }
+    # Always there; and of the subnet's delegation, which is no resource; and of the safeguards, by Azure Policy.
+    assert used - {"Resources"} <= {*registered[1].replace("\\", " ").split()}
+    assert {"App", "PolicyInsights"} <= {*registered[1].replace("\\", " ").split()}
+
+
+def test_what_it_takes_from_the_outputs_is_an_output() -> None:
+    named = {*re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", GUIDE)} - {"SLIPWAY_URL", "SLIPWAY_KEY", "SLIPWAY_STORAGE"}
+    own = {name for name in named if not name.startswith(("APPLICATIONINSIGHTS_", "CKV_"))}
+    assert own <= {*Template.read(FOLDER / "main.bicep").outputs}
+    assert len(own) > 8
+
+
+def test_what_it_packs_is_what_is_not_ignored() -> None:
+    packed = re.search(r"cp -r ([\w./ ]+) package$", GUIDE, re.MULTILINE)
+    assert packed
+    ignored = [
+        line.rstrip("/") for line in (ROOT / ".funcignore").read_text().splitlines() if line[:1] not in {"", "#"}
+    ]
+    top = {path.split("/")[0] for path in tracked_files()} - {".funcignore"}
+    assert {*packed[1].split()} == {name for name in top if not any(fnmatch(name, one) for one in ignored)}
+
+
+def test_the_second_step_gets_its_parameters() -> None:
+    command = GUIDE.partition("--template-file infra/bicep/eventgrid.bicep")[2].partition("\n\n")[0]
+    assert {*re.findall(r"(\w+)=[A-Z_]+", command)} == {*Template.read(FOLDER / "eventgrid.bicep").params}
