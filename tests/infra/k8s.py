@@ -18,7 +18,7 @@ type Resource = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "aks-serving" / "k8s"
-OVERLAYS = ("staging", "production", "production-keda", "production-istio")
+OVERLAYS = ("dev", "staging", "production", "production-keda", "production-istio")
 VERSION = "1.36"
 """Of Kubernetes, as the cluster's template has it."""
 

@@ -7,7 +7,7 @@ import pytest
 from tests.infra.k8s import ROOT, Resource, build, of_kind, overlay, the, title
 from tests.infra.test_k8s_schemas import problems
 
-ENVIRONMENTS = ("staging", "production")
+ENVIRONMENTS = ("dev", "staging", "production")
 
 
 def flux(environment: str) -> list[Resource]:
@@ -89,12 +89,13 @@ def test_a_namespace_that_may_be_deleted_is_seen() -> None:
 
 
 def test_production_does_not_follow_staging_by_itself() -> None:
-    staging, production = (
-        the(flux(name), "GitRepository", "slipway-manifests")["spec"]["ref"] for name in ENVIRONMENTS
-    )
+    sources = {name: the(flux(name), "GitRepository", "slipway-manifests") for name in ENVIRONMENTS}
 
-    assert staging == {"branch": "main"}
-    assert production == {"branch": "production"}
+    assert {name: source["spec"]["ref"]["branch"] for name, source in sources.items()} == {
+        "dev": "main",
+        "staging": "main",
+        "production": "production",
+    }
 
 
 BREAKS: list[tuple[str, Callable[[Resource], object], str]] = [

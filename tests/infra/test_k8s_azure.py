@@ -27,7 +27,7 @@ def test_each_account_has_an_identity_that_trusts_it_and_each_identity_an_accoun
     assert sorted(_subjects()) == sorted(SERVICE_ACCOUNTS.values())
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("environment", ["dev", "staging", "production"])
 def test_the_server_may_reach_the_subnet_of_the_private_endpoints(environment: str) -> None:
     subnets = {
         subnet["name"]: subnet["properties"]["addressPrefix"]
@@ -39,7 +39,7 @@ def test_the_server_may_reach_the_subnet_of_the_private_endpoints(environment: s
     assert policy["spec"]["egress"][0]["to"] == [{"ipBlock": {"cidr": subnets["snet-endpoints"]}}]
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("environment", ["dev", "staging", "production"])
 def test_the_schemas_are_of_the_clusters_version(environment: str) -> None:
     clusters = of_type(_made(environment), "Microsoft.ContainerService/managedClusters")
 
@@ -48,7 +48,7 @@ def test_the_schemas_are_of_the_clusters_version(environment: str) -> None:
         assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce-version"] == f"v{VERSION}"
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("environment", ["dev", "staging", "production"])
 def test_the_cluster_gives_flux_the_folder_of_its_environment_and_no_name_twice(environment: str) -> None:
     resources = _made(environment, gitRepositoryUrl="https://github.com/somebody/slipway")
     (given,) = of_type(resources, "Microsoft.KubernetesConfiguration/fluxConfigurations")
@@ -62,7 +62,7 @@ def test_the_cluster_gives_flux_the_folder_of_its_environment_and_no_name_twice(
     assert theirs.isdisjoint((found["kind"], found["metadata"]["name"]) for found in ours)
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("environment", ["dev", "staging", "production"])
 def test_the_safeguards_leave_out_the_namespace_whose_pods_an_addon_makes(environment: str) -> None:
     (found,) = of_type(_made(environment), "Microsoft.ContainerService/deploymentSafeguards")
 

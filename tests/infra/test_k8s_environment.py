@@ -82,7 +82,7 @@ def test_nothing_else_of_the_file_is_changed(manifests: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said", "told"),
     [
-        ("prod", "{}", "name one of production, staging"),
+        ("prod", "{}", "name one of dev, production, staging"),
         ("staging", "[]", "use --query properties.outputs"),
         ("staging", '{"BLOB_URL": "https://a"}', "use --query properties.outputs"),
         ("staging", _said({"BLOB_URL": "x\n  HOST: evil"}), "the output BLOB_URL is"),
@@ -104,7 +104,7 @@ def test_each_key_is_an_output_of_the_templates_or_set_by_hand() -> None:
     wanted = set(OUTPUTS)
 
     assert wanted <= set(outputs), f"not put out: {sorted(wanted - set(outputs))}"
-    for name in ("staging", "production"):
+    for name in ("dev", "staging", "production"):
         lines = (MANIFESTS / "overlays" / name / "environment.yaml").read_text("utf-8").split("\ndata:\n")[1]
         keys = {line.split(":")[0].strip() for line in lines.splitlines()}
         assert keys == (wanted - {"VAULT_NAME"}) | {"CERTIFICATE_URI"} | BY_HAND
