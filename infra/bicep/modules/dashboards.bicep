@@ -1,0 +1,42 @@
+metadata description = 'What people look at: the workbook, and the queries of infra/observability by name in Log Analytics.'
+
+param location string
+param tags object
+param workspaceId string
+
+var queries = [
+  { name: 'failed-invocations', text: loadTextContent('../../observability/queries/failed-invocations.kql') }
+  { name: 'log-lines', text: loadTextContent('../../observability/queries/log-lines.kql') }
+  { name: 'one-trace', text: loadTextContent('../../observability/queries/one-trace.kql') }
+  { name: 'pod-log-lines', text: loadTextContent('../../observability/queries/pod-log-lines.kql') }
+  { name: 'slow-steps', text: loadTextContent('../../observability/queries/slow-steps.kql') }
+  { name: 'story-of-a-version', text: loadTextContent('../../observability/queries/story-of-a-version.kql') }
+]
+
+resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
+  name: guid(resourceGroup().id, 'slipway-workbook')
+  location: location
+  tags: tags
+  kind: 'shared'
+  properties: {
+    displayName: 'Slipway'
+    category: 'workbook'
+    sourceId: toLower(workspaceId)
+    serializedData: loadTextContent('../../observability/workbook.json')
+  }
+}
+
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' existing = {
+  name: last(split(workspaceId, '/'))
+}
+
+resource saved 'Microsoft.OperationalInsights/workspaces/savedSearches@2025-07-01' = [for query in queries: {
+  parent: workspace
+  name: 'slipway-${query.name}'
+  properties: {
+    category: 'Slipway'
+    displayName: query.name
+    query: query.text
+    version: 2
+  }
+}]
