@@ -7,13 +7,15 @@ leaves out is no matter of the grouping either. Labels of predictions alone are 
 there are more than shared.telemetry.predictions.MAX_MERGED_KEYS: beyond it a grouping may name others of them.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from fractions import Fraction
 from hashlib import blake2b
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from shared.telemetry.exact import Exact, NonNegativeExact
 from shared.telemetry.feedback import MILLION, FeedbackCounts
@@ -27,6 +29,8 @@ OTHERS = "(others)"
 IDLE = timedelta(minutes=1)
 """A pod that has nothing to count writes a window so often, by which it is known to be there."""
 _PROCESS = re.compile(r"-[0-9a-f]{6}(?:-[0-9]+)?$")
+_FORMER = {"difference": ("difference_millionths", MILLION), "difference_squared": ("squared_millionths", MILLION**2)}
+"""What sums of shadows were called as floats: in windows of older servers, and in endpoints of that time."""
 
 
 class ShadowCounts(BaseModel):
@@ -48,6 +52,19 @@ class ShadowCounts(BaseModel):
     numbers: NonNegativeInt = 0
     difference_millionths: Exact = 0
     squared_millionths: NonNegativeExact = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former(cls, given: object) -> object:
+        """Read floats of older servers and stored endpoints in millionths."""
+        if not isinstance(given, Mapping) or not given.keys() & _FORMER.keys():
+            return given
+        read = dict(given)
+        for name, (now_named, scale) in _FORMER.items():
+            value = read.get(name)
+            if isinstance(value, int | float) and math.isfinite(value):
+                read[now_named] = round(Fraction(read.pop(name)) * scale)
+        return read
 
     @property
     def difference(self) -> float:

@@ -1,5 +1,6 @@
 """Alerts on traffic and on the control plane, from the windows that pods write to what a sink is told."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from shared.core.ids import ModelName
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy, Strategy
+from shared.rollout.endpoint import ENDPOINT_ID
 from shared.store.ports import Container
 from shared.watching.documents import drift_report_id
 from tests.unit.observing.test_metrics import report
@@ -146,6 +148,19 @@ def test_what_cannot_be_told_leaves_an_alert_as_it_is() -> None:
     assert stored is not None
     world.documents.replace(Container.ENDPOINTS, body | {"hours": "lost"}, etag=stored.etag)
     world.traffic_alerts.settle()
+    assert holding(world) == [(AlertRule.ERROR_RATE, AlertState.FIRING)]
+
+
+def test_an_endpoint_that_an_older_release_stored_with_a_shadow_keeps_none_from_being_judged_and_counted() -> None:
+    world = serving()
+    stored = world.documents.get(Container.ENDPOINTS, MODEL, ENDPOINT_ID)
+    assert stored is not None
+    body = json.loads(json.dumps(stored.body))
+    former = {"mirrored": 5, "compared": 5, "numbers": 5, "difference": 0.5, "difference_squared": 0.25}
+    body["rollout"]["progress"]["counts"] = {"2": {"requests": 5, "shadow": former}}
+    world.documents.replace(Container.ENDPOINTS, body, etag=stored.etag)
+    world.pod.errors = {1: 0.5}
+    pass_minutes(world, 2)
     assert holding(world) == [(AlertRule.ERROR_RATE, AlertState.FIRING)]
 
 

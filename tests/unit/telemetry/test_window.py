@@ -158,6 +158,34 @@ def test_sums_beyond_what_json_numbers_hold_exactly_are_text_in_json_and_documen
         ShadowCounts.model_validate({"squared_millionths": str(-great)})
 
 
+FORMER = {"mirrored": 5, "shed": 0, "errors": 0, "compared": 5, "disagreements": 1, "numbers": 5}
+"""A shadow's counts as servers wrote them before their sums were whole numbers."""
+
+
+@pytest.mark.parametrize(
+    ("sums", "read"),
+    [
+        ({"difference": -0.5, "difference_squared": 0.25}, (-500_000, 250_000_000_000)),
+        ({"difference": 0.0, "difference_squared": 0}, (0, 0)),
+        ({"difference": 1e150, "difference_squared": 1e300}, (int(1e150) * MILLION, int(1e300) * MILLION**2)),
+    ],
+)
+def test_a_window_of_an_older_server_with_a_shadow_is_read(sums: dict[str, float], read: tuple[int, int]) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC).isoformat()
+    old = {"endpoint": "churn", "pod": "pod", "sequence": 1, "generation": 3, "started_at": now, "ended_at": now}
+    old |= {"loaded": [1, 2], "versions": {"2": {"requests": 0, "shadow": FORMER | sums}}}
+    shadow = Window.model_validate_json(json.dumps(old)).versions[2].shadow
+    assert shadow is not None
+    assert (shadow.difference_millionths, shadow.squared_millionths) == read
+    assert (shadow.disagreements, ShadowCounts.model_validate(shadow.model_dump())) == (1, shadow)
+
+
+def test_sums_that_are_no_numbers_are_refused_whatever_they_are_called() -> None:
+    for wrong in ("x", float("inf"), None):
+        with pytest.raises(ValidationError):
+            ShadowCounts.model_validate(FORMER | {"difference": wrong})
+
+
 def test_a_window_keeps_its_integer_keys_through_json() -> None:
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     window = Window(
