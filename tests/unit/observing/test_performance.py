@@ -80,6 +80,8 @@ def test_before_any_label_an_estimate_has_no_miss_and_may_not_gate() -> None:
     of = 'model="m",version="3",variant="stable"'
     found = values(*estimates([estimating(measure=Measure.ABSOLUTE_ERROR, value=4.5, may_gate=False)]))
     assert found == {f"model_estimated_absolute_error{{{of}}}": 4.5, f"model_estimate_may_gate{{{of}}}": 0}
+    met = values(*estimates([estimating(measure=Measure.ACCURACY, value=0.9, may_gate=True, miss=0.0)]))
+    assert met[f"model_estimate_miss{{{of}}}"] == 0
 
 
 def test_a_version_without_an_estimate_and_a_record_that_is_older_tell_of_none() -> None:
