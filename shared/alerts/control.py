@@ -63,15 +63,17 @@ class ControlAlerts:
         now = self._clock.now()
         # Those that hold are read first: what begins after that is not taken for over.
         holding = [alert for rule in _RULES for alert in list(self._alerts.holding(rule))]
-        endpoints = list(self._endpoints.where())
+        unread: set[str] = set()
+        endpoints = list(self._endpoints.readable(left_out=unread))
         found = [trouble for endpoint in endpoints for trouble in troubles(endpoint, now)]
-        found += [behind for endpoint in endpoints if (behind := self._behind(endpoint.endpoint, now))]
+        names = [endpoint.endpoint for endpoint in endpoints] + sorted(unread)
+        found += [behind for name in names if (behind := self._behind(name, now))]
         found += [trouble for container in _WITH_OUTBOXES for trouble in self._stuck(container, now)]
         for one in found:
             self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s)
         known = {(one.rule, one.subject) for one in found}
         for alert in holding:
-            if (alert.rule, alert.subject) not in known:
+            if (alert.rule, alert.subject) not in known and alert.model not in unread:
                 self._alerts.resolve(alert.rule, alert.subject, _RULES[alert.rule], model=alert.model)
 
     def _behind(self, endpoint: str, now: datetime) -> Trouble | None:

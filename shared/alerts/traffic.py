@@ -82,14 +82,16 @@ class TrafficAlerts:
             for rule in (*STANDARD, AlertRule.POLICY)
             for alert in list(self._alerts.holding(rule))
         }
-        for endpoint in list(self._endpoints.where()):
+        unread: set[str] = set()
+        for endpoint in list(self._endpoints.readable(left_out=unread)):
             try:
                 self._settle(endpoint, holding)
             except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are looked at
                 _log.exception("the traffic of endpoint %s is not judged", endpoint.endpoint)
                 holding = {key: alert for key, alert in holding.items() if alert.model != endpoint.endpoint}
         for alert in holding.values():
-            self._alerts.resolve(alert.rule, alert.subject, "there is no such rule any more", model=alert.model)
+            if alert.model not in unread:
+                self._alerts.resolve(alert.rule, alert.subject, "there is no such rule any more", model=alert.model)
 
     def _settle(self, endpoint: Endpoint, holding: dict[tuple[AlertRule, str], Alert]) -> None:
         """Judge an endpoint, and take what was said of out of `holding`."""

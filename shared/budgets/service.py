@@ -71,7 +71,7 @@ class BudgetService:
         """
         now = self._clock.now()
         ends_at = self._monotonic() + CALL_S
-        endpoints = [one.endpoint for one in self._endpoints.where()]
+        endpoints = [one.endpoint for one in self._endpoints.readable()]
         for left, endpoint in zip(range(len(endpoints), 0, -1), endpoints, strict=True):
             started_at = self._monotonic()
             try:

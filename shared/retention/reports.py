@@ -62,7 +62,7 @@ class ReportRetention:
         """
         now, deleted = self.clock.now(), 0
         failures: list[Exception] = []
-        for number, model in enumerate(self.models.where()):
+        for number, model in enumerate(self.models.readable()):
             has_turn = number % _TURNS == now.minute % _TURNS
             try:
                 deleted += self._tidy_windows(model.model, now, self.most_windows - deleted)

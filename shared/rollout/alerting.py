@@ -74,14 +74,15 @@ class RolloutAlerts:
         holds: set[tuple[AlertRule, str]] = set()
         # Those that fire are read first: what begins after that is not taken for over.
         firing = [alert for rule in RULES for alert in list(self._alerts.firing(rule))]
-        for endpoint in list(self._endpoints.where()):
+        unread: set[str] = set()
+        for endpoint in list(self._endpoints.readable(left_out=unread)):
             for found in troubles(endpoint, now):
                 holds.add((found.rule, found.subject))
                 self._alerts.fire(
                     found.rule, found.subject, found.sentence, model=endpoint.endpoint, evidence=found.evidence
                 )
         for alert in firing:
-            if (alert.rule, alert.subject) not in holds:
+            if (alert.rule, alert.subject) not in holds and alert.model not in unread:
                 self._alerts.resolve(alert.rule, alert.subject, RULES[alert.rule], model=alert.model)
 
 

@@ -246,7 +246,7 @@ class RolloutService:
                 admission.send_queued(endpoint, now)
             return True
 
-        for endpoint in list(self._endpoints.where()):
+        for endpoint in list(self._endpoints.readable()):
             if admission.is_overdue(endpoint, now, grace):
                 self._endpoints.change(endpoint.endpoint, ENDPOINT_ID, resend)
                 sent += 1

@@ -1,8 +1,10 @@
 """Loading and saving aggregates: every save is one conditional write, followed by the delivery of the outbox."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from shared.core.errors import (
     AlreadyExistsError,
@@ -13,7 +15,7 @@ from shared.core.errors import (
 )
 from shared.store.aggregate import Aggregate
 from shared.store.outbox import Outbox
-from shared.store.ports import DocumentStore
+from shared.store.ports import PARTITION_KEY, DocumentStore, Page
 
 _ATTEMPTS = 20
 
@@ -90,7 +92,7 @@ class Repository[A: Aggregate]:
         One that cannot be delivered keeps no other waiting; the first such failure is raised at the end.
         """
         count, failures = 0, []
-        for waiting in list(self.where(outbox_pending=True)):
+        for waiting in list(self.readable(outbox_pending=True)):
             count += 1
             loaded = self._load(waiting.partition, waiting.id)
             if loaded:
@@ -109,14 +111,38 @@ class Repository[A: Aggregate]:
                 return
             continuation = page.continuation
 
+    def readable(self, *, left_out: set[str] | None = None, **fields: str | int | bool) -> Iterator[A]:
+        """As `where`, for who goes over all of them: one that cannot be read is logged, and stops nobody. Its partition
+        is added to `left_out`.
+        """
+        continuation = None
+        while True:
+            page = self._query(None, continuation, fields)
+            for body in (stored.body for stored in page.items):
+                try:
+                    aggregate = self._kind.from_body(body)
+                except ValidationError as error:
+                    partition = str(body[PARTITION_KEY[self._kind.container]])
+                    _log.error("%s of %s is left out, for it cannot be read: %s", body["id"], partition, error)
+                    if left_out is not None:
+                        left_out.add(partition)
+                    continue
+                yield aggregate
+            if page.continuation is None:
+                return
+            continuation = page.continuation
+
     def page(
         self, *, partition: str | None = None, continuation: str | None = None, **fields: str | int | bool
     ) -> AggregatePage[A]:
         """A page of them. Raises InvalidInputError for a continuation that no page gave."""
-        where = {"kind": self._kind.model_fields["kind"].default, **fields}
-        page = self._documents.query(self._kind.container, partition=partition, where=where, continuation=continuation)
+        page = self._query(partition, continuation, fields)
         items = [self._kind.from_body(stored.body) for stored in page.items]
         return AggregatePage(items, page.continuation)
+
+    def _query(self, partition: str | None, continuation: str | None, fields: Mapping[str, str | int | bool]) -> Page:
+        where = {"kind": self._kind.model_fields["kind"].default, **fields}
+        return self._documents.query(self._kind.container, partition=partition, where=where, continuation=continuation)
 
     def _load(self, partition: str, document_id: str) -> Loaded[A] | None:
         stored = self._documents.get(self._kind.container, partition, document_id)

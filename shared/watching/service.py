@@ -88,7 +88,7 @@ class WatchService:
         Raises what went wrong, together, at the end.
         """
         failures: list[Exception] = []
-        endpoints = {endpoint.endpoint: endpoint for endpoint in self._endpoints.where()}
+        endpoints = {endpoint.endpoint: endpoint for endpoint in self._endpoints.readable()}
         waiting = set(endpoints)
         for name in self.turns.of(endpoints):
             waiting.discard(name)
@@ -197,7 +197,8 @@ class WatchService:
         firing = [alert for rule in _RULES.values() for alert in list(self._alerts.firing(rule))]
         holds: set[tuple[AlertRule, str]] = set()
         failures: list[Exception] = []
-        for report in list(self._documents.where(is_alarming=True)):
+        unread: set[str] = set()
+        for report in list(self._documents.readable(left_out=unread, is_alarming=True)):
             holds |= {(_RULES[alarm], _subject_of(report)) for alarm in report.alarms}
             for follow in (self._fire, self._ask_for_retraining):
                 with tracing.within(None, {"model": report.model, "version": report.version, "role": report.role}):
@@ -207,7 +208,7 @@ class WatchService:
                         _log.exception("what follows from the report on %s is not seen to", _subject_of(report))
                         failures.append(error)
         for alert in firing:
-            if (alert.rule, alert.subject) not in holds:
+            if (alert.rule, alert.subject) not in holds and alert.model not in unread:
                 self._alerts.resolve(alert.rule, alert.subject, "it is not found any more", model=alert.model)
         if failures:
             raise ExceptionGroup("not all that follows could be seen to", failures)
