@@ -176,8 +176,8 @@ class SlowDrift:
         gains = np.add.reduceat(self._log_gains * cells[self._cells, None], self._begins)
         factors = {name: known.get(name, UNKNOWN).bins.alone(counts.rows) for name, _ in self._names}
         rows = counts.rows / np.array([factors[name] for name, _ in self._names])
-        # What is usual is itself a mean of so many rows.
-        rows = np.minimum(rows if usual is None else rows / (1 + rows / usual.rows), MAX_ROWS)
+        # What is usual is itself a mean of so many rows, which go together as these do.
+        rows = np.minimum(rows if usual is None else rows / (1 + counts.rows / usual.rows), MAX_ROWS)
         self._log_sums = np.logaddexp(self._log_sums, 0.0) + rows[:, None] * gains
         self._has_alarmed |= self.log_evidence >= math.log(self._mean_windows)
 

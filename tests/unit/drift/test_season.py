@@ -44,13 +44,46 @@ def hours(seed: int, count: int, *, first: int = 0, moved: float = 0.0) -> list[
     return found
 
 
-def detector() -> SlowDrift:
-    return SlowDrift(PROFILE, mean_windows=24 * 90.0)
+def detector(of: Profile = PROFILE) -> SlowDrift:
+    return SlowDrift(of, mean_windows=24 * 90.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_daily_cycle_is_no_slow_drift(seed: int) -> None:
     assert feed(detector(), hours(seed, 24 * 8, first=24), hours(seed + 10, 24), PROFILE) is None
+
+
+def uneven(seed: int, count: int, *, profile: Profile, first: int = 0) -> list[tuple[datetime, FeatureCounts]]:
+    """Hours of a cycle whose nights have a tenth of the rows."""
+    rng, found = np.random.default_rng(seed), []
+    for hour in range(first, first + count):
+        rows = ROWS if 8 <= hour % 24 < 20 else ROWS // 10
+        values = rng.normal(size=rows) + math.sin(2 * math.pi * (hour - 8) / 24)
+        counts = FeatureCounts(profile=profile.id, rows=rows, cells=[*binned(values), 0, 0, 0])
+        found.append((BEGUN + timedelta(hours=hour), counts))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_daily_cycle_with_few_rows_at_night_is_no_slow_drift(seed: int) -> None:
+    # The reference is of rows, as they come.
+    days = FeatureCounts.sum_of([counts for _, counts in uneven(9, 24 * 4, profile=PROFILE)])
+    feature = PROFILE.features[0].model_copy(update={"counts": tuple(days.cells[: PROFILE.features[0].bins])})
+    of = Profile(rows=days.rows, features=(feature,))
+    learned = uneven(seed + 10, 24, profile=of)
+    assert feed(detector(of), uneven(seed, 24 * 6, first=24, profile=of), learned, of) is None
+
+
+def test_what_is_usual_of_uneven_hours_comes_to_nothing_over_the_rows_of_a_day() -> None:
+    known = uneven(1, 24, profile=PROFILE)
+    # Of a second day that is seen in part, no hour counts twice.
+    season, rows = Season([*known, *((hour + timedelta(days=1), counts) for hour, counts in known[:6])]), 0
+    total = np.zeros(PROFILE.width)
+    for hour, counts in known:
+        usual = season.at(hour)
+        assert usual is not None
+        total, rows = total + usual.away * counts.rows, rows + counts.rows
+    assert total / rows == pytest.approx(np.zeros(PROFILE.width), abs=1e-12)
 
 
 def test_taken_for_no_season_the_same_hours_are_a_drift() -> None:
