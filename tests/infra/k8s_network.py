@@ -6,7 +6,8 @@ out, as no policy can forbid it: a node reaches its own pods, which is how probe
 """
 
 import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tests.infra.k8s import Resource, of_kind, selects
 
@@ -15,10 +16,10 @@ _KNOWN = {"podSelector", "policyTypes", "ingress", "egress"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod, by what policies see of it."""
+    """A pod, by what policies see of it: its namespace, and one label."""
 
     namespace: str
-    labels: dict[str, str] = field(default_factory=dict)
+    label: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,48 +37,45 @@ class Node:
 type End = Pod | Address | Node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """Who asks whom, where."""
-
-    source: End
-    target: End
-    port: int
-    protocol: str = "TCP"
+type Lets = Callable[[End, int, str], bool]
+"""Whether a pod may speak with an end, at a port (the asked one's), over a protocol."""
 
 
-def allowed(resources: list[Resource], connection: Connection) -> bool:
-    """Whether the policies let a connection be made."""
-    policies = of_kind(resources, "NetworkPolicy")
-    return _lets(policies, connection, "Egress") and _lets(policies, connection, "Ingress")
+def may_ask(resources: list[Resource], pod: Pod) -> Lets:
+    """What the policies let out of a pod. The other end may still refuse it."""
+    return _lets(resources, pod, "Egress", "to")
 
 
-def _lets(policies: list[Resource], connection: Connection, direction: str) -> bool:
-    outward = direction == "Egress"
-    pod, other = (connection.source, connection.target) if outward else (connection.target, connection.source)
-    if not isinstance(pod, Pod):
-        return True
-    policed = [
+def may_be_asked(resources: list[Resource], pod: Pod) -> Lets:
+    """What the policies let into a pod. The other end may not be let out."""
+    return _lets(resources, pod, "Ingress", "from")
+
+
+def _lets(resources: list[Resource], pod: Pod, direction: str, peers: str) -> Lets:
+    policing = [
         policy["spec"]
-        for policy in policies
+        for policy in of_kind(resources, "NetworkPolicy")
         if direction in policy["spec"]["policyTypes"]
         and policy["metadata"]["namespace"] == pod.namespace
-        and selects(policy["spec"]["podSelector"], pod.labels)
+        and selects(policy["spec"]["podSelector"], dict([pod.label]))
     ]
-    if not policed:
-        return True
-    for spec in policed:
-        assert spec.keys() <= _KNOWN, spec
-        for rule in spec.get(direction.lower(), []):
-            peers = rule.get("to" if outward else "from")
-            if _of_port(rule, connection) and (peers is None or any(_is(peer, other, pod.namespace) for peer in peers)):
-                return True
-    return False
+    assert all(spec.keys() <= _KNOWN for spec in policing), policing
+    rules = [rule for spec in policing for rule in spec.get(direction.lower(), [])]
+
+    def lets(end: End, port: int, protocol: str) -> bool:
+        return not policing or any(
+            _of_port(rule, port, protocol)
+            and (peers not in rule or any(_is(peer, end, pod.namespace) for peer in rule[peers]))
+            for rule in rules
+        )
+
+    return lets
 
 
-def _of_port(rule: Resource, connection: Connection) -> bool:
+def _of_port(rule: Resource, port: int, protocol: str) -> bool:
     ports = rule.get("ports")
-    return ports is None or any((p["protocol"], p["port"]) == (connection.protocol, connection.port) for p in ports)
+    assert all(each.keys() == {"protocol", "port"} for each in ports or []), f"ports are read by number alone: {ports}"
+    return ports is None or any((each["protocol"], each["port"]) == (protocol, port) for each in ports)
 
 
 def _is(peer: Resource, end: End, namespace: str) -> bool:
@@ -93,4 +91,4 @@ def _is(peer: Resource, end: End, namespace: str) -> bool:
         here = selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": end.namespace})
     else:
         here = end.namespace == namespace
-    return here and selects(peer.get("podSelector", {}), end.labels)
+    return here and selects(peer.get("podSelector", {}), dict([end.label]))

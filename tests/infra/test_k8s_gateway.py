@@ -46,7 +46,7 @@ def test_proxies_are_spread_among_themselves_over_zones_and_nodes() -> None:
         ("topology.kubernetes.io/zone", "DoNotSchedule"),
         ("kubernetes.io/hostname", "ScheduleAnyway"),
     ]
-    assert all(selects(each["labelSelector"], GATEWAY.labels) for each in spread)
+    assert all(selects(each["labelSelector"], dict([GATEWAY.label])) for each in spread)
 
 
 def test_one_of_them_may_go() -> None:

@@ -1,136 +1,143 @@
-"""Each connection that Slipway makes is allowed by the NetworkPolicies, and others are not."""
+"""Who may ask whom: exactly the connections that Slipway makes, out of all that there could be."""
 
+import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.infra.k8s import OVERLAYS, Resource, composed, of_kind, overlay, pod_of, the
-from tests.infra.k8s_network import Address, Connection, End, Node, Pod, allowed
+from tests.infra.k8s_network import Address, End, Node, Pod, may_ask, may_be_asked
 
-# As the cluster labels them; the tests below hold that our own are labelled so.
-SERVING = Pod(namespace="slipway", labels={"app.kubernetes.io/name": "slipway-serving"})
-COLLECTOR = Pod(namespace="slipway", labels={"app.kubernetes.io/name": "slipway-otel-collector"})
-GATEWAY = Pod(namespace="slipway-gateway", labels={"gateway.networking.k8s.io/gateway-name": "slipway"})
-OTHER_GATEWAY = Pod(namespace="slipway-gateway", labels={"gateway.networking.k8s.io/gateway-name": "other"})
-DNS = Pod(namespace="kube-system", labels={"k8s-app": "kube-dns"})
-PROMETHEUS = Pod(namespace="kube-system", labels={"rsName": "ama-metrics"})
-ISTIOD = Pod(namespace="aks-istio-system", labels={"app": "istiod"})
-JAEGER = Pod(namespace="observability", labels={"app": "jaeger"})
-API_SERVER = Address(ip="10.0.0.1")
-STRANGER = Pod(namespace="default", labels={"app.kubernetes.io/name": "slipway-serving"})
-NEIGHBOUR = Pod(namespace="slipway", labels={"app.kubernetes.io/name": "something"})
-STORAGE = Address(ip="10.20.1.4")
-"""In the subnet of the private endpoints."""
+_NAME, _GATEWAY_NAME = "app.kubernetes.io/name", "gateway.networking.k8s.io/gateway-name"
+
+# Ours, as the cluster labels them, and what might come to stand beside them.
+SERVING = Pod(namespace="slipway", label=(_NAME, "slipway-serving"))
+COLLECTOR = Pod(namespace="slipway", label=(_NAME, "slipway-otel-collector"))
+NEIGHBOUR = Pod(namespace="slipway", label=(_NAME, "something"))
+GATEWAY = Pod(namespace="slipway-gateway", label=(_GATEWAY_NAME, "slipway"))
+OTHER_GATEWAY = Pod(namespace="slipway-gateway", label=(_GATEWAY_NAME, "other"))
+OURS = (SERVING, COLLECTOR, NEIGHBOUR, GATEWAY, OTHER_GATEWAY)
+
+# The cluster's, each with one that is in its place and is not it, and one that calls itself so elsewhere.
+DNS = Pod(namespace="kube-system", label=("k8s-app", "kube-dns"))
+PROMETHEUS = Pod(namespace="kube-system", label=("rsName", "ama-metrics"))
+ISTIOD = Pod(namespace="aks-istio-system", label=("app", "istiod"))
+JAEGER = Pod(namespace="observability", label=("app", "jaeger"))
+CLUSTERS = (DNS, PROMETHEUS, ISTIOD, JAEGER)
+STRANGERS = (
+    Pod(namespace="kube-system", label=("app", "anything")),
+    Pod(namespace="aks-istio-system", label=("app", "anything")),
+    *(Pod(namespace="default", label=one.label) for one in (SERVING, COLLECTOR, GATEWAY, DNS, PROMETHEUS, ISTIOD)),
+)
+
+STORAGE, FUNCTIONS, API_SERVER = Address(ip="10.20.1.4"), Address(ip="10.20.0.4"), Address(ip="10.0.0.1")
+"""In the subnet of the private endpoints, in that of the functions app, and Kubernetes' own."""
 ENTRA = Address(ip="20.190.151.7")
-INGESTION = Address(ip="51.140.60.1")
 METADATA, WIRE_SERVER = Address(ip="169.254.169.254"), Address(ip="168.63.129.16")
-"""What tells a machine its identity, and what tells it its secrets."""
-FUNCTIONS = Address(ip="10.20.0.4")
-CLIENT, INTERNET = Address(ip="203.0.113.9"), Address(ip="93.184.215.14")
+"""What tells a machine who it is, and what tells it its secrets."""
+INGESTION, CLIENT = Address(ip="51.140.60.1"), Address(ip="203.0.113.9")
+ADDRESSES = (STORAGE, FUNCTIONS, API_SERVER, ENTRA, METADATA, WIRE_SERVER, INGESTION, CLIENT)
+PUBLIC = (ENTRA, INGESTION, CLIENT)
 
-type Wanted = tuple[End, End, int]
+EVERYBODY: tuple[End, ...] = (*OURS, *CLUSTERS, *STRANGERS, *ADDRESSES, Node())
+_DNS_PORT = 53
+PORTS = (22, 53, 80, 443, 4317, 4318, 8080, 8081, 13133, 15000, 15012, 15020, 15021)
 
-EVERYWHERE: list[Wanted] = [
-    (GATEWAY, SERVING, 8080),
-    (GATEWAY, SERVING, 8081),
-    (GATEWAY, ISTIOD, 15012),
-    (SERVING, STORAGE, 443),
-    (SERVING, ENTRA, 443),
-    (SERVING, COLLECTOR, 4318),
-    (COLLECTOR, ENTRA, 443),
-    (COLLECTOR, INGESTION, 443),
-    (CLIENT, GATEWAY, 443),
-    (Node(), GATEWAY, 443),
-    (Node(), GATEWAY, 15021),
-    (SERVING, DNS, 53),
-    (COLLECTOR, DNS, 53),
-    (GATEWAY, DNS, 53),
-]
-WITHOUT_MESH: list[Wanted] = [(PROMETHEUS, SERVING, 8080)]
-IN_MESH: list[Wanted] = [(PROMETHEUS, SERVING, 15020), (SERVING, ISTIOD, 15012), (COLLECTOR, ISTIOD, 15012)]
-NEVER: list[Wanted] = [
-    (STRANGER, SERVING, 8080),
-    (NEIGHBOUR, SERVING, 8080),
-    (OTHER_GATEWAY, SERVING, 8080),
-    (COLLECTOR, SERVING, 8080),
-    (SERVING, SERVING, 8080),
-    (CLIENT, SERVING, 8080),
-    (GATEWAY, SERVING, 22),
-    (GATEWAY, COLLECTOR, 4318),
-    (PROMETHEUS, SERVING, 8081),
-    (STRANGER, COLLECTOR, 4318),
-    (CLIENT, GATEWAY, 80),
-    (CLIENT, GATEWAY, 15000),
-    (SERVING, STORAGE, 80),
-    (SERVING, FUNCTIONS, 443),
-    (SERVING, INGESTION, 443),
-    (SERVING, INTERNET, 443),
-    (SERVING, METADATA, 80),
-    (SERVING, METADATA, 443),
-    (SERVING, API_SERVER, 443),
-    (SERVING, GATEWAY, 443),
-    (COLLECTOR, STORAGE, 443),
-    (COLLECTOR, METADATA, 443),
-    (COLLECTOR, WIRE_SERVER, 443),
-    (COLLECTOR, API_SERVER, 443),
-    (COLLECTOR, JAEGER, 4317),
-    (GATEWAY, STORAGE, 443),
-    (GATEWAY, INTERNET, 443),
-    (GATEWAY, METADATA, 80),
-    (NEIGHBOUR, INTERNET, 443),
-    (STRANGER, NEIGHBOUR, 8080),
-    (OTHER_GATEWAY, INTERNET, 443),
-    (STRANGER, OTHER_GATEWAY, 443),
-]
+type Side = tuple[End, int]
+type Table = Mapping[Pod, frozenset[Side]]
 
 
-def _all(resources: list[Resource], wanted: list[Wanted]) -> list[bool]:
-    return [allowed(resources, Connection(source=source, target=target, port=port)) for source, target, port in wanted]
+def asking(*, mesh: bool = False, jaeger: bool = False) -> Table:
+    """Whom each of ours may ask."""
+    of_all: list[Side] = [(DNS, 53), *([(ISTIOD, 15012)] if mesh else [])]
+    collector: list[Side] = [*((end, 443) for end in PUBLIC), *([(JAEGER, 4317)] if jaeger else [])]
+    return {
+        SERVING: frozenset([(STORAGE, 443), (ENTRA, 443), (COLLECTOR, 4318), *of_all]),
+        COLLECTOR: frozenset([*collector, *of_all]),
+        NEIGHBOUR: frozenset(of_all),
+        GATEWAY: frozenset([(SERVING, 8080), (SERVING, 8081), (ISTIOD, 15012), (DNS, 53)]),
+        OTHER_GATEWAY: frozenset([(DNS, 53)]),
+    }
 
 
-def _wanted(name: str) -> list[Wanted]:
-    return EVERYWHERE + (IN_MESH if name == "production-istio" else WITHOUT_MESH)
+def asked(*, mesh: bool = False) -> Table:
+    """Who may ask each of ours."""
+    return {
+        SERVING: frozenset({(GATEWAY, 8080), (GATEWAY, 8081), (PROMETHEUS, 15020 if mesh else 8080)}),
+        COLLECTOR: frozenset({(SERVING, 4318)}),
+        NEIGHBOUR: frozenset(),
+        GATEWAY: frozenset((end, port) for end in EVERYBODY if end != GATEWAY for port in (443, 15021)),
+        OTHER_GATEWAY: frozenset(),
+    }
+
+
+def told(resources: list[Resource]) -> tuple[Table, Table]:
+    """The same two tables, as the policies have them."""
+    out, into = (
+        {
+            pod: frozenset(
+                (end, port)
+                for end in EVERYBODY
+                for port in PORTS
+                if end != pod and lets(end, port, "UDP" if port == _DNS_PORT else "TCP")
+            )
+            for pod, lets in ((pod, side(resources, pod)) for pod in OURS)
+        }
+        for side in (may_ask, may_be_asked)
+    )
+    return out, into
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_each_real_connection_is_allowed(name: str) -> None:
-    wanted = _wanted(name)
+def test_exactly_the_connections_that_are_made_are_allowed(name: str) -> None:
+    mesh = name == "production-istio"
 
-    assert list(zip(wanted, _all(overlay(name), wanted), strict=True)) == [(each, True) for each in wanted]
+    out, into = told(overlay(name))
 
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_no_other_connection_is_allowed(name: str) -> None:
-    never = NEVER + (WITHOUT_MESH if name == "production-istio" else IN_MESH)
-
-    assert list(zip(never, _all(overlay(name), never), strict=True)) == [(each, False) for each in never]
+    assert out == asking(mesh=mesh)
+    assert into == asked(mesh=mesh)
 
 
-def test_names_are_asked_over_both_protocols() -> None:
-    for protocol in ("UDP", "TCP"):
-        asked = Connection(source=SERVING, target=DNS, port=53, protocol=protocol)
-        assert allowed(overlay("production"), asked)
-
-
-def test_each_policy_is_needed() -> None:
-    """Without any one of them something that is wanted is refused, or something that is not is allowed."""
-    wanted = _wanted("production-istio")
-    never = NEVER + WITHOUT_MESH
-    resources = overlay("production-istio")
-    for policy in of_kind(resources, "NetworkPolicy"):
-        left = [found for found in resources if found is not policy]
-        assert not all(_all(left, wanted)) or any(_all(left, never)), policy["metadata"]
+def test_names_are_asked_over_tcp_too() -> None:
+    for pod in OURS:
+        assert may_ask(overlay("production"), pod)(DNS, _DNS_PORT, "TCP")
 
 
 def test_spans_reach_jaeger_with_the_component_alone(tmp_path: Path) -> None:
-    with_jaeger = composed(tmp_path, "overlays/production", "components/otlp")
+    out, into = told(composed(tmp_path, "overlays/production", "components/otlp"))
 
-    assert _all(overlay("production"), [(COLLECTOR, JAEGER, 4317)]) == [False]
-    assert _all(with_jaeger, [(COLLECTOR, JAEGER, 4317), (SERVING, JAEGER, 4317), (COLLECTOR, JAEGER, 22)]) == [
-        True,
-        False,
-        False,
-    ]
+    assert out == asking(jaeger=True)
+    assert into == asked()
+
+
+def test_each_policy_is_needed_and_none_says_too_little() -> None:
+    """Without any one policy, and without any one thing that it says, others may speak to each other."""
+    resources = overlay("production-istio")
+    policies = of_kind(resources, "NetworkPolicy")
+    right = told(policies)
+    for policy in policies:
+        others = [found for found in policies if found is not policy]
+        changed = [("gone", others), *((how, [*others, wider]) for how, wider in _wider(policy))]
+        unseen = [how for how, left in changed if told(left) == right]
+        assert unseen == [], f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+
+
+def _wider(policy: Resource) -> Iterator[tuple[str, Resource]]:
+    """A policy with one thing less that it says: of a rule its ports or its peers, of a peer one of its parts."""
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        for number, rule in enumerate(policy["spec"].get(direction, [])):
+            for part in rule:
+                made = copy.deepcopy(policy)
+                del made["spec"][direction][number][part]
+                yield f"{direction} {number} without {part}", made
+            for place, peer in enumerate(rule.get(peers, [])):
+                for part in peer if len(peer) > 1 else ():
+                    made = copy.deepcopy(policy)
+                    del made["spec"][direction][number][peers][place][part]
+                    yield f"{direction} {number} without {part}", made
+    if policy["spec"]["podSelector"]:
+        yield "for all pods", policy | {"spec": policy["spec"] | {"podSelector": {}}}
 
 
 def test_the_pods_of_the_list_are_those_of_the_manifests() -> None:
@@ -139,6 +146,6 @@ def test_the_pods_of_the_list_are_those_of_the_manifests() -> None:
     for name, pod in (("slipway-serving", SERVING), ("slipway-otel-collector", COLLECTOR)):
         found = the(resources, "Deployment", name)
         assert found["metadata"]["namespace"] == pod.namespace
-        assert pod.labels.items() <= pod_of(found)["metadata"]["labels"].items()
+        assert pod.label in pod_of(found)["metadata"]["labels"].items()
     gateway = the(resources, "Gateway", "slipway")["metadata"]
-    assert (gateway["namespace"], gateway["name"]) == (GATEWAY.namespace, *GATEWAY.labels.values())
+    assert (gateway["namespace"], gateway["name"]) == (GATEWAY.namespace, GATEWAY.label[1])
