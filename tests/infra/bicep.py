@@ -157,15 +157,31 @@ def faults(template: Template) -> list[Node]:
     return list(look(template.root))
 
 
+def string_parts(node: Node) -> list[str | Node]:
+    """A string's texts, with its escapes undone, and the interpolations between them."""
+    parts: list[str | Node] = []
+    raw, begin, at = node.text or b"", node.start_byte, node.start_byte + 1
+    for part in node.named_children:
+        # The grammar has no node for an escaped dollar sign.
+        parts.append(raw[at - begin : part.start_byte - begin].decode().replace("\\", ""))
+        parts.append(part if part.type == "interpolation" else _unescaped(part))
+        at = part.end_byte
+    parts.append(raw[at - begin : -1].decode().replace("\\", ""))
+    return [part for part in parts if part != ""]
+
+
+def _unescaped(part: Node) -> str:
+    found = text_of(part)
+    if part.type != "escape_sequence":
+        return found
+    if found.startswith("\\u{"):
+        return chr(int(found[3:-1], 16))
+    return {"\\n": "\n", "\\r": "\r", "\\t": "\t"}.get(found, found[1:])
+
+
 def literal(node: Node) -> str:
     """The text of a string without interpolations; of one with them, with their source in their place."""
-    parts = []
-    for part in node.named_children:
-        found = text_of(part)
-        if part.type == "escape_sequence":
-            found = {"\\n": "\n", "\\r": "\r", "\\t": "\t"}.get(found, found[1:])
-        parts.append(found)
-    return "".join(parts)
+    return "".join(part if isinstance(part, str) else text_of(part) for part in string_parts(node))
 
 
 def is_literal(node: Node) -> bool:

@@ -29,6 +29,7 @@ from tests.infra.bicep import (
     text_of,
     uses,
 )
+from tests.infra.bicep_compile import refused, wrongly_scoped
 from tests.infra.bicep_known import API_VERSIONS, FORBIDDEN_ON_FLEX, FUNCTIONS, ROLES
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -186,6 +187,11 @@ def _secrets_in_and_out(template: Template) -> Iterator[Finding]:
             yield _at("secrets", template, value, f"the output {name} looks like a secret: outputs stay in the history")
 
 
+def _refused(template: Template) -> Iterator[Finding]:
+    for rule, node, said in refused(template):
+        yield _at(rule, template, node, said)
+
+
 def _described(template: Template) -> Iterator[Finding]:
     """Whoever deploys reads the parameters of what they deploy, and a template says what it is."""
     if not any(node.type == "metadata_declaration" for node in template.root.named_children):
@@ -207,6 +213,8 @@ def _calls(templates: Mapping[Path, Template]) -> Iterator[Finding]:
             else:
                 yield from _arguments(template, module, templates[path])
         yield from _outputs(template, templates)
+        for rule, node, said in wrongly_scoped(template, templates):
+            yield _at(rule, template, node, said)
     for path in sorted(templates):
         if path.parent.name == "modules" and path not in called:
             yield Finding(rule="modules", where=path.name, said="no template calls it")
@@ -298,5 +306,6 @@ _RULES: tuple[Callable[[Template], Iterator[Finding]], ...] = (
     _flex,
     _secrets,
     _secrets_in_and_out,
+    _refused,
     _described,
 )

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from tree_sitter import Node
 
-from tests.infra.bicep import ModuleCall, Resource, Template, elements, loop_names, text_of
+from tests.infra.bicep import ModuleCall, Resource, Template, elements, loop_names, string_parts, text_of
 
 type Value = Any
 """What JSON holds, a Later, or a Made."""
@@ -203,9 +203,7 @@ class Deployment:
         return str(self._value(key, bound)) if key.type == "string" else text_of(key), self._value(value, bound)
 
     def _string(self, node: Node, bound: dict[str, Value]) -> str:
-        parts = [
-            self._value(part, bound) if part.type == "interpolation" else _literal(part) for part in node.named_children
-        ]
+        parts = [part if isinstance(part, str) else self._value(part, bound) for part in string_parts(node)]
         text = "".join(_text(part) for part in parts)
         return Later(text) if any(isinstance(part, Later) for part in parts) else text
 
@@ -261,13 +259,6 @@ class Deployment:
 @cache
 def _read(path: Path) -> Template:
     return Template.read(path)
-
-
-def _literal(part: Node) -> str:
-    found = text_of(part)
-    if part.type != "escape_sequence":
-        return found
-    return {"\\n": "\n", "\\r": "\r", "\\t": "\t"}.get(found, found[1:])
 
 
 def _text(value: Value) -> str:
