@@ -1,8 +1,8 @@
 """Whose turn it is: of endpoints that one call has no time for all of, each has its turn.
 
 They are gone over in the order of their names, from the one after the last that an earlier call came to. The place is
-kept in a blob, before the one that is gone over where much time has passed, so that one at which calls die does not
-keep all behind it waiting.
+kept in a blob, before the first that is gone over and later where time has passed. So of those at which calls die none
+keeps the others waiting: the next call begins behind the place that was kept last.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from shared.store.ports import BlobContainer, BlobStore
 CALL_S = 240.0
 """How long a call goes on at most, but for the endpoint that it is at."""
 KEPT_S = 10.0
-"""How long it goes on before it keeps its place."""
+"""How long it goes on before it keeps its place again."""
 PLACE = "drift-turn.txt"
 
 
@@ -37,7 +37,7 @@ class Turns:
             if before is not None and now_s - begun_s >= self.call_s:
                 self._keep(before)
                 return
-            if now_s - kept_s >= KEPT_S:
+            if before is None or now_s - kept_s >= KEPT_S:
                 self._keep(name)
                 kept_s = now_s
             yield name
