@@ -56,7 +56,7 @@ param functionsMemoryMB int = 2048
 @minValue(1)
 param functionsHttpConcurrency int = 8
 
-@description('Address ranges that may reach the admin API. Empty: everywhere, by key or token.')
+@description('Address ranges that may reach the admin API. Empty: everywhere, by key.')
 param adminIpRanges array = []
 
 @description('Entra groups whose members, people or pipelines, drop models.')
@@ -71,7 +71,7 @@ param operatorGroupIds array = []
 @description('Address ranges from which Key Vault is reached. Empty: from within the network alone.')
 param operatorIpRanges array = []
 
-@description('The application that callers of the admin API sign in to. Empty: function keys.')
+@description('The application that callers of the admin API sign in to, beside the function key. Empty: none.')
 param authClientId string = ''
 
 @description('The secret in Key Vault that holds the key of approval links. Empty: no links.')

@@ -23,7 +23,7 @@ param httpConcurrency int
 @description('Address ranges that may reach the admin API. Empty: everywhere.')
 param ipRanges array
 
-@description('The application that callers sign in to. Empty: function keys.')
+@description('The application that callers sign in to, beside the function key. Empty: none.')
 param authClientId string
 
 param approvalKeySecretName string
@@ -60,8 +60,8 @@ resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
 }
 
 resource app 'Microsoft.Web/sites@2025-03-01' = {
-  // checkov:skip=CKV_AZURE_222:people and pipelines call the admin API from outside, by sign-in or key; adminIpRanges narrows from where
-  // checkov:skip=CKV_AZURE_17:callers have a token or a key, no certificates
+  // checkov:skip=CKV_AZURE_222:people and pipelines call the admin API from outside, by a key and, if wanted, sign-in; adminIpRanges narrows from where
+  // checkov:skip=CKV_AZURE_17:callers have a key and, if wanted, a token; no certificates
   // checkov:skip=CKV_AZURE_212:Flex Consumption has alwaysReady instead, which is a parameter
   // checkov:skip=CKV_AZURE_213:Flex Consumption replaces instances by itself
   name: name
