@@ -5,8 +5,13 @@ param tags object
 param workspaceId string
 
 var queries = [
+  { name: 'compare-versions', text: loadTextContent('../../observability/queries/compare-versions.kql') }
+  { name: 'cost-of-logs', text: loadTextContent('../../observability/queries/cost-of-logs.kql') }
+  { name: 'documents-throughput', text: loadTextContent('../../observability/queries/documents-throughput.kql') }
+  { name: 'errors-by-version', text: loadTextContent('../../observability/queries/errors-by-version.kql') }
   { name: 'failed-invocations', text: loadTextContent('../../observability/queries/failed-invocations.kql') }
   { name: 'log-lines', text: loadTextContent('../../observability/queries/log-lines.kql') }
+  { name: 'model-performance', text: loadTextContent('../../observability/queries/model-performance.kql') }
   { name: 'one-trace', text: loadTextContent('../../observability/queries/one-trace.kql') }
   { name: 'pod-log-lines', text: loadTextContent('../../observability/queries/pod-log-lines.kql') }
   { name: 'slow-steps', text: loadTextContent('../../observability/queries/slow-steps.kql') }
