@@ -15,6 +15,7 @@ from cli import (
     audits,
     bench,
     deadletters,
+    deploy,
     drift,
     explain,
     machine,
@@ -73,6 +74,7 @@ def build_app() -> typer.Typer:
         explain,
         override,
         machine,
+        deploy,
         bench,
     ):
         module.register(app)
