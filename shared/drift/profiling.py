@@ -100,12 +100,14 @@ def _input_sources(inputs: Mapping[str, Array], names: Mapping[str, Sequence[str
 def _summaries(name: str, array: Array) -> Iterator[tuple[str, Source]]:
     if array.dtype.kind in TEXT_KINDS:
         summaries: tuple[Summary, ...] = (Summary.LENGTH,)
+        projection = Summary.TEXT_PROJECTION
     else:
         summaries = (Summary.MEAN, Summary.SPREAD, Summary.NORM)
+        projection = Summary.PROJECTION
     for summary in summaries:
         yield f"{name} {summary}", SummarySource(input=name, summary=summary)
     for place in range(PROJECTIONS):
-        yield f"{name} projection {place}", SummarySource(input=name, summary=Summary.PROJECTION, place=place)
+        yield f"{name} projection {place}", SummarySource(input=name, summary=projection, place=place)
 
 
 def _answer_sources(outputs: Mapping[str, Array]) -> Iterator[tuple[str, Source]]:

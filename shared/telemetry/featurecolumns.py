@@ -165,7 +165,7 @@ def _summaries(table: Array) -> dict[tuple[Summary, int], Floats]:
         values = table[:, 0].tolist()
         projected = texts.projected(values)
         return {(Summary.LENGTH, 0): np.array([_length(value) for value in values], dtype=np.float64)} | {
-            (Summary.PROJECTION, place): projected[:, place] for place in range(PROJECTIONS)
+            (Summary.TEXT_PROJECTION, place): projected[:, place] for place in range(PROJECTIONS)
         }
     step = max(1, _CHUNK_VALUES // table.shape[1])
     # numbers_of makes a copy, which may be written.

@@ -42,8 +42,10 @@ class Summary(StrEnum):
     """The root of the mean square."""
     PROJECTION = "projection"
     """The sum of the values, each with a sign that its place and the feature's `place` give, over the root of their
-    number: a random projection (Achlioptas 2003). Of a text, the mean sign of its bytes or runs of three
-    (shared.telemetry.texts)."""
+    number: a random projection (Achlioptas 2003)."""
+    TEXT_PROJECTION = "text_projection"
+    """The mean sign of a text's bytes or runs of three (shared.telemetry.texts). A name of its own: a server that has
+    none of texts refuses the profile, and does not count every row as missing."""
     LENGTH = "length"
     """Characters of a text."""
 

@@ -5,7 +5,7 @@ import pytest
 
 from shared.drift.profiling import CONFIDENCE, PREDICTION, RECONSTRUCTION, profile_of
 from shared.telemetry.featuretally import FeatureTally
-from shared.telemetry.profile import MAX_FEATURES, CategoryFeature, Feature, NumberFeature, Profile
+from shared.telemetry.profile import MAX_FEATURES, CategoryFeature, Feature, NumberFeature, Profile, SummarySource
 
 GENERATOR = np.random.default_rng(5)
 
@@ -78,6 +78,21 @@ def test_wide_inputs_and_free_text_are_summarised() -> None:
     assert len(found) == 11 + 11 + 9
     assert {"text length", "text projection 7"} <= set(found)
     assert "wide projection 7" in found
+
+
+def test_projections_of_text_are_no_summary_that_a_server_without_them_knows() -> None:
+    text = np.array([f"words {at}" * at for at in range(60)], dtype=object)
+    found = made({"wide": GENERATOR.random((60, 300)), "text": text})
+    sources = [one.source for one in found.features if isinstance(one.source, SummarySource)]
+    of_text = {source.summary.value for source in sources if source.input == "text"}
+    assert of_text == {"length", "text_projection"}
+    # All that the first servers with profiles know. Of a text they would count a projection of numbers as missing.
+    assert {source.summary.value for source in sources if source.input == "wide"} == {
+        "mean",
+        "spread",
+        "norm",
+        "projection",
+    }
 
 
 def test_too_many_columns_leave_the_answers_in() -> None:
