@@ -19,7 +19,7 @@ from tests.world.watched import Watched, counted, rows_of
 from tests.world.world import MODEL
 
 ASKING = DriftPolicy(retraining=RetrainingPolicy(enabled=True))
-QUIET_H = SLOW_LEARNS_H + 4
+QUIET_H = SLOW_LEARNS_H + 2
 SMALL = {"income": 0.5}
 """A PSI of about 0.02 in the hours that it takes to be found: far below any limit."""
 
@@ -70,7 +70,7 @@ def test_a_small_drift_that_lasts_is_found_by_and_by_told_once_and_leads_to_one_
         f"small drifts have lasted: income (mean), found after {QUIET_H - SLOW_LEARNS_H + len(evidence)} hours"
         in alert.sentence
     )
-    for _ in range(3):
+    for _ in range(2):
         watched.hour(rows=400, moved=SMALL)
     assert watched.firing() == {"slow_drift": 1}
     (request,) = watched.world.watching.requests(MODEL).requests
@@ -89,7 +89,7 @@ def test_killed_at_any_call_of_the_look_that_finds_it_the_next_one_finds_the_sam
     calls = whole.world.fuse.calls - calls
     whole.world.sweep.sweep()
     assert Alarm.SLOW_DRIFT in whole.report().alarms
-    for call in range(1, calls + 1, 16):
+    for call in range(1, calls + 1, 24):
         killed = again(before)
         killed.world.fuse.at = call
         killed.world.clock.pass_s(240)
