@@ -43,6 +43,8 @@ class Failing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     since: AwareDatetime
+    last: AwareDatetime | None = None
+    """When it was tried last; None: that was not kept."""
     tries: NonNegativeInt
     why: str = Field(max_length=1_000)
 

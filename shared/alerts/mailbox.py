@@ -5,8 +5,9 @@
 - One notice is under way at a time. It is stored before it is sent, and struck out after: a process that dies between
   has it sent again, under its id. While the sink takes nothing, what is new waits, and is told together later.
 - What fired and was told is told to be over, once. What fired and was over before it could be told is told too.
-- A notice that the sink refuses as often and as long as is said below is dropped, with a record; what still fires is
-  told again by and by. One that it does not take because it is down is tried without end.
+- A notice that the sink refuses as often and as long as is said below is halved, and so is a half that it refuses, till
+  what is refused is about one alert. That is dropped, with a record; while it fires, it is told again by and by. A
+  notice that the sink does not take because it is down is tried without end.
 
 Pure: shared.alerts.notifications loads, decides by this, and saves.
 """
@@ -20,7 +21,7 @@ from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from shared.alerts.documents import Alert
 from shared.alerts.held import Dropped, Failing, Plan, Told, Waiting
-from shared.alerts.notices import News, Notice
+from shared.alerts.notices import Item, News, Notice, halves
 from shared.core.alert_settings import AlertSink
 from shared.registration.documents import NO_MODEL
 from shared.store.aggregate import Aggregate
@@ -32,9 +33,11 @@ IS_DOWN_AFTER = 3
 """So many tries fail in a row before a sink counts as down."""
 REFUSALS = 10
 REFUSED_FOR = timedelta(hours=6)
-"""A notice is dropped that its sink refused so often, the first time so long ago: what is to be mended at the sink, or
+"""A notice is given up that its sink refused so often, the first time so long ago: what is to be mended at the sink, or
 in its settings, has had its time, and what waits behind it is not kept any longer.
 """
+_KNOWN_DOWN_FOR = timedelta(days=1)
+"""So long after its last try a sink that nothing is to be told to counts as down."""
 _LONGEST_ASKED = timedelta(hours=1)
 """How long a sink may ask to be left alone."""
 _FIRST_WAIT = timedelta(minutes=1)
@@ -43,7 +46,7 @@ _KEPT = timedelta(days=1)
 """How long it is kept that somebody was told that an alert is over: its news may be taken in again."""
 _KEPT_AT_LEAST = timedelta(hours=1)
 """So long it is kept even where there is no room: longer than a call may take, which may take news in again."""
-MOST = 3_000
+MOST = 2_500
 """Alerts that a mailbox holds: a document has 2 MB at most. Of more, the news stays with them until there is room."""
 
 
@@ -62,6 +65,8 @@ class Mailbox(Aggregate):
     """By alert."""
     notice: Notice | None = None
     """The one under way."""
+    parts: tuple[Notice, ...] = ()
+    """The other parts of one that was halved: they follow."""
     notices: NonNegativeInt = 0
     failing: Failing | None = None
     dropped: Dropped | None = None
@@ -79,21 +84,21 @@ class Mailbox(Aggregate):
         """Its container's partition key."""
         return self.model
 
-    @property
-    def is_down(self) -> bool:
-        """Whether the sink takes nothing."""
-        return self.failing is not None and self.failing.tries >= IS_DOWN_AFTER
+    def is_down(self, now: datetime) -> bool:
+        """Whether the sink takes nothing. Where there is nothing to tell it for a day, nobody knows."""
+        if self.failing is None or self.failing.tries < IS_DOWN_AFTER:
+            return False
+        return self.waits > 0 or now - (self.failing.last or self.failing.since) < _KNOWN_DOWN_FOR
 
     @property
     def waits(self) -> int:
         """Of how many alerts the sink is to be told that no silence holds back."""
-        under_way = {item.alert_id for item in self.notice.items} if self.notice else set()
-        return len(under_way | {key for key, one in self.waiting.items() if not one.withheld_by})
+        return len(self._under_way.keys() | {key for key, one in self.waiting.items() if not one.withheld_by})
 
     @property
     def waits_since(self) -> datetime | None:
         """Since when the oldest news waits that no silence holds back; None where none does."""
-        begun = [self.notice.at] if self.notice else []
+        begun = [one.at for one in (self.notice, *self.parts) if one]
         begun += [one.at for one in self.waiting.values() if one.at and not one.withheld_by]
         return min(begun, default=None)
 
@@ -169,7 +174,7 @@ class Mailbox(Aggregate):
             return False
         why = why[:1_000]
         failing = self.failing or Failing(since=now, tries=0, why=why)
-        self.failing = Failing(since=failing.since, tries=failing.tries + 1, why=why)
+        self.failing = Failing(since=failing.since, last=now, tries=failing.tries + 1, why=why)
         asked = min(_LONGEST_ASKED, timedelta(seconds=retry_after_s))
         wait = max(asked, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(10, max(0, self.notice.attempts - 1))))
         update = {"try_at": now + wait, "failed": why, "failures": self.notice.failures + 1}
@@ -178,7 +183,7 @@ class Mailbox(Aggregate):
         self.notice = self.notice.model_copy(update=update)
         since = self.notice.refused_since
         if refused is not None and since and self.notice.refusals >= REFUSALS and now - since >= REFUSED_FOR:
-            self._drop(self.notice, refused, now)
+            self._give_up(self.notice, refused, now)
         return True
 
     def withdraw(self, notice: Notice, unwanted: Collection[str], now: datetime) -> bool:
@@ -188,12 +193,8 @@ class Mailbox(Aggregate):
         held = self.notice
         if held is None or held.notice_id != notice.notice_id or now < held.try_at or not held.is_untaken:
             return False
-        again = dict(self.waiting)
-        for item in held.items:
-            # What is only repeated is due again by itself.
-            if item.news is not News.REPEATED and item.alert_id not in again:
-                again[item.alert_id] = Waiting(model=item.model, number=item.number, at=held.at)
-        self.waiting, self.notice = again, None
+        self._wait_again(held.items, held.at)
+        self._go_on()
         self.record("notice_withdrawn", now, notice_id=held.notice_id, unwanted=sorted(unwanted))
         return True
 
@@ -210,8 +211,21 @@ class Mailbox(Aggregate):
         )
         return True
 
+    def _give_up(self, notice: Notice, status: int, now: datetime) -> None:
+        """Drop a notice of one alert; of one of several, send the halves, so that none takes the others along."""
+        if len(notice.lines) > 1:
+            parts = halves(notice, now)
+            self.notice, self.parts = parts[0], (*parts[1:], *self.parts)
+            self.record("notice_halved", now, notice_id=notice.notice_id, parts=[part.notice_id for part in parts])
+            return
+        if self.failing and now - self.failing.since < REFUSED_FOR:
+            # The sink took something meanwhile: it is not that it refuses whatever it is sent.
+            self._wait_again(notice.more, notice.at)
+            notice = notice.model_copy(update={"more": ()})
+        self._drop(notice, status, now)
+
     def _drop(self, notice: Notice, status: int, now: datetime) -> None:
-        """Give a notice up. What it says fires counts as told: while it fires, it is told again when it is repeated."""
+        """What the notice says fires counts as told: while it fires, it is told again when it is repeated."""
         self._take_for_told(notice, now)
         self.notices_dropped += 1
         alerts = [item.alert_id for item in notice.items]
@@ -235,13 +249,32 @@ class Mailbox(Aggregate):
         for item in notice.items:
             news = News.FIRING if item.news is News.REPEATED else item.news
             told[item.alert_id] = Told(news=news, number=item.number, since=item.since, at=now, model=item.model)
-        self.told, self.notice = told, None
+        self.told = told
+        self._go_on()
+
+    def _wait_again(self, items: Iterable[Item], since: datetime) -> None:
+        """Have what a notice said wait for another."""
+        again = dict(self.waiting)
+        for item in items:
+            # What is only repeated is due again by itself.
+            if item.news is not News.REPEATED and item.alert_id not in again:
+                again[item.alert_id] = Waiting(model=item.model, number=item.number, at=since)
+        self.waiting = again
+
+    def _go_on(self) -> None:
+        """Have the next part be under way, if there is one."""
+        self.notice, self.parts = (self.parts[0], self.parts[1:]) if self.parts else (None, ())
+
+    @property
+    def _under_way(self) -> dict[str, int]:
+        """The alerts that are being told, with the number of their news."""
+        notices = (self.notice, *self.parts) if self.notice else ()
+        return {item.alert_id: item.number for notice in notices for item in notice.items}
 
     @property
     def _held(self) -> set[str]:
         """The alerts that are held here."""
-        under_way = {item.alert_id for item in self.notice.items} if self.notice else set()
-        return {*self.told, *self.waiting, *under_way}
+        return {*self.told, *self.waiting, *self._under_way}
 
     def _make_room(self, arrived: Iterable[Alert], now: datetime) -> bool:
         """Forget who was told long ago that an alert is over, where there is no room otherwise. Whether any was."""
@@ -257,7 +290,8 @@ class Mailbox(Aggregate):
     def _number(self, alert_id: str) -> int:
         """The latest news of an alert that was taken in, and is still known of; 0: none."""
         told, waits = self.told.get(alert_id), self.waiting.get(alert_id)
-        under_way = (item.number for item in (self.notice.items if self.notice else ()) if item.alert_id == alert_id)
+        notices = (self.notice, *self.parts) if self.notice else ()
+        under_way = (item.number for one in notices for item in one.items if item.alert_id == alert_id)
         return max(told.number if told else 0, waits.number if waits else 0, *under_way, 0)
 
 

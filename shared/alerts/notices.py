@@ -5,6 +5,7 @@ twice knows it.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from shared.core.severity import Severity
 
 LISTED = 20
 """Alerts that a notice tells of one by one; of more it tells how many there are."""
+MODELS_NAMED = 10
 _MOST_CHARACTERS = 600
 
 
@@ -149,6 +151,27 @@ def line_of(alert: Alert, news: News, *, public_url: str) -> Line:
 def item_of(alert: Alert, news: News) -> Item:
     """An alert that is counted only."""
     return Item(alert_id=alert.id, model=alert.model, news=news, number=alert.news, since=alert.since)
+
+
+def halves(notice: Notice, now: datetime) -> tuple[Notice, Notice]:
+    """Two notices that say together what one says, untried. They keep how often it was refused, and since when."""
+    middle = len(notice.lines) // 2
+    parts = (notice.lines[:middle], ()), (notice.lines[middle:], notice.more)
+    first, second = (
+        notice.model_copy(
+            update={
+                "notice_id": f"{notice.notice_id}-{number}",
+                "models": tuple(dict.fromkeys(item.model for item in (*lines, *more)))[:MODELS_NAMED],
+                "lines": lines,
+                "more": more,
+                "attempts": 0,
+                "failures": 0,
+                "try_at": now,
+            }
+        )
+        for number, (lines, more) in enumerate(parts, start=1)
+    )
+    return first, second
 
 
 def gravest_first(told: Iterable[tuple[Alert, News]]) -> list[tuple[Alert, News]]:

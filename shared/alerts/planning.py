@@ -9,12 +9,10 @@ from datetime import datetime, timedelta
 from shared.alerts.documents import Alert, AlertState
 from shared.alerts.held import Plan, Told
 from shared.alerts.mailbox import Mailbox
-from shared.alerts.notices import LISTED, News, Notice, gravest_first, item_of, line_of
+from shared.alerts.notices import LISTED, MODELS_NAMED, News, Notice, gravest_first, item_of, line_of
 from shared.alerts.silences import Silence, silence_on
 from shared.core.alert_settings import AlertSink
 from shared.core.canonical import digest_of
-
-_MODELS_NAMED = 10
 
 
 def plan_of(
@@ -69,7 +67,7 @@ def next_notice(box: Mailbox, plan: Plan, sink: AlertSink, now: datetime, *, pub
     return Notice(
         notice_id=f"notice-{digest_of([sink.name, number, now.isoformat()])[:32]}",
         at=now,
-        models=tuple(dict.fromkeys(alert.model for alert, _ in told))[:_MODELS_NAMED],
+        models=tuple(dict.fromkeys(alert.model for alert, _ in told))[:MODELS_NAMED],
         lines=tuple(line_of(alert, news, public_url=public_url) for alert, news in told[:LISTED]),
         more=tuple(item_of(alert, news) for alert, news in told[LISTED:]),
         try_at=now,

@@ -15,7 +15,7 @@ from shared.registration.documents import NO_MODEL
 DROPPED_TOLD_FOR = timedelta(days=1)
 """How long it is alerted that a notice was dropped."""
 _OVER = {
-    AlertRule.SINK_DOWN: "it takes what it is sent",
+    AlertRule.SINK_DOWN: "it takes what it is sent, or nothing was to be sent to it for a day",
     AlertRule.NOTICE_DROPPED: "nothing was dropped for a day",
 }
 
@@ -59,7 +59,7 @@ def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox], now: datetime
 
 
 def _troubles(sink: str, box: Mailbox, now: datetime) -> Iterator[_Trouble]:
-    if box.is_down and box.failing:
+    if box.is_down(now) and box.failing:
         sentence = (
             f"the sink {sink} of alerts took nothing in {box.failing.tries} tries: {box.failing.why}. "
             "What it is to be told is kept, and told when it is back"

@@ -1,19 +1,21 @@
 """Alerts on their way to sinks: told at least once, in one message each where nothing dies, however things go wrong."""
 
+import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule, AlertState
-from shared.alerts.held import Plan, Told
+from shared.alerts.held import Plan, Told, Waiting
 from shared.alerts.mailbox import LEASE, MOST, Mailbox
 from shared.alerts.notices import LISTED, News
 from shared.alerts.planning import next_notice
 from shared.alerts.silences import Matcher
 from shared.core.severity import Severity
 from shared.registration.documents import NO_MODEL
+from shared.store.documents import MAX_DOCUMENT_BYTES
 from shared.store.ports import Container
 from tests.world.fakes import Fuse, Killed
 from tests.world.noticed import RULE, WAIT_S, fire, mailbox, pass_s, resolve, said, sink, told, use, world_with
@@ -435,16 +437,27 @@ def test_what_was_acknowledged_untold_is_forgotten_after_it_is_over() -> None:
 def test_the_fullest_mailbox_fits_a_document() -> None:
     world = world_with()
     alert = fire(world, "x" * 60, model="m" * 63)
-    told = [(alert.model_copy(update={"id": alert.id[:-5] + f"{number:05d}"}), News.FIRING) for number in range(MOST)]
-    settings, now = sink(), world.clock.now()
-    box = Mailbox(id="mailbox-ops", sink="ops")
-    notice = next_notice(box, Plan(groups=[told]), settings, now, public_url="https://s.example/api")
+    now = world.clock.now().replace(microsecond=123_456)
+    alerts = [alert.model_copy(update={"id": alert.id[:-5] + f"{number:05d}", "news": 1_000}) for number in range(MOST)]
+    settings = sink()
+    # Each is told, under way to be told of its end, and waits again; and a day of messages as its settings allow.
+    box = Mailbox(id="mailbox-ops", sink="ops", told={one.id: _told(one, now) for one in alerts})
+    groups = [[(one, News.RESOLVED) for one in alerts]]
+    notice = next_notice(box, Plan(groups=groups), settings, now, public_url="https://s.example/api")
+    assert box.begin(Plan(), notice)
+    waits = Waiting(model=alert.model, number=1_001, withheld_by=f"silence-{'0' * 32}", at=now)
+    box.waiting = {one.id: waits for one in alerts}
+    box.sent_at = tuple(now - timedelta(minutes=number) for number in range(24 * 60))
     assert notice is not None
-    box.begin(Plan(), notice)
-    box.finish(notice, now)
-    box.begin(Plan(), next_notice(box, Plan(groups=[told]), settings, now, public_url="https://s.example/api"))
-    assert len(box.notice.items if box.notice else ()) == len(box.told) == MOST
-    assert len(box.model_dump_json()) < 1_500_000
+    for number in range(1, 24):
+        assert box.fail(notice, "x" * 1_000, now + timedelta(minutes=number * 30), refused=400) is (number <= 13)
+    assert len(box.parts) == 1
+    world.documents.create(box.container, box.to_body() | {"id": "mailbox-full"})
+    assert len(json.dumps(box.to_body(), ensure_ascii=False).encode()) < MAX_DOCUMENT_BYTES
+
+
+def _told(alert: Alert, at: datetime) -> Told:
+    return Told(news=News.FIRING, number=alert.news, since=at, at=at, model=alert.model)
 
 
 def story(world: World, act: int) -> None:

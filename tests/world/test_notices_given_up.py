@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.alerts.documents import AlertRule
+from shared.alerts.documents import Alert, AlertRule
 from shared.alerts.mailbox import REFUSALS, REFUSED_FOR
 from shared.alerts.notices import Notice
 from shared.alerts.silences import Matcher
@@ -38,6 +38,15 @@ def silence(world: World, subject: str, *, for_s: int = HOUR_S) -> None:
     world.alerts.silence(Matcher(subject=subject), by="ann", reason="noise", until=until, command_id=subject)
 
 
+def fire_many(world: World, count: int) -> list[Alert]:
+    """Fire alerts that come one after the other, and are told in that order."""
+    alerts = []
+    for number in range(count):
+        alerts.append(fire(world, f"s{number:02d}"))
+        world.clock.pass_s(1)
+    return alerts
+
+
 def events(world: World, name: str = "ops") -> list[str]:
     return [event.kind for event in world.audit.events(mailbox(world, name).stream)]
 
@@ -67,6 +76,38 @@ def test_a_notice_that_its_sink_refuses_for_hours_is_dropped_with_a_record_and_a
     pass_s(world, int(DROPPED_TOLD_FOR.total_seconds()), every_s=HOUR_S)
     world.alert_sinks["ops"].refuses = says("")
     assert world.audit.verify().verified
+
+
+@pytest.mark.parametrize("place", [0, 7, 19])
+def test_of_a_notice_of_many_only_what_its_sink_refuses_is_dropped(place: int) -> None:
+    world = world_with()
+    posting = world.alert_sinks["ops"]
+    posting.refuses = says(f"s{place:02d}")
+    alerts = fire_many(world, 25)
+    pass_s(world, HOURS * HOUR_S - 600, every_s=600)
+    assert said(world) == []
+    pass_s(world, 2 * HOUR_S)
+    counted = {item.alert_id for notice in told(world) for item in notice.more}
+    known = {subject for _, subject in said(world)} | {alert.subject for alert in alerts if alert.id in counted}
+    assert {alert.subject for alert in alerts} - known == {f"s{place:02d}"}
+    lost = [
+        event.data["alerts"] for event in world.audit.events(mailbox(world).stream) if event.kind == "notice_dropped"
+    ]
+    assert lost == [[alerts[place].id]]
+    assert (mailbox(world).notice, mailbox(world).parts) == (None, ())
+    assert world.audit.verify().verified
+
+
+def test_a_sink_that_refuses_whatever_it_is_sent_holds_nothing_up_for_long() -> None:
+    world = world_with()
+    world.alert_sinks["ops"].refuses = lambda _: True
+    alerts = fire_many(world, 25)
+    pass_s(world, (HOURS + 2) * HOUR_S, every_s=120)
+    lost = [
+        event.data["alerts"] for event in world.audit.events(mailbox(world).stream) if event.kind == "notice_dropped"
+    ]
+    assert {one for ids in lost for one in ids} >= {alert.id for alert in alerts}
+    assert not {alert.id for alert in alerts} & mailbox(world).waiting.keys()
 
 
 def test_what_was_dropped_and_still_fires_is_told_again_once_the_sink_is_mended_and_the_alert_on_it_ends() -> None:
@@ -153,6 +194,22 @@ def test_a_sink_stays_down_where_the_notice_it_does_not_take_is_withdrawn() -> N
     pass_s(world, HOUR_S, every_s=600)
     assert mailbox(world).notice is None
     assert said(world, "other") == [("firing", "sink:ops")]
+
+
+def test_a_sink_that_nothing_is_to_be_told_to_for_a_day_does_not_count_as_down_for_ever() -> None:
+    world = world_with(sink("ops", models=("digits",)), sink("other", models=("-",)))
+    world.alert_sinks["ops"].is_down = True
+    fire(world, "quiet")
+    pass_s(world, 600)
+    silence(world, "quiet", for_s=20 * 24 * HOUR_S)
+    pass_s(world, 23 * HOUR_S, every_s=1_800)
+    assert [alert.subject for alert in world.alerts.firing(AlertRule.SINK_DOWN)] == ["sink:ops"]
+    pass_s(world, 2 * HOUR_S, every_s=1_800)
+    assert said(world, "other")[-1] == ("resolved", "sink:ops")
+    # What it is told next says anew how it is.
+    fire(world, "b")
+    pass_s(world, 600)
+    assert said(world, "other")[-1] == ("firing", "sink:ops")
 
 
 def test_what_is_repeated_and_silenced_while_its_sink_is_down_is_repeated_when_the_silence_ends() -> None:
