@@ -152,7 +152,7 @@ def inflations_beside(
 
 
 def _of_neighbours(table: Floats) -> Inflation:
-    """The mean over windows and those before them of the chi-square of both, by its degrees of freedom."""
+    """From the chi-squares of windows and those before them: by their degrees of freedom, and how they go together."""
     rows = table.sum(axis=1)
     table = _joined(table, _LEAST_EXPECTED * rows.sum() / rows.min())
     degrees, pairs = table.shape[1] - 1, len(table) - 1
@@ -160,13 +160,17 @@ def _of_neighbours(table: Floats) -> Inflation:
         return NONE
     n, m = rows[1:, None], rows[:-1, None]
     together = table[1:] + table[:-1]
-    apart = np.square(table[1:] * np.sqrt(m / n) - table[:-1] * np.sqrt(n / m))
-    ratios = np.divide(apart, together, out=np.zeros_like(apart), where=together > 0).sum(axis=1) / degrees
-    mean = max(1.0, float(ratios.mean()))
+    apart = table[1:] * np.sqrt(m / n) - table[:-1] * np.sqrt(n / m)
+    standard = np.divide(apart, np.sqrt(together), out=np.zeros_like(apart), where=together > 0)
+    products = np.square(standard @ standard.T)
+    mean = max(1.0, float(np.trace(standard @ standard.T)) / pairs / degrees)
     if mean == 1.0:  # nothing is estimated: few windows need not be allowed for
         return NONE
-    # Each window but the first and the last stands in two of the pairs.
-    return Inflation(mean=mean, mean_square=mean**2, freedom=pairs / 2, rows=math.inf)
+    # Of pairs without a window in common the squared products come to the sum of squares of the eigenvalues.
+    square = float(products[np.triu_indices(pairs, 2)].mean()) / degrees
+    found = Inflation(mean=mean, mean_square=min(max(square, mean**2), degrees * mean**2), rows=math.inf)
+    # Each window but the first and the last stands in two of the pairs; and each pair is of so many directions.
+    return replace(found, freedom=pairs / 2 * found.left_of(degrees))
 
 
 def inflation_of(table: Floats) -> Inflation:

@@ -2,10 +2,11 @@
 
 An alarm begins with the report that fails, and is over once several hourly reports in a row found nothing: a measure
 that hovers about its limit is one alarm. Of slow drift it is over when its detector, begun anew, has found nothing for
-a week. What cannot be told neither begins an alarm nor ends it.
+a week. What cannot be told neither begins an alarm nor ends it; nor does a drift beside stable end where it is as far
+as before, and only the evidence is less.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from shared.core.verdict import Outcome, Verdict
@@ -28,8 +29,9 @@ def settle(
     *,
     is_hourly: bool,
     may_follow: bool = False,
+    unsure: Collection[Alarm] = (),
 ) -> None:
-    """Begin, keep and end the alarms of a version, by what a report found."""
+    """Begin, keep and end the alarms of a version, by what a report found. `unsure` are those that it cannot end."""
     alarms = dict(report.alarms)
     for alarm, verdict in verdicts.items():
         episode = alarms.get(alarm)
@@ -37,10 +39,12 @@ def settle(
             failed = _failed(report, alarm, episode, verdict, features.get(alarm, ()), summary, now)
             follows = may_follow and alarm is Alarm.CONCURRENT_DRIFT
             alarms[alarm] = failed.model_copy(update={"may_follow": follows})
-        elif episode is not None and _is_over(alarm, episode, verdict, summary.until, is_hourly=is_hourly):
+        elif episode is None or alarm in unsure:
+            continue
+        elif _is_over(alarm, episode, verdict, summary.until, is_hourly=is_hourly):
             del alarms[alarm]
             _ended(report, alarm, verdict.sentence, now)
-        elif episode is not None and verdict.outcome is Outcome.PASS and is_hourly:
+        elif verdict.outcome is Outcome.PASS and is_hourly:
             alarms[alarm] = episode.model_copy(update={"passes": episode.passes + 1})
     for alarm in [alarm for alarm in alarms if alarm not in verdicts and alarm is Alarm.CONCURRENT_DRIFT]:
         del alarms[alarm]

@@ -73,6 +73,8 @@ class Assessment:
     concurrent: Sequence[FeatureScore]
     may_follow: bool = False
     """Whether a drift beside stable is of inputs, and of as many rows and hours as `following` asks for."""
+    unsure: frozenset[Alarm] = frozenset()
+    """Those that pass for want of evidence alone, the effect being at its limit: an alarm that stands goes on."""
 
 
 def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) -> Assessment:
@@ -118,6 +120,7 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
         ranked=by_blame,
         concurrent=concurrent,
         may_follow=beside is not None and beside.may_follow,
+        unsure=frozenset({Alarm.CONCURRENT_DRIFT} if beside is not None and beside.is_at_limit else ()),
     )
 
 

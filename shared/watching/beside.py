@@ -44,6 +44,8 @@ class Found:
     verdict: Verdict
     scores: Sequence[FeatureScore] = ()
     may_follow: bool = False
+    is_at_limit: bool = False
+    """Whether some feature lies at a limit, be it chance or not."""
 
 
 def compare(version: int, profile: Profile | None, beside: Beside, policy: DriftPolicy) -> Found:
@@ -78,7 +80,8 @@ def compare(version: int, profile: Profile | None, beside: Beside, policy: Drift
         of = len(common.missing) + len(common.profile.features)
         said += f"; not compared, since not counted in the same bins, are {len(common.missing)} of {of}"
     verdict = verdict.model_copy(update={"check": check, "sentence": said})
-    return Found(verdict, scores, _may_follow(verdict, scores, both, policy))
+    is_at_limit = any(score.over for score in scores)
+    return Found(verdict, scores, _may_follow(verdict, scores, both, policy), is_at_limit)
 
 
 def _may_follow(verdict: Verdict, scores: Sequence[FeatureScore], both: Compared, policy: DriftPolicy) -> bool:

@@ -123,6 +123,7 @@ class Writer:
                 now,
                 is_hourly=is_hourly,
                 may_follow=assessment.may_follow,
+                unsure=assessment.unsure,
             )
             if is_hourly:
                 current.hourly_until = until
@@ -183,6 +184,7 @@ class Writer:
             most_to_blame=tuple(_drifted(score) for score in assessment.ranked[:_SHOWN]),
             sentences=tuple(verdict.sentence for verdict in details.verdicts),
             psi={score.feature.name: score.psi for score in assessment.scores},
+            psi_noise={score.feature.name: score.psi_noise for score in assessment.scores},
             estimate=_estimate(details.performance),
             report_blob=names[0],
             page_blob=names[1],

@@ -19,8 +19,8 @@ BEGUN = datetime(2026, 11, 21, 5, tzinfo=UTC)
 SPAN = timedelta(hours=24)
 
 
-def profile() -> Profile:
-    found = profile_of({"x": np.random.default_rng(1).normal(size=(2_000, 2))}, {})
+def profile(rows: int = 2_000, columns: int = 2) -> Profile:
+    found = profile_of({"x": np.random.default_rng(1).normal(size=(rows, columns))}, {})
     assert found is not None
     return found
 
@@ -83,3 +83,41 @@ def test_stables_many_rows_are_worth_no_more_than_those_they_are_scaled_to() -> 
     found = compare(2, PROFILE, Beside(version=1, profile=PROFILE, compared=own, hours=stables), DriftPolicy())
     assert found.verdict.n == 3_000
     assert found.verdict.outcome is Outcome.PASS
+
+
+WIDE = profile(10_000, 12)
+
+
+def independent(rng: np.random.Generator, rows: int, count: int, moved: float = 0.0) -> dict[datetime, FeatureCounts]:
+    """Rows of requests that name nobody, one of twelve columns being moved."""
+    found = {}
+    for hour in range(count):
+        tally = FeatureTally(WIDE)
+        tally.saw({"x": rng.normal(size=(rows, 12)) + np.eye(12)[0] * moved}, rows)
+        found[BEGUN + timedelta(hours=hour)] = tally.take()
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drift_that_stays_is_found_at_each_look_also_once_hours_tell_how_rows_go_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own, stables = independent(rng, 500, 14, moved=1.0), independent(rng, 500, 14)
+    found = [
+        compare(2, WIDE, Beside(version=1, profile=WIDE, compared=part(own, n), hours=part(stables, n)), DriftPolicy())
+        for n in range(2, 15)
+    ]
+    assert [one.verdict.outcome for one in found] == [Outcome.FAIL] * 13
+    # From the eighth hour on something may follow: rows are enough.
+    assert [one.may_follow for one in found] == [False] * 6 + [True] * 7
+
+
+def part(hours: dict[datetime, FeatureCounts], count: int) -> dict[datetime, FeatureCounts]:
+    return dict(list(hours.items())[:count])
+
+
+def test_it_is_told_where_an_effect_is_at_its_limit_for_want_of_evidence_alone() -> None:
+    rng = np.random.default_rng(1)
+    for rows, moved, is_at_limit in ((40, 1.0, True), (4_000, 0.0, False)):
+        own, stables = independent(rng, rows, 1, moved=moved), independent(rng, rows, 1)
+        found = compare(2, WIDE, Beside(version=1, profile=WIDE, compared=own, hours=stables), DriftPolicy(min_rows=20))
+        assert (found.verdict.outcome, found.is_at_limit) == (Outcome.PASS, is_at_limit)
