@@ -17,6 +17,7 @@ from shared.core.errors import ChangedMeanwhileError
 from shared.store.ports import BlobStore
 from shared.telemetry.names import CLOCK_SKEW, HOUR
 from shared.watching.merging import Check, roll_up_day, roll_up_hour, roll_up_minutes
+from shared.watching.moving import bring_rollups
 from shared.watching.rollups import DAY, ROLLUPS, day_of, hour_of
 
 SETTLE = timedelta(minutes=3)
@@ -59,6 +60,8 @@ class Rolling:
     def roll_up(self, endpoint: str, now: datetime, check: Check) -> int:
         """Add the windows that came; how many they were."""
         before, etag = self._looked(endpoint, now)
+        if etag is None:
+            bring_rollups(self.blobs, endpoint)
         looked, added = self._newest(endpoint, before, now, check)
         looked, more = self._over(endpoint, looked, now, check, self.most_windows - added)
         added += more

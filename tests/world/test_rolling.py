@@ -225,3 +225,43 @@ def test_how_far_was_looked_is_begun_anew_where_it_cannot_be_read(data: bytes) -
     watched.write({"1:stable": counted(watched.profile, rows_of(watched.rng, 20))})
     watched.world.blobs.put(ROLLUPS, f"{MODEL}/features-looked.json", data, {})
     assert [rolling.roll_up(MODEL, watched.now, unchecked) for _ in range(2)] == [1, 0]
+
+
+def of_an_older_release() -> Watched:
+    """A world whose roll-ups, of two days, lie beside the windows, which are gone."""
+    watched = Watched()
+    for _ in range(30):
+        watched.hour(rows=20)
+    blobs = watched.world.blobs
+    del blobs.held[ROLLUPS, f"{MODEL}/features-looked.json"]
+    for container, name in list(blobs.held):
+        if container is BlobContainer.TELEMETRY:
+            del blobs.held[container, name]
+        elif container is ROLLUPS and "/features-" in name:
+            blobs.held[BlobContainer.TELEMETRY, name] = blobs.held.pop((container, name))
+    return watched
+
+
+def rolled_up(watched: Watched) -> dict[str, int]:
+    """The rows of each roll-up that there is, wherever."""
+    held = watched.world.blobs.held
+    found = [(name, blob) for (_, name), blob in held.items() if "/features-hourly/" in name or "-daily/" in name]
+    return {name: FeatureRollup.model_validate_json(blob.data).versions["1:stable"].rows for name, blob in found}
+
+
+def test_roll_ups_of_an_older_release_are_brought_killed_at_any_call() -> None:
+    watched = of_an_older_release()
+    world, before = watched.world, rolled_up(watched)
+    assert len(before) > 30
+    held, calls = dict(world.blobs.held), world.fuse.calls
+    world.watching.rolling.roll_up(MODEL, watched.now, unchecked)
+    calls = world.fuse.calls - calls
+    for at in (None, *range(1, calls + 1, 7)):
+        world.blobs.held = dict(held)
+        if at is not None:
+            world.fuse.at = world.fuse.calls + at
+            with pytest.raises(Killed):
+                world.watching.rolling.roll_up(MODEL, watched.now, unchecked)
+        world.watching.rolling.roll_up(MODEL, watched.now, unchecked)
+        assert rolled_up(watched) == before
+        assert {container for container, name in world.blobs.held if "/features-" in name} == {ROLLUPS}
