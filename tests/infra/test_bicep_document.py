@@ -1,13 +1,11 @@
 """The deployment guide says what the templates say."""
 
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.infra.bicep import Template
 from tests.infra.bicep_lint import read_all
 from tests.infra.test_bicep import EVERYTHING, FOLDER
-from tests.unit.project.repository import tracked_files
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "deployment.md").read_text()
@@ -38,16 +36,6 @@ def test_what_it_takes_from_the_outputs_is_an_output() -> None:
     own = {name for name in named if not name.startswith(("APPLICATIONINSIGHTS_", "CKV_"))}
     assert own <= {*Template.read(FOLDER / "main.bicep").outputs}
     assert len(own) > 8
-
-
-def test_what_it_packs_is_what_is_not_ignored() -> None:
-    packed = re.search(r"cp -r ([\w./ ]+) package$", GUIDE, re.MULTILINE)
-    assert packed
-    ignored = [
-        line.rstrip("/") for line in (ROOT / ".funcignore").read_text().splitlines() if line[:1] not in {"", "#"}
-    ]
-    top = {path.split("/")[0] for path in tracked_files()} - {".funcignore"}
-    assert {*packed[1].split()} == {name for name in top if not any(fnmatch(name, one) for one in ignored)}
 
 
 def test_the_second_step_gets_its_parameters() -> None:
