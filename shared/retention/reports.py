@@ -8,7 +8,8 @@ A state that no document names goes after GRACE. Whoever stores one that lies th
 a deletion and a document that names the state again one finds the ETag changed.
 
 Nothing is deleted but in the state that was listed. A call deletes a bounded number of blobs. Windows have their turn
-at every call; the rest of a model once an hour.
+at every call, and where there are more than it deletes, each endpoint has its share of them. The rest of a model has
+its turn once an hour, at the call that its minute brings or the first one after it.
 """
 
 import logging
@@ -28,6 +29,7 @@ from shared.store.repository import Repository
 from shared.telemetry.features import feature_folder
 from shared.watching.documents import RETRAINING_ID, DriftReport, Retraining
 from shared.watching.rollups import ROLLUPS, daily_name, hourly_name
+from shared.watching.turns import keep_place, read_place
 
 GRACE = timedelta(hours=1)
 """Three times host.json's functionTimeout: whoever stored a state has named it by then, or never will."""
@@ -35,7 +37,10 @@ MOST_WINDOWS = 2_000
 """Windows that a call deletes of all endpoints. Where pods write more, storage's own rule deletes them."""
 MOST_BLOBS = 500
 """Other blobs that a call deletes of a model, of each kind."""
+PLACE = "tidy-turn.txt"
+"""When the last call was."""
 _TURNS = 60
+_MINUTE = timedelta(minutes=1)
 _AT_ONCE = 16
 _DAY = "2026-11-21"
 
@@ -57,16 +62,21 @@ class ReportRetention:
     most_blobs: int = MOST_BLOBS
 
     def tidy(self) -> int:
-        """Delete what is due; how many blobs went. What is wrong with one model keeps no other from it, and is raised
+        """Delete what is due; how many windows went. What is wrong with one model keeps no other from it, and is raised
         at the end.
         """
         now, deleted = self.clock.now(), 0
         failures: list[Exception] = []
-        for number, model in enumerate(self.models.readable()):
-            has_turn = number % _TURNS == now.minute % _TURNS
+        numbered = list(enumerate(self.models.readable()))
+        turns = self._turns(now)
+        # Another is the last at each call, who may delete all that those before it left.
+        first = int(now.timestamp() // _MINUTE.total_seconds()) % max(1, len(numbered))
+        for left, (number, model) in zip(
+            range(len(numbered), 0, -1), [*numbered[first:], *numbered[:first]], strict=True
+        ):
             try:
-                deleted += self._tidy_windows(model.model, now, self.most_windows - deleted)
-                if has_turn:
+                deleted += self._tidy_windows(model.model, now, (self.most_windows - deleted) // left)
+                if number % _TURNS in turns:
                     self.tidy_model(model, now)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
                 _log.exception("what is old of model %s is not deleted", model.model)
@@ -74,6 +84,19 @@ class ReportRetention:
         if failures:
             raise ExceptionGroup("not all that is old could be deleted", failures)
         return deleted
+
+    def _turns(self, now: datetime) -> set[int]:
+        """The minutes of the hour that came since the last call. Kept before, so that a model at which calls die costs
+        no other its turn.
+        """
+        minute = now.astimezone(UTC).replace(second=0, microsecond=0)
+        try:
+            last = datetime.fromisoformat(read_place(self.blobs, PLACE))
+            since = max(last, minute - _TURNS * _MINUTE) if last.tzinfo and last <= minute else minute - _MINUTE
+        except ValueError:
+            since = minute - _MINUTE
+        keep_place(self.blobs, PLACE, minute.isoformat())
+        return {(minute - back * _MINUTE).minute for back in range((minute - since) // _MINUTE)}
 
     def tidy_model(self, model: Model, now: datetime) -> None:
         """Delete a model's old reports, states and roll-ups."""
@@ -87,9 +110,9 @@ class ReportRetention:
     def _tidy_windows(self, name: str, now: datetime, most: int) -> int:
         deleted = 0
         # The names of request windows begin with their year: what else there is of an endpoint does not.
-        for folder, prefix in ((f"{name}/", f"{name}/2"), (f"{feature_folder(name)}/", f"{feature_folder(name)}/2")):
-            old = self._older(BlobContainer.TELEMETRY, prefix, now, WINDOW_DAYS, folder=folder)
-            deleted += self._delete(BlobContainer.TELEMETRY, islice(old, max(0, most - deleted)))
+        for left, folder in ((2, f"{name}/"), (1, f"{feature_folder(name)}/")):
+            old = self._older(BlobContainer.TELEMETRY, f"{folder}2", now, WINDOW_DAYS, folder=folder)
+            deleted += self._delete(BlobContainer.TELEMETRY, islice(old, -(-(most - deleted) // left)))
         return deleted
 
     def _tidy_reports(self, name: str, before: datetime) -> None:

@@ -28,28 +28,34 @@ class Turns:
 
     def of(self, names: Iterable[str]) -> Iterator[str]:
         """Those of the names that have their turn in this call: the first in any case, and all if time is left."""
-        blob = self.blobs.read(BlobContainer.REPORTS, PLACE, max_bytes=10_000)
-        place = blob.data.decode("utf-8", "replace") if blob else ""
+        place = read_place(self.blobs, PLACE)
         begun_s = kept_s = self.monotonic()
         before: str | None = None
         for name in sorted(names, key=lambda name: (name <= place, name)):
             now_s = self.monotonic()
             if before is not None and now_s - begun_s >= self.call_s:
-                self._keep(before)
+                keep_place(self.blobs, PLACE, before)
                 return
             if before is None or now_s - kept_s >= KEPT_S:
-                self._keep(name)
+                keep_place(self.blobs, PLACE, name)
                 kept_s = now_s
             yield name
             before = name
 
-    def _keep(self, name: str) -> None:
-        data = name.encode()
-        found = self.blobs.info(BlobContainer.REPORTS, PLACE)
-        try:
-            if found is None:
-                self.blobs.create(BlobContainer.REPORTS, PLACE, data)
-            else:
-                self.blobs.replace(BlobContainer.REPORTS, PLACE, data, etag=found.etag)
-        except ChangedMeanwhileError:
-            pass  # Another call keeps its own, which is as good.
+
+def read_place(blobs: BlobStore, name: str) -> str:
+    """The place that was kept in a blob; empty where none was."""
+    blob = blobs.read(BlobContainer.REPORTS, name, max_bytes=10_000)
+    return blob.data.decode("utf-8", "replace") if blob else ""
+
+
+def keep_place(blobs: BlobStore, name: str, place: str) -> None:
+    """Keep a place. Of several calls at once one keeps its own."""
+    found = blobs.info(BlobContainer.REPORTS, name)
+    try:
+        if found is None:
+            blobs.create(BlobContainer.REPORTS, name, place.encode())
+        else:
+            blobs.replace(BlobContainer.REPORTS, name, place.encode(), etag=found.etag)
+    except ChangedMeanwhileError:
+        pass  # Another call's is as good.

@@ -10,7 +10,7 @@ from shared.registry.documents import Model
 from shared.registry.drift_policy import DriftPolicy, Following, RetrainingPolicy
 from shared.registry.policy import Policy, RetentionPolicy
 from shared.retention import ages
-from shared.retention.reports import GRACE, ReportRetention
+from shared.retention.reports import GRACE, PLACE, ReportRetention
 from shared.rollout.endpoint import Endpoint
 from shared.store.aggregate import Aggregate
 from shared.store.outbox import Outbox
@@ -224,6 +224,58 @@ def test_windows_go_by_their_age_a_bounded_number_a_call_and_nothing_else_of_tel
     left = {name for held, name in world.blobs.held if held is BlobContainer.TELEMETRY}
     kept = {name(MODEL, young, "p", n) for n in range(3) for name in (window_blob_name, feature_window_blob_name)}
     assert left == kept | {other}
+
+
+def with_models(*names: str) -> World:
+    world = World()
+    for name in names:
+        world.documents.create(Container.MODELS, Model(model=name).to_body())
+    return world
+
+
+@pytest.mark.parametrize("every_s", [60, 90, 300, 3_600, 86_400])
+def test_every_model_has_its_turn_however_often_calls_come(every_s: float) -> None:
+    names = [f"m{number:02}" for number in range(70)]
+    world = with_models(*names)
+    retention(world).tidy()
+    old = {f"{name}/drift/2020-01-01/drift-1.json" for name in names}
+    for name in old:
+        world.blobs.put(BlobContainer.REPORTS, name, b"{}", {})
+    turns = []
+    for _ in range(max(1, int(3_600 // every_s))):
+        before = len(world.blobs.held)
+        world.clock.pass_s(every_s)
+        retention(world).tidy()
+        turns.append(before - len(world.blobs.held))
+    assert sum(turns) == len(names)
+    # Nobody is looked at twice, nor all at one call where calls come often.
+    assert max(turns) <= 2 * max(1, every_s / 60) + 2
+    assert not {name for _, name in world.blobs.held} & old
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"", b"2999-01-01T00:00:00+00:00", b"2026-11-21T08:00:00"])
+def test_when_the_last_call_was_is_begun_anew_where_it_cannot_be_told(data: bytes) -> None:
+    world = with_models("m")
+    world.blobs.put(BlobContainer.REPORTS, PLACE, data, {})
+    world.blobs.put(BlobContainer.REPORTS, "m/drift/2020-01-01/drift-1.json", b"{}", {})
+    an_hour(world)
+    assert {name for _, name in world.blobs.held} == {PLACE}
+
+
+def test_windows_that_one_endpoint_is_never_done_with_leave_the_others_their_share() -> None:
+    world = with_models("a", "b", "c")
+    old = world.clock.now() - timedelta(days=ages.WINDOW_DAYS + 2)
+    for sequence in range(10):
+        for named in (window_blob_name, feature_window_blob_name):
+            world.blobs.put(BlobContainer.TELEMETRY, named("b", old, "p", sequence), b"{}", {})
+    for at in range(60):
+        for sequence in range(6):
+            name = window_blob_name("a", old, "p", 6 * at + sequence)
+            world.blobs.put(BlobContainer.TELEMETRY, name, b"{}", {})
+        world.clock.pass_s(60)
+        assert retention(world, most=5).tidy() <= 5
+    left = [name for held, name in world.blobs.held if held is BlobContainer.TELEMETRY]
+    assert [name for name in left if not name.startswith("a/")] == []
 
 
 def test_roll_ups_go_by_their_age_and_days_long_after_their_hours() -> None:
