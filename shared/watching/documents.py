@@ -100,6 +100,10 @@ class ReportSummary(_Part):
     """What was found, a sentence a verdict."""
     psi: dict[str, float] = Field(default_factory=dict)
     """Of each feature against the reference, by its name."""
+    psi_noise: dict[str, float] = Field(default_factory=dict)
+    """Below which that of each stays without drift, nearly always. Of none where the report is older than that it was
+    kept here.
+    """
     estimate: EstimateSummary | None = None
     """None: there is none, or the report is older than that it was kept here."""
     report_blob: str
