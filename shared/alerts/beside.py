@@ -3,13 +3,16 @@
 Pure: read off the endpoint's document and the latest report on its stable version.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared.alerts.rules import Measured
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.standing import standing
 from shared.watching.documents import DriftReport
+
+DRIFT_TOLD_FOR = timedelta(days=1)
+"""A report on what came longer ago tells nothing of now."""
 
 
 def measured_beside(
@@ -18,7 +21,7 @@ def measured_beside(
     """What a rule measures; None where that cannot be told. `report` is on the stable version."""
     match rule.metric:
         case AlertMetric.DRIFT_PSI:
-            return _drift(report, rule.min_count)
+            return _drift(report, rule, endpoint, now)
         case AlertMetric.STAGE_AGE_S:
             return _stage_age(endpoint, now)
         case AlertMetric.DECISION_LAG_S:
@@ -26,13 +29,25 @@ def measured_beside(
     return None
 
 
-def _drift(report: DriftReport | None, least: int) -> Measured | None:
+def _drift(report: DriftReport | None, rule: AlertRulePolicy, endpoint: Endpoint, now: datetime) -> Measured | None:
+    """The PSI beyond its noise. 0 where no report tells it of now: a trouble of another version, or of days ago, would
+    stand for ever.
+    """
     latest = report.latest if report else None
-    if report is None or latest is None or not latest.psi or latest.rows < least:
+    if report is None or latest is None or now - latest.until > DRIFT_TOLD_FOR:
+        return None if rule.below is not None else Measured(value=0.0, of=_unreported(endpoint))
+    if latest.rows < rule.min_count or not latest.psi_noise:
         return None
-    feature, psi = max(latest.psi.items(), key=lambda one: (one[1], one[0]))
-    of = f"of {feature}, the farthest of {len(latest.psi)} in {latest.rows} rows of version {report.version}"
-    return Measured(value=psi, of=f"{of}: `slipway drift {report.model}`")
+    # That of few rows is far from 0 without any drift.
+    beyond = {name: max(0.0, latest.psi[name] - noise) for name, noise in latest.psi_noise.items()}
+    feature, psi = max(beyond.items(), key=lambda one: (one[1], one[0]))
+    of = f"of {feature}, the farthest of {len(beyond)} in {latest.rows} rows of version {report.version}"
+    noise = f"less {latest.psi_noise[feature]:.2g} for noise"
+    return Measured(value=psi, of=f"{of}, {noise}: `slipway drift {report.model}`")
+
+
+def _unreported(endpoint: Endpoint) -> str:
+    return f"no report of the last day on version {endpoint.stable.version}" if endpoint.stable else "nothing serves"
 
 
 def _stage_age(endpoint: Endpoint, now: datetime) -> Measured:

@@ -29,7 +29,9 @@ class AlertMetric(StrEnum):
     FEEDBACK_VALUE = "feedback_value"
     """The mean value of the feedback that came."""
     DRIFT_PSI = "drift_psi"
-    """The largest population stability index of a feature, by the latest report on the stable version."""
+    """The largest population stability index of a feature, less what it stays below without drift, by the latest report
+    on the stable version. 0 where there is none of the last day.
+    """
     STAGE_AGE_S = "stage_age_s"
     """How long the stage of the rollout under way has lasted; 0 without one."""
     DECISION_LAG_S = "decision_lag_s"

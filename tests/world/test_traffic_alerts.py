@@ -115,7 +115,9 @@ def drifting(version: int, role: str, *, psi: float) -> dict[str, Any]:
     """The document of a version whose latest report found this."""
     one = report(id=drift_report_id(version, role), model=MODEL, endpoint=MODEL, version=version, role=role)
     assert one.latest is not None
-    return one.model_copy(update={"latest": one.latest.model_copy(update={"psi": {"age": psi}})}).to_body()
+    return one.model_copy(
+        update={"latest": one.latest.model_copy(update={"psi": {"age": psi}, "psi_noise": {"age": 0.0}})}
+    ).to_body()
 
 
 def test_a_policys_own_rule_may_ask_for_drift_by_the_report_on_the_version_that_is_stable() -> None:
@@ -132,6 +134,24 @@ def test_a_policys_own_rule_may_ask_for_drift_by_the_report_on_the_version_that_
     world.documents.replace(Container.REPORTS, drifting(1, "stable", psi=0.1), etag=stored.etag)
     pass_minutes(world, 1)
     assert holding(world) == []
+
+
+@pytest.mark.parametrize("is_promoted", [True, False])
+def test_drift_that_no_report_tells_of_now_is_over(*, is_promoted: bool) -> None:
+    world = serving(AlertRulePolicy(name="far", metric=AlertMetric.DRIFT_PSI, above=0.3))
+    world.documents.create(Container.REPORTS, drifting(1, "stable", psi=0.9))
+    pass_minutes(world, 1)
+    assert holding(world) == [(AlertRule.POLICY, AlertState.FIRING)]
+    if is_promoted:
+        world.event(world.drop("two takes:x", name="two.onnx"))
+        world.run(seconds=120)
+        assert world.stable == 2
+    else:
+        world.clock.pass_s(24 * 3_600)
+    pass_minutes(world, 1)
+    assert holding(world) == []
+    (alert,) = [one for one in world.alerts.alerts().items if one.rule is AlertRule.POLICY]
+    assert f"no report of the last day on version {1 + is_promoted}" in alert.sentence
 
 
 def test_what_cannot_be_told_leaves_an_alert_as_it_is() -> None:

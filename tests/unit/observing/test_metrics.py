@@ -41,6 +41,7 @@ def report(**fields: Any) -> DriftReport:
         most_to_blame=(),
         sentences=(),
         psi={"age": 0.31, "income": 0.02},
+        psi_noise={"age": 0.0, "income": 0.0},
         report_blob="r.json",
         page_blob="r.html",
     )
