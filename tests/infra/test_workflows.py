@@ -85,7 +85,7 @@ def actionlint(text: str) -> str:
 def zizmor(path: Path) -> list[str]:
     """What zizmor finds, by the names of its rules."""
     command = [
-        BIN / "zizmor",
+        str(BIN / "zizmor"),
         "--offline",
         "--no-progress",
         "--format",
