@@ -7,18 +7,19 @@ before only where it has doubled, so that a value that wavers is no news.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from shared.alerts.documents import AlertRule
 from shared.budgets.recent import MinuteSum, minute_of
-from shared.budgets.sums import RequestSums
+from shared.budgets.sums import Mark, RequestSums
 from shared.core.severity import Severity
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.telemetry.histogram import quantile
-from shared.telemetry.window import IDLE, host_of
+from shared.telemetry.window import IDLE, host_of, start_of
 
 BEHIND = timedelta(minutes=5)
 """How long ago all windows were counted for the last time at most, for anything to be said."""
@@ -26,6 +27,8 @@ FRESH = 2 * IDLE
 """A pod whose latest window is older reports no more."""
 _GONE = timedelta(minutes=15)
 """After so long without a window, a pod is taken for gone, and no more expected."""
+_STOPS = 3
+"""Where a place is told to stop so often, something ends what is started there: nobody scales it in twice."""
 _NAMED = 3
 
 STANDARD: dict[AlertRule, tuple[AlertRulePolicy, ...]] = {
@@ -149,7 +152,8 @@ def _memory(sums: RequestSums, now: datetime) -> Measured | None:
 def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
     """The share of pods that nothing ails; 0 where pods reported of late, and none does any more.
 
-    A pod that stops says so, and is expected no more. One that fell silent may have been taken away all the same with
+    A pod that stops says so, and is expected no more, unless its place is started and told to stop again and again: a
+    failed probe ends a pod as scaling in does. One that fell silent may have been taken away all the same with
     its last window lost, or replaced. As many as report now are taken for that; of those that are silent beyond, no
     more is known than that the endpoint has lost them.
     """
@@ -158,19 +162,30 @@ def _healthy(sums: RequestSums, now: datetime) -> Measured | None:
     known = {pod: mark for pod, mark in sums.marks.items() if at - mark.ended_at <= _GONE}
     expected = {pod: mark for pod, mark in known.items() if not mark.is_last}
     fresh = {pod: mark for pod, mark in expected.items() if at - mark.ended_at <= FRESH}
+    stops = _stops(known)
     if not known:
         return None
-    if not expected:
+    if not expected and not stops:
         return Measured(value=1.0, of=f"of the pods: the last of {len(known)} stopped, as they were told to")
-    if not fresh:
+    if not fresh and not stops:
         return Measured(value=0.0, of=f"of the pods: none of {len(expected)} reports any more")
     places = {host_of(pod) for pod in fresh}
     silent = sorted(pod for pod in expected if pod not in fresh and host_of(pod) not in places)
-    ailing = [f"{pod} {mark.trouble}" for pod, mark in sorted(fresh.items()) if mark.trouble]
+    troubles = {pod: mark.trouble or stops.get(host_of(pod), "") for pod, mark in sorted(fresh.items())}
+    ailing = [f"{pod} {trouble}" for pod, trouble in troubles.items() if trouble]
+    stopped = [f"{place} {trouble}" for place, trouble in stops.items() if place not in places]
+    ailing += stopped
     ailing += [f"{pod} reports no more" for pod in silent[len(fresh) :]]
-    pods = len(fresh) + max(0, len(silent) - len(fresh))
+    pods = len(fresh) + len(stopped) + max(0, len(silent) - len(fresh))
     named = "; ".join(ailing[:_NAMED]) + (f"; and {len(ailing) - _NAMED} more" if len(ailing) > _NAMED else "")
     return Measured(value=(pods - len(ailing)) / pods, of=f"of {pods} pods" + (f": {named}" if named else ""))
+
+
+def _stops(known: Mapping[str, Mark]) -> dict[str, str]:
+    """The places that were told to stop again and again, and how often."""
+    last = {(host_of(pod), start_of(pod)) for pod, mark in known.items() if mark.is_last}
+    counts = Counter(place for place, _ in last)
+    return {place: f"was told to stop {n} times of late" for place, n in sorted(counts.items()) if n >= _STOPS}
 
 
 def _of_traffic(rule: AlertRulePolicy, sums: RequestSums | None, now: datetime) -> Measured | None:

@@ -28,7 +28,7 @@ MAX_NAMES = 50
 OTHERS = "(others)"
 IDLE = timedelta(minutes=1)
 """A pod that has nothing to count writes a window so often, by which it is known to be there."""
-_PROCESS = re.compile(r"-[0-9a-f]{6}(?:-[0-9]+)?$")
+_PROCESS = re.compile(r"-([0-9a-f]{6})(?:-[0-9]+)?$")
 _FORMER = {"difference": ("difference_millionths", MILLION), "difference_squared": ("squared_millionths", MILLION**2)}
 """What sums of shadows were called as floats: in windows of older servers, and in endpoints of that time."""
 
@@ -151,6 +151,12 @@ def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int)
 def host_of(pod: str) -> str:
     """The place of a process, by the name that it has in its windows: that of `host-5f3a9c-0` is `host`."""
     return _PROCESS.sub("", pod)
+
+
+def start_of(pod: str) -> str:
+    """What tells the starts in a place apart, by the name of a process of it; empty where the name does not say."""
+    found = _PROCESS.search(pod)
+    return found[1] if found else ""
 
 
 def merge_counts(counts: list[VersionCounts]) -> VersionCounts:

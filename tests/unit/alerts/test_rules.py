@@ -131,6 +131,25 @@ def test_pods_that_stopped_as_they_were_told_to_are_not_missed_and_those_that_di
     assert judged(window("full", memory_share=0.95, is_last=True), window("b"))["resources"].is_broken is False
 
 
+def test_a_place_that_is_started_and_told_to_stop_again_and_again_ails_and_scaling_in_is_no_trouble() -> None:
+    def stops(starts: int) -> list[Window]:
+        return [
+            window(f"srv-5f3a0{start}-{n}", ago_s=60 * start, is_last=True) for start in range(starts) for n in (0, 1)
+        ]
+
+    assert judged(*stops(2))["unhealthy"].is_broken is False
+    alone = judged(*stops(3))["unhealthy"]
+    assert (alone.is_broken, "(of 1 pods: srv was told to stop 3 times of late)" in alone.sentence) == (True, True)
+    beside = judged(*stops(3), window("well-77777a-0"))["unhealthy"]
+    assert "healthy_share is 0.5 (50.00%) (of 2 pods: srv was told to stop" in beside.sentence
+    started = judged(*stops(3), window("srv-77777a-0"))["unhealthy"]
+    assert "(of 1 pods: srv-77777a-0 was told to stop 3 times of late)" in started.sentence
+    # Long ago, or each in a place of its own, as pods that are scaled in are.
+    long_ago = [window(f"srv-5f3a0{start}-0", ago_s=1_000, is_last=True) for start in range(5)]
+    apart = [window(f"srv{start}-5f3a0{start}-0", is_last=True) for start in range(5)]
+    assert judged(*long_ago, *apart, window("well-77777a-0"))["unhealthy"].is_broken is False
+
+
 def test_a_window_of_an_earlier_release_is_not_the_last() -> None:
     body = window("a").model_dump(mode="json")
     del body["is_last"]
