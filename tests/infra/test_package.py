@@ -40,25 +40,33 @@ def installed() -> set[str]:
 
 
 @cache
-def distributions() -> dict[str, set[str]]:
-    """The distributions that hold a module, by the module's first name."""
-    found = importlib.metadata.packages_distributions()
-    return {top: {canonicalize_name(name) for name in names} for top, names in found.items()}
+def modules_of(distribution: str) -> frozenset[str]:
+    """The first names of the modules that a distribution holds; none where this machine's Python needs it not."""
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return frozenset()
+    tops = {file.parts[0] for file in files if file.suffix in {".py", ".so"}}
+    return frozenset(top.partition(".")[0] for top in tops)
 
 
 def tops_of(found: set[str]) -> set[str]:
-    """The modules' first names that distributions hold."""
-    return {top for top, names in distributions().items() if names & found}
+    """The first names of the modules that distributions hold."""
+    return {top for distribution in found for top in modules_of(distribution)}
+
+
+@cache
+def imports_of(text: str) -> tuple[str, ...]:
+    """Every module that a text imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(text)))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return (*plain, *(n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0 and n.module))
 
 
 def imports(folder: Path) -> Iterator[tuple[str, str]]:
-    """Every module that a file of the package imports, wherever in it, and the file."""
+    """Every module that a file of the package imports, and the file."""
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from ((alias.name, path.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                yield node.module, path.name
+        yield from ((module, path.name) for module in imports_of(path.read_text("utf-8")))
 
 
 def homeless(folder: Path, found: set[str]) -> list[tuple[str, str]]:
