@@ -17,6 +17,7 @@ from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.signing.keys import TrustedKey, split_pems
 from shared.signing.override import read_override_keys
+from shared.telemetry.window import IDLE
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
 _MIB = 1024 * 1024
@@ -99,7 +100,7 @@ class Settings:
             bind=env.get("SLIPWAY_BIND", "").strip() or _LOCAL,
             port=_whole(env, "SLIPWAY_PORT", default=8080, low=0, high=65_535),
             poll_s=_seconds(env, "SLIPWAY_POLL_S", default=2.0, low=0.05),
-            window_s=_seconds(env, "SLIPWAY_WINDOW_S", default=5.0, low=0.05),
+            window_s=_seconds(env, "SLIPWAY_WINDOW_S", default=5.0, low=0.05, high=IDLE.total_seconds()),
             feature_window_s=_seconds(env, "SLIPWAY_FEATURE_WINDOW_S", default=60.0, low=0.05),
             feature_share=_share(env, "SLIPWAY_FEATURE_SHARE", default=1.0),
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
@@ -230,7 +231,7 @@ def _share(env: Mapping[str, str], name: str, *, default: float) -> float:
     return value
 
 
-def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float) -> float:
+def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float, high: float = 86_400.0) -> float:
     text = env.get(name, "").strip()
     if not text:
         return default
@@ -238,6 +239,6 @@ def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float) -
         value = float(text)
     except ValueError:
         value = -1.0
-    if not low <= value <= 86_400.0:
-        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number of seconds from {low} to 86400")
+    if not low <= value <= high:
+        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number of seconds from {low} to {high:.0f}")
     return value

@@ -91,7 +91,7 @@ def fresh(pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:
 def unavailable(found: Convergence, pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:
     """The pods that a rolling rollout misses: those that cannot load a version, and those that fell silent lately.
 
-    Whether a pod crashed or was scaled away nobody says: after five minutes it is not missed any more.
+    Whether a pod crashed or was scaled away is not kept here: after five minutes it is not missed any more.
     """
     missed = [name for name in found.silent if _age(pods[name], now) <= timedelta(seconds=_GONE_S)]
     return tuple(sorted({*missed, *found.failing}))

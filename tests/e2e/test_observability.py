@@ -47,7 +47,7 @@ STAGED = POLICY.model_copy(update={"rollout": POLICY.rollout.model_copy(update={
 COUNTING = {"SLIPWAY_FEATURE_WINDOW_S": "1"}
 
 needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus on the PATH (Debian: prometheus)")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_prometheus]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1_800), needs_prometheus]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ def test_a_restarted_process_is_another_pod() -> None:
         ({"SLIPWAY_PORT": "²"}, "SLIPWAY_PORT"),
         ({"SLIPWAY_POLL_S": "nan"}, "SLIPWAY_POLL_S"),
         ({"SLIPWAY_WINDOW_S": "0"}, "SLIPWAY_WINDOW_S"),
+        ({"SLIPWAY_WINDOW_S": "61"}, "from 0.05 to 60"),
         ({"SLIPWAY_DRAIN_S": "soon"}, "SLIPWAY_DRAIN_S"),
         ({"SLIPWAY_MAX_BODY_BYTES": "0"}, "SLIPWAY_MAX_BODY_BYTES"),
         ({"SLIPWAY_MAX_QUEUE": "many"}, "SLIPWAY_MAX_QUEUE"),

@@ -168,6 +168,7 @@ def test_how_long_a_sink_asks_to_be_left_alone_is_told(receiver: Receiver) -> No
         ("-5", 0),
         ("1.5", 0),
         ("Sat, 99 Nov 2026 08:02:00 GMT", 0),
+        ("Thu, 01 Jan 99999999999 00:00:00 GMT", 0),
         ("9" * 40, 999_999_999),
     ],
 )
