@@ -127,7 +127,8 @@ class FeatureCounter:
             self._dropped += rows
             tally.looked_at(Fate.DROPPED, rows)
             return
-        size_bytes = bytes_of(arrays)
+        # A subject is the caller's to name, however long.
+        size_bytes = bytes_of(arrays) + sum([len(subject) for subject in asked[0] if subject is not None])
         fresh.parts.append((arrays, rows))
         fresh.subjects += asked[0]
         fresh.sizes += asked[1]

@@ -35,6 +35,8 @@ MAX_PROFILE_BYTES = 64_000_000
 LEARNED_DAYS = 30
 MOST_HOURS = 24 * 14
 """However long the span, no more roll-ups of an hour are read to learn what is usual."""
+LONGEST_STRETCH = MOST_HOURS // 2 * HOUR
+"""However long the span, versions are compared side by side in stretches of no more."""
 LEAST_HISTORY_H = 72
 _MOST_PROFILES = 64
 
@@ -169,8 +171,10 @@ def stretch(begun: datetime | None, span: timedelta, until: datetime) -> tuple[d
 
     A stretch begins with the rollout, and another after each span. Each is looked at for the second span of its time,
     and the first from the beginning on: so what is compared is never less than a span that has been, and grows from
-    look to look. Without a beginning it is the span.
+    look to look. Without a beginning it is the span. A span of more than LONGEST_STRETCH counts as that: two of them
+    are looked at, and read_history reads no more.
     """
+    span = min(span, LONGEST_STRETCH)
     if begun is None:
         return hour_of(until) - span, 0
     part = max(0, (hour_of(until) - hour_of(begun)) // span - 1)

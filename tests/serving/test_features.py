@@ -530,6 +530,16 @@ async def test_what_the_thread_cannot_keep_up_with_is_dropped_and_told(profile: 
     assert window.dropped == {"1:stable": 1_600}
 
 
+async def test_who_asked_is_held_within_the_same_bound_as_what_was_asked(profile: Profile) -> None:
+    features = Features(pod="pod", clock=SystemClock(), keep=lambda _name, _data: None)
+    counter = FeatureCounter(features, "churn", "1:stable", profile, ["y"])
+    row = ROWS[:1]
+    for subject, held in ((None, 2 * row.nbytes), ("a" * 1_000, 4 * row.nbytes + 1_000)):
+        counter.saw(VersionTally(), {"x": row}, [row], ((subject,), ()))
+        assert features.held_bytes == held
+    await features.close()
+
+
 async def test_rows_of_many_versions_together_are_held_within_a_bound(profile: Profile) -> None:
     """Eight versions may keep their rows for later; those of the others are counted at once."""
     kept: dict[str, bytes] = {}

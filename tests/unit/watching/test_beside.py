@@ -8,12 +8,15 @@ import pytest
 from shared.core.verdict import Outcome
 from shared.drift.profiling import profile_of
 from shared.registry.drift_policy import DriftPolicy
+from shared.store.ports import Blob, BlobContainer
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
 from shared.telemetry.subjects import grouped
 from shared.watching.beside import Beside, compare
-from shared.watching.gathering import stretch
+from shared.watching.gathering import read_history, stretch
+from shared.watching.rollups import HOUR, hourly_name
+from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
 BEGUN = datetime(2026, 11, 21, 5, tzinfo=UTC)
 SPAN = timedelta(hours=24)
@@ -50,6 +53,33 @@ def test_a_rollout_is_compared_in_stretches_of_up_to_two_spans(passed_h: int, si
     begun = BEGUN + timedelta(minutes=20)
     assert stretch(begun, SPAN, until) == (BEGUN + timedelta(hours=since_h), part)
     assert stretch(None, SPAN, until) == (BEGUN + timedelta(hours=passed_h) - SPAN, 0)
+
+
+class Asked(FakeBlobs):
+    """Empty storage that holds what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(Fuse(), FakeClock())
+        self.asked: list[str] = []
+
+    def read(self, container: BlobContainer, name: str, *, max_bytes: int) -> Blob | None:
+        self.asked.append(name)
+        return super().read(container, name, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("span_h", [1, 24, 96, 100, 168, 169, 200, 336, 744])
+def test_all_that_is_compared_is_read_however_long_the_span(span_h: int) -> None:
+    blobs = Asked()
+    span, length = timedelta(hours=span_h), timedelta(hours=min(span_h, 168))
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    starts = []
+    for passed in (length * 2 - HOUR, length * 3 - HOUR, length * 3):
+        blobs.asked.clear()
+        since, _ = stretch(begun, span, begun + passed)
+        read_history(blobs, "e", span, begun + passed)
+        assert hourly_name("e", since) in blobs.asked
+        starts.append(since - begun)
+    assert starts == [timedelta(), length, length * 2]
 
 
 def test_few_subjects_that_come_hour_by_hour_are_no_drift_however_many_rows_they_send() -> None:
