@@ -130,7 +130,7 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2026-05-01' = {
         osDiskType: 'Ephemeral'
         osDiskSizeGB: 64
         vnetSubnetID: nodesSubnetId
-        availabilityZones: zones
+        availabilityZones: empty(zones) ? null : zones
         enableAutoScaling: true
         count: systemNodes
         minCount: systemNodes
@@ -157,7 +157,7 @@ resource serving 'Microsoft.ContainerService/managedClusters/agentPools@2026-05-
     osDiskType: 'Ephemeral'
     osDiskSizeGB: 128
     vnetSubnetID: nodesSubnetId
-    availabilityZones: zones
+    availabilityZones: empty(zones) ? null : zones
     enableAutoScaling: true
     count: minServingNodes
     minCount: minServingNodes
