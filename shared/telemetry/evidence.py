@@ -20,6 +20,8 @@ AT_ONCE = 16
 """Windows that are read side by side: a tick of a hundred pods reads some hundreds, each a request to storage."""
 ASKED = 500
 """After how many names it is asked whether there is time for more."""
+LISTING = 10
+"""A listing takes as long as so many names, however few it finds."""
 FEW_GAPS = 8
 """Of so many pods with a gap each is looked for by itself; of more, minutes are listed whole, once for all of them."""
 
@@ -48,7 +50,8 @@ def windows_after(
     windows always come in their order.
 
     What was read is not fetched again; no more than AT_ONCE are fetched ahead of what is taken. One that cannot be
-    read is left out, and logged. Ends early once `goes_on` says no, which is asked every ASKED names.
+    read is left out, and logged. Ends early once `goes_on` says no, which is asked every ASKED names, listings counted
+    as LISTING each.
     """
     recent = recent or since
     names = _Names(blobs, endpoint, since, min(earliest or since, recent), goes_on)
@@ -73,7 +76,7 @@ class _OutOfTimeError(Exception):
     """There is no time for more names."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Names:
     """The names of an endpoint's windows."""
 
@@ -86,6 +89,8 @@ class _Names:
     """The pods of which something was missing."""
     whole: dict[str, dict[str, list[_Named]]] = field(default_factory=dict)
     """What lies in minutes that were listed for want of it, by pod."""
+    worked: int = 0
+    """Names since it was asked last whether there is time for more."""
 
     def unread(
         self, marks: Mapping[str, int], recent: datetime, until: datetime, hours: Collection[datetime]
@@ -148,12 +153,19 @@ class _Names:
         return self.whole[prefix]
 
     def _of(self, prefix: str) -> Iterator[tuple[str, _Named]]:
-        for number, info in enumerate(self.blobs.list(BlobContainer.TELEMETRY, prefix)):
-            if number and number % ASKED == 0 and not self.goes_on():
-                raise _OutOfTimeError
+        self._work(LISTING)
+        for info in self.blobs.list(BlobContainer.TELEMETRY, prefix):
+            self._work(1)
             place = place_of(info.name)
             if place:
                 yield place[0], (place[1], info.name, self._is_new(info))
+
+    def _work(self, names: int) -> None:
+        self.worked += names
+        if self.worked > ASKED:
+            self.worked = 0
+            if not self.goes_on():
+                raise _OutOfTimeError
 
     def _is_new(self, info: BlobInfo) -> bool:
         # last_modified has whole seconds.

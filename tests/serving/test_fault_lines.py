@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from aks_serving.errors import ModelRunError
-from aks_serving.faults import Faults
+from aks_serving.faults import MOST_TRACED, Faults
 from aks_serving.tracing import traced
 
 from shared.core import tracing
@@ -77,3 +77,18 @@ def test_of_a_versions_failures_the_first_is_told_and_each_that_is_traced_with_h
         (2, "endpoint churn: version 2 failed on this request: no (999 more since the last such line)"),
     ]
     assert ["trace_id" in line for line in lines] == [False, False, True]
+
+
+def test_a_thousand_traced_failures_are_a_few_lines_a_second_and_the_next_line_says_how_many_more(
+    lines: list[dict[str, Any]],
+) -> None:
+    seconds = [0.0]
+    faults, plan = Faults(lambda: seconds[0]), canary()
+    span = Spans().begin("predict", kind=SpanKind.SERVER, parent=TraceContext.parse(GIVEN), about={}, start_ns=0)
+    for _ in range(1_000):
+        faults.tell(plan, 2, ModelRunError(2, "no"), span)
+    faults.tell(plan, 1, ModelRunError(1, "neither"), span)
+    assert [line["version"] for line in lines] == [2] * MOST_TRACED + [1]
+    seconds[0] = 1.0
+    faults.tell(plan, 2, ModelRunError(2, "no"), span)
+    assert lines[-1]["message"].endswith(f"({1_000 - MOST_TRACED} more since the last such line)")

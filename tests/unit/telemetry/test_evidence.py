@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.store.ports import Blob, BlobContainer, BlobInfo
-from shared.telemetry.evidence import ASKED, AT_ONCE, FEW_GAPS, windows_after
+from shared.telemetry.evidence import ASKED, AT_ONCE, FEW_GAPS, LISTING, windows_after
 from shared.telemetry.window import Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
@@ -149,8 +149,25 @@ def test_a_list_ends_when_there_is_no_time_and_nothing_behind_it_is_read() -> No
     earlier = [window(f"p{n:04d}", 0, at=AT - timedelta(hours=1)) for n in range(2 * ASKED)]
     blobs = Listed(Fuse(), FakeClock(AT))
     stored(*earlier, window("p0999", 1), blobs=blobs)
-    marks = {one.pod: 0 for one in earlier[: ASKED - 1]}
+    marks = {one.pod: 0 for one in earlier[: ASKED // 2]}
     since = AT - timedelta(hours=2)
     read = list(windows_after(blobs, "digits", marks, since, AT, goes_on=lambda: False))
-    assert [one.pod for one in read] == [f"p{ASKED - 1:04d}"]
-    assert blobs.taken == ASKED + 1
+    assert [one.pod for one in read] == [f"p{n:04d}" for n in range(ASKED // 2, blobs.taken - 1)]
+    assert ASKED // 2 < blobs.taken - 1 <= ASKED
+
+
+def test_without_time_many_short_listings_end_as_one_long_one_does() -> None:
+    # Of each pod all but one window is missing, and is looked for through two hours of minutes in which little lies.
+    blobs = stored(*(window(f"p{pod}", 3) for pod in range(FEW_GAPS)))
+    listed = list[str]()
+
+    class Listed(FakeBlobs):
+        def list(self, container: BlobContainer, prefix: str = "") -> Iterator[BlobInfo]:
+            listed.append(prefix)
+            return super().list(container, prefix)
+
+    counted = Listed(Fuse(), FakeClock(AT))
+    counted.held = blobs.held
+    read = windows_after(counted, "digits", {}, AT, AT, earliest=AT - timedelta(hours=2), goes_on=lambda: False)
+    assert list(read) == []
+    assert len(listed) <= ASKED // LISTING + 1
