@@ -69,9 +69,10 @@ def store_state(blobs: BlobStore, report: DriftReport, slow: Slow) -> str:
     """Store the detector as it is to be kept; its name."""
     data = slow.kept.state.model_dump_json().encode()
     name = f"{report.model}/drift-state/{report.version}-{report.role}-{digest_of_bytes(data)[:32]}.json"
-    if not blobs.create(BlobContainer.REPORTS, name, data):
-        # No deletion that was decided before it is named again succeeds.
-        blobs.touch(BlobContainer.REPORTS, name)
+    while not blobs.create(BlobContainer.REPORTS, name, data):
+        # No deletion that was decided before it is named again succeeds; after one that did it is stored again.
+        if blobs.touch(BlobContainer.REPORTS, name):
+            break
     return name
 
 
@@ -82,7 +83,10 @@ def _detector(blobs: BlobStore, report: DriftReport, profile: Profile, policy: D
     try:
         blob = blobs.read(BlobContainer.REPORTS, report.slow_blob, max_bytes=MAX_STATE_BYTES)
         state = SlowState.model_validate_json(blob.data) if blob else None
-        if state is None or state.mean_windows != fresh.state.mean_windows:
+        if state is None:
+            _log.warning("slow drift of %s is looked for from now on: %s is gone", report.stream, report.slow_blob)
+            return fresh
+        if state.mean_windows != fresh.state.mean_windows:
             return fresh
         return SlowDrift.of(profile, state)
     except (InvalidInputError, ValidationError) as error:
