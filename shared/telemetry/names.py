@@ -1,4 +1,4 @@
-"""Names of windows: a folder for each minute, so that who comes each minute lists the newest and no more.
+"""Names of windows: a folder for each minute, so that who counts each minute need not list the hour.
 
 A window lies under the minute of its end in UTC: `<endpoint>/2026-11-21T08-05/<pod>-<sequence>.json`. The names of an
 hour begin with `<endpoint>/2026-11-21T08`, those of ten minutes with `<endpoint>/2026-11-21T08-0`. Before there were
