@@ -96,3 +96,10 @@ def test_the_free_grant_of_functions_is_no_gift_back() -> None:
     known["use_a_month"]["dev"]["functions"] = 0.01
     found = {line.what: line for line in lines("dev", resources_of("dev"), known)}
     assert found["functions, on demand"].most == 0
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_budget_is_above_what_a_quiet_month_costs(environment: str) -> None:
+    least, _ = total_usd(lines(environment, resources_of(environment), prices()), prices())
+    budget = parameters_of(ROOT / "infra" / "bicep", environment)["budgetAmount"]
+    assert budget * 0.8 > least, "its first notice would come each month"
