@@ -1,6 +1,8 @@
 """Tick records keep the pods and the answers exactly, and stay small where there are many pods."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from shared.rollout.queries import QueryAnswer
 from shared.rollout.tickrecord import MAX_WAITING, TickRecord, publish, record_of, with_evidence
 from shared.store.aggregate import PublishEntry
 from shared.store.ports import BlobContainer
-from shared.telemetry.window import Deaths, VersionCounts
+from shared.telemetry.window import Deaths, ShadowCounts, VersionCounts
 
 AT = datetime(2026, 11, 21, 8, 0, 0, 123_456, tzinfo=UTC)
 
@@ -45,6 +47,19 @@ def recorded(progress: Progress, **more: QueryAnswer) -> TickRecord:
     """The record of a tick, as it comes back from its blob."""
     record = record_of(Endpoint(endpoint="digits"), rollout(progress), AT, Decision(reason="so"), answers=more)
     return TickRecord.model_validate_json(record.model_dump_json())
+
+
+def as_before(stored: Any) -> Any:
+    """A stored document with the sums of shadows as floats, as releases wrote them before they were whole numbers."""
+    if isinstance(stored, list):
+        return [as_before(part) for part in stored]
+    if not isinstance(stored, dict):
+        return stored
+    found = {key: as_before(part) for key, part in stored.items()}
+    if "difference_millionths" in found:
+        found["difference"] = found.pop("difference_millionths") / 1e6
+        found["difference_squared"] = found.pop("squared_millionths") / 1e12
+    return found
 
 
 WORDS = st.text(max_size=10)
@@ -171,3 +186,18 @@ def test_the_texts_that_decisions_name_are_kept_where_too_many_differ() -> None:
     assert kept == [f"p{n}" for n in range(30, 30 + MAX_REASONS)]
     assert [name for name in pods if seen[name].tripped == pods[name].tripped] == list(pods)[:MAX_REASONS]
     assert seen["p59"].failed.keys() == {1, 2}
+
+
+def test_a_record_and_an_endpoint_of_an_older_release_with_a_shadow_are_read() -> None:
+    shadow = ShadowCounts(
+        mirrored=5, compared=5, disagreements=1, numbers=4, difference_millionths=-500_000, squared_millionths=10**12
+    )
+    counts = {2: VersionCounts(requests=5, shadow=shadow)}
+    progress = Progress(counts=counts, block=counts)
+    endpoint = Endpoint(endpoint="digits", rollout=rollout(progress))
+    assert Endpoint.from_body(as_before(endpoint.to_body())) == endpoint
+    record = record_of(endpoint, rollout(progress), AT, Decision(reason="so"), answers={})
+    assert record.block == counts
+    stored = json.dumps(as_before(json.loads(record.model_dump_json())))
+    assert '"difference": -0.5' in stored
+    assert TickRecord.model_validate_json(stored).block == counts
