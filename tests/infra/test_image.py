@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc
 import yaml
 
 from tests.infra.image import DOCKERFILE, Built, Stage, build, context, read
@@ -155,7 +156,8 @@ class Container:
     """A process as a container of the image would run it, and what it says."""
 
     def __init__(self, built: Built, log: Path, **given: str) -> None:
-        environment = built.environment() | {"SLIPWAY_BIND": "127.0.0.1", "SLIPWAY_PORT": "0"} | given
+        free = {"SLIPWAY_BIND": "127.0.0.1", "SLIPWAY_PORT": "0", "SLIPWAY_GRPC_PORT": "0"}
+        environment = built.environment() | free | given
         prefix = (*CONFINED, environment["SLIPWAY_CACHE_DIR"]) if can_confine() else ()
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -169,6 +171,7 @@ class Container:
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready http://127.0.0.1:"), log.read_text()
         self.url = line.removeprefix("ready ").strip()
+        self.grpc = self.process.stdout.readline().decode().removeprefix("grpc ").strip()
 
     def predict(self) -> httpx.Response:
         return httpx.post(f"{self.url}/predict", json={"features": [[1, 2]]}, timeout=20)
@@ -199,7 +202,7 @@ def running(built: Built, account: Account, tmp_path: Path) -> Iterator[Containe
     account.put(ONE)
     account.publish(models.plan(1, models.route(1, ONE)))
     given = {"SLIPWAY_STORAGE_CONNECTION": account.connection, "SLIPWAY_POLL_S": "0.1", "SLIPWAY_DRAIN_S": "0.5"}
-    made = Container(built, tmp_path / "log", SLIPWAY_GRPC_PORT="0", SLIPWAY_WORKERS="2", **given)
+    made = Container(built, tmp_path / "log", SLIPWAY_WORKERS="2", **given)
     yield made
     made.close()
 
@@ -249,11 +252,14 @@ def test_it_answers_drains_and_ends_where_nothing_but_the_cache_can_be_written(
     health = built.environment() | {"SLIPWAY_PORT": running.url.rsplit(":", 1)[1]}
 
     answer = running.predict()
+    with tritonclient.grpc.InferenceServerClient(running.grpc) as client:
+        knows_grpc = client.is_model_ready("churn")
     well = subprocess.run(built.health_check(), env=health, capture_output=True, timeout=60, check=False)
     code = running.stop()
     gone = subprocess.run(built.health_check(), env=health, capture_output=True, timeout=60, check=False)
 
     assert (answer.status_code, answer.json()["predictions"]) == (200, [[1.0, 2.0]])
+    assert knows_grpc
     assert well.returncode == 0, well.stderr
     assert (code, gone.returncode) == (0, 1)
     assert sum(counts.requests for window in account.windows() for counts in window.versions.values()) == 1
