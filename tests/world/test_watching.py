@@ -48,6 +48,7 @@ def test_an_injected_drift_is_found_named_first_told_once_and_leads_to_one_reque
     (finding,) = latest.findings
     assert (finding.outcome, finding.features[0].name) == (Outcome.FAIL, "income")
     assert latest.most_to_blame[0].name == "income"
+    assert {name for name, psi in latest.psi.items() if psi > 2 * latest.psi_noise[name]} == {"income", "prediction"}
     assert watched.firing()["data_drift"] == 1
     (request,) = watched.world.watching.requests(MODEL).requests
     assert request.features[0] == "income"
