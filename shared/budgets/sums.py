@@ -25,6 +25,11 @@ BEHIND = timedelta(minutes=10)
 """How long ago all windows were counted for the last time at most, for a budget to be told."""
 TOLD = timedelta(minutes=15)
 """For how long it is kept how a pod was: then it is taken for gone."""
+MOST_MARKS = 8_000
+"""Marks that are kept, for the document to be stored: of a thousand pods, two starts an hour of each. Of more, those
+that reported last; what was written up to LATE after the others' last words is then looked at no more but by an hour's
+turn, lest it count twice.
+"""
 _KEPT = timedelta(hours=721)
 """The longest error budget, and the hour that it begins in."""
 
@@ -112,14 +117,17 @@ def counted(
     elif is_from_since:
         # They are read an hour after the other, so that of the hours before the latest one none is left.
         since = max(since, latest.replace(minute=0, second=0, microsecond=0) - CLOCK_SKEW)
+    # What ended long before `since` lies in hours that are not looked at again.
+    kept, forgotten = _kept({pod: mark for pod, mark in marks.items() if mark.ended_at > since - LATE})
+    if forgotten:
+        since = max(since, min(now, forgotten + LATE))
     oldest = _hour(now - _KEPT)
     return RequestSums(
         endpoint=sums.endpoint,
         hours={hour: total for hour, total in sorted(hours.items()) if hour >= oldest},
         minutes=with_windows(sums.minutes, new, now),
         labels=with_labels(sums.labels, new, now),
-        # What ended long before `since` lies in hours that are not looked at again.
-        marks={pod: _lasting(mark, now) for pod, mark in marks.items() if mark.ended_at > since - LATE},
+        marks={pod: _lasting(mark, now) for pod, mark in kept.items()},
         since=since,
         begun_at=sums.begun_at,
         whole_at=now if is_all else sums.whole_at,
@@ -152,6 +160,15 @@ def _why_unknown(sums: RequestSums | None, now: datetime) -> str:
         f"the error budget cannot be told: its endpoint's requests are not all counted, {last} "
         "(the function count_requests counts them every minute: its log says what keeps it)"
     )
+
+
+def _kept(marks: dict[str, Mark]) -> tuple[dict[str, Mark], datetime | None]:
+    """The latest of them, and when the last of the others ended."""
+    if len(marks) <= MOST_MARKS:
+        return marks, None
+    by_age = sorted(marks, key=lambda pod: (marks[pod].ended_at, pod), reverse=True)
+    kept = set(by_age[:MOST_MARKS])
+    return {pod: mark for pod, mark in marks.items() if pod in kept}, marks[by_age[MOST_MARKS]].ended_at
 
 
 def _lasting(mark: Mark, now: datetime) -> Mark:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.budgets.sums import BEHIND, LATE, TOLD, HourSum, Mark, RequestSums, counted, why_spent
+from shared.budgets.sums import BEHIND, LATE, MOST_MARKS, TOLD, HourSum, Mark, RequestSums, counted, why_spent
 from shared.registry.rollout_policy import ErrorBudget
+from shared.store.documents import MAX_DOCUMENT_BYTES
 from shared.telemetry.window import VersionCounts, Window
 
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -124,6 +125,20 @@ def test_the_document_of_a_month_and_a_thousand_pods_stays_small() -> None:
     sums = RequestSums(endpoint="m", hours=hours, since=START)
     pods = [window(f"model-server-7f9c4d-{n:05d}", 10**6, START) for n in range(1_000)]
     assert len(counted(sums, pods, START, is_all=True).model_dump_json()) < 200_000
+
+
+def test_more_pods_than_marks_leave_the_latest_and_what_the_others_wrote_is_not_looked_at_again() -> None:
+    times = [START + timedelta(seconds=number) for number in range(MOST_MARKS + 600)]
+    pods = [
+        window(f"model-server-7f9c4d-{n:05d}-0123ab", 0, at, v1=VersionCounts(requests=1)) for n, at in enumerate(times)
+    ]
+    now = times[-1]
+    found = counted(empty(), pods, now, is_all=True)
+    assert [mark.ended_at for mark in found.marks.values()] == times[600:]
+    assert found.since == min(now, times[599] + LATE) > times[599]
+    assert len(found.model_dump_json()) < MAX_DOCUMENT_BYTES
+    assert found.within(24, now).requests == len(pods)
+    assert counted(found, [], now, is_all=True).since == found.since
 
 
 def test_what_ailed_a_pod_is_kept_while_it_may_be_there_and_its_mark_for_longer() -> None:
