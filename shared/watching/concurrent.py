@@ -3,10 +3,10 @@
 Each version is counted by its own profile, and where they count what comes in differently, the stable version by that
 of the other too: what came in is then compared in the other's bins. Where it is not counted so, those features can be
 compared that have the same bins in both. What two versions answer differs by nature: it is compared only where both
-profiles hold it in the same bins. A season, a busy night or a
-sale moves both sides, and is no fault of the candidate's: so of each hour as many rows of either side are taken, those
-of the side with more being scaled down. Otherwise a share that grows from hour to hour would set the candidate's
-evening beside stable's morning. Of subjects, too, what counts is how they share in those rows. Loads numpy.
+profiles hold it in the same bins. A season, a busy night or a sale moves both sides, and is no fault of the
+candidate's: so of each hour as many rows of either side are taken, those of the side with more being scaled down.
+Otherwise a share that grows from hour to hour would set the candidate's evening beside stable's morning. Of subjects,
+too, what counts is how they share in those rows. Loads numpy.
 """
 
 from collections.abc import Mapping, Sequence
