@@ -77,6 +77,7 @@ def test_the_upload_that_it_tells_of_puts_the_endpoint_s_plan_in_place_and_the_n
     (name, key) = re.search(r"--name (\S+) .*--metadata (\w+)=GENERATION", upload).groups()  # type: ignore[union-attr]
     there = stores.blobs.info(BlobContainer.ROUTES, name.replace("MODEL", "digits"))
     assert there is not None
+    assert {key} == there.metadata.keys()
     stores.blobs.replace(
         BlobContainer.ROUTES, there.name, answered, etag=there.etag, metadata={key: str(plan.generation)}
     )
