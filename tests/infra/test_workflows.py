@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aks_serving.http.access import is_open
 
 from cli.main import run
 from tests.unit.project.repository import ROOT, text_of
@@ -190,6 +191,33 @@ def test_a_workflow_names_what_there_is(name: str, capsys: pytest.CaptureFixture
         if str(job.get("uses", "")).startswith("./"):
             called = workflow((ROOT / job["uses"]).read_text())[True]["workflow_call"]["inputs"]
             assert job["with"].keys() == called.keys()
+
+
+def test_a_release_is_asked_at_paths_that_the_gateway_routes() -> None:
+    (step,) = (
+        s
+        for s in jobs(text_of(".github/workflows/serving-deploy.yml"))["deploy"]["steps"]
+        if "curl" in s.get("run", "")
+    )
+    asked = re.search(r"for path in ([\w/ ]+); do", step["run"])
+    (http,) = (
+        route
+        for route in yaml.safe_load_all(text_of("aks-serving/k8s/components/gateway/routes.yaml"))
+        if route["kind"] == "HTTPRoute"
+    )
+    matches = [
+        match for rule in http["spec"]["rules"] for match in rule["matches"] if match.get("method", "GET") == "GET"
+    ]
+
+    assert asked
+    for path in asked[1].split():
+        assert is_open(f"/{path}"), f"{path} may want a token"
+        assert any(_routes(match["path"], f"/{path}") for match in matches), path
+
+
+def _routes(wanted: dict[str, str], path: str) -> bool:
+    value = wanted["value"]
+    return path == value or (wanted["type"] == "PathPrefix" and path.startswith(f"{value}/"))
 
 
 def test_only_pushes_to_main_and_people_deploy() -> None:
