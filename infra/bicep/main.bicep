@@ -130,8 +130,11 @@ param gitBranch string = 'main'
 @allowed(['Standard', 'Premium'])
 param registrySku string = 'Standard'
 
+@description('Object ids of who else pulls images from this registry: other environments\' nodes, and pipelines that verify them.')
+param imagePullerIds array = []
+
 @description('Whether there is an Azure Machine Learning workspace.')
-param machineLearning bool = true
+param machineLearning bool = false
 
 @description('Who is written to about alerts and the budget.')
 param alertEmails array = []
@@ -313,6 +316,7 @@ module roles 'modules/roles.bicep' = {
     scalerPrincipalId: identities.outputs.scalerPrincipalId
     gatewayPrincipalId: identities.outputs.gatewayPrincipalId
     kubeletPrincipalId: aks.outputs.kubeletPrincipalId
+    imagePullerIds: imagePullerIds
     publisherGroupIds: publisherGroupIds
     operatorGroupIds: operatorGroupIds
   }
@@ -356,11 +360,10 @@ module machinelearning 'modules/machinelearning.bicep' = if (machineLearning) {
     location: location
     tags: tags
     token: token
-    vaultId: keyvault.outputs.id
     insightsId: monitoring.outputs.insightsId
-    registryId: registry.outputs.id
     endpointsSubnetId: network.outputs.endpointsSubnetId
     blobZoneId: network.outputs.blobZoneId
+    vaultZoneId: network.outputs.vaultZoneId
     apiZoneId: network.outputs.machineLearningZoneId
     notebooksZoneId: network.outputs.notebooksZoneId
     workspaceId: monitoring.outputs.workspaceId
@@ -406,6 +409,7 @@ output VAULT_NAME string = keyvault.outputs.name
 output REGISTRY_NAME string = registry.outputs.name
 output REGISTRY_LOGIN_SERVER string = registry.outputs.loginServer
 output CLUSTER_NAME string = aks.outputs.name
+output KUBELET_PRINCIPAL_ID string = aks.outputs.kubeletPrincipalId
 output TENANT_ID string = tenant().tenantId
 output SERVING_CLIENT_ID string = identities.outputs.servingClientId
 output COLLECTOR_CLIENT_ID string = identities.outputs.collectorClientId

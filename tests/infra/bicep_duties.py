@@ -22,6 +22,7 @@ from tests.infra.bicep import Template, text_of
 from tests.infra.bicep_known import ROLES
 from tests.infra.bicep_lint import Finding
 from tests.infra.bicep_values import Deployment, Later, Made
+from tests.infra.bicep_wiring import wiring
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENTS, EVENT_DEAD_LETTERS = "deployments", "event-dead-letters"
@@ -82,6 +83,7 @@ MAY: frozenset[tuple[str, str, str]] = frozenset(
         ("scaler", "Monitoring Data Reader", "Microsoft.Monitor/accounts"),
         ("gateway", "Key Vault Secrets User", "Microsoft.KeyVault/vaults"),
         ("kubelet", "AcrPull", "Microsoft.ContainerRegistry/registries"),
+        ("another environment", "AcrPull", "Microsoft.ContainerRegistry/registries"),
         ("cluster", "Network Contributor", "Microsoft.Network/virtualNetworks/subnets:snet-nodes"),
         ("a group", "Storage Blob Data Contributor", f"{_CONTAINERS}:{BlobContainer.INCOMING}"),
         ("a group", "Key Vault Secrets Officer", "Microsoft.KeyVault/vaults"),
@@ -125,6 +127,7 @@ def duties(folder: Path, given: Mapping[str, Any]) -> list[Finding]:
             *_names(made),
             *_ages(deployment, made),
             *_events(folder, made),
+            *wiring(made),
         ]
     )
 
@@ -224,7 +227,7 @@ def _roles(made: list[Made]) -> Iterator[Finding]:
     for who, role, what in sorted(found.keys() - MAY):
         yield Finding(rule="roles", where=who, said=f"it is {role} of {what}, which nothing here says that it needs")
     for who, role, what in sorted(MAY - found.keys()):
-        if who != "a group":
+        if who not in {"a group", "another environment"}:
             yield Finding(rule="roles", where=who, said=f"it needs to be {role} of {what}, and is not")
 
 
@@ -236,8 +239,8 @@ def _may(one: Made, made: list[Made]) -> tuple[str, str, str]:
 
 def _who(one: Made, made: list[Made]) -> str:
     principal = str(one.properties.get("principalId"))
-    if one.properties.get("principalType") == "Group":
-        return "a group"
+    if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", principal):
+        return "a group" if one.properties.get("principalType") == "Group" else "another environment"
     if found := re.search(r"id-slipway-([a-z]+)-\w+\.properties\.principalId$", principal):
         return found[1]
     if re.search(r"systemTopics/\S+\.identity\.principalId$", principal):

@@ -60,8 +60,8 @@ def pods_are_spread(resources: list[Resource]) -> Iterator[str]:
             elif not selects(spread[key]["labelSelector"], pod["metadata"]["labels"]):
                 yield f"{title(found)} is spread among pods that it is not of"
         zones = spread.get("topology.kubernetes.io/zone", {})
-        if found["metadata"]["name"] == "slipway-serving" and zones.get("whenUnsatisfiable") != "DoNotSchedule":
-            yield f"{title(found)} may have all its pods in one zone"
+        if zones.get("whenUnsatisfiable") == "DoNotSchedule":
+            yield f"{title(found)} may wait for a node of a zone, which an autoscaled pool cannot be asked for"
 
 
 def selectors_are_unique(resources: list[Resource]) -> Iterator[str]:

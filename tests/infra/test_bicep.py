@@ -19,6 +19,8 @@ EVERYTHING = {
     "operatorIpRanges": ["203.0.113.0/24"],
     "adminIpRanges": ["203.0.113.0/24", "198.51.100.0/24"],
     "authClientId": "55555555-5555-5555-5555-555555555555",
+    "imagePullerIds": ["66666666-6666-6666-6666-666666666666"],
+    "machineLearning": True,
     "approvalKeySecretName": "approval-key",
     "eventSinksSecretName": "event-sinks",
     "alertSinksSecretName": "alert-sinks",
@@ -48,7 +50,8 @@ def test_secrets_come_from_key_vault_by_their_names() -> None:
     given = parameters_of(FOLDER, "production") | EVERYTHING
     (app,) = [one for one in deployed(FOLDER, given).resources() if one.name == "appsettings"]
     value = app.properties["SLIPWAY_APPROVAL_KEY"]
-    (vault,) = of_type(list(deployed(FOLDER, given).resources()), "Microsoft.KeyVault/vaults")
+    vaults = of_type(list(deployed(FOLDER, given).resources()), "Microsoft.KeyVault/vaults")
+    (vault,) = [one for one in vaults if not one.name.startswith("kv-ml-")]
     assert value == f"@Microsoft.KeyVault(SecretUri=https://{vault.name}.vault.azure.net/secrets/approval-key)"
 
 
@@ -344,6 +347,62 @@ OWED = [
     ("eventgrid.bicep", "containers/incoming/", "containers/", "events: it is '/blobServices/default/containers/'"),
     (M + "events.bicep", "'SystemAssigned'", "'UserAssigned'", "events: storage behind a firewall takes"),
 ]
+
+
+WIRED = [
+    (
+        M + "network.bicep",
+        "blobZoneId string = zones[0].id",
+        "blobZoneId string = zones[1].id",
+        "network: the zones of blob",
+    ),
+    (M + "network.bicep", "'privatelink.vaultcore", "'privatelink.vault", "network: the zones of vault"),
+    (M + "network.bicep", "virtualNetwork: { id: vnet.id", "virtualNetwork: { id: outbound.id", "that it is linked to"),
+    (M + "network.bicep", "Microsoft.App/environments", "Microsoft.Web/serverFarms", "network: whom it is delegated"),
+    (M + "network.bicep", "'${prefix}.0.0/24'", "'${prefix}.0.0/28'", "network: it is smaller than /27"),
+    (M + "network.bicep", "          natGateway: { id: outbound.id }\n", "", "network: its way out is None"),
+    (M + "network.bicep", "destinationPortRange: '443'", "destinationPortRange: '444'", "network: who is let in"),
+    (M + "network.bicep", "[functionsRange, nodesRange]", "[functionsRange]", "network: who is let in"),
+    (M + "network.bicep", "{ id: endpointsRules.id", "{ id: nodesRules.id", "network: its rules"),
+    (M + "storage.bicep", "bypass: 'AzureServices'", "bypass: 'None'", "network: its bypass is 'None'"),
+    ("main.bicep", "network.outputs.functionsSubnetId", "network.outputs.nodesSubnetId", "app: its subnet is"),
+    (
+        "main.bicep",
+        "identityClientId: identities.outputs.functionsClientId",
+        "identityClientId: identities.outputs.servingClientId",
+        "app: SlipwayStorage__clientId",
+    ),
+    (
+        M + "functions.bicep",
+        "userAssignedIdentityResourceId: identityId",
+        "userAssignedIdentityResourceId: subnetId",
+        "app: functionAppConfig.deployment.storage.authentication",
+    ),
+    (
+        M + "functions.bicep",
+        "keyVaultReferenceIdentity: identityId",
+        "keyVaultReferenceIdentity: 'SystemAssigned'",
+        "app: keyVaultReferenceIdentity",
+    ),
+    (M + "functions.bicep", "version: '3.13'", "version: '3.9'", "app: functionAppConfig.runtime"),
+    (M + "functions.bicep", "? 'Allow' : 'Deny'", "? 'Allow' : 'Allow'", "app: what it does with other addresses"),
+    (M + "functions.bicep", "requireAuthentication: true", "requireAuthentication: false", "sign-in: globalValidation"),
+    (M + "functions.bicep", "'/api/health', ", "'/api', ", "sign-in: where nobody signs in"),
+    (M + "functions.bicep", "'/api/metrics', ", "", "sign-in: where nobody signs in"),
+    (M + "functions.bicep", "['api://${authClientId}', authClientId]", "[]", "sign-in: identityProviders"),
+    (M + "federation.bicep", "api://AzureADTokenExchange", "api://AzureAD", "cluster: its audience"),
+    (M + "aks.bicep", "enableAzureRBAC: true", "enableAzureRBAC: false", "cluster: aadProfile.enableAzureRBAC"),
+    (M + "registry.bicep", "anonymousPullEnabled: false", "anonymousPullEnabled: true", "keys: anonymousPullEnabled"),
+    (M + "storage.bicep", ", 'azure-webjobs-hosts/'", "", "ages: where old versions end"),
+    (M + "machinelearning.bicep", "token: 'ml-${token}'", "token: token", "learning: it is given kv-"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "wanted"), WIRED)
+def test_what_is_joined_wrongly_is_found(change: Change, file: str, old: str, new: str, wanted: str) -> None:
+    folder = change(file, old, new)
+    found = said(duties(folder, parameters_of(folder, "production") | EVERYTHING))
+    assert any(wanted in one for one in found), found
 
 
 @pytest.mark.parametrize(("file", "old", "new", "wanted"), OWED)

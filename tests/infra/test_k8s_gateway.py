@@ -43,7 +43,7 @@ def test_proxies_are_spread_among_themselves_over_zones_and_nodes() -> None:
     spread = told(overlay("production"))["deployment"]["spec"]["template"]["spec"]["topologySpreadConstraints"]
 
     assert [(each["topologyKey"], each["whenUnsatisfiable"]) for each in spread] == [
-        ("topology.kubernetes.io/zone", "DoNotSchedule"),
+        ("topology.kubernetes.io/zone", "ScheduleAnyway"),
         ("kubernetes.io/hostname", "ScheduleAnyway"),
     ]
     assert all(selects(each["labelSelector"], dict([GATEWAY.label])) for each in spread)

@@ -118,10 +118,10 @@ BREAKS: list[tuple[str, rules.Rule, Break, str]] = [
         "zone",
     ),
     (
-        "spread when it suits",
+        "spread by force",
         safeguards.pods_are_spread,
-        lambda r: _pod(r)["topologySpreadConstraints"][0].update(whenUnsatisfiable="ScheduleAnyway"),
-        "one zone",
+        lambda r: _pod(r)["topologySpreadConstraints"][0].update(whenUnsatisfiable="DoNotSchedule"),
+        "may wait",
     ),
     (
         "spread among others",

@@ -25,6 +25,7 @@ IDENTITIES = {
     "gateway": "gateway",
     "kubelet": "kubelet",
     "cluster": "cluster",
+    "another environment": "other environments",
     "a group": "publishers and operators",
 }
 PLACES = {
@@ -120,13 +121,14 @@ def test_azure_keeps_what_is_deleted_for_as_long_as_it_says(environment: str) ->
         name: one["actions"]["version"]["delete"]["daysAfterCreationGreaterThan"] for name, one in rules.items()
     }
     assert versions["old-states-end"] == found["earlier states of plans, reports, drops and packages"]
-    assert rules["old-states-end"]["filters"]["prefixMatch"] == ["routes/", "reports/", "incoming/", "deployments/"]
+    states = {"routes/", "reports/", "incoming/", "deployments/", "event-dead-letters/", "azure-webjobs-hosts/"}
+    assert set(rules["old-states-end"]["filters"]["prefixMatch"]) == states
     assert versions["telemetry-ends"] == found["earlier states of windows"]
     backup = the(environment, "Microsoft.DocumentDB/databaseAccounts").properties["backupPolicy"]
     tier = backup["continuousModeProperties"]["tier"]
     assert tier == f"Continuous{found['every state of the documents']}Days"
-    vault = the(environment, "Microsoft.KeyVault/vaults").properties
-    assert vault["softDeleteRetentionInDays"] == found["deleted secrets"]
+    vaults = of_type(made(environment), "Microsoft.KeyVault/vaults")
+    assert {vault.properties["softDeleteRetentionInDays"] for vault in vaults} == {found["deleted secrets"]}
     workspace = the(environment, "Microsoft.OperationalInsights/workspaces").properties
     logs = "production" if environment == "production" else "dev and staging"
     assert workspace["retentionInDays"] == found[f"logs and spans, {logs}"]

@@ -175,7 +175,7 @@ resource signIn 'Microsoft.Web/sites/config@2025-03-01' = if (!empty(authClientI
     globalValidation: {
       requireAuthentication: true
       unauthenticatedClientAction: 'Return401'
-      excludedPaths: ['/api/health', '/runtime/webhooks/blobs']
+      excludedPaths: ['/api/health', '/api/metrics', '/api/approvals/*', '/runtime/webhooks/blobs']
     }
     identityProviders: {
       azureActiveDirectory: {

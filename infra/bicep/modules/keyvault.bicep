@@ -35,7 +35,7 @@ resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
 }
 
 module privately 'privateendpoint.bicep' = {
-  name: 'vault'
+  name: 'vault-${token}'
   params: {
     location: location
     tags: tags

@@ -3,11 +3,10 @@ metadata description = 'An Azure Machine Learning workspace, for whoever trains 
 param location string
 param tags object
 param token string
-param vaultId string
 param insightsId string
-param registryId string
 param endpointsSubnetId string
 param blobZoneId string
+param vaultZoneId string
 param apiZoneId string
 param notebooksZoneId string
 param workspaceId string
@@ -39,6 +38,20 @@ resource storage 'Microsoft.Storage/storageAccounts@2025-08-01' = {
   }
 }
 
+// Its own: Azure lets a workspace administer the vault that it is given, and Slipway's holds Slipway's secrets.
+module vault 'keyvault.bicep' = {
+  name: 'machinelearning-keyvault'
+  params: {
+    location: location
+    tags: tags
+    token: 'ml-${token}'
+    endpointsSubnetId: endpointsSubnetId
+    vaultZoneId: vaultZoneId
+    operatorIpRanges: []
+    workspaceId: workspaceId
+  }
+}
+
 resource workspace 'Microsoft.MachineLearningServices/workspaces@2025-12-01' = {
   // checkov:skip=CKV_AZURE_243:it has one, which privateendpoint.bicep makes
   name: 'mlw-slipway-${token}'
@@ -50,9 +63,8 @@ resource workspace 'Microsoft.MachineLearningServices/workspaces@2025-12-01' = {
   properties: {
     friendlyName: 'Slipway'
     storageAccount: storage.id
-    keyVault: vaultId
+    keyVault: vault.outputs.id
     applicationInsights: insightsId
-    containerRegistry: registryId
     systemDatastoresAuthMode: 'identity'
     publicNetworkAccess: 'Disabled'
     managedNetwork: { isolationMode: 'AllowInternetOutbound' }

@@ -14,6 +14,9 @@ param scalerPrincipalId string
 param gatewayPrincipalId string
 param kubeletPrincipalId string
 
+@description('Who else pulls images: other environments\' nodes, and pipelines.')
+param imagePullerIds array
+
 @description('Entra groups whose members, people or pipelines, drop models.')
 param publisherGroupIds array
 
@@ -257,6 +260,16 @@ resource kubeletPullsImages 'Microsoft.Authorization/roleAssignments@2022-04-01'
     principalType: 'ServicePrincipal'
   }
 }
+
+resource othersPullImages 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for pullerId in imagePullerIds: {
+  scope: registry
+  name: guid(registry.id, pullerId, acrPull)
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', acrPull)
+    principalId: pullerId
+    principalType: 'ServicePrincipal'
+  }
+}]
 
 resource publishersDropModels 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for groupId in publisherGroupIds: {
   scope: incoming

@@ -136,7 +136,7 @@ resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2025-08
           enabled: true
           type: 'Lifecycle'
           definition: {
-            filters: { blobTypes: ['blockBlob'], prefixMatch: ['routes/', 'reports/', 'incoming/', 'deployments/'] }
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['routes/', 'reports/', 'incoming/', 'deployments/', 'event-dead-letters/', 'azure-webjobs-hosts/'] }
             actions: {
               version: { delete: { daysAfterCreationGreaterThan: 30 } }
             }

@@ -1,0 +1,231 @@
+"""How what the templates make is joined: the network, the app's sign-in, and whose identity stands where.
+
+Each finding is of a deployment that Azure may well accept and in which nothing is reached, or by the wrong one. It
+looks at what templates come to, and says nothing of what Azure does with it.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from tests.infra.bicep_lint import Finding
+from tests.infra.bicep_values import Made
+
+ZONES = {
+    "blob": {"privatelink.blob.core.windows.net"},
+    "queue": {"privatelink.queue.core.windows.net"},
+    "table": {"privatelink.table.core.windows.net"},
+    "Sql": {"privatelink.documents.azure.com"},
+    "vault": {"privatelink.vaultcore.azure.net"},
+    "registry": {"privatelink.azurecr.io"},
+    "amlworkspace": {"privatelink.api.azureml.ms", "privatelink.notebooks.azure.net"},
+}
+"""The private names of each service that an endpoint is for."""
+
+WITHOUT_SIGN_IN = {"/api/health", "/api/metrics", "/api/approvals/*", "/runtime/webhooks/blobs"}
+"""Health and links that are signed want no caller; Prometheus and the host's hook have a key and cannot sign in."""
+
+IDENTITY_SETTINGS = {"AzureWebJobsStorage__clientId": "{}", "SlipwayStorage__clientId": "{}"} | {
+    "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "ClientId={};Authorization=AAD"
+}
+_APP = "Microsoft.Web/sites"
+_STORAGE = "Microsoft.Storage/storageAccounts"
+_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_LEAST_SUBNET = 27
+"""Flex Consumption is given no smaller one."""
+
+
+def wiring(made: list[Made]) -> Iterator[Finding]:
+    """All findings about how a deployment is joined."""
+    yield from _private_names(made)
+    yield from _subnets(made)
+    yield from _rules(made)
+    yield from _app(made)
+    yield from _sign_in(made)
+    yield from _cluster(made)
+    yield from _open_doors(made)
+    yield from _states(made)
+    yield from _learning(made)
+
+
+def _of(made: list[Made], kind: str) -> list[Made]:
+    return [one for one in made if one.type == kind and not one.existing]
+
+
+def _is(rule: str, where: str, what: str, found: object, wanted: object) -> Iterator[Finding]:
+    if found != wanted:
+        yield Finding(rule=rule, where=where, said=f"{what} is {found!r}, not {wanted!r}")
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _private_names(made: list[Made]) -> Iterator[Finding]:
+    """Each private endpoint has a name in the zone of its service, and the network knows each zone."""
+    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
+    groups = {
+        one.full_name.split("/")[0]: {
+            str(config["properties"]["privateDnsZoneId"]).rpartition("/")[2]
+            for config in one.properties["privateDnsZoneConfigs"]
+        }
+        for one in _of(made, "Microsoft.Network/privateEndpoints/privateDnsZoneGroups")
+    }
+    for one in _of(made, "Microsoft.Network/privateEndpoints"):
+        (connection,) = one.properties["privateLinkServiceConnections"]
+        (service,) = connection["properties"]["groupIds"]
+        yield from _is("network", one.name, f"the zones of {service}", groups.get(one.name), ZONES.get(service))
+        yield from _is(
+            "network", one.name, "its subnet", one.properties["subnet"]["id"].rpartition("/")[2], "snet-endpoints"
+        )
+    links = {
+        one.full_name.split("/")[0]: one.properties["virtualNetwork"]["id"]
+        for one in _of(made, "Microsoft.Network/privateDnsZones/virtualNetworkLinks")
+    }
+    for one in _of(made, "Microsoft.Network/privateDnsZones"):
+        yield from _is("network", one.name, "the network that it is linked to", links.get(one.name), network.id)
+
+
+def _subnets(made: list[Made]) -> Iterator[Finding]:
+    """Each subnet has its rules; those that speak to the outside do so by the NAT gateway; Functions' is delegated."""
+    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
+    (nat,) = _of(made, "Microsoft.Network/natGateways")
+    subnets = {one["name"]: one["properties"] for one in network.properties["subnets"]}
+    rules = {one.name.split("-")[2]: one.id for one in _of(made, "Microsoft.Network/networkSecurityGroups")}
+    for name, found in subnets.items():
+        short = name.removeprefix("snet-")
+        yield from _is("network", name, "its rules", _at(found, "networkSecurityGroup.id"), rules.get(short))
+        wanted = None if short == "endpoints" else nat.id
+        yield from _is("network", name, "its way out", _at(found, "natGateway.id"), wanted)
+        delegated = [one["properties"]["serviceName"] for one in found.get("delegations", [])]
+        wanted_for = ["Microsoft.App/environments"] if short == "functions" else []
+        yield from _is("network", name, "whom it is delegated to", delegated, wanted_for)
+        if ipaddress.ip_network(found["addressPrefix"]).prefixlen > _LEAST_SUBNET:
+            yield Finding(rule="network", where=name, said=f"it is smaller than /{_LEAST_SUBNET}")
+    for address in _of(made, "Microsoft.Network/publicIPAddresses"):
+        yield from _is("network", nat.name, "its addresses", nat.properties["publicIpAddresses"], [{"id": address.id}])
+
+
+def _rules(made: list[Made]) -> Iterator[Finding]:
+    """Functions and nodes, and nobody else, reach the private endpoints, by TLS."""
+    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
+    ranges = {one["name"]: one["properties"]["addressPrefix"] for one in network.properties["subnets"]}
+    for group in _of(made, "Microsoft.Network/networkSecurityGroups"):
+        if not group.name.startswith("nsg-slipway-endpoints-"):
+            continue
+        found = {
+            (
+                frozenset(rule.get("sourceAddressPrefixes", [rule.get("sourceAddressPrefix")])),
+                rule["destinationAddressPrefix"],
+                rule["destinationPortRange"],
+                rule["protocol"],
+                rule["access"],
+            )
+            for rule in (
+                one["properties"]
+                for one in sorted(group.properties["securityRules"], key=lambda rule: rule["properties"]["priority"])
+            )
+        }
+        callers = frozenset({ranges["snet-functions"], ranges["snet-nodes"]})
+        wanted = {
+            (callers, ranges["snet-endpoints"], "443", "Tcp", "Allow"),
+            (frozenset({"*"}), "*", "*", "*", "Deny"),
+        }
+        yield from _is("network", group.name, "who is let in", found, wanted)
+
+
+def _app(made: list[Made]) -> Iterator[Finding]:
+    """The app acts as one identity wherever it is asked who it is, in its own subnet, in the Python that it is for."""
+    (app,) = _of(made, _APP)
+    (ours,) = [one for one in _of(made, _IDENTITY) if one.name.startswith("id-slipway-functions-")]
+    deployment = "functionAppConfig.deployment.storage"
+    identity = f"{deployment}.authentication.userAssignedIdentityResourceId"
+    (account,) = [one for one in _of(made, _STORAGE) if not one.name.startswith("stml")]
+    for path, wanted in (
+        (identity, ours.id),
+        (f"{deployment}.value", f"https://{account.name}.blob.core.windows.net/deployments"),
+        ("keyVaultReferenceIdentity", ours.id),
+        ("functionAppConfig.runtime", {"name": "python", "version": "3.13"}),
+    ):
+        yield from _is("app", app.name, path, _at(app.properties, path), wanted)
+    yield from _is("app", app.name, "who it is", set(_at(app.body, "identity.userAssignedIdentities")), {ours.id})
+    subnet = str(app.properties.get("virtualNetworkSubnetId")).rpartition("/")[2]
+    yield from _is("app", app.name, "its subnet", subnet, "snet-functions")
+    ranges = _at(app.properties, "siteConfig.ipSecurityRestrictions")
+    default = "Deny" if ranges else "Allow"
+    found = _at(app.properties, "siteConfig.ipSecurityRestrictionsDefaultAction")
+    yield from _is("app", app.name, "what it does with other addresses", found, default)
+    client = f"{ours.type}/{ours.full_name}.properties.clientId"
+    for settings in (one for one in _of(made, f"{_APP}/config") if one.name == "appsettings"):
+        for name, form in IDENTITY_SETTINGS.items():
+            yield from _is("app", app.name, name, settings.properties.get(name), form.format(client))
+
+
+def _sign_in(made: list[Made]) -> Iterator[Finding]:
+    """Who must sign in is refused without, except where nobody can."""
+    for one in _of(made, f"{_APP}/config"):
+        if one.name != "authsettingsV2":
+            continue
+        found = one.properties
+        entra = "identityProviders.azureActiveDirectory"
+        application = _at(found, f"{entra}.registration.clientId")
+        for path, wanted in (
+            ("platform.enabled", True),
+            ("globalValidation.requireAuthentication", True),
+            ("globalValidation.unauthenticatedClientAction", "Return401"),
+            (f"{entra}.enabled", True),
+            (f"{entra}.validation.allowedAudiences", [f"api://{application}", application]),
+        ):
+            yield from _is("sign-in", one.name, path, _at(found, path), wanted)
+        spared = set(_at(found, "globalValidation.excludedPaths") or [])
+        yield from _is("sign-in", one.name, "where nobody signs in", sorted(spared), sorted(WITHOUT_SIGN_IN))
+
+
+def _cluster(made: list[Made]) -> Iterator[Finding]:
+    """The cluster is ruled by Entra, and its accounts are believed as Entra wants it."""
+    (cluster,) = _of(made, "Microsoft.ContainerService/managedClusters")
+    for path, wanted in (
+        ("aadProfile.managed", True),
+        ("aadProfile.enableAzureRBAC", True),
+        ("oidcIssuerProfile.enabled", True),
+        ("securityProfile.workloadIdentity.enabled", True),
+    ):
+        yield from _is("cluster", cluster.name, path, _at(cluster.properties, path), wanted)
+    issuer = f"{cluster.type}/{cluster.full_name}.properties.oidcIssuerProfile.issuerURL"
+    for one in _of(made, f"{_IDENTITY}/federatedIdentityCredentials"):
+        yield from _is("cluster", one.name, "its audience", one.properties["audiences"], ["api://AzureADTokenExchange"])
+        yield from _is("cluster", one.name, "its issuer", one.properties["issuer"], issuer)
+
+
+def _open_doors(made: list[Made]) -> Iterator[Finding]:
+    """Event Grid gets through the account's firewall, and nobody pulls an image without an identity."""
+    for one in _of(made, _STORAGE):
+        yield from _is("network", one.name, "its bypass", _at(one.properties, "networkAcls.bypass"), "AzureServices")
+    for one in _of(made, "Microsoft.ContainerRegistry/registries"):
+        yield from _is("keys", one.name, "anonymousPullEnabled", one.properties.get("anonymousPullEnabled"), False)
+
+
+def _states(made: list[Made]) -> Iterator[Finding]:
+    """Versions of what is rewritten end everywhere but among the artifacts, which are never rewritten."""
+    containers = {one.name for one in _of(made, f"{_STORAGE}/blobServices/containers")} - {"artifacts"}
+    wanted = {f"{name}/" for name in containers | {"azure-webjobs-hosts"}}
+    for one in _of(made, f"{_STORAGE}/managementPolicies"):
+        found = {
+            prefix
+            for rule in one.properties["policy"]["rules"]
+            if "version" in rule["definition"]["actions"]
+            for prefix in rule["definition"]["filters"]["prefixMatch"]
+        }
+        yield from _is("ages", one.full_name, "where old versions end", sorted(found), sorted(wanted))
+
+
+def _learning(made: list[Made]) -> Iterator[Finding]:
+    """A workspace for training is given nothing that Slipway keeps: Azure lets it rule what it is given."""
+    for one in _of(made, "Microsoft.MachineLearningServices/workspaces"):
+        for name, wanted in (("keyVault", "kv-ml-"), ("storageAccount", "stml")):
+            given = str(one.properties.get(name)).rpartition("/")[2]
+            if not given.startswith(wanted):
+                yield Finding(rule="learning", where=one.name, said=f"it is given {given}, not one of its own")
+        yield from _is("learning", one.name, "its registry", one.properties.get("containerRegistry"), None)
