@@ -60,10 +60,6 @@ class Inflation:
             rows=rows,
         )
 
-    def alone(self, rows: float) -> float:
-        """The mean of a window of so many rows by itself."""
-        return 1.0 + (self.mean - 1.0) * self._growth(rows)
-
     def p_value(self, statistic: float, degrees: int) -> float:
         """The chance of a chi-square statistic as large, of so many degrees of freedom before it was inflated."""
         from scipy.special import chdtrc, fdtrc  # noqa: PLC0415

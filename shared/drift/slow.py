@@ -12,12 +12,13 @@ is bound by the null. Shiryaev and Roberts' sum of such bets, one begun at every
 mean of many (Shin, Ramdas and Rinaldo 2024, "E-detectors", definition 2.2): alarmed when it comes to A, it sounds a
 false alarm no more often than once in A windows in the mean, however the bets depend on one another.
 
-Taken for granted is that rows of a window are independent given its own level; `inflation` makes fewer rows of those
-that are not, by a root of the product, which is a bet too. Loads numpy.
+Taken for granted is that rows of a window are independent given its own level; what healthy hours vary by more makes
+fewer rows of them (`shared.drift.directions`), by a root of the product, which is a bet too. Loads numpy.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from shared.core.errors import InvalidInputError
-from shared.drift.inflation import UNKNOWN, Inflations
+from shared.drift.directions import design_effects
 from shared.drift.season import Usual
 from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
@@ -94,6 +95,7 @@ class SlowDrift:
             [cells[name].start + at for (name, _), size in zip(self._names, sizes, strict=True) for at in range(size)],
             dtype=np.int64,
         )
+        self._weights = np.concatenate([weights for _, _, weights, _ in streams] or [np.zeros(0)])
         reach = math.sqrt(math.log(max(1, len(streams)) / _MISLEADING) / (2 * max(1, profile.rows)))
         shares = {feature.name: _shares(feature) for feature in profile.features}
         self._edges = np.array([w @ shares[name] + tolerance + reach * variation for name, _, w, variation in streams])
@@ -160,26 +162,40 @@ class SlowDrift:
         self,
         counts: FeatureCounts,
         *,
-        inflation: Mapping[str, Inflations] | None = None,
+        learned: Sequence[tuple[datetime, FeatureCounts]] = (),
         usual: Usual | None = None,
     ) -> None:
         """Take a window, less what is usual of its hour. One without rows is none. Raises InvalidInputError where
-        another profile counted it.
+        another profile counted it. `learned` are hours that were healthy, by the same profile.
         """
         check_counts(self._profile, counts)
         if not counts.rows or not self._names:
             return
         self._windows += 1
-        cells, known = np.array(counts.cells, dtype=np.float64) / counts.rows, inflation or {}
+        cells = np.array(counts.cells, dtype=np.float64) / counts.rows
         if usual is not None:
             cells -= usual.away
         gains = np.add.reduceat(self._log_gains * cells[self._cells, None], self._begins)
-        factors = {name: known.get(name, UNKNOWN).bins.alone(counts.rows) for name, _ in self._names}
-        rows = counts.rows / np.array([factors[name] for name, _ in self._names])
+        rows = counts.rows / self._effects(learned, counts.rows)
         # What is usual is itself a mean of so many rows, which go together as these do.
         rows = np.minimum(rows if usual is None else rows / (1 + counts.rows / usual.rows), MAX_ROWS)
         self._log_sums = np.logaddexp(self._log_sums, 0.0) + rows[:, None] * gains
         self._has_alarmed |= self.log_evidence >= math.log(self._mean_windows)
+
+    def _effects(self, learned: Sequence[tuple[datetime, FeatureCounts]], size: int) -> Floats:
+        """By how much fewer rows a window of this size is worth to each stream."""
+        held = [(hour, counts) for hour, counts in learned if counts.rows]
+        if not held:
+            return np.ones(len(self._names))
+        table = np.array([counts.cells for _, counts in held], dtype=np.float64)[:, self._cells]
+        rows = np.array([counts.rows for _, counts in held], dtype=np.float64)
+        means = np.add.reduceat(table * self._weights, self._begins, axis=1)
+        squares = np.add.reduceat(table.sum(axis=0) * np.square(self._weights), self._begins)
+        variances = np.maximum(0.0, squares / rows.sum() - np.square(means.sum(axis=0) / rows.sum()))
+        effects = design_effects(means / rows[:, None], variances, rows, [hour for hour, _ in held])
+        # A level of the hour's own is worth a row however many rows have it.
+        result: Floats = 1.0 + (effects - 1.0) * max(1.0, size / rows.mean())
+        return result
 
 
 type _Stream = tuple[str, Moved, Floats, float]

@@ -124,7 +124,7 @@ def assess(seen: Seen, policy: DriftPolicy, *, slow: SlowDrift | None = None) ->
     )
 
 
-def feed(slow: SlowDrift, hours: Sequence[Hour], learned: Sequence[Hour], profile: Profile) -> int | None:
+def feed(slow: SlowDrift, hours: Sequence[Hour], learned: Sequence[Hour]) -> int | None:
     """Feed hours to the detector, in their order, until it alarms: how many it then has taken. None: it has not.
 
     An hour of the day that was never seen teaches what is usual at it, and no more.
@@ -133,7 +133,7 @@ def feed(slow: SlowDrift, hours: Sequence[Hour], learned: Sequence[Hour], profil
         known = [*learned, *hours[:at]]
         usual_then = Season(known).at(hour)
         if usual_then is not None:
-            slow.add(counts, inflation=inflations(profile, [one for _, one in known]), usual=usual_then)
+            slow.add(counts, learned=known, usual=usual_then)
             if slow.has_alarmed:
                 return at + 1
     return None

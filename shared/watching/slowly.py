@@ -57,7 +57,7 @@ def look_for_slow(
     told: SlowDrift | None = None
     usual, hours = learned, fresh
     while hours:
-        taken = feed(detector, hours, usual, profile)
+        taken = feed(detector, hours, usual)
         done = len(hours) if taken is None else taken
         usual, hours = [*usual, *hours[:done]], hours[done:]
         if taken is not None:

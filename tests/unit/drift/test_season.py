@@ -50,7 +50,7 @@ def detector(of: Profile = PROFILE) -> SlowDrift:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_daily_cycle_is_no_slow_drift(seed: int) -> None:
-    assert feed(detector(), hours(seed, 24 * 8, first=24), hours(seed + 10, 24), PROFILE) is None
+    assert feed(detector(), hours(seed, 24 * 8, first=24), hours(seed + 10, 24)) is None
 
 
 def uneven(seed: int, count: int, *, profile: Profile, first: int = 0) -> list[tuple[datetime, FeatureCounts]]:
@@ -71,7 +71,7 @@ def test_a_daily_cycle_with_few_rows_at_night_is_no_slow_drift(seed: int) -> Non
     feature = PROFILE.features[0].model_copy(update={"counts": tuple(days.cells[: PROFILE.features[0].bins])})
     of = Profile(rows=days.rows, features=(feature,))
     learned = uneven(seed + 10, 24, profile=of)
-    assert feed(detector(of), uneven(seed, 24 * 6, first=24, profile=of), learned, of) is None
+    assert feed(detector(of), uneven(seed, 24 * 6, first=24, profile=of), learned) is None
 
 
 def test_what_is_usual_of_uneven_hours_comes_to_nothing_over_the_rows_of_a_day() -> None:
@@ -95,13 +95,13 @@ def test_taken_for_no_season_the_same_hours_are_a_drift() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_drift_that_lasts_is_found_in_spite_of_the_cycle(seed: int) -> None:
-    taken = feed(detector(), hours(seed, 24 * 8, first=24, moved=0.8), hours(seed + 10, 24), PROFILE)
+    taken = feed(detector(), hours(seed, 24 * 8, first=24, moved=0.8), hours(seed + 10, 24))
     assert taken is not None
 
 
 def test_an_hour_of_the_day_that_was_never_seen_teaches_and_is_not_held_against_anything() -> None:
     slow = detector()
-    assert feed(slow, hours(1, 24, first=12), hours(2, 12), PROFILE) is None
+    assert feed(slow, hours(1, 24, first=12), hours(2, 12)) is None
     assert slow.state.windows == 12
 
 

@@ -1,18 +1,20 @@
 """Slow drift: false alarms as rarely as stated, drift found soon, and the reference's own chance forgiven."""
 
 import math
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from shared.core.errors import InvalidInputError
-from shared.drift.inflation import Inflation, Inflations
 from shared.drift.slow import Moved, SlowDrift, SlowState
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.profile import CategoryFeature, ColumnSource, NumberFeature, Profile
+from shared.watching.assessing import feed
 
 X = ColumnSource(input="x")
 BINS = 10
+BEGUN = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def profile_of(counts: list[int], *, category: list[int] | None = None) -> Profile:
@@ -116,12 +118,34 @@ def test_a_wider_spread_and_missing_rows_are_found() -> None:
 def test_rows_that_go_together_count_for_fewer() -> None:
     generator = np.random.default_rng(6)
     part = window(generator, VAST, 1_000, 0.3)
-    alone, inflated = (SlowDrift(VAST, mean_windows=1_000) for _ in range(2))
+    alone, independent, levelled = (SlowDrift(VAST, mean_windows=1_000) for _ in range(3))
     alone.add(part)
-    inflated.add(
-        part, inflation={"n": Inflations(bins=Inflation(mean=10.0, mean_square=100.0, freedom=20.0, rows=1_000.0))}
-    )
-    assert inflated.log_evidence < alone.log_evidence
+    independent.add(part, learned=levels(generator, VAST, 24, 0.0))
+    levelled.add(part, learned=levels(generator, VAST, 24, 0.3))
+    assert levelled.log_evidence < independent.log_evidence / 2 < alone.log_evidence
+
+
+def levels(
+    generator: np.random.Generator, profile: Profile, count: int, spread: float
+) -> list[tuple[datetime, FeatureCounts]]:
+    """Hours of 400 rows, each with a level of its own, which comes to nothing in the mean."""
+    shifts = generator.normal(0.0, spread, count).clip(-0.3, 0.3)
+    return [
+        (BEGUN + timedelta(hours=at), window(generator, profile, 400, shift))
+        for at, shift in enumerate(shifts.tolist())
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_healthy_hours_with_levels_of_their_own_are_no_drift_beside_a_reference_that_knows_better(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    hours = levels(generator, VAST, 24 * 6, 0.15)
+    detector = SlowDrift(VAST, mean_windows=24 * 90)
+    assert feed(detector, hours[24:], hours[:24]) is None
+    moved = [(hour + timedelta(days=6), window(generator, VAST, 400, 0.3)) for hour, _ in hours]
+    taken = feed(detector, moved, hours)
+    assert taken is not None
+    assert taken <= 48
 
 
 def test_a_stored_detector_goes_on_as_if_it_had_not_been() -> None:
