@@ -14,13 +14,13 @@ its turn once an hour, at the call that its minute brings or the first one after
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from shared.core.clock import Clock
 from shared.core.errors import ChangedMeanwhileError, ConflictError
+from shared.core.threads import side_by_side
 from shared.registry.documents import Model
 from shared.retention.ages import DAILY_DAYS, HOURLY_DAYS, WINDOW_DAYS
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
@@ -41,7 +41,6 @@ PLACE = "tidy-turn.txt"
 """When the last call was."""
 _TURNS = 60
 _MINUTE = timedelta(minutes=1)
-_AT_ONCE = 16
 _DAY = "2026-11-21"
 
 _log = logging.getLogger(__name__)
@@ -162,8 +161,7 @@ class ReportRetention:
         return _before(self.blobs.list(container, prefix), folder or prefix, now - timedelta(days=days))
 
     def _delete(self, container: BlobContainer, infos: Iterator[BlobInfo]) -> int:
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retention") as threads:
-            return sum(threads.map(self._deleting(container), infos))
+        return sum(side_by_side(self._deleting(container), infos))
 
     def _deleting(self, container: BlobContainer) -> Callable[[BlobInfo], bool]:
         def delete(info: BlobInfo) -> bool:

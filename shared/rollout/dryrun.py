@@ -4,13 +4,13 @@ Reads alone, and a bounded number of records. A rollout of which a record is abs
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from shared.core.errors import IntegrityError, InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName
+from shared.core.threads import side_by_side
 from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
@@ -22,7 +22,6 @@ MAX_ROLLOUTS = 20
 MAX_TICKS = 5_000
 """Records that one dry-run reads at most."""
 PAGE = 100
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +104,7 @@ class DryRuns:
         return replay(rollout, there, policy)
 
     def _records(self, endpoint: str, rollout: Rollout, first: int, last: int) -> Iterator[TickRecord | None]:
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tick-records") as threads:
-            yield from threads.map(lambda tick: self._read(endpoint, rollout, tick), range(first, last + 1))
+        yield from side_by_side(lambda tick: self._read(endpoint, rollout, tick), range(first, last + 1))
 
     def _read(self, endpoint: str, rollout: Rollout, tick: int) -> TickRecord | None:
         name = blob_name(endpoint, rollout.rollout_id, tick)

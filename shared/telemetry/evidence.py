@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import batched
@@ -11,13 +10,12 @@ from itertools import batched
 from pydantic import ValidationError
 
 from shared.core.errors import InvalidInputError
+from shared.core.threads import AT_ONCE, side_by_side
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.telemetry.names import CLOCK_SKEW, HOUR, MINUTE, minute_of, place_of, prefixes
 from shared.telemetry.window import Window
 
 MAX_WINDOW_BYTES = 1_000_000
-AT_ONCE = 16
-"""Windows that are read side by side: a tick of a hundred pods reads some hundreds, each a request to storage."""
 ASKED = 500
 """After how many names it is asked whether there is time for more."""
 LISTING = 10
@@ -55,11 +53,10 @@ def windows_after(
     """
     recent = recent or since
     names = _Names(blobs, endpoint, since, min(earliest or since, recent), goes_on)
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="windows") as threads:
-        for some in batched(names.unread(marks, recent, until, hours), AT_ONCE, strict=False):
-            for window in threads.map(lambda name: _window(blobs, name), some):
-                if window and window.endpoint == endpoint:
-                    yield window
+    for some in batched(names.unread(marks, recent, until, hours), AT_ONCE, strict=False):
+        for window in side_by_side(lambda name: _window(blobs, name), some):
+            if window and window.endpoint == endpoint:
+                yield window
 
 
 def hours_of(since: datetime, until: datetime) -> list[datetime]:

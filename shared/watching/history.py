@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.threads import side_by_side
 from shared.registry.documents import waiting_records
 from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
@@ -15,7 +15,6 @@ from shared.watching.rollups import DAY, day_of
 MAX_PAGE_BYTES = 64_000_000
 MAX_SINCE = timedelta(days=366)
 MOST_RECORDS = 1_000
-_AT_ONCE = 16
 _ID = re.compile(r"(drift-[0-9]{9}-[a-z]+)-[0-9]{8}T[0-9]{4}-[0-9a-f]{12}")
 
 
@@ -54,8 +53,7 @@ class Reports:
             names += [info.name for info in infos if info.name.endswith(".json")]
             day += DAY
         ids = [name.rpartition("/")[2].removesuffix(".json") for name in names[-MOST_RECORDS:]]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="reports") as threads:
-            found = [record for record in threads.map(lambda one: self._record(model, one), ids) if record]
+        found = [record for record in side_by_side(lambda one: self._record(model, one), ids) if record]
         return sorted((record for record in found if record.report.until >= since), key=lambda one: one.report.made_at)
 
     def one(self, model: str, report_id: str) -> DriftRecord:

@@ -7,18 +7,17 @@ leaves what was. Whatever cannot be read, contradicts itself or is by a profile 
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError
+from shared.core.threads import side_by_side
 from shared.store.ports import BlobContainer, BlobStore
 from shared.telemetry.features import FeatureCounts, FeatureWindow, beside_key, feature_folder
 from shared.telemetry.names import MINUTE, place_of, prefixes
 from shared.watching.rollups import (
-    AT_ONCE,
     DAY,
     HOUR,
     ROLLUPS,
@@ -137,8 +136,7 @@ def _rolled_day(blobs: BlobStore, endpoint: str, day: datetime) -> bool:
     rollup, etag = read_rollup(blobs, daily_name(endpoint, day))
     if not infos or (rollup is not None and rollup.hours == infos):
         return False
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rollups") as threads:
-        read = dict(zip(infos, threads.map(lambda name: read_rollup(blobs, name), infos), strict=True))
+    read = dict(zip(infos, side_by_side(lambda name: read_rollup(blobs, name), infos), strict=True))
     hours = [found for found, _ in read.values() if found is not None]
     versions: dict[str, FeatureCounts] = {}
     out = _add(versions, [hour.versions for hour in hours], _unchecked)
@@ -205,8 +203,7 @@ def _unchecked(counts: FeatureCounts) -> None:
 
 
 def _windows(blobs: BlobStore, endpoint: str, names: Sequence[str]) -> list[FeatureWindow | None]:
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="windows") as threads:
-        return list(threads.map(lambda name: _window(blobs, endpoint, name), names))
+    return list(side_by_side(lambda name: _window(blobs, endpoint, name), names))
 
 
 def _window(blobs: BlobStore, endpoint: str, name: str) -> FeatureWindow | None:

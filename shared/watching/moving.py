@@ -4,11 +4,10 @@ Each is copied by storage, and deleted then. One that is there already stays as 
 rest to the next call; several calls at once do no harm.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 from shared.core.errors import ChangedMeanwhileError, NotFoundError
+from shared.core.threads import side_by_side
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
-from shared.watching.rollups import AT_ONCE, ROLLUPS
+from shared.watching.rollups import ROLLUPS
 
 FORMER = BlobContainer.TELEMETRY
 
@@ -24,6 +23,4 @@ def bring_rollups(blobs: BlobStore, endpoint: str) -> int:
             pass  # Another call brought it.
 
     found = [info for kind in ("hourly", "daily") for info in blobs.list(FORMER, f"{endpoint}/features-{kind}/")]
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rollups") as threads:
-        list(threads.map(bring, found))
-    return len(found)
+    return sum(1 for _ in side_by_side(bring, found))

@@ -8,11 +8,11 @@ Windows stay as they are. A day's roll-up is the sum of its hours', and says of 
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from shared.core.threads import side_by_side
 from shared.store.ports import Blob, BlobContainer, BlobStore
 from shared.telemetry.features import FeatureCounts
 
@@ -20,8 +20,6 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ROLLUPS = BlobContainer.REPORTS
 """Where roll-ups are stored: not beside the windows, which storage deletes by their age."""
 MAX_ROLLUP_BYTES = 64_000_000
-AT_ONCE = 16
-"""Blobs that are read side by side."""
 _log = logging.getLogger(__name__)
 
 type Runs = tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
@@ -89,9 +87,8 @@ def daily_name(endpoint: str, day: datetime) -> str:
 
 def read_rollups(blobs: BlobStore, names: Sequence[str]) -> list[FeatureRollup]:
     """The roll-ups of these names that exist, in their order, read side by side."""
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rollups") as threads:
-        found = threads.map(lambda name: read_rollup(blobs, name)[0], names)
-        return [rollup for rollup in found if rollup is not None]
+    found = side_by_side(lambda name: read_rollup(blobs, name)[0], names)
+    return [rollup for rollup in found if rollup is not None]
 
 
 def sum_of(parts: Iterable[FeatureCounts]) -> FeatureCounts | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shared.core.threads import AT_ONCE
 from shared.store.ports import Blob, BlobContainer, BlobInfo
-from shared.telemetry.evidence import ASKED, AT_ONCE, FEW_GAPS, LISTING, windows_after
+from shared.telemetry.evidence import ASKED, FEW_GAPS, LISTING, windows_after
 from shared.telemetry.window import Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
