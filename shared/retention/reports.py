@@ -61,13 +61,15 @@ class ReportRetention:
     most_blobs: int = MOST_BLOBS
 
     def tidy(self) -> int:
-        """Delete what is due; how many windows went. What is wrong with one model keeps no other from it, and is raised
-        at the end.
+        """Delete what is due, once a minute; how many windows went. What is wrong with one model keeps no other from
+        it, and is raised at the end.
         """
         now, deleted = self.clock.now(), 0
         failures: list[Exception] = []
-        numbered = list(enumerate(self.models.readable()))
         turns = self._turns(now)
+        if not turns:
+            return 0
+        numbered = list(enumerate(self.models.readable()))
         # Another is the last at each call, who may delete all that those before it left.
         first = int(now.timestamp() // _MINUTE.total_seconds()) % max(1, len(numbered))
         for left, (number, model) in zip(
