@@ -88,7 +88,8 @@ def test_a_message_without_its_first_field_is_refused(message: BaseModel, wire: 
 
 def test_every_message_has_a_queue_of_its_own() -> None:
     assert set(QUEUE_OF) == set(get_args(Message.__value__))
-    assert sorted(QUEUE_OF.values()) == sorted(Queue)
+    # Event Grid fills that one, with events of its own form.
+    assert sorted(QUEUE_OF.values()) == sorted(set(Queue) - {Queue.DROP_EVENTS})
 
 
 @pytest.mark.parametrize("queue", Queue)
