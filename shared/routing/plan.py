@@ -9,6 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from shared.core.slots import Slot
+
 FULL_WEIGHT_BP = 10_000
 MAX_FILE_BYTES = 8_000_000_000
 """The largest file of an artifact."""
@@ -112,12 +114,15 @@ class Route(BaseModel):
     """SHA-256 of the reference profile that the version's traffic is counted by, also under `artifacts/sha256/`."""
     allow_nan: bool = True
     """Whether the outputs may hold what is no finite number. Otherwise such an output is the version's failure."""
+    slot: Slot | None = None
+    """The endpoint's own pods that have it; None: those that endpoints share."""
 
 
 class RoutePlan(BaseModel):
     """What an endpoint serves. `salt` seeds the assignment of subjects, anew for each rollout.
 
-    The weights sum to 10,000; only a plan without a stable version may sum to 0: nothing is served yet.
+    The weights sum to 10,000; only a plan without a stable version may sum to 0: nothing is served yet. Where versions
+    are in different pods, the Gateway before them draws by the weights, and a pod gives its version all that it gets.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -149,12 +154,24 @@ class RoutePlan(BaseModel):
                 raise ValueError(f"version {route.version} is a shadow and has a weight: a shadow answers nobody")
             if route.role is not Role.SHADOW and route.mirror_bp:
                 raise ValueError(f"version {route.version} is {route.role} and is mirrored to: only a shadow is")
+        self._check_slots()
         if self.pods is not None and (self.stable is None or self.candidate is None):
             raise ValueError("pods are named, and there are no stable and candidate routes between which they choose")
         total = sum(route.weight_bp for route in self.routes)
         if total != FULL_WEIGHT_BP and (self.stable is not None or total != 0):
             raise ValueError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
         return self
+
+    def _check_slots(self) -> None:
+        slots = [route.slot for route in self.routes if route.slot is not None]
+        if len(set(slots)) != len(slots):
+            raise ValueError(f"two routes have the slot {slots[0]}: two versions in pods of their own share none")
+        if slots and self.shadows:
+            raise ValueError(
+                "a version has a slot and another is a shadow, which needs what is mirrored in its process"
+            )
+        if slots and self.pods is not None:
+            raise ValueError("a version has a slot and pods are named, which choose between versions in one process")
 
     @property
     def stable(self) -> Route | None:
@@ -174,6 +191,24 @@ class RoutePlan(BaseModel):
         weights = {Role.CANDIDATE: weight_bp, Role.STABLE: FULL_WEIGHT_BP - weight_bp}
         routes = [route.model_copy(update={"weight_bp": weights.get(route.role, 0)}) for route in self.routes]
         return self.model_copy(update={"routes": tuple(routes)})
+
+    def for_slot(self, slot: Slot | None) -> Self:
+        """The plan as the pods of a slot are to follow it; None: those that endpoints share. Without routes where they
+        have no version of it.
+
+        The weights stand where every version is in these pods. Where another is elsewhere, the one that is here has all
+        traffic: what reaches these pods was drawn for it.
+        """
+        here = tuple(route for route in self.routes if route.slot is slot)
+        if len(here) == len(self.routes):
+            return self
+        routes = tuple(route.model_copy(update={"weight_bp": FULL_WEIGHT_BP}) for route in here)
+        return self.model_copy(update={"routes": routes})
+
+    @property
+    def is_slotted(self) -> bool:
+        """Whether a version has pods of its own."""
+        return any(route.slot is not None for route in self.routes)
 
     @property
     def shadows(self) -> tuple[Route, ...]:

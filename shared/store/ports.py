@@ -99,6 +99,8 @@ class BlobContainer(StrEnum):
     ROUTES = "routes"
     TELEMETRY = "telemetry"
     REPORTS = "reports"
+    MANIFESTS = "manifests"
+    """What the cluster's GitOps applies by itself: the Gateway's routes of endpoints with pods of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

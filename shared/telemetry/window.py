@@ -17,6 +17,7 @@ from hashlib import blake2b
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
+from shared.core.slots import Slot
 from shared.telemetry.exact import Exact, NonNegativeExact
 from shared.telemetry.feedback import MILLION, FeedbackCounts
 from shared.telemetry.histogram import merged
@@ -141,6 +142,8 @@ class Window(BaseModel):
     """Feedback that came in this window, on predictions of whatever generation, hour and pod."""
     is_last: bool = False
     """Whether the pod stops, as it was told to: nothing comes after it. One that dies does not say so."""
+    slot: Slot | None = Field(default=None, exclude_if=lambda slot: slot is None)
+    """The slot that the pod is of. One of none says nothing, so that readers of an older release take its windows."""
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:

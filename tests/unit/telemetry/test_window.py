@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from shared.core.slots import Slot
 from shared.telemetry.feedback import MILLION
 from shared.telemetry.histogram import bucket_index
 from shared.telemetry.predictions import PredictionTally, bounded
@@ -215,3 +216,13 @@ def test_an_unknown_field_or_a_negative_count_is_refused() -> None:
         VersionCounts.model_validate({"requests": -1})
     with pytest.raises(ValidationError):
         VersionCounts.model_validate({"wishes": 1})
+
+
+def test_a_window_says_its_pod_s_slot_and_nothing_where_there_is_none() -> None:
+    at = datetime(2026, 7, 23, 10, tzinfo=UTC)
+    plain = Window(endpoint="churn", pod="p", sequence=1, generation=1, started_at=at, ended_at=at, loaded=[])
+    assert "slot" not in json.loads(plain.model_dump_json())
+    slotted = plain.model_copy(update={"slot": Slot.GREEN})
+    assert json.loads(slotted.model_dump_json())["slot"] == "green"
+    for window in (plain, slotted):
+        assert Window.model_validate_json(window.model_dump_json()) == window
