@@ -5,6 +5,7 @@ Each call answers with resources of its own, so that a test may break them.
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ type Resource = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "aks-serving" / "k8s"
-OVERLAYS = ("dev", "staging", "production", "production-keda", "production-istio")
+OVERLAYS = ("dev", "staging", "production", "production-keda", "production-istio", "production-dedicated")
 VERSION = "1.36"
 """Of Kubernetes, as the cluster's template has it."""
 
@@ -108,16 +109,34 @@ def selected(resources: list[Resource], namespace: str, selector: Resource) -> l
     ]
 
 
-def settings(resources: list[Resource]) -> dict[str, str]:
-    """The server's settings as its pod gets them, less what only a running pod knows."""
-    pod = pod_of(the(resources, "Deployment", "slipway-serving"))["spec"]
-    (container,) = [c for c in pod["containers"] if c["name"] == "serving"]
+def servers(resources: list[Resource]) -> list[Resource]:
+    """The Deployments of model servers: the shared one, and those of slots."""
+    return selected(resources, "slipway", {"matchLabels": {"app.kubernetes.io/name": "slipway-serving"}})
+
+
+def serving(deployment: Resource) -> Resource:
+    """The container of a server's Deployment that the server runs in."""
+    (found,) = [c for c in pod_of(deployment)["spec"]["containers"] if c["name"] == "serving"]
+    container: Resource = found
+    return container
+
+
+def settings(resources: list[Resource], name: str = "slipway-serving") -> dict[str, str]:
+    """The settings of a Deployment of servers as its pods get them, less what only a running pod knows."""
+    deployment = the(resources, "Deployment", name)
+    labels = pod_of(deployment)["metadata"]["labels"]
     found: dict[str, str] = {}
-    for source in container.get("envFrom", []):
+    for source in serving(deployment).get("envFrom", []):
         found |= the(resources, "ConfigMap", source["configMapRef"]["name"])["data"]
-    return found | {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
+    for entry in serving(deployment).get("env", []):
+        if "value" in entry:
+            found[entry["name"]] = entry["value"]
+        elif label := _LABEL.fullmatch(entry["valueFrom"].get("fieldRef", {}).get("fieldPath", "")):
+            found[entry["name"]] = labels[label[1]]
+    return found
 
 
+_LABEL = re.compile(r"metadata\.labels\['([^']+)'\]")
 _UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 

@@ -6,11 +6,22 @@ from aks_serving import __main__ as server
 from aks_serving.supervisor import FINISH_S
 
 from tests.infra import k8s_safeguards as safeguards
-from tests.infra.k8s import Resource, containers, of_kind, pod_of, quantity, selected, selects, settings, the, title
+from tests.infra.k8s import (
+    Resource,
+    containers,
+    of_kind,
+    pod_of,
+    quantity,
+    selected,
+    selects,
+    servers,
+    serving,
+    settings,
+    title,
+)
 
 type Rule = Callable[[list[Resource]], Iterator[str]]
 
-SERVING = "slipway-serving"
 PROPAGATION_S = 5.0
 """How long gateways may take to hear that a pod goes."""
 LATENESS_S = 10.0
@@ -22,15 +33,18 @@ def updates_lose_nothing(resources: list[Resource]) -> Iterator[str]:
         rolling = found["spec"].get("strategy", {}).get("rollingUpdate", {})
         if rolling != {"maxSurge": 1, "maxUnavailable": 0}:
             yield f"{title(found)} is updated with {rolling}"
-    if "replicas" in the(resources, "Deployment", SERVING)["spec"]:
-        yield "the Deployment of the server says how many pods there are: applying it undoes what the autoscaler did"
+    for found in servers(resources):
+        if "replicas" in found["spec"]:
+            yield f"{title(found)} says how many pods there are: applying it undoes what the autoscaler did"
 
 
 def one_scaler(resources: list[Resource]) -> Iterator[str]:
-    """An autoscaler or a ScaledObject, never both; of this Deployment; 2 to at most 20; 70 % and 80 %."""
+    """For each Deployment of servers an autoscaler or a ScaledObject, never both; 2 to at most 20; 70 % and 80 %."""
     scalers = of_kind(resources, "HorizontalPodAutoscaler", "ScaledObject")
-    if len(scalers) != 1:
-        yield f"{len(scalers)} resources say how many pods there are: {[title(s) for s in scalers]}"
+    for deployment in servers(resources):
+        mine = [s for s in scalers if s["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]]
+        if len(mine) != 1:
+            yield f"{len(mine)} resources say how many pods {title(deployment)} has: {[title(s) for s in mine]}"
     for scaler in scalers:
         spec = scaler["spec"]
         of = spec["scaleTargetRef"]
@@ -66,51 +80,48 @@ def disruptions_are_bounded(resources: list[Resource]) -> Iterator[str]:
 
 def draining_has_time(resources: list[Resource]) -> Iterator[str]:
     """A pod has time to be forgotten by gateways, to drain and to finish; a server that mends itself is let."""
-    found = settings(resources)
-    pod = pod_of(the(resources, "Deployment", SERVING))["spec"]
-    (container,) = [c for c in pod["containers"] if c["name"] == "serving"]
-    pause_s = float(container["lifecycle"]["preStop"]["sleep"]["seconds"])
-    drain_s, timeout_s = float(found.get("SLIPWAY_DRAIN_S", 0.5)), float(found.get("SLIPWAY_TIMEOUT_S", 30))
-    ready = container["readinessProbe"]
-    unready_s = ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"]
-    if pause_s < PROPAGATION_S:
-        yield f"the server is told to stop {pause_s:g} s after its pod is: gateways may not have heard of it"
-    if drain_s < unready_s:
-        yield f"it drains for {drain_s:g} s, and a probe may take {unready_s:g} s to see that it is not ready"
-    if timeout_s > FINISH_S:
-        yield f"a request may take {timeout_s:g} s, and what is in flight is given {FINISH_S:g} s"
-    needed_s = pause_s + drain_s + max(timeout_s, FINISH_S) + server._END_S + LATENESS_S
-    grace_s = pod["terminationGracePeriodSeconds"]
-    if grace_s < needed_s:
-        yield f"the pod is killed after {grace_s} s, and may need {needed_s:g} s"
-    hang_s = float(found.get("SLIPWAY_HANG_S", 30))
-    alive = container["livenessProbe"]
-    if alive["periodSeconds"] * (alive["failureThreshold"] - 1) < hang_s * 1.5 + 1 + LATENESS_S:
-        yield "the liveness probe kills the server before its parent has replaced a worker that hangs"
+    for deployment in servers(resources):
+        found, container = settings(resources, deployment["metadata"]["name"]), serving(deployment)
+        pause_s = float(container["lifecycle"]["preStop"]["sleep"]["seconds"])
+        drain_s, timeout_s = float(found.get("SLIPWAY_DRAIN_S", 0.5)), float(found.get("SLIPWAY_TIMEOUT_S", 30))
+        ready = container["readinessProbe"]
+        unready_s = ready["periodSeconds"] * ready["failureThreshold"] + ready["timeoutSeconds"]
+        if pause_s < PROPAGATION_S:
+            yield f"the server is told to stop {pause_s:g} s after its pod is: gateways may not have heard of it"
+        if drain_s < unready_s:
+            yield f"it drains for {drain_s:g} s, and a probe may take {unready_s:g} s to see that it is not ready"
+        if timeout_s > FINISH_S:
+            yield f"a request may take {timeout_s:g} s, and what is in flight is given {FINISH_S:g} s"
+        needed_s = pause_s + drain_s + max(timeout_s, FINISH_S) + server._END_S + LATENESS_S
+        grace_s = pod_of(deployment)["spec"]["terminationGracePeriodSeconds"]
+        if grace_s < needed_s:
+            yield f"the pod is killed after {grace_s} s, and may need {needed_s:g} s"
+        hang_s = float(found.get("SLIPWAY_HANG_S", 30))
+        alive = container["livenessProbe"]
+        if alive["periodSeconds"] * (alive["failureThreshold"] - 1) < hang_s * 1.5 + 1 + LATENESS_S:
+            yield "the liveness probe kills the server before its parent has replaced a worker that hangs"
 
 
 def workers_have_cores(resources: list[Resource]) -> Iterator[str]:
     """As many workers as cores: more would wait for each other, fewer leave what is paid for idle."""
-    found = settings(resources)
-    for where, container in containers(resources):
-        if container["name"] == "serving":
-            cores = quantity(container["resources"]["limits"]["cpu"])
-            if found.get("SLIPWAY_WORKERS") != f"{cores:g}":
-                yield f"{where} may use {cores:g} cores, and SLIPWAY_WORKERS is {found.get('SLIPWAY_WORKERS')}"
+    for deployment in servers(resources):
+        cores = quantity(serving(deployment)["resources"]["limits"]["cpu"])
+        workers = settings(resources, deployment["metadata"]["name"]).get("SLIPWAY_WORKERS")
+        if workers != f"{cores:g}":
+            yield f"{title(deployment)} may use {cores:g} cores, and SLIPWAY_WORKERS is {workers}"
 
 
 def disk_is_enough(resources: list[Resource]) -> Iterator[str]:
-    """What is written goes to volumes that are mounted, and the pod's limit covers them."""
-    cache = settings(resources)["SLIPWAY_CACHE_DIR"]
-    pod = pod_of(the(resources, "Deployment", SERVING))["spec"]
-    (container,) = [c for c in pod["containers"] if c["name"] == "serving"]
-    volumes = {v["name"]: v for v in pod["volumes"]}
-    mounted = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"] if not m.get("readOnly")}
-    if mounted.keys() != {cache, "/tmp"}:  # noqa: S108 - the container's own
-        yield f"the server writes to {cache} and /tmp, and may write to {sorted(mounted)}"
-    size = sum(quantity(v["emptyDir"]["sizeLimit"]) for v in mounted.values())
-    if quantity(container["resources"]["limits"]["ephemeral-storage"]) < size:
-        yield "the volumes may hold more than the pod's ephemeral storage: it is evicted before they are full"
+    """What is written goes to volumes that are mounted, of the pod alone, and the pod's limit covers them."""
+    for deployment in servers(resources):
+        cache = settings(resources, deployment["metadata"]["name"])["SLIPWAY_CACHE_DIR"]
+        container, volumes = serving(deployment), {v["name"]: v for v in pod_of(deployment)["spec"]["volumes"]}
+        mounted = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"] if not m.get("readOnly")}
+        if mounted.keys() != {cache, "/tmp"}:  # noqa: S108 - the container's own
+            yield f"the server writes to {cache} and /tmp, and may write to {sorted(mounted)}"
+        size = sum(quantity(v["emptyDir"]["sizeLimit"]) for v in mounted.values())
+        if quantity(container["resources"]["limits"]["ephemeral-storage"]) < size:
+            yield "the volumes may hold more than the pod's ephemeral storage: it is evicted before they are full"
 
 
 def settings_are_only_ours(resources: list[Resource]) -> Iterator[str]:
@@ -166,8 +177,8 @@ def _routes_hold(resources: list[Resource]) -> Iterator[str]:
                 listener["allowedRoutes"]["namespaces"]["selector"], {"kubernetes.io/metadata.name": inside}
             ):
                 yield f"{title(route)} is in a namespace that the listener {listener['name']} does not take"
-            if spec["hostnames"] != [listener["hostname"]]:
-                yield f"{title(route)} is for {spec['hostnames']}, its listener for {listener['hostname']}"
+            if spec.get("hostnames"):
+                yield f"{title(route)} names hosts: it goes before those that name none, whatever their paths say"
         for backend in (b for rule in spec["rules"] for b in rule["backendRefs"]):
             if (inside, backend["name"], backend["port"]) not in ports:
                 yield f"{title(route)} leads to {backend['name']}:{backend['port']}, which there is not"
@@ -205,9 +216,10 @@ def identities_are_given(resources: list[Resource]) -> Iterator[str]:
             yield f"{title(found)} does not ask for its identity"
     for resource in of_kind(resources, "Secret"):
         yield f"{title(resource)}: nothing of ours is a secret"
+    told = {name for deployment in servers(resources) for name in settings(resources, deployment["metadata"]["name"])}
     for where, container in containers(resources):
         for name in ("SLIPWAY_STORAGE_CONNECTION", "AZURE_CLIENT_SECRET", "APPLICATIONINSIGHTS_CONNECTION_STRING"):
-            if any(entry["name"] == name for entry in container.get("env", [])) or name in settings(resources):
+            if any(entry["name"] == name for entry in container.get("env", [])) or name in told:
                 yield f"{where} has {name}: identities alone"
 
 

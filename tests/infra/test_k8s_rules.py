@@ -359,7 +359,7 @@ BREAKS: list[tuple[str, rules.Rule, Break, str]] = [
         "a route of another host",
         rules.references_hold,
         lambda r: _route(r).update(hostnames=["x.invalid"]),
-        "x.invalid",
+        "names hosts",
     ),
     (
         "a closed listener",
