@@ -14,6 +14,7 @@ from shared.alerts.control import ControlAlerts
 from shared.alerts.documents import Alert
 from shared.alerts.mailbox import Mailbox
 from shared.alerts.notifications import NotificationService
+from shared.alerts.plans import PlanAlerts
 from shared.alerts.service import AlertService
 from shared.alerts.silences import Silence
 from shared.alerts.sinks import open_sink
@@ -47,6 +48,7 @@ from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.dryrun import DryRuns
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.service import RolloutService
+from shared.rollout.stored_plans import StoredPlans
 from shared.store.aggregate import Aggregate
 from shared.store.open import open_blobs, open_documents, open_queues, open_tokens
 from shared.store.outbox import Outbox
@@ -94,6 +96,8 @@ class Services:
     rollout_alerts: RolloutAlerts
     traffic_alerts: TrafficAlerts
     control_alerts: ControlAlerts
+    plans: StoredPlans
+    plan_alerts: PlanAlerts
     dry_runs: DryRuns
     watching: WatchService
     documents: DocumentStore
@@ -147,6 +151,7 @@ def _composed(settings: Settings) -> Services:
         clock=clock,
         tells_after=timedelta(seconds=settings.alerts.group_wait_s) if settings.alerts.sinks else None,
     )
+    plans = StoredPlans(endpoints=endpoints, blobs=blobs, clock=clock)
     dead_letters = DeadLetterService(letters=letters, alerts=alert_service, clock=clock)
     uses = Uses(endpoints=endpoints, aliases=aliases)
     audit = AuditService(
@@ -262,6 +267,8 @@ def _composed(settings: Settings) -> Services:
             endpoints=endpoints, models=registry, documents=documents, alerts=alert_service, clock=clock
         ),
         control_alerts=ControlAlerts(endpoints=endpoints, documents=documents, alerts=alert_service, clock=clock),
+        plans=plans,
+        plan_alerts=PlanAlerts(plans=plans, alerts=alert_service),
         documents=documents,
         blobs=blobs,
     )

@@ -59,6 +59,8 @@ class AlertRule(StrEnum):
     """Nothing has looked at a rollout for too long."""
     OUTBOX_STUCK = "outbox_stuck"
     """What a change called for is not delivered."""
+    PLAN_ASTRAY = "plan_astray"
+    """Storage does not hold the plan that an endpoint calls for: what it says is passed over."""
     COUNTING_BEHIND = "counting_behind"
     """What an endpoint's pods report is not counted: no alert on its traffic can be told."""
     SINK_DOWN = "sink_down"
@@ -82,6 +84,7 @@ SEVERITIES = {
     AlertRule.UNHEALTHY: Severity.CRITICAL,
     AlertRule.RESOURCES: Severity.CRITICAL,
     AlertRule.ARTIFACT_ALTERED: Severity.CRITICAL,
+    AlertRule.PLAN_ASTRAY: Severity.CRITICAL,
     AlertRule.NOTICE_DROPPED: Severity.CRITICAL,
     AlertRule.VERSION_QUARANTINED: Severity.INFO,
 }

@@ -19,9 +19,14 @@ from shared.core.messages import PublishEvent, Queue
 from shared.core.tracing import stamped
 from shared.events.cloudevents import is_lifecycle
 from shared.store.aggregate import ArchiveEntry, AuditEntry, MessageEntry, OutboxEntry, PublishEntry
-from shared.store.ports import BlobStore, Container, DocumentStore, QueueSender
+from shared.store.ports import BlobInfo, BlobStore, Container, DocumentStore, QueueSender
 
 _GENERATION = "generation"
+
+
+def generation_of(info: BlobInfo) -> int:
+    """The generation of a published blob; 0 where it does not say."""
+    return int(info.metadata.get(_GENERATION, "0"))
 
 
 class Outbox:
@@ -92,7 +97,7 @@ class Outbox:
             if info is None:
                 if self._blobs.create(entry.container, entry.name, data, metadata=metadata):
                     return
-            elif int(info.metadata.get(_GENERATION, "0")) >= entry.generation:
+            elif generation_of(info) >= entry.generation:
                 return
             else:
                 try:

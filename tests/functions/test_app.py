@@ -84,6 +84,8 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "dry_run_policy",
             "list_quarantine",
             "clear_quarantine",
+            "republish_plan",
+            "settle_plan_alerts",
             "make_approval_link",
             "show_approval",
             "answer_approval",

@@ -1,6 +1,5 @@
 """What docs/disaster-recovery.md says of plans, copies and pods is so."""
 
-import json
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 from cli.main import build_app
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.publishing import publish
+from shared.rollout.stored_plans import Astray
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer
@@ -67,25 +67,11 @@ def test_plans_after_a_restore_are_passed_over_without_an_error() -> None:
     assert stores.published().routes[0].version == 2
 
 
-def test_the_upload_that_it_tells_of_puts_the_endpoint_s_plan_in_place_and_the_next_one_follows() -> None:
-    stores = Stores()
-    endpoint = restored(stores)
-    plan = endpoint.plan()
-    assert plan is not None
-    answered = json.dumps(plan.model_dump(mode="json")).encode()  # as GET endpoints/{endpoint}/plan answers
-    (upload,) = [one for one in COMMANDS if one.startswith("az storage blob upload ")]
-    (name, key) = re.search(r"--name (\S+) .*--metadata (\w+)=GENERATION", upload).groups()  # type: ignore[union-attr]
-    there = stores.blobs.info(BlobContainer.ROUTES, name.replace("MODEL", "digits"))
-    assert there is not None
-    assert {key} == there.metadata.keys()
-    stores.blobs.replace(
-        BlobContainer.ROUTES, there.name, answered, etag=there.etag, metadata={key: str(plan.generation)}
-    )
-
-    assert stores.published() == plan
-    stores.publish(endpoint)
-    assert stores.published().generation == plan.generation + 1
-    assert stores.published().routes[0].version == 1
+def test_the_command_that_it_tells_of_is_the_one_that_the_alert_calls_for() -> None:
+    (shown,) = [one for one in COMMANDS if one.startswith("slipway plan republish")]
+    assert "the alert `plan_astray`" in DOCUMENT
+    told = Astray(endpoint="MODEL", blob="routes/MODEL.json", called_for=2, stored=5).sentence
+    assert told.endswith(" ".join(shown.split()[:4]))
 
 
 def test_a_pod_keeps_nothing_beyond_itself() -> None:
@@ -109,7 +95,7 @@ def test_copies_are_as_it_says(environment: str) -> None:
 
 def test_what_it_takes_from_the_outputs_is_an_output() -> None:
     named = {one for line in COMMANDS for one in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", line)}
-    assert named - {"SLIPWAY_KEY", "COSMOS_NAME", "PODS_THAT_RUN"} <= {*Template.read(FOLDER / "main.bicep").outputs}
+    assert named - {"COSMOS_NAME", "PODS_THAT_RUN"} <= {*Template.read(FOLDER / "main.bicep").outputs}
 
 
 def test_the_commands_that_it_shows_take_the_options_that_it_shows() -> None:
