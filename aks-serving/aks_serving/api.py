@@ -22,7 +22,7 @@ from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.feedback import FeedbackIntake
 from aks_serving.feedback_items import MAX_BODY_BYTES
-from aks_serving.override import Pinning, pinned_version
+from aks_serving.override import VERSION_HEADER, Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
@@ -202,7 +202,7 @@ class Api:
         ask.exchange, ask.extra = exchange, ()
         source = serving.plan.subject
         subject = subject_of(exchange.headers, user, source)
-        if version is not None or _OVERRIDE in exchange.headers:
+        if version is not None or VERSION_HEADER in exchange.headers or _OVERRIDE in exchange.headers:
             pin = pinned_version(
                 exchange.headers,
                 None if version is None else version_number(str(version)),
@@ -268,12 +268,7 @@ class Api:
         if rest:
             ready = serving.answers if version is None else version in serving.lanes
             return Response(OK if ready else _NOT_READY, _encode({"name": model, "ready": ready}))
-        route = serving.stable or serving.candidate
-        number = version if version is not None else route.version if route is not None else 0
-        lane = serving.lanes.get(number)
-        if lane is None:
-            raise NotFoundError(f"version {number} of endpoint {model!r}", hint=f"loaded: {sorted(serving.lanes)}")
-        return _ok(v2.metadata(model, sorted(serving.lanes), lane.model.signature))
+        return _ok(v2.metadata(model, sorted(serving.lanes), v2_extensions.signature_of(serving, version)))
 
     def _health(self, _: Exchange) -> Response:
         return _ok({"status": "ok"})

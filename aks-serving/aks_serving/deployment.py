@@ -3,7 +3,10 @@
 A plan is taken only where its generation is higher than any before. It is applied, by swapping one reference, once each
 of its versions is loaded or has failed; until then the last one goes on. A plan that needs nothing loaded applies at
 once, even while loads of an older plan go on. A version that failed to load takes no part; a plan whose stable version
-failed is not applied while an older one can answer. A plan that names pods is taken as this pod is to follow it.
+failed is not applied while an older one can answer.
+
+A plan that names pods, or has versions in slots, is taken as this pod is to follow it. Where it has none for this pod
+any more, and other pods have them, what is served goes on for LINGER_S: the Gateway hears of a plan later than pods do.
 Nothing here blocks the event loop.
 """
 
@@ -12,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
-from time import perf_counter
+from time import monotonic, perf_counter
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
@@ -27,6 +30,7 @@ from aks_serving.predictor import divert_waiting
 from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
+from shared.core.slots import Slot
 from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,9 @@ log = logging.getLogger(__name__)
 _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
+LINGER_S = 600.0
+HEARD_S = 120.0
+"""So long after a plan took versions elsewhere they make room in memory for others: the Gateway has heard by then."""
 
 type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None, str | None, bool]
 """What a loaded version was made from: a route that differs in any of it is loaded anew."""
@@ -56,8 +63,10 @@ class Deployment:
         laned: Callable[[Lane], None] = lambda _: None,
         rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]] | None = None,
         taken: Callable[[RoutePlan], None] = lambda _: None,
+        slot: Slot | None = None,
+        now_s: Callable[[], float] = monotonic,
     ) -> None:
-        """`pod` is the name that this process has in its windows.
+        """`pod` is the name that this process has in its windows, and `slot` that which its pod is of.
 
         `load` blocks and runs on `threads`; `applied` is called with each new snapshot, already in force.
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
@@ -81,7 +90,13 @@ class Deployment:
         self._laned = laned
         self._rehearse = rehearse
         self._taken = taken
+        self._slot = slot
+        self._now_s = now_s
         self._wanted: RoutePlan | None = None
+        self._published: RoutePlan | None = None
+        """The wanted plan with what other pods have of it."""
+        self._left_s: float | None = None
+        """Since when what is served is elsewhere by the wanted plan."""
         self._lanes: dict[_Key, Lane] = {}
         self._failed: dict[_Key, str] = {}
         self._waiting: set[_Key] = set()
@@ -97,25 +112,32 @@ class Deployment:
     def offer(self, data: bytes) -> None:
         """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
         try:
-            plan = _parsed(self.endpoint, data).for_pod(self._pod)
+            published = _parsed(self.endpoint, data)
         except InvalidInputError as error:
             log.warning("endpoint %s: a plan is refused, the last one goes on: %s", self.endpoint, error)
             return
-        if self._wanted is not None and plan.generation <= self._wanted.generation:
-            if plan != self._wanted:
+        if self._published is not None and published.generation <= self._published.generation:
+            if published != self._published:
                 log.warning(
                     "endpoint %s: a plan of generation %d is refused, generation %d goes on",
                     self.endpoint,
-                    plan.generation,
-                    self._wanted.generation,
+                    published.generation,
+                    self._published.generation,
                 )
             return
-        self._wanted, self.plan_data = plan, data
+        plan = published.for_slot(self._slot).for_pod(self._pod)
+        self._wanted, self._published, self.plan_data = plan, published, data
+        self._note_leaving()
         self._taken(plan)
         for key in {_key(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
             self._evicted.discard(key)
             self._failed.pop(key, None)
         self._step()
+
+    def look(self) -> None:
+        """End what lingered for long enough."""
+        if self._left_s is not None and not self._lingers:
+            self._step()
 
     def retry_failed(self) -> None:
         """Try again to load what failed."""
@@ -125,8 +147,11 @@ class Deployment:
         self._step()
 
     def evictable(self) -> list[Lane]:
-        """The loaded versions that are shadows and no more, in the wanted plan and in the one that answers."""
-        plans = [self._wanted, None if self.serving is None else self.serving.plan]
+        """The loaded versions that are shadows and no more, in the wanted plan and in the one that answers, or that
+        the Gateway has long heard to be elsewhere.
+        """
+        has_left = self._left_s is not None and self._now_s() - self._left_s >= HEARD_S
+        plans = [self._wanted, None if self.serving is None or has_left else self.serving.plan]
         routes = [route for plan in plans if plan is not None for route in plan.routes]
         needed = {route.version for route in routes if route.role is not Role.SHADOW}
         return [lane for key, lane in self._lanes.items() if key[0] not in needed and lane.idle]
@@ -153,7 +178,8 @@ class Deployment:
         """Take a version out of service, for its memory. It is loaded again when a plan gives it traffic or copies."""
         key = next(key for key, found in self._lanes.items() if found is lane)
         del self._lanes[key]
-        reason = "it made room in memory for another version, since it is a shadow"
+        why = "it is a shadow" if self._left_s is None else "the plan has it elsewhere"
+        reason = f"it made room in memory for another version, since {why}"
         log.warning("endpoint %s: version %d is unloaded: %s", self.endpoint, key[0], reason)
         self._evicted.add(key)
         self._failed[key] = reason
@@ -187,6 +213,9 @@ class Deployment:
         if not all(key in self._lanes or key in self._failed for key in keys):
             self.settled.clear()
             return
+        if self._lingers:
+            self.settled.set()
+            return
         failed = {key[0]: reason for key, reason in self._failed.items() if key not in self._lanes}
         waiting = frozenset(key[0] for key in self._waiting | self._evicted if key[0] in failed)
         lanes = {key[0]: self._lanes[key] for key in keys if key in self._lanes}
@@ -208,11 +237,38 @@ class Deployment:
                 lanes=lanes,
                 failed=failed,
                 waiting=waiting,
+                published=self._published,
                 numbering=self._numbering,
                 guard=guard,
                 tripped=tripped,
             )
         )
+        self._left_s = None
+
+    @property
+    def _lingers(self) -> bool:
+        """Whether what is served goes on though the wanted plan has it elsewhere."""
+        has_left = self._left_s is not None and self._now_s() - self._left_s < LINGER_S
+        return has_left and not self._plans_any and self.serving is not None and bool(self.serving.lanes)
+
+    @property
+    def _plans_any(self) -> bool:
+        return self._wanted is not None and bool(self._wanted.routes)
+
+    def _note_leaving(self) -> None:
+        """Note since when what is served is elsewhere. Where nothing is any more, no pod lingers."""
+        wanted, published = self._wanted, self._published
+        served = set() if self.serving is None else self.serving.lanes.keys()
+        if wanted is None or published is None or not published.routes or served & {r.version for r in wanted.routes}:
+            self._left_s = None
+        elif not wanted.routes and self._left_s is None:
+            self._left_s = self._now_s()
+            log.info(
+                "endpoint %s: generation %d has no version for this pod; what it serves goes on for %.0f s",
+                self.endpoint,
+                wanted.generation,
+                LINGER_S,
+            )
 
     def _swap(self, serving: Serving) -> None:
         if serving == self.serving:

@@ -1,8 +1,10 @@
 """What goes wrong in serving, beside the errors of the domain (shared.core.errors). HTTP statuses are in `api`."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
-from shared.core.errors import SlipwayError, UnavailableError
+from shared.core.errors import NotFoundError, SlipwayError, UnavailableError
+from shared.core.slots import Slot
 
 
 class OverloadedError(UnavailableError):
@@ -14,6 +16,28 @@ class OverloadedError(UnavailableError):
 
 class NotServingError(UnavailableError):
     """No version can answer now."""
+
+
+class ElsewhereError(NotFoundError):
+    """What was asked for is in pods of which this is none."""
+
+    def __init__(self, endpoint: str, version: int | None, slots: Iterable[Slot | None]) -> None:
+        """Of the endpoint, or of one version of it. `slots` are those of the pods that have it."""
+        what, path, headers = f"endpoint {endpoint!r}", f"/v2/models/{endpoint}", f"x-slipway-endpoint: {endpoint}"
+        if version is not None:
+            what = f"version {version} of {what}"
+            path, headers = f"{path}/versions/{version}", f"{headers} and x-slipway-version: {version}"
+        SlipwayError.__init__(
+            self,
+            f"{what} is served by {pods_of(slots)}, and this is none of them: ask the Gateway, for {path} or with the "
+            f"header{'s' if version is not None else ''} {headers}",
+        )
+
+
+def pods_of(slots: Iterable[Slot | None]) -> str:
+    """Which pods, in words."""
+    named = ["the shared pods" if slot is None else f"pods of its own (slot {slot})" for slot in slots]
+    return " and ".join(dict.fromkeys(named))
 
 
 class LoadCode(StrEnum):

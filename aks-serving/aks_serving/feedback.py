@@ -16,7 +16,6 @@ from hashlib import sha256
 
 import msgspec
 
-from aks_serving.errors import NotServingError
 from aks_serving.feedback_items import Accepted, FeedbackItem, read_items, said_of
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject
@@ -165,6 +164,11 @@ def _of_user(item: FeedbackItem, number: int, servings: Servings, now: datetime)
         raise InvalidInputError(
             f"{serving.plan.endpoint} is rolled out pod by pod, so that a user has no version: send the prediction_id"
         )
+    if serving.elsewhere and serving.plan.routes:
+        raise InvalidInputError(
+            f"versions of {serving.plan.endpoint} have pods of their own, between which the Gateway draws for each "
+            "request, so that a user has no version: send the prediction_id"
+        )
     subject = body_subject(item.user_id)
     route = _route_of(serving, subject)
     key = Key(
@@ -196,7 +200,7 @@ def _route_of(serving: Serving, subject: str) -> Route:
     if candidate is not None and is_open and serving.share.holds(subject):
         return candidate
     if stable is None:
-        raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
+        raise serving.absent(None)
     return stable
 
 

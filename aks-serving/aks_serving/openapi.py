@@ -51,6 +51,12 @@ _VERSION: Json = {
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
 }
+_NAMED: Json = {
+    "name": "x-slipway-version",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "Names the version that answers, as body and path may.",
+}
 
 
 @cache
@@ -84,8 +90,11 @@ def _plain_paths() -> Json:
                 errors=_OF_PREDICTIONS,
                 body=_tables(),
                 parameters=[
-                    {"name": name, "in": "query", "schema": schema, "description": "For tables and rows."}
-                    for name, schema in _QUERY.items()
+                    *(
+                        {"name": name, "in": "query", "schema": schema, "description": "For tables and rows."}
+                        for name, schema in _QUERY.items()
+                    ),
+                    _NAMED,
                 ],
             )
         },
@@ -163,6 +172,7 @@ def _v2_paths() -> Json:
                 {"200": _answered("InferResponse", binary=True)},
                 errors=tuple(s for s in _OF_PREDICTIONS if not (version and s == "503")),
                 body=_json_of("InferRequest", binary=True),
+                parameters=[_NAMED],
             ),
         }
     return paths

@@ -46,6 +46,8 @@ def _copied(kind: type[msgspec.Struct], *, name: str = "", **types: Any) -> type
 
 
 def _plain_schemas() -> Json:
+    role: Json = {"enum": ["stable", "candidate", "shadow"]}
+    elsewhere = list_of(_object({"version": _INTEGER, "role": role, "slot": {"enum": ["blue", "green", None]}}))
     served: Json = {
         "generation": _INTEGER,
         "loaded": list_of(_INTEGER),
@@ -53,7 +55,7 @@ def _plain_schemas() -> Json:
         "tripped": _map(_TEXT),
         "routes": list_of(
             _object(
-                {"version": _INTEGER, "role": {"enum": ["stable", "candidate", "shadow"]}, "weight_bp": _INTEGER},
+                {"version": _INTEGER, "role": role, "weight_bp": _INTEGER},
                 optional={"mirror_bp": _INTEGER},
             )
         ),
@@ -75,11 +77,14 @@ def _plain_schemas() -> Json:
         "Error": _object({"error": _TEXT}),
         "Health": _object({"status": {"const": "ok"}}),
         "Ready": _object({"ready": _BOOLEAN}, optional={"reason": _TEXT}),
-        "Reloaded": _object({"endpoints": _map(_object(served))}),
+        "Reloaded": _object({"endpoints": _map(_object(served, optional={"elsewhere": elsewhere}))}),
         "Stats": _object(
             {
                 "endpoints": _map(
-                    _object(served | {"versions": _map(_object(counts | times, optional={"shadow": shadow}))})
+                    _object(
+                        served | {"versions": _map(_object(counts | times, optional={"shadow": shadow}))},
+                        optional={"elsewhere": elsewhere},
+                    )
                 )
             }
         ),
@@ -89,7 +94,7 @@ def _plain_schemas() -> Json:
                 "predictions": {"description": "The first output: a row for each row of the features."},
                 "model": _TEXT,
                 "model_version": _INTEGER,
-                "role": {"enum": ["stable", "candidate", "shadow"]},
+                "role": role,
                 "generation": _INTEGER,
                 "fallback": _BOOLEAN,
                 "prediction_id": _TEXT,

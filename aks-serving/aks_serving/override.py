@@ -1,4 +1,6 @@
-"""Which version a request's caller names, and whether it may: by its body or path, or by a signed override header.
+"""Which version a request's caller names, and whether it may: by body, path or header, or by a signed override.
+
+The Gateway, which reads no bodies, goes by path and header where versions have pods of their own.
 
 A version that the caller names is answered as pinned and counted apart from what the plan assigns. Where pinning is
 open anybody may name one; where it is signed, only the bearer of an override header may. Requests that bear one are
@@ -10,8 +12,11 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from shared.core.errors import InvalidInputError
+from shared.core.ids import version_number
 from shared.signing.override import HEADER, OverrideRefusedError, read_override
 
+VERSION_HEADER = b"x-slipway-version"
+"""The header, in gRPC the metadata, that names a version."""
 _HEADER = HEADER.encode()
 
 
@@ -44,8 +49,9 @@ def pinned_version(
     """The version that answers by the caller's wish, `asked` being what body or path name; None: the plan decides.
 
     `now_s` is the Unix time. Raises OverrideRefusedError for an override that does not hold, or a wish that needs one;
-    InvalidInputError where override and `asked` name two versions.
+    InvalidInputError where override, header and `asked` name two versions, or the header none.
     """
+    asked = _also_by_header(headers, asked)
     raw = headers.get(_HEADER)
     if raw is None:
         if asked is not None and pinning is Pinning.SIGNED:
@@ -66,3 +72,16 @@ def pinned_version(
             f"the request names version {asked}, and its override version {override.version}: name one"
         )
     return Pin(override.version, override.by)
+
+
+def _also_by_header(headers: dict[bytes, bytes], asked: int | None) -> int | None:
+    """What body, path or header name."""
+    raw = headers.get(VERSION_HEADER)
+    if raw is None:
+        return asked
+    named = version_number(raw.decode("latin-1"))
+    if asked is not None and asked != named:
+        raise InvalidInputError(
+            f"the request names version {asked}, and its header {VERSION_HEADER.decode()} version {named}: name one"
+        )
+    return named

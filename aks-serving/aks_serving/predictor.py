@@ -28,7 +28,7 @@ from aks_serving.model import Signature
 from aks_serving.probe import row_count
 from aks_serving.serving import CANDIDATE_FAILED, CANDIDATE_OK, STABLE_FAILED, STABLE_OK, Serving
 from aks_serving.tensors import Array, Feeds
-from shared.core.errors import InvalidInputError, NotFoundError, SlipwayError
+from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.tracing import Span
 from shared.routing.plan import FULL_WEIGHT_BP, Role, Route
 
@@ -187,15 +187,14 @@ class Ask(Call):
             if falls and (candidate.version not in serving.tripped or stable is None):
                 return candidate
         if stable is None:
-            raise NotServingError(f"endpoint {serving.plan.endpoint!r}", "no version serves it yet")
+            raise serving.absent(None)
         return stable
 
     def _named(self, version: int) -> Route:
         serving = self.serving
         route = serving.routes.get(version)
         if route is None or version not in serving.lanes:
-            loaded = ", ".join(str(number) for number in sorted(serving.lanes)) or "none"
-            raise NotFoundError(f"version {version} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
+            raise serving.absent(version)
         self.kind = Kind.PINNED
         return route
 

@@ -219,7 +219,7 @@ def _served(facts: Facts) -> Iterator[Family]:
     yield gauge(
         "model_version_weight_ratio",
         "The share of requests that the plan assigns to a version.",
-        (((("model", m), ("version", str(route.version))), route.weight_bp / 10_000) for m, _, route in routes),
+        (((("model", m), ("version", str(r.version))), s.planned_bp(r) / 10_000) for m, s, r in routes),
     )
     yield gauge(
         "model_version_tripped",

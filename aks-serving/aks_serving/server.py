@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from time import monotonic
 
 from aks_serving.batches import LoadedModel
 from aks_serving.cache import DiskCache, digests
@@ -15,7 +16,7 @@ from aks_serving.convictions import Convictions
 from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
 from aks_serving.engine import Engine
-from aks_serving.errors import LoadCode, LoadError
+from aks_serving.errors import LoadCode, LoadError, pods_of
 from aks_serving.features import Features
 from aks_serving.lanes import Lane
 from aks_serving.lives import Lives
@@ -70,14 +71,16 @@ class ModelServer:
         load_hang_s: float = LOAD_HANG_S,
         rehearsal_rounds: int = ROUNDS,
         flush_s: float = FLUSH_S,
+        now_s: Callable[[], float] = monotonic,
     ) -> None:
         """`siblings` are the server's other processes, where there are any; `reload_others` has them reload, and does
         not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
         place. A version hangs that is not made within `load_hang_s`, once it is fetched. `rehearsal_rounds` is how
         often a version is asked in each form before it serves, and `flush_s` how long a stop waits for the last
-        windows to be kept.
+        windows to be kept. By `now_s` it is told how long a version lingers that the plan has elsewhere.
         """
         self._settings = settings
+        self._now_s = now_s
         self._reload_others = reload_others
         self._cache = DiskCache(settings.cache_dir)
         self._loop = asyncio.get_running_loop()
@@ -101,6 +104,7 @@ class ModelServer:
             is_behind=self._is_behind,
             memory_share=lambda: self._memory_share,
             deaths=self._lives.deaths,
+            slot=settings.slot,
         )
         self._features = Features(
             pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, share=settings.feature_share
@@ -198,21 +202,38 @@ class ModelServer:
     def not_ready_here(self) -> str:
         """Why this process is not ready; empty where it is.
 
-        Ready means: every endpoint of the settings has a version that answers. Where the settings name none: the plans
-        were found once, in storage or in the cache, and each was tried; endpoints that come later change nothing.
+        Ready means: every endpoint of the settings has a version that answers, but for those whose plans have their
+        versions in other pods; one at least. Where the settings name none: the plans were found once, in storage or
+        in the cache, and each was tried; endpoints that come later change nothing.
         """
         if self._stopping:
             return "the server is stopping"
         for name in self._settings.endpoints:
             serving = self._servings.get(name)
-            if serving is None or not serving.answers:
+            if serving is None or not (serving.answers or serving.is_elsewhere):
                 return f"endpoint {name!r} has no version that answers yet"
+        if self.is_idle:
+            return self._why_idle(self._settings.endpoints[0])
         if self._settings.endpoints:
             return ""
         if self._first_round is None:
             return "no plan was found yet, in storage or in the cache"
         loading = [d.endpoint for d in self._first_round if d.serving is None]
         return f"endpoint {loading[0]!r} is being loaded" if loading else ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the plans of all endpoints of the settings have their versions in other pods."""
+        found = [self._servings.get(name) for name in self._settings.endpoints]
+        return bool(found) and all(serving is not None and serving.is_elsewhere for serving in found)
+
+    def _why_idle(self, endpoint: EndpointName) -> str:
+        serving, slot = self._servings[endpoint], self._settings.slot
+        mine = "shared pods, of which this is one" if slot is None else f"slot {slot}, of which this pod is"
+        return (
+            f"generation {serving.plan.generation} of the plan of endpoint {endpoint!r} has no version for the {mine}: "
+            f"it is served by {pods_of(route.slot for route in serving.elsewhere)}"
+        )
 
     async def start(self) -> None:
         """Take the cached plans, and begin polling and reporting."""
@@ -233,6 +254,7 @@ class ModelServer:
             asyncio.create_task(_again_and_again(self._look, every_s=_LOOK_EVERY_S)),
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
+            asyncio.create_task(_again_and_again(self._end_lingering, every_s=_HEAR_EVERY_S)),
         ]
         self._watchdog.start()
 
@@ -296,6 +318,8 @@ class ModelServer:
                 laned=self._watchdog.watch,
                 rehearse=self._rehearse,
                 taken=self._taken,
+                slot=self._settings.slot,
+                now_s=self._now_s,
             )
         deployment.offer(data)
         if self._is_behind(endpoint):
@@ -309,7 +333,9 @@ class ModelServer:
     def _is_behind(self, endpoint: str) -> bool:
         deployment, serving = self._deployments.get(EndpointName(endpoint)), self._servings.get(endpoint)
         wanted = deployment.wanted if deployment else None
-        return wanted is not None and serving is not None and wanted.generation > serving.plan.generation
+        if wanted is None or serving is None or not wanted.routes:
+            return False
+        return wanted.generation > serving.plan.generation
 
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
         self._features.applied(serving)
@@ -371,6 +397,10 @@ class ModelServer:
         """Have the guards look."""
         for serving in self._servings.values():
             serving.look()
+
+    async def _end_lingering(self) -> None:
+        for deployment in list(self._deployments.values()):
+            deployment.look()
 
     async def _hear_of_trips(self) -> None:
         await self._convictions.hear(self._servings)

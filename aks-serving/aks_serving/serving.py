@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from aks_serving.counts import Kind, RowCounter, Runs, Tally, VersionTally
+from aks_serving.errors import ElsewhereError, NotServingError
 from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
 from aks_serving.faults import Faults
@@ -19,6 +20,7 @@ from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
 from aks_serving.shadow import Mirrors, mirrors_of
 from aks_serving.subjects import Share
+from shared.core.errors import NotFoundError
 from shared.core.ids import EndpointName
 from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
@@ -111,8 +113,9 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A plan, the versions loaded for it, those that are not and why.
+    """A plan as this pod follows it, the versions loaded for it, those that are not and why.
 
+    `published` is the plan with what other pods have of it; None where it is the same.
     `waiting` names those of the latter that are still being fetched while storage does not answer; a window does not
     report them as failed, lest a short outage end a rollout.
     """
@@ -121,9 +124,12 @@ class Serving:
     lanes: Mapping[int, Lane]
     failed: Mapping[int, str]
     waiting: frozenset[int] = frozenset()
+    published: RoutePlan | None = None
     numbering: Numbering = field(default_factory=Numbering, compare=False)
     tally: Tally = field(default_factory=Tally, compare=False)
     routes: Mapping[int, Route] = field(init=False, compare=False)
+    elsewhere: tuple[Route, ...] = field(init=False, compare=False)
+    """The plan's routes that other pods have."""
     stable: Route | None = field(init=False, compare=False)
     candidate: Route | None = field(init=False, compare=False)
     candidate_weight_bp: int = field(init=False, compare=False)
@@ -152,6 +158,8 @@ class Serving:
         plan = self.plan
         keep = object.__setattr__
         keep(self, "routes", {route.version: route for route in plan.routes})
+        published = () if self.published is None else self.published.routes
+        keep(self, "elsewhere", tuple(route for route in published if route.version not in self.routes))
         keep(self, "stable", plan.stable)
         keep(self, "candidate", plan.candidate)
         keep(self, "candidate_weight_bp", plan.candidate.weight_bp if plan.candidate else 0)
@@ -178,6 +186,27 @@ class Serving:
     def answers(self) -> bool:
         """Whether requests are answered: by stable, or by a candidate that has all of them."""
         return self.is_whole or (self.candidate_weight_bp == FULL_WEIGHT_BP and self._candidate_answers)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the plan has versions for other pods alone."""
+        return bool(self.elsewhere) and not self.plan.routes
+
+    def planned_bp(self, route: Route) -> int:
+        """The share of the endpoint's requests that a route of the plan has; in this pod it may have them all."""
+        published = () if self.published is None or self.published.pods is not None else self.published.routes
+        return next((found.weight_bp for found in published if found.version == route.version), route.weight_bp)
+
+    def absent(self, version: int | None) -> NotFoundError | NotServingError:
+        """What a caller is told who asks for a version that is not loaded, or for any where there is none."""
+        endpoint = self.plan.endpoint
+        slots = [route.slot for route in self.elsewhere if version in {None, route.version}]
+        if slots and (version is not None or self.is_elsewhere):
+            return ElsewhereError(endpoint, version, slots)
+        if version is None:
+            return NotServingError(f"endpoint {endpoint!r}", "no version serves it yet")
+        loaded = ", ".join(str(number) for number in sorted(self.lanes)) or "none"
+        return NotFoundError(f"version {version} of endpoint {endpoint!r}", hint=f"loaded: {loaded}")
 
     @property
     def _candidate_answers(self) -> bool:

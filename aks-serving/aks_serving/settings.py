@@ -15,6 +15,7 @@ from typing import Self
 from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
+from shared.core.slots import Slot
 from shared.signing.keys import TrustedKey, split_pems
 from shared.signing.override import read_override_keys
 from shared.telemetry.window import IDLE
@@ -38,6 +39,8 @@ class Settings:
     blob_url: str | None
     cache_dir: Path
     endpoints: tuple[EndpointName, ...] = ()
+    slot: Slot | None = None
+    """Which of the only endpoint's own pods this is; None: one of those that endpoints share."""
     pod: str
     bind: str = _LOCAL
     port: int = 8080
@@ -95,7 +98,8 @@ class Settings:
             storage_connection=connection,
             blob_url=blob_url,
             cache_dir=Path(cache_dir),
-            endpoints=_endpoints(env.get("SLIPWAY_ENDPOINTS", "")),
+            endpoints=(endpoints := _endpoints(env.get("SLIPWAY_ENDPOINTS", ""))),
+            slot=_slot(env.get("SLIPWAY_SLOT", "").strip(), endpoints),
             pod=_pod(env.get("SLIPWAY_POD", "").strip()),
             bind=env.get("SLIPWAY_BIND", "").strip() or _LOCAL,
             port=_whole(env, "SLIPWAY_PORT", default=8080, low=0, high=65_535),
@@ -127,6 +131,25 @@ def _endpoints(text: str) -> tuple[EndpointName, ...]:
         return tuple(dict.fromkeys(endpoint_name(name) for name in names))
     except InvalidInputError as error:
         raise InvalidInputError(f"SLIPWAY_ENDPOINTS: {error}") from error
+
+
+def _slot(text: str, endpoints: tuple[EndpointName, ...]) -> Slot | None:
+    """A slot is one endpoint's: without it nobody could say which version's pod this is."""
+    if not text:
+        return None
+    try:
+        slot = Slot(text)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"SLIPWAY_SLOT is {text[:40]!r}: use {' or '.join(Slot)}, or leave it out where the pod is shared"
+        ) from error
+    if len(endpoints) != 1:
+        found = "none" if not endpoints else f"{len(endpoints)} ({', '.join(endpoints)[:200]})"
+        raise InvalidInputError(
+            f"SLIPWAY_SLOT is {text!r} and SLIPWAY_ENDPOINTS names {found}: a slot is of one endpoint's own pods, "
+            "so name that one"
+        )
+    return slot
 
 
 def _pod(given: str) -> str:

@@ -11,7 +11,10 @@ from shared.telemetry.window import ShadowCounts
 
 
 def served(serving: Serving, tripped: Mapping[int, str]) -> dict[str, Any]:
-    """What is loaded for a plan, which of its versions the pod took out of traffic and why, and how it routes."""
+    """What is loaded for a plan, which of its versions the pod took out of traffic and why, how it routes, and which
+    versions other pods have: of what slot, where they have one.
+    """
+    elsewhere = [{"version": r.version, "role": r.role, "slot": r.slot} for r in serving.elsewhere]
     return {
         "generation": serving.plan.generation,
         "loaded": sorted(serving.lanes),
@@ -22,7 +25,7 @@ def served(serving: Serving, tripped: Mapping[int, str]) -> dict[str, Any]:
             | ({"mirror_bp": r.mirror_bp} if r.mirror_bp else {})
             for r in serving.plan.routes
         ],
-    }
+    } | ({"elsewhere": elsewhere} if elsewhere else {})
 
 
 def statistics(tally: VersionTally) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from aks_serving import tables
 from aks_serving.asks import HttpAsk, PlainAsk, V2Ask
 from aks_serving.exchange import HEADER_LENGTH, JSON, Exchange
 from aks_serving.fast import FastReader, Read
+from aks_serving.override import VERSION_HEADER
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject, cookie_subject, header_subject
 from shared.core.errors import SlipwayError
 from shared.signing.override import HEADER as OVERRIDE_HEADER
 
-_GENERAL = (b"content-encoding", OVERRIDE_HEADER.encode())
+_GENERAL = (b"content-encoding", VERSION_HEADER, OVERRIDE_HEADER.encode())
 _LENGTH_DIGITS = 12
 _MAX_HEADS = 1024
 

@@ -115,8 +115,7 @@ def signature_of(serving: Serving, version: int | None) -> Signature:
     number = version if version is not None else route.version if route is not None else 0
     lane = serving.lanes.get(number)
     if lane is None:
-        loaded = ", ".join(map(str, sorted(serving.lanes))) or "none"
-        raise NotFoundError(f"version {number} of endpoint {serving.plan.endpoint!r}", hint=f"loaded: {loaded}")
+        raise serving.absent(version if serving.is_elsewhere else number)
     return lane.model.signature
 
 

@@ -16,6 +16,7 @@ from time import monotonic
 from aks_serving.counts import Variant, VersionTally, added
 from aks_serving.serving import Serving
 from shared.core.clock import Clock
+from shared.core.slots import Slot
 from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
 from shared.telemetry.names import CLOCK_SKEW
@@ -52,13 +53,15 @@ class Windows:
         is_behind: Callable[[str], bool] = lambda _: False,
         memory_share: Callable[[], float | None] = lambda: None,
         deaths: Callable[[str], Deaths | None] = lambda _endpoint: None,
+        slot: Slot | None = None,
     ) -> None:
         """`keep` takes a closed window's name and bytes, and does not block.
 
         `is_behind` tells whether an endpoint's latest plan is not applied yet: such a pod reports even when idle, so
         that the control plane waits for it. `memory_share` is of what the server may take. `deaths` tells of an
-        endpoint which processes of the pod ended unbidden, and with what.
+        endpoint which processes of the pod ended unbidden, and with what. `slot` is the pod's.
         """
+        self._slot = slot
         self._deaths = deaths
         self._memory_share = memory_share
         self._is_behind = is_behind
@@ -178,6 +181,7 @@ class Windows:
             versions={version: tally.counts() for version, tally in counted.items()},
             feedback=feedback,
             is_last=is_last,
+            slot=self._slot,
         )
         name = window_blob_name(endpoint, self._named_at(endpoint, closed.ended_at), self._pod, sequence)
         self._keep(name, closed.model_dump_json().encode())
@@ -196,7 +200,8 @@ class Windows:
 
 
 def _rolls_out(plan: RoutePlan) -> bool:
-    return plan.candidate is not None or plan.rollout_id is not None or bool(plan.shadows)
+    """Whether the plan is a rollout's, and has this pod take part in it."""
+    return bool(plan.routes) and (plan.candidate is not None or plan.rollout_id is not None or bool(plan.shadows))
 
 
 def _variants(serving: Serving, versions: Mapping[int, VersionTally]) -> dict[Variant, VersionTally]:

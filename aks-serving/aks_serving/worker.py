@@ -173,7 +173,9 @@ class _Running:
     async def _until_ready(self, server: ModelServer) -> None:
         give_up_s = monotonic() + _FIRST_READY_S
         # Looked at, not awaited: it is asked for once in a worker's life.
-        while server.not_ready_here() and monotonic() < give_up_s and not self._stop.is_set():  # noqa: ASYNC110
+        while (  # noqa: ASYNC110
+            server.not_ready_here() and not server.is_idle and monotonic() < give_up_s and not self._stop.is_set()
+        ):
             await asyncio.sleep(0.02)
 
     @contextlib.contextmanager
