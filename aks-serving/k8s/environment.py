@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Fills an overlay's environment.yaml with what a deployment of infra/bicep put out.
+"""Fills an environment's environment.yaml, of the overlay and of Flux's folder, with what a deployment of infra/bicep put out.
 
     az deployment sub show --name slipway-staging --query properties.outputs | aks-serving/k8s/environment.py staging
 
-Changes the values of the keys that are there, and nothing else of the file; a key that the deployment does not tell
+Changes the values of the keys that are there, and nothing else of a file; a key that the deployment does not tell
 stays as it is, and is named. The certificate is the one called `slipway` in the deployment's vault. Needs Python alone.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 OVERLAYS = Path(__file__).parent / "overlays"
+GITOPS = Path(__file__).parents[1] / "gitops"
 CERTIFICATE = "https://{vault}.vault.azure.net/certificates/slipway"
 _LINE = re.compile(r"(?m)^  (?P<key>[A-Z_]+): (?P<value>\S+)$")
 _VALUE = re.compile(r"[A-Za-z0-9:/._-]{1,512}")
@@ -53,19 +54,21 @@ def outputs_of(text: str) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Fill the file of the overlay that is named; an exit code."""
+    """Fill the files of the environment that is named, all or none; an exit code."""
     names = sorted(path.parent.name for path in OVERLAYS.glob("*/environment.yaml"))
     if len(arguments) != 1 or arguments[0] not in names:
         sys.stderr.write(f"error: name one of {', '.join(names)}\n")
         return 2
-    file = OVERLAYS / arguments[0] / "environment.yaml"
+    files = [folder / arguments[0] / "environment.yaml" for folder in (OVERLAYS, GITOPS)]
     try:
-        text, missing = filled(file.read_text("utf-8"), outputs_of(sys.stdin.read()))
+        outputs = outputs_of(sys.stdin.read())
+        made = {file: filled(file.read_text("utf-8"), outputs) for file in files}
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    file.write_text(text, "utf-8")
-    sys.stdout.write(f"{file}: still to be set by hand, where it is not yet: {', '.join(missing) or 'nothing'}\n")
+    for file, (text, missing) in made.items():
+        file.write_text(text, "utf-8")
+        sys.stdout.write(f"{file}: still to be set by hand, where it is not yet: {', '.join(missing) or 'nothing'}\n")
     return 0
 
 

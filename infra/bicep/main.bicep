@@ -276,6 +276,7 @@ module aks 'modules/aks.bicep' = {
     safeguardsLevel: safeguardsLevel
     gitRepositoryUrl: gitRepositoryUrl
     gitBranch: gitBranch
+    fluxClientId: identities.outputs.fluxClientId
     environmentName: environmentName
     workspaceId: monitoring.outputs.workspaceId
     metricsRuleId: monitoring.outputs.metricsRuleId
@@ -315,6 +316,7 @@ module roles 'modules/roles.bicep' = {
     collectorPrincipalId: identities.outputs.collectorPrincipalId
     scalerPrincipalId: identities.outputs.scalerPrincipalId
     gatewayPrincipalId: identities.outputs.gatewayPrincipalId
+    fluxPrincipalId: identities.outputs.fluxPrincipalId
     kubeletPrincipalId: aks.outputs.kubeletPrincipalId
     imagePullerIds: imagePullerIds
     publisherGroupIds: publisherGroupIds

@@ -77,6 +77,7 @@ MAY: frozenset[tuple[str, str, str]] = frozenset(
         ("serving", "Storage Blob Data Reader", f"{_CONTAINERS}:{BlobContainer.ARTIFACTS}"),
         ("serving", "Storage Blob Data Reader", f"{_CONTAINERS}:{BlobContainer.ROUTES}"),
         ("serving", "Storage Blob Data Contributor", f"{_CONTAINERS}:{BlobContainer.TELEMETRY}"),
+        ("flux", "Storage Blob Data Reader", f"{_CONTAINERS}:{BlobContainer.MANIFESTS}"),
         ("events", "Storage Queue Data Message Sender", f"{_QUEUES}:{Queue.DROP_EVENTS}"),
         ("events", "Storage Blob Data Contributor", f"{_CONTAINERS}:{EVENT_DEAD_LETTERS}"),
         ("collector", "Monitoring Metrics Publisher", "Microsoft.Insights/components"),
@@ -97,6 +98,7 @@ SERVICE_ACCOUNTS: Mapping[str, str] = {
     "collector": "system:serviceaccount:slipway:slipway-otel-collector",
     "gateway": "system:serviceaccount:slipway-gateway:slipway-gateway",
     "scaler": "system:serviceaccount:kube-system:keda-operator",
+    "flux": "system:serviceaccount:flux-system:source-controller",
 }
 _WITHOUT_ACCOUNT = frozenset({"functions", "cluster"})
 

@@ -43,6 +43,7 @@ def wiring(made: list[Made]) -> Iterator[Finding]:
     yield from _app(made)
     yield from _sign_in(made)
     yield from _cluster(made)
+    yield from _flux(made)
     yield from _open_doors(made)
     yield from _states(made)
     yield from _learning(made)
@@ -197,6 +198,19 @@ def _cluster(made: list[Made]) -> Iterator[Finding]:
     for one in _of(made, f"{_IDENTITY}/federatedIdentityCredentials"):
         yield from _is("cluster", one.name, "its audience", one.properties["audiences"], ["api://AzureADTokenExchange"])
         yield from _is("cluster", one.name, "its issuer", one.properties["issuer"], issuer)
+
+
+def _flux(made: list[Made]) -> Iterator[Finding]:
+    """Flux, where there is one, reads storage as the identity that is its own, and takes no other's part."""
+    (identity,) = [one for one in _of(made, _IDENTITY) if one.name.startswith("id-slipway-flux-")]
+    for one in _of(made, "Microsoft.KubernetesConfiguration/extensions"):
+        found = one.properties["configurationSettings"]
+        for name, wanted in (
+            ("workloadIdentity.enable", "true"),
+            ("workloadIdentity.azureClientId", f"{_IDENTITY}/{identity.full_name}.properties.clientId"),
+            ("multiTenancy.enforce", "true"),
+        ):
+            yield from _is("flux", one.name, name, str(found.get(name)), wanted)
 
 
 def _open_doors(made: list[Made]) -> Iterator[Finding]:

@@ -21,6 +21,10 @@ def _subjects() -> Iterator[str]:
     # It asks Prometheus in our name, as an identity of ours that its own account may use.
     assert of_kind(overlay("production-keda"), "TriggerAuthentication")
     yield "system:serviceaccount:kube-system:keda-operator"
+    # Flux reads a container as an identity of ours, and has no secret for it.
+    (bucket,) = of_kind(build(ROOT / "aks-serving" / "gitops" / "production"), "Bucket")
+    assert (bucket["spec"]["provider"], "secretRef" in bucket["spec"]) == ("azure", False)
+    yield "system:serviceaccount:flux-system:source-controller"
 
 
 def test_each_account_has_an_identity_that_trusts_it_and_each_identity_an_account() -> None:

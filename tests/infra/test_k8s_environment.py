@@ -32,6 +32,7 @@ def _said(outputs: dict[str, str]) -> str:
 @pytest.fixture
 def manifests(tmp_path: Path) -> Path:
     """A copy, to be changed."""
+    shutil.copytree(MANIFESTS.parent / "gitops", tmp_path / "gitops")
     return Path(shutil.copytree(MANIFESTS, tmp_path / "k8s"))
 
 
@@ -44,7 +45,8 @@ def test_what_is_put_out_comes_to_stand_where_it_is_needed(manifests: Path) -> N
     run = _fill(manifests, "production", _said(OUTPUTS | {"RESOURCE_GROUP": "rg-slipway-production"}))
 
     assert run.returncode == 0, run.stderr
-    assert set(run.stdout.rpartition(": ")[2].strip().split(", ")) == BY_HAND
+    overlay, gitops = (line.rpartition(": ")[2] for line in run.stdout.splitlines())
+    assert (set(overlay.split(", ")), gitops) == (BY_HAND, "nothing")
     made = build(manifests / "overlays" / "production-keda")
     accounts = {a["metadata"]["name"]: a["metadata"]["annotations"] for a in of_kind(made, "ServiceAccount")}
     assert settings(made)["SLIPWAY_BLOB_URL"] == OUTPUTS["BLOB_URL"]
@@ -63,20 +65,23 @@ def test_what_is_put_out_comes_to_stand_where_it_is_needed(manifests: Path) -> N
         {"ipBlock": {"cidr": OUTPUTS["PRIVATE_ENDPOINTS_CIDR"]}}
     ]
     listeners = the(made, "Gateway", "slipway")["spec"]["listeners"]
+    bucket = the(build(manifests.parent / "gitops" / "production"), "Bucket", "slipway-routes")
+    assert bucket["spec"]["endpoint"] == OUTPUTS["BLOB_URL"]
     assert {listener["tls"]["options"]["kubernetes.azure.com/tls-cert-keyvault-uri"] for listener in listeners} == {
         "https://kv-slipway-abc.vault.azure.net/certificates/slipway"
     }
 
 
-def test_nothing_else_of_the_file_is_changed(manifests: Path) -> None:
-    file = manifests / "overlays" / "staging" / "environment.yaml"
-    before = file.read_text("utf-8").splitlines()
+def test_nothing_else_of_the_files_is_changed(manifests: Path) -> None:
+    files = [manifests / "overlays/staging/environment.yaml", manifests.parent / "gitops/staging/environment.yaml"]
+    before = [file.read_text("utf-8").splitlines() for file in files]
 
     _fill(manifests, "staging", _said({"BLOB_URL": OUTPUTS["BLOB_URL"]}))
 
-    after = file.read_text("utf-8").splitlines()
-    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert [new for _, new in changed] == [f"  BLOB_URL: {OUTPUTS['BLOB_URL']}"]
+    for file, lines in zip(files, before, strict=True):
+        after = file.read_text("utf-8").splitlines()
+        changed = [(old, new) for old, new in zip(lines, after, strict=True) if old != new]
+        assert [new for _, new in changed] == [f"  BLOB_URL: {OUTPUTS['BLOB_URL']}"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 
 from tests.infra.k8s import MANIFESTS, OVERLAYS, VERSION, Resource, node_modules, of_kind, overlay, the, title
 
-_OWN = {"v1", "apps/v1", "autoscaling/v2", "policy/v1", "networking.k8s.io/v1"}
+_OWN = {"v1", "apps/v1", "autoscaling/v2", "policy/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1"}
 """The groups of Kubernetes itself that we use."""
 
 

@@ -23,6 +23,7 @@ IDENTITIES = {
     "collector": "collector",
     "scaler": "KEDA",
     "gateway": "gateway",
+    "flux": "Flux",
     "kubelet": "kubelet",
     "cluster": "cluster",
     "another environment": "other environments",
@@ -120,9 +121,9 @@ def test_azure_keeps_what_is_deleted_for_as_long_as_it_says(environment: str) ->
     versions = {
         name: one["actions"]["version"]["delete"]["daysAfterCreationGreaterThan"] for name, one in rules.items()
     }
-    assert versions["old-states-end"] == found["earlier states of plans, reports, drops and packages"]
-    states = {"routes/", "reports/", "incoming/", "deployments/", "event-dead-letters/", "azure-webjobs-hosts/"}
-    assert set(rules["old-states-end"]["filters"]["prefixMatch"]) == states
+    assert versions["old-states-end"] == found["earlier states of plans, routes, reports, drops and packages"]
+    states = {"routes", "manifests", "reports", "incoming", "deployments", "event-dead-letters", "azure-webjobs-hosts"}
+    assert set(rules["old-states-end"]["filters"]["prefixMatch"]) == {f"{name}/" for name in states}
     assert versions["telemetry-ends"] == found["earlier states of windows"]
     backup = the(environment, "Microsoft.DocumentDB/databaseAccounts").properties["backupPolicy"]
     tier = backup["continuousModeProperties"]["tier"]

@@ -22,6 +22,7 @@ const PACKAGES = {
 const EARLIER = {
   "gateway.networking.k8s.io/v1 GRPCRoute": "gateway.networking.k8s.io/v1alpha2",
   "security.istio.io/v1 PeerAuthentication": "security.istio.io/v1beta1",
+  "source.toolkit.fluxcd.io/v1 Bucket": "source.toolkit.fluxcd.io/v1beta2",
 };
 
 // Fields that came after the packages' version, Gateway API 1.0. What they hold is checked by tests of their own.

@@ -34,6 +34,7 @@ param safeguardsLevel string
 
 param gitRepositoryUrl string
 param gitBranch string
+param fluxClientId string
 param environmentName string
 param workspaceId string
 
@@ -255,6 +256,7 @@ module gitops 'gitops.bicep' = if (!empty(gitRepositoryUrl)) {
     clusterName: cluster.name
     repositoryUrl: gitRepositoryUrl
     branch: gitBranch
+    identityClientId: fluxClientId
     environmentName: environmentName
   }
   // What it applies must find the nodes that it may run on, and the rules that it must keep.

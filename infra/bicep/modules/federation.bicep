@@ -11,6 +11,7 @@ var accounts = [
   { identity: 'collector', name: 'slipway-otel-collector', subject: 'system:serviceaccount:slipway:slipway-otel-collector' }
   { identity: 'scaler', name: 'keda-operator', subject: 'system:serviceaccount:kube-system:keda-operator' }
   { identity: 'gateway', name: 'slipway-gateway', subject: 'system:serviceaccount:slipway-gateway:slipway-gateway' }
+  { identity: 'flux', name: 'source-controller', subject: 'system:serviceaccount:flux-system:source-controller' }
 ]
 
 resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = [for account in accounts: {

@@ -1,4 +1,4 @@
-metadata description = 'Flux applies the manifests of the environment from Git, and takes back what is changed by hand.'
+metadata description = 'Flux applies the manifests of the environment from Git, and the routes that the control plane wrote from storage; it takes back what is changed by hand.'
 
 param clusterName string
 
@@ -6,6 +6,9 @@ param clusterName string
 param repositoryUrl string
 
 param branch string
+
+@description('Who Flux reads the container of routes as.')
+param identityClientId string
 
 @description('aks-serving/gitops has a folder of this name.')
 param environmentName string
@@ -25,6 +28,8 @@ resource flux 'Microsoft.KubernetesConfiguration/extensions@2025-03-01' = {
     configurationSettings: {
       'multiTenancy.enforce': 'true'
       'helm-controller.enabled': 'false'
+      'workloadIdentity.enable': 'true'
+      'workloadIdentity.azureClientId': identityClientId
     }
   }
 }

@@ -40,6 +40,12 @@ resource gateway 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' =
   tags: tags
 }
 
+resource flux 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
+  name: 'id-slipway-flux-${token}'
+  location: location
+  tags: tags
+}
+
 output functionsIdentityId string = functions.id
 output functionsPrincipalId string = functions.properties.principalId
 output functionsClientId string = functions.properties.clientId
@@ -53,3 +59,5 @@ output scalerPrincipalId string = scaler.properties.principalId
 output scalerClientId string = scaler.properties.clientId
 output gatewayPrincipalId string = gateway.properties.principalId
 output gatewayClientId string = gateway.properties.clientId
+output fluxPrincipalId string = flux.properties.principalId
+output fluxClientId string = flux.properties.clientId

@@ -12,6 +12,7 @@ param eventsPrincipalId string
 param collectorPrincipalId string
 param scalerPrincipalId string
 param gatewayPrincipalId string
+param fluxPrincipalId string
 param kubeletPrincipalId string
 
 @description('Who else pulls images: other environments\' nodes, and pipelines.')
@@ -64,6 +65,11 @@ resource artifacts 'Microsoft.Storage/storageAccounts/blobServices/containers@20
 resource routes 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01' existing = {
   parent: blobs
   name: 'routes'
+}
+
+resource manifests 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01' existing = {
+  parent: blobs
+  name: 'manifests'
 }
 
 resource telemetry 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01' existing = {
@@ -247,6 +253,16 @@ resource gatewayReadsCertificates 'Microsoft.Authorization/roleAssignments@2022-
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultSecretsUser)
     principalId: gatewayPrincipalId
+    principalType: 'ServicePrincipal'
+  }
+}
+
+resource fluxReadsManifests 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  scope: manifests
+  name: guid(manifests.id, fluxPrincipalId, storageBlobDataReader)
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
+    principalId: fluxPrincipalId
     principalType: 'ServicePrincipal'
   }
 }

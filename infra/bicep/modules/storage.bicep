@@ -1,4 +1,4 @@
-metadata description = 'The storage account: drops, artifacts, plans, telemetry, reports, and the queues between functions.'
+metadata description = 'The storage account: drops, artifacts, plans, manifests, telemetry, reports, and the queues between functions.'
 
 param location string
 param tags object
@@ -26,6 +26,7 @@ var containerNames = [
   'routes'
   'telemetry'
   'reports'
+  'manifests'
   'deployments'
   'event-dead-letters'
 ]
@@ -136,7 +137,7 @@ resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2025-08
           enabled: true
           type: 'Lifecycle'
           definition: {
-            filters: { blobTypes: ['blockBlob'], prefixMatch: ['routes/', 'reports/', 'incoming/', 'deployments/', 'event-dead-letters/', 'azure-webjobs-hosts/'] }
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['routes/', 'manifests/', 'reports/', 'incoming/', 'deployments/', 'event-dead-letters/', 'azure-webjobs-hosts/'] }
             actions: {
               version: { delete: { daysAfterCreationGreaterThan: 30 } }
             }
