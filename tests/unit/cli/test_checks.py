@@ -1,8 +1,10 @@
-"""`slipway test` leaves no folder of tests out."""
+"""`slipway test` leaves no folder of tests out, and lets no process compile what another has compiled."""
 
+import os
 import tomllib
+from pathlib import Path
 
-from cli.checks import REPOSITORY, checks
+from cli.checks import REPOSITORY, check_environment, checks, compiling
 from tests.support.order import FOLDERS, longest_first
 
 
@@ -33,3 +35,19 @@ def test_where_there_is_little_else_each_test_is_run_all_the_same() -> None:
 def test_arguments_of_the_caller_s_run_pytest_once_by_those() -> None:
     runs = [check.argv for check in checks(["tests/unit", "-x"], long=False) if check.name.startswith("pytest")]
     assert [run[-2:] for run in runs] == [("tests/unit", "-x")]
+
+
+def test_what_is_imported_is_compiled_beforehand_whatever_the_environment_says(tmp_path: Path) -> None:
+    (tmp_path / "fine.py").write_text("there = True\n")
+    (tmp_path / "template.py").write_text("{{ no Python }}\n")
+    (tmp_path / "within").mkdir()
+    (tmp_path / "within" / "also.py").write_text("there = True\n")
+    with compiling([str(tmp_path)], check_environment(os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})):
+        pass
+    compiled = {path.name.partition(".")[0] for path in tmp_path.rglob("__pycache__/*.pyc")}
+    assert compiled == {"fine", "also"}
+
+
+def test_the_checks_write_bytecode_and_import_no_packages_but_those_that_are_installed() -> None:
+    names = ["PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PATH", "SLIPWAY_NODE"]
+    assert check_environment(dict.fromkeys(names, "x")) == {"PATH": "x", "SLIPWAY_NODE": "x"}
