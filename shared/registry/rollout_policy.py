@@ -53,6 +53,20 @@ class GateName(StrEnum):
     FEEDBACK = "feedback"
 
 
+class Placement(StrEnum):
+    """Which pods a candidate is loaded in."""
+
+    SHARED = "shared"
+    """Those that endpoints share: stable is in the same processes, unless it has pods of its own."""
+    DEDICATED = "dedicated"
+    """The endpoint's own, blue or green, in which stable is not: no process has both."""
+
+
+APART = frozenset({Strategy.ALL_AT_ONCE, Strategy.CANARY, Strategy.BLUE_GREEN})
+"""The strategies that a candidate and a stable version in different pods can have. The others need both in one process:
+to choose among pods, to copy requests, or to keep a subject with its version."""
+
+
 RESERVED = frozenset({*GateName, "convergence", "evidence", "guard"})
 """Names of checks that no query takes, nor one that begins with trigger_ or disagreement_."""
 
@@ -295,6 +309,9 @@ class RolloutPolicy(PolicyPart):
     approvals: int = Field(default=0, ge=0, le=20)
     """How many people other than the version's author must have approved it before it is rolled out."""
     strategy: Strategy = Strategy.CANARY
+    placement: Placement = Placement.SHARED
+    """Which pods the candidate is loaded in: `dedicated` goes with all-at-once, canary and blue-green. The Gateway then
+    draws for each request anew, and no subject keeps its version."""
     stages: tuple[Stage, ...] = Field(
         default=(Stage(weight_bp=1_000, duration_s=300), Stage(weight_bp=5_000, duration_s=600)), max_length=100
     )
@@ -345,6 +362,11 @@ class RolloutPolicy(PolicyPart):
 
     @model_validator(mode="after")
     def _stages_ramp_up(self) -> Self:
+        if self.placement is Placement.DEDICATED and self.strategy not in APART:
+            raise ValueError(
+                f"placement is dedicated and strategy is {self.strategy}, which needs candidate and stable in one "
+                f"process: use {', '.join(sorted(APART))}, or placement shared"
+            )
         weights = [stage.weight_bp for stage in self.stages]
         staged = {Strategy.CANARY, Strategy.ROLLING, Strategy.SPLIT}
         if (self.strategy in staged or self.shadow_then is not None) and not weights:

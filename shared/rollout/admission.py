@@ -8,11 +8,15 @@ from datetime import datetime, timedelta
 
 from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind, RolloutCommand
-from shared.rollout.documents import automatic_command_id
+from shared.core.slots import Slot
+from shared.registry.rollout_policy import APART, Placement, RolloutPolicy
+from shared.rollout.documents import Target, automatic_command_id
 from shared.rollout.endpoint import Endpoint, RefusedStart
 
 _TICKS_MISSED = 3
 _LEAST_OVERDUE_S = 60.0
+_HEARD_S = 120.0
+"""By then the Gateway has heard of a plan, as a rule."""
 
 
 def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) -> None:
@@ -38,6 +42,39 @@ def check_fit(endpoint: Endpoint, version: int) -> None:
             f"version {version} of {endpoint.endpoint} is quarantined since {found.at.isoformat()}: {found.reason}; "
             f"clear it first if it is fit: slipway quarantine clear {endpoint.endpoint} {version}"
         )
+
+
+def slot_for(placement: Placement, stable: Target | None) -> Slot | None:
+    """The pods that a candidate goes to. Of its own, those that stable has not."""
+    if placement is Placement.SHARED:
+        return None
+    return Slot.GREEN if stable is not None and stable.slot is Slot.BLUE else Slot.BLUE
+
+
+def not_apart(endpoint: Endpoint, policy: RolloutPolicy) -> str:
+    """Why no rollout begins, in words, where candidate and stable would be in different pods and the strategy needs
+    them in one process; empty otherwise.
+    """
+    stable = endpoint.stable
+    if stable is None or slot_for(policy.placement, stable) is stable.slot or policy.strategy in APART:
+        return ""
+    return (
+        f"version {stable.version} of {endpoint.endpoint} is in pods of its own ({stable.slot}), and strategy "
+        f"{policy.strategy} needs the candidate in the same process: bring a version to the shared pods first, by a "
+        f"rollout with placement shared and one of {', '.join(sorted(APART))}"
+    )
+
+
+def is_gateway_to_hear(endpoint: Endpoint, placement: Placement, now: datetime) -> bool:
+    """Whether a candidate's pods may still be sent requests for what they had: it would get traffic unlooked at.
+
+    Pods that are not stable's had a version by a plan that the Gateway may not have heard the end of.
+    """
+    stable, last = endpoint.stable, endpoint.rollout
+    if stable is None or last is None or last.ended_at is None or slot_for(placement, stable) is stable.slot:
+        return False
+    is_recent = len(last.slots) > 1 and (now - last.ended_at).total_seconds() < _HEARD_S
+    return is_recent or endpoint.rollback is not None or endpoint.unapplied is not None
 
 
 def refuse(endpoint: Endpoint, version: int, reason: str, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from shared.alerts.documents import Alert, AlertRule
 from shared.core.clock import Clock
 from shared.rollout.approvers import stage_named
-from shared.rollout.convergence import convergence, fresh
+from shared.rollout.convergence import convergence, fresh, still_sent
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
@@ -30,6 +30,8 @@ RULES = {
 
 _APPLIED_WITHIN_S = 60.0
 """A pod that reports applies a plan in seconds."""
+_HEARD_WITHIN_S = 300.0
+"""The Gateway hears of its routes within a minute or two."""
 
 
 class Alerts(Protocol):
@@ -131,11 +133,7 @@ def _of_rollout(endpoint: Endpoint, rollout: Rollout, now: datetime) -> list[Tro
         said = f"{named} awaits an approval of {stage_named(rollout, rollout.next_stage)}: approve or reject it"
         add(AlertRule.APPROVAL_OVERDUE, said, stage=rollout.next_stage)
     if unapplied := _unapplied(endpoint, rollout, now):
-        pod, generation = unapplied
-        said = (
-            f"pod {pod} of {endpoint.endpoint} reports and goes on with a plan before generation {generation}, which "
-            "takes traffic from a candidate: see its log, or restart it"
-        )
+        said, generation = unapplied
         add(AlertRule.PLAN_UNAPPLIED, said, generation=generation)
     if not rollout.state.is_over:
         pods = _failing(rollout, now)
@@ -153,25 +151,41 @@ def _is_overdue(rollout: Rollout, now: datetime) -> bool:
 
 
 def _unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> tuple[str, int] | None:
-    """A pod that has not applied in time what takes traffic from a candidate, and the generation that it lacks."""
+    """That a pod, or the Gateway, has not applied in time what takes traffic from a version, in words, and the
+    generation that is lacking.
+    """
     rollback, ended = endpoint.rollback, endpoint.unapplied
     waited_for = [(rollback.generation, rollback.detected_at)] if rollback else []
     waited_for += [(ended.generation, ended.at)] if ended else []
     pods = rollout.progress.pods
     # As the latest tick saw them: the next one may be a while off.
     reporting = fresh(pods, rollout.progress.looked_at or now)
+    sent = still_sent(pods, endpoint.slots, rollout.progress.looked_at or now)
     for generation, since in waited_for:
-        late = [name for name in reporting if pods[name].generation < generation]
-        if late and (now - since).total_seconds() > _APPLIED_WITHIN_S:
-            return late[0], generation
+        waited_s = (now - since).total_seconds()
+        late = [n for n in reporting if pods[n].slot in endpoint.slots and pods[n].generation < generation]
+        if late and waited_s > _APPLIED_WITHIN_S:
+            said = (
+                f"pod {late[0]} of {endpoint.endpoint} reports and goes on with a plan before generation {generation}, "
+                "which takes traffic from a candidate: see its log, or restart it"
+            )
+            return said, generation
+        if sent and waited_s > _HEARD_WITHIN_S:
+            said = (
+                f"the Gateway still sends requests of {endpoint.endpoint} to pod {sent[0]}, which has no version of it "
+                f"by generation {generation}: see whether Flux applies what the container manifests holds"
+            )
+            return said, generation
     return None
 
 
 def _failing(rollout: Rollout, now: datetime) -> Mapping[str, str]:
     return convergence(
-        rollout.progress.pods,
+        rollout.pods,
         generation=rollout.progress.generation,
         versions=(rollout.candidate.version,),
+        slots=rollout.slots,
+        slot=rollout.candidate.slot,
         quorum=rollout.policy.quorum,
         now=now,
     ).failing

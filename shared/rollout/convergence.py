@@ -1,15 +1,17 @@
 """Convergence: which of the pods that report have applied a plan, which cannot, and which have fallen silent.
 
 A pod that stops reporting is not one that fails: it may have been scaled away, and nobody waits for it. A pod that
-reports and does not apply is waited for; one that says it cannot load a version has failed.
+reports and does not apply is waited for; one that says it cannot load a version has failed. The pods given are those
+of the slots that the plan has versions in: nobody waits for one that has no part in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from math import ceil
 
+from shared.core.slots import Slot
 from shared.rollout.progress import FORGOTTEN, PodSeen
 
 FRESH_S = 30.0
@@ -30,7 +32,11 @@ class Convergence:
     """Pods that cannot load a version, and why."""
     silent: tuple[str, ...]
     is_reached: bool
-    """Whether the quorum is ready, and at least one pod."""
+    """Whether of each slot the quorum is ready, and at least one pod of that in which versions must be."""
+    slot: Slot | None = None
+    """In which they must be ready; the pods of another must have applied the plan."""
+    is_missing: bool = False
+    """Whether no pod of that slot reports."""
 
     @property
     def healthy_share(self) -> float | None:
@@ -41,7 +47,14 @@ class Convergence:
     def sentence(self) -> str:
         """How things stand, in words."""
         named = " and ".join(f"version {version}" for version in self.versions)
+        if named and self.slot is not None and self.is_missing:
+            return (
+                f"no pod of slot {self.slot} reports, in which {named} is to be: deploy the endpoint's pods of that "
+                "slot, or roll out with placement shared (docs/kubernetes.md, Dedicated pods)"
+            )
         done = f"have {named} ready" if named else "have applied the plan"
+        if named and self.slot is not None:
+            done = f"have applied the plan, those of slot {self.slot} with {named} ready"
         said = f"{len(self.ready)} of {len(self.reporting)} pods that report {done}"
         if self.failing:
             pod, why = next(iter(self.failing.items()))
@@ -50,26 +63,44 @@ class Convergence:
 
 
 def convergence(
-    pods: Mapping[str, PodSeen], *, generation: int, versions: tuple[int, ...], quorum: float, now: datetime
+    pods: Mapping[str, PodSeen],
+    *,
+    generation: int,
+    versions: tuple[int, ...],
+    quorum: float,
+    now: datetime,
+    slots: Collection[Slot | None] = (None,),
+    slot: Slot | None = None,
 ) -> Convergence:
-    """How far the pods are. `versions` are those that must be ready."""
+    """How far the pods are. `versions` are those that must be ready, in the pods of `slot`; `slots` are those of the
+    pods given, which must all have applied the generation.
+    """
     reporting = fresh(pods, now)
     silent = tuple(sorted(n for n, s in pods.items() if n not in reporting and _age(s, now) <= FORGOTTEN))
     applied = {name: pods[name] for name in reporting if pods[name].generation >= generation}
-    ready = tuple(sorted(name for name, seen in applied.items() if set(versions) <= set(seen.loaded)))
+    ready = tuple(
+        sorted(name for name, seen in applied.items() if seen.slot is not slot or set(versions) <= set(seen.loaded))
+    )
     failing = {
         name: "; ".join(applied[name].failed[v] for v in versions if v in applied[name].failed)
         for name in sorted(applied)
         if set(versions) & set(applied[name].failed)
     }
-    wanted = max(1, ceil(quorum * len(reporting) - 1e-9))
+    of_slot = {one: [name for name in reporting if pods[name].slot is one] for one in {*slots, slot}}
+    lacking = [
+        one
+        for one, names in of_slot.items()
+        if len(set(names) & set(ready)) < max(one is slot, ceil(quorum * len(names) - 1e-9))
+    ]
     return Convergence(
         versions=versions,
         reporting=reporting,
         ready=ready,
         failing=failing,
         silent=silent,
-        is_reached=len(ready) >= wanted,
+        is_reached=not lacking,
+        slot=slot,
+        is_missing=not of_slot[slot],
     )
 
 
@@ -81,6 +112,15 @@ def applied(pods: Mapping[str, PodSeen], generation: int, now: datetime) -> tupl
     done = tuple(sorted(name for name, seen in pods.items() if seen.generation >= generation))
     known = fresh(pods, now) or tuple(name for name, seen in pods.items() if _age(seen, now) <= FORGOTTEN)
     return done if set(known) <= set(done) else ()
+
+
+def still_sent(pods: Mapping[str, PodSeen], slots: Collection[Slot | None], now: datetime) -> tuple[str, ...]:
+    """The pods that report, of other slots than those, whose latest window counts requests: the Gateway has not heard
+    that a later plan has nothing there.
+    """
+    return tuple(
+        name for name in fresh(pods, now) if pods[name].slot not in slots and pods[name].late_at == pods[name].at
+    )
 
 
 def fresh(pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def missing_pods(rollout: Rollout, now: datetime) -> str:
     """Why no more pods may get the candidate, in words: more are missing than the policy allows for."""
     if rollout.policy.strategy is not Strategy.ROLLING:
         return ""
-    missing = unavailable(_convergence(rollout, now), rollout.progress.pods, now)
+    missing = unavailable(_convergence(rollout, now), rollout.pods, now)
     if len(missing) <= rollout.policy.max_unavailable:
         return ""
     named = ", ".join(missing[:5])
@@ -110,7 +110,7 @@ def _convergence(rollout: Rollout, now: datetime) -> Convergence:
 
     A further shadow is waited for only while no pod has failed to load it: that is no fault of the candidate's.
     """
-    pods = rollout.progress.pods
+    pods = rollout.pods
     shadows = rollout.shadows if rollout.mirror_bp and not _waited(rollout, now) else ()
     unloadable = {version for name in fresh(pods, now) for version in pods[name].failed}
     versions = [rollout.candidate.version, *(s.version for s in shadows if s.version not in unloadable)]
@@ -118,6 +118,8 @@ def _convergence(rollout: Rollout, now: datetime) -> Convergence:
         pods,
         generation=rollout.progress.generation,
         versions=tuple(versions),
+        slots=rollout.slots,
+        slot=rollout.candidate.slot,
         quorum=rollout.policy.quorum,
         now=now,
     )

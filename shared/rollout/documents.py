@@ -1,17 +1,18 @@
 """A rollout, as its endpoint's document holds it, and as it is archived once it is over."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.core.canonical import digest_of_bytes
 from shared.core.ids import RolloutId
+from shared.core.slots import Slot
 from shared.core.verdict import Verdict
 from shared.registry.policy import ServingPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage
 from shared.rollout.findings import DriftEvidence
 from shared.rollout.machine import RolloutState
-from shared.rollout.progress import Progress
+from shared.rollout.progress import PodSeen, Progress
 from shared.rollout.rollbacks import Reverted
 from shared.rollout.schedule import QuietStage, schedule_of
 from shared.routing.plan import (
@@ -40,6 +41,12 @@ class Target(BaseModel):
     signing: Signing | None = None
     allow_nan: bool = True
     """As the policy's `validation.allow_nan` was when its rollout started."""
+    slot: Slot | None = None
+    """The endpoint's own pods that have it; None: those that endpoints share."""
+
+    def in_slot(self, slot: Slot | None) -> Self:
+        """It in the pods of a slot."""
+        return self.model_copy(update={"slot": slot})
 
     def route(self, role: Role, weight_bp: int) -> Route:
         """Its route under a role and a weight."""
@@ -133,6 +140,17 @@ class Rollout(BaseModel):
     """The id of the command that ended it; empty where Slipway ended it by itself."""
     reverted: Reverted | None = None
     """That the version that it promoted was taken back before another rollout began; None where it was not."""
+
+    @property
+    def slots(self) -> frozenset[Slot | None]:
+        """Those that its plans have versions in, while it is under way: pods of another have no part in it."""
+        return frozenset(target.slot for target in (self.candidate, self.stable) if target is not None)
+
+    @property
+    def pods(self) -> dict[str, PodSeen]:
+        """The latest words of the pods of these slots."""
+        slots = self.slots
+        return {name: seen for name, seen in self.progress.pods.items() if seen.slot in slots}
 
     @property
     def stages(self) -> tuple[Stage, ...]:

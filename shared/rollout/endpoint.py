@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from shared.core.canonical import digest_of, digest_of_bytes
 from shared.core.errors import ConflictError
 from shared.core.messages import MoveAlias, RolloutCommand
+from shared.core.slots import Slot
 from shared.registry.rollout_policy import Strategy
 from shared.rollout.documents import Rollout, Target
 from shared.rollout.machine import RolloutState
@@ -71,6 +72,8 @@ class Endpoint(Aggregate):
     """Digests of the commands that it has heard, of the id and of what was asked, the latest last: one that comes
     again finds its own, also when another rollout has begun since."""
     generation: int = 0
+    is_gated: bool = False
+    """Whether the Gateway has routes of its own for it, as since the first plan with a version in a slot."""
 
     @property
     def stream(self) -> str:
@@ -137,6 +140,11 @@ class Endpoint(Aggregate):
             guard=_guard(active) if active else Guard(),
             trace=self.rollout.trace if self.rollout else None,
         )
+
+    @property
+    def slots(self) -> frozenset[Slot | None]:
+        """Those that its plan has versions in; all of them where it has no version, which every pod is to hear."""
+        return frozenset(route.slot for route in self._routes()) or frozenset({None, *Slot})
 
     def is_quarantined(self, version: int) -> bool:
         """Whether a version failed, and nobody cleared it since."""

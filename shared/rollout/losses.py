@@ -50,7 +50,7 @@ def losses(rollout: Rollout) -> Losses:
     stable = rollout.stable.version if rollout.stable else version
     ended: dict[str, int] = {}
     without: dict[str, int] = {}
-    for name, seen in rollout.progress.pods.items():
+    for name, seen in rollout.pods.items():
         is_of_now = seen.deaths is not None and seen.deaths.rollout_id == rollout.rollout_id
         dead = seen.deaths.processes if seen.deaths is not None and is_of_now else {}
         found, host = (ended if version in seen.loaded or version in dead else without), host_of(name)

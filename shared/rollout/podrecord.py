@@ -9,6 +9,7 @@ from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.core.slots import Slot
 from shared.rollout.convergence import convergence, fresh
 from shared.rollout.documents import Rollout
 from shared.rollout.progress import PodSeen
@@ -33,6 +34,7 @@ class PodMark(RecordPart):
     since: AwareDatetime | None = None
     memory_share: float | None = None
     deaths: Deaths | None = None
+    late_at: AwareDatetime | None = None
 
 
 class PodGroup(RecordPart):
@@ -42,6 +44,7 @@ class PodGroup(RecordPart):
     loaded: tuple[int, ...] = ()
     failed: dict[int, str] = Field(default_factory=dict)
     tripped: dict[int, str] = Field(default_factory=dict)
+    slot: Slot | None = None
     pods: dict[str, PodMark]
 
 
@@ -59,9 +62,11 @@ def summary_of(rollout: Rollout, now: datetime) -> PodsSummary:
     """How the pods of a rollout stand."""
     progress = rollout.progress
     found = convergence(
-        progress.pods,
+        rollout.pods,
         generation=progress.generation,
         versions=(rollout.candidate.version,),
+        slots=rollout.slots,
+        slot=rollout.candidate.slot,
         quorum=rollout.policy.quorum,
         now=now,
     )
@@ -93,6 +98,8 @@ def pods_of(groups: Iterable[PodGroup]) -> dict[str, PodSeen]:
             tripped=group.tripped,
             memory_share=mark.memory_share,
             deaths=mark.deaths,
+            slot=group.slot,
+            late_at=mark.late_at,
         )
         for group in groups
         for name, mark in group.pods.items()
@@ -128,7 +135,7 @@ def _grouped(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
     marks: dict[str, dict[str, PodMark]] = defaultdict(dict)
     said: dict[str, PodSeen] = {}
     for name, seen in pods.items():
-        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "deaths"})
+        key = seen.model_dump_json(exclude={"sequence", "at", "since", "memory_share", "deaths", "late_at"})
         said.setdefault(key, seen)
         marks[key][name] = PodMark(
             sequence=seen.sequence,
@@ -136,6 +143,7 @@ def _grouped(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
             since=seen.since,
             memory_share=seen.memory_share,
             deaths=seen.deaths,
+            late_at=seen.late_at,
         )
     return tuple(
         PodGroup(
@@ -143,6 +151,7 @@ def _grouped(pods: Mapping[str, PodSeen]) -> tuple[PodGroup, ...]:
             loaded=seen.loaded,
             failed=seen.failed,
             tripped=seen.tripped,
+            slot=seen.slot,
             pods=marks[key],
         )
         for key, seen in said.items()

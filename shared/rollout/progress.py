@@ -11,6 +11,7 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.core.slots import Slot
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.sequential.excess import ExcessState
 from shared.telemetry.feedback import MILLION, FeedbackCounts, hour_of
@@ -39,6 +40,10 @@ class PodSeen(BaseModel):
     """The share of its memory limit that it uses."""
     deaths: Deaths | None = None
     """The processes before it in the same place that ended unbidden."""
+    slot: Slot | None = None
+    """The slot that it is of."""
+    late_at: AwareDatetime | None = None
+    """Until when it was sent requests under a plan before the one that was in force."""
 
 
 class TestName(StrEnum):
@@ -67,6 +72,7 @@ class FeedbackRow(BaseModel):
 
 class Exposures(BaseModel):
     """Requests that were assigned to each side while both had a share, over the whole rollout, whatever became of them.
+    None are kept where the Gateway assigns, which hears of a share later than the pods.
 
     Neither what names its version is among them, nor copies, nor what stable answered in place of the candidate. Of a
     plan's last windows those are left out that a pod wrote after the next plan was made.
@@ -155,7 +161,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
         seen = pods.get(window.pod)
         if (seen is not None and window.sequence <= seen.sequence) or (now and now - window.ended_at > FORGOTTEN):
             continue
-        pods[window.pod] = _seen(window, seen, progress.first_generation)
+        pods[window.pod] = _seen(window, seen, progress.first_generation, generation)
         for version, found in window.versions.items():
             if found.overrides:
                 overrides.setdefault(version, []).append(found.overrides)
@@ -214,7 +220,7 @@ def counts_of(row: FeedbackRow, at: datetime) -> FeedbackCounts:
     return FeedbackCounts.model_validate({**fields, **counts, "hour": hour_of(at)})
 
 
-def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodSeen:
+def _seen(window: Window, before: PodSeen | None, first_generation: int, generation: int) -> PodSeen:
     # What a pod's guard tripped stays tripped for the whole rollout, whatever later windows say: a trip that is read
     # after the next plan was made is proof no less.
     tripped = dict(before.tripped) if before is not None else {}
@@ -226,6 +232,7 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
         said = {"sequence": window.sequence, "at": at, "tripped": tripped, "deaths": window.deaths or before.deaths}
         return before.model_copy(update=said)
     is_new = before is None or window.generation > before.generation
+    is_late = window.generation < generation and any(counts.requests for counts in window.versions.values())
     return PodSeen(
         sequence=window.sequence,
         generation=window.generation,
@@ -236,4 +243,6 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int) -> PodS
         tripped=tripped,
         memory_share=window.memory_share,
         deaths=window.deaths,
+        slot=window.slot,
+        late_at=window.ended_at if is_late else before and before.late_at,
     )

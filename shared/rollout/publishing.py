@@ -9,12 +9,15 @@ from shared.core.messages import RolloutTick
 from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
+from shared.rollout.gateway import gateway_routes, manifest_blob_name
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer
 
 
 def publish(endpoint: Endpoint) -> None:
-    """Publish the plan as its next generation."""
+    """Publish the plan as its next generation, and where a version ever had a slot, the Gateway's routes that it makes:
+    in one change of the endpoint, so that neither is without the other.
+    """
     endpoint.generation += 1
     if endpoint.active:
         endpoint.active.guards = guards_of(endpoint.active)
@@ -26,6 +29,15 @@ def publish(endpoint: Endpoint) -> None:
         _dumped(plan),
         generation=endpoint.generation,
     )
+    # For good: whatever the Gateway was told of the endpoint once would stand in the way of what it is not told.
+    endpoint.is_gated = endpoint.is_gated or plan.is_slotted
+    if endpoint.is_gated:
+        endpoint.publish(
+            BlobContainer.MANIFESTS,
+            manifest_blob_name(endpoint.endpoint),
+            gateway_routes(plan),
+            generation=endpoint.generation,
+        )
 
 
 def _dumped(plan: RoutePlan) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def guards_of(rollout: Rollout) -> int:
     and for pods that are gone. There are never fewer than there were: what guards of earlier plans used up stays so.
     """
     progress = rollout.progress
-    pods = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
+    pods = fresh(rollout.pods, progress.looked_at) if progress.looked_at else ()
     return max(rollout.guards, max(1, len(pods)) * max(1, sum(bool(stage.weight_bp) for stage in rollout.stages)))
 
 
@@ -67,4 +79,7 @@ def routes_of(endpoint: Endpoint) -> list[dict[str, Any]]:
     """What the audit keeps of the plan in force: which content served which share of the traffic."""
     plan = endpoint.plan()
     named = {"version", "role", "weight_bp", "mirror_bp", "artifact_digest"}
-    return [route.model_dump(mode="json", include=named) for route in plan.routes] if plan else []
+    routes = plan.routes if plan else ()
+    return [
+        route.model_dump(mode="json", include=named if route.slot is None else {*named, "slot"}) for route in routes
+    ]

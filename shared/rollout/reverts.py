@@ -18,6 +18,15 @@ CONFIRM_TICK_S = 2.0
 _GOOD_KEPT = 20
 
 
+def put_in_place(endpoint: Endpoint, target: Target) -> None:
+    """Have a known good version serve in place of stable, in stable's pods.
+
+    They load it beside what fails and go on with that until they have, as pods always do: no request finds none ready,
+    and the Gateway has nothing to hear. In other pods it would be sent requests before it is loaded.
+    """
+    make_stable(endpoint, target.in_slot(endpoint.stable.slot) if endpoint.stable else target)
+
+
 def make_stable(endpoint: Endpoint, target: Target) -> None:
     """Have a version serve, which makes it the last known good one."""
     endpoint.stable = target
@@ -47,7 +56,7 @@ def leave_bad_stable(endpoint: Endpoint) -> None:
     if stable is not None and endpoint.is_quarantined(stable.version):
         found = endpoint.last_good(but=stable.version)
         if found is not None:
-            make_stable(endpoint, found)
+            put_in_place(endpoint, found)
 
 
 def better_than_stable(endpoint: Endpoint, candidate: int, unfit: frozenset[int]) -> Target | None:
@@ -116,7 +125,7 @@ def revert(
     bad, rollout = endpoint.stable, endpoint.rollout
     assert bad is not None and rollout is not None  # noqa: PT018, S101 - whatever is stable had a rollout
     quarantine(endpoint, bad.version, reason, now, None)
-    make_stable(endpoint, to)
+    put_in_place(endpoint, to)
     rollout.feedback_until = None
     publish(endpoint)
     note_rollback(

@@ -66,12 +66,14 @@ class RollbackRecord(BaseModel):
 
 
 class Unapplied(BaseModel):
-    """That a rollout ended without a fault while its candidate had traffic, which the pods are to take from it."""
+    """That a rollout ended without a fault while its candidate had traffic, which the pods are to take from it; or that
+    it was promoted in other pods than stable's, from which the Gateway is to take the traffic.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     generation: int
-    """Of the plan that gives the candidate none."""
+    """Of the plan that takes it away."""
     at: AwareDatetime
 
 

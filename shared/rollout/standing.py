@@ -120,9 +120,12 @@ def _began_at(rollout: Rollout) -> datetime:
 
 def _convergence(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Convergence:
     targets = () if rollout.state.is_over else (rollout.candidate, *(rollout.shadows if rollout.mirror_bp else ()))
+    slots = endpoint.slots
     return convergence(
-        rollout.progress.pods,
+        {name: seen for name, seen in rollout.progress.pods.items() if seen.slot in slots},
         generation=endpoint.generation,
+        slots=slots,
+        slot=endpoint.stable.slot if rollout.state.is_over and endpoint.stable else rollout.candidate.slot,
         versions=tuple(target.version for target in targets),
         quorum=rollout.policy.quorum,
         now=now,
@@ -143,7 +146,8 @@ def _waiting(endpoint: Endpoint, rollout: Rollout, now: datetime, pods: Converge
             return Waiting.PERSON, said
         case _ if rollout.state.is_over:
             if pods is not None:
-                what = "rollback" if endpoint.rollback else "plan that gives the candidate no traffic"
+                ended = "stable's former pods" if rollout.state is RolloutState.PROMOTED else "the candidate"
+                what = "rollback" if endpoint.rollback else f"plan that gives {ended} no traffic"
                 return Waiting.PODS, f"the pods to apply the {what}: {pods.sentence}"
             back = rollout.reverted
             after = f", and was taken back since for version {back.to_version}: {back.reason}" if back else ""

@@ -122,12 +122,13 @@ class Starting:
         number, rollout = start.version.version, start.rollout
         broken = self._broken_callers(endpoint, start.version)
         refused = starts.unsigned(start.version, start.model.policy.signing) or (broken and broken.sentence)
+        refused = refused or admission.not_apart(endpoint, rollout.policy)
         if refused:
             return admission.refuse(endpoint, number, refused, rollout.started_at)
         if self._blocked(endpoint, rollout.started_at):
             return False
-        self._begin(endpoint, rollout)
-        return True
+        is_new = endpoint.active is not None or endpoint.queued_version != number
+        return self._begin(endpoint, rollout) or is_new
 
     def _is_held(self, version: ModelVersion, model: Model) -> bool:
         held = version.rollout_refused or starts.lacking_approvals(version, model.policy.rollout)
@@ -174,17 +175,29 @@ class Starting:
         broken = self._broken_callers(endpoint, start.version)
         if broken and not command.force:
             raise ConflictError(f"{broken.sentence}: start it with force and a reason if its callers are ready")
+        if not_apart := admission.not_apart(endpoint, rollout.policy):
+            raise ConflictError(not_apart)
+        is_new = endpoint.active is not None or not is_queued
         endpoint.hear(command)
-        self._begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}))
+        if not self._begin(endpoint, rollout.model_copy(update={"forced": bool(broken)}), command):
+            return is_new
         if broken:
             steps.record_force(endpoint, broken.differences, now)
         blocks.record_override(endpoint, rollout, command, now, blocked)
         return True
 
-    def _begin(self, endpoint: Endpoint, rollout: Rollout) -> None:
+    def _begin(self, endpoint: Endpoint, rollout: Rollout, command: RolloutCommand | None = None) -> bool:
+        """Begin a rollout in place of the active one. Whether it began: it waits where its pods may still be sent what
+        they had before, until the Gateway has heard that they have it no longer.
+        """
+        now, version = rollout.started_at, rollout.candidate.version
         if endpoint.active:
-            steps.supersede(endpoint, endpoint.active, rollout.candidate.version, rollout.started_at)
-        steps.begin(endpoint, rollout, rollout.started_at)
+            steps.supersede(endpoint, endpoint.active, version, now)
+        if admission.is_gateway_to_hear(endpoint, rollout.policy.placement, now):
+            admission.queue(endpoint, version, now, command)
+            return False
+        steps.begin(endpoint, rollout, now)
+        return True
 
     def _check_state(self, version: ModelVersion, is_answered: Callable[[Endpoint], bool]) -> None:
         """Raise ConflictError for a version whose rollout cannot begin: of a start that had its effect nothing is asked

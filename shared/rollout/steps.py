@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shared.registry.rollout_policy import Strategy
 from shared.rollout import late
-from shared.rollout.admission import send_queued, unqueue
+from shared.rollout.admission import send_queued, slot_for, unqueue
 from shared.rollout.alias_calls import call_challenger, call_champion, call_off_challenger
 from shared.rollout.convergence import chosen, fresh
 from shared.rollout.documents import Rollout, RolloutRecord, Target
@@ -16,7 +16,14 @@ from shared.rollout.machine import RolloutEvent, RolloutState, next_state
 from shared.rollout.progress import Progress
 from shared.rollout.publishing import publish, routes_of, schedule
 from shared.rollout.rates import of_next_stage
-from shared.rollout.reverts import leave_bad_stable, make_stable, note_rollback, note_unapplied, quarantine
+from shared.rollout.reverts import (
+    leave_bad_stable,
+    make_stable,
+    note_rollback,
+    note_unapplied,
+    put_in_place,
+    quarantine,
+)
 from shared.rollout.rollbacks import Trigger
 from shared.store.ports import Container
 
@@ -33,9 +40,11 @@ _KINDS = {
 
 
 def begin(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
-    """Begin a rollout."""
+    """Begin a rollout, the candidate in the pods that policy places it in."""
     progress = Progress(first_generation=endpoint.generation + 1)
-    endpoint.rollout = rollout.model_copy(update={"stable": endpoint.stable, "progress": progress})
+    candidate = rollout.candidate.in_slot(slot_for(rollout.policy.placement, endpoint.stable))
+    changed = {"stable": endpoint.stable, "candidate": candidate, "progress": progress}
+    endpoint.rollout = rollout.model_copy(update=changed)
     unqueue(endpoint, rollout.candidate.version)
     endpoint.refused = None
     publish(endpoint)
@@ -116,7 +125,7 @@ def move(
             by=by,
             reason=reason,
         )
-    elif event in _TAKE_AWAY and had_traffic:
+    elif (event in _TAKE_AWAY and had_traffic) or _leaves_pods(endpoint, stable):
         note_unapplied(endpoint, rollout, now)
     if rollout.state.is_over:
         _end(endpoint, rollout, now)
@@ -145,7 +154,7 @@ def replace_gone(endpoint: Endpoint, rollout: Rollout, now: datetime) -> None:
     """
     if rollout.policy.strategy is not Strategy.ROLLING or rollout.state is not RolloutState.PROGRESSING:
         return
-    reporting = fresh(rollout.progress.pods, now)
+    reporting = fresh(rollout.pods, now)
     if not reporting or (rollout.rolled and set(rollout.rolled) <= set(reporting)):
         return
     pods = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
@@ -207,15 +216,20 @@ def _begin_stage(rollout: Rollout, now: datetime) -> None:
     rollout.progress = rollout.progress.model_copy(update={"tests": of_next_stage(rollout.progress.tests)})
     if rollout.policy.strategy is Strategy.ROLLING:
         # As the latest tick saw them: since then nobody has looked.
-        reporting = fresh(rollout.progress.pods, rollout.progress.looked_at or now)
+        reporting = fresh(rollout.pods, rollout.progress.looked_at or now)
         rollout.rolled = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
+
+
+def _leaves_pods(endpoint: Endpoint, before: Target | None) -> bool:
+    """Whether another version became stable in other pods than the one before."""
+    return before is not None and endpoint.stable is not None and endpoint.stable.slot is not before.slot
 
 
 def _take_back(endpoint: Endpoint, rollout: Rollout, to: Target | None, now: datetime, reason: str) -> None:
     quarantine(endpoint, rollout.candidate.version, reason, now, rollout.rollout_id)
     if to is not None and endpoint.stable is not None and to.version != endpoint.stable.version:
         quarantine(endpoint, endpoint.stable.version, reason, now, rollout.rollout_id)
-        make_stable(endpoint, to)
+        put_in_place(endpoint, to)
     leave_bad_stable(endpoint)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from shared.rollout import tickrecord
-from shared.rollout.convergence import FRESH_S, applied, fresh
+from shared.rollout.convergence import FRESH_S, applied, fresh, still_sent
 from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
@@ -45,7 +45,8 @@ def took_in(rollout: Rollout, windows: Iterable[Window], generation: int, *, now
         progress.block.get(version, VersionCounts()) for version in (rollout.candidate.version, rollout.stable.version)
     )
     found: dict[str, object] = {"tests": advanced(progress.tests, candidate, stable, rollout.gates)}
-    if rollout.weight_bp < FULL_WEIGHT_BP:
+    # Where the Gateway draws, what came before it heard of a share is not of that share.
+    if rollout.weight_bp < FULL_WEIGHT_BP and len(rollout.slots) == 1:
         found["exposures"] = progress.exposures.and_more(candidate.requests, stable.requests, rollout.weight_bp)
     return progress.model_copy(update=found)
 
@@ -133,12 +134,14 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     if rollback is None or _is_too_new(rollout, now):
         return
     pods, waited_s = rollout.progress.pods, (now - rollback.detected_at).total_seconds()
-    done = applied(pods, rollback.generation, now)
+    done = _applied(endpoint, rollout, rollback.generation, now)
     if not done and waited_s < _GIVE_UP_S:
         _look_again(endpoint, rollout, now, waited_s)
         return
     if done:
-        applied_at = max(pods[name].since or now for name in done)
+        # What other pods were still sent meanwhile: the Gateway hears later than they.
+        late = [seen.late_at for seen in pods.values() if seen.slot not in endpoint.slots and seen.late_at is not None]
+        applied_at = max([*(pods[name].since or now for name in done), *late])
         zero_traffic_at = min(max(applied_at, rollback.detected_at), now)
         rollback = rollback.model_copy(update={"zero_traffic_at": zero_traffic_at})
     put_on_record(endpoint, rollback)
@@ -153,10 +156,21 @@ def confirm_unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> No
     if unapplied is None or endpoint.rollback is not None or _is_too_new(rollout, now):
         return
     pods, waited_s = rollout.progress.pods, (now - unapplied.at).total_seconds()
-    if applied(pods, unapplied.generation, now) or (waited_s >= _GIVE_UP_S and not fresh(pods, now)):
+    is_applied = bool(_applied(endpoint, rollout, unapplied.generation, now))
+    if is_applied or (waited_s >= _GIVE_UP_S and not fresh(pods, now)):
         endpoint.unapplied = None
     else:
         _look_again(endpoint, rollout, now, waited_s)
+
+
+def _applied(endpoint: Endpoint, rollout: Rollout, generation: int, now: datetime) -> tuple[str, ...]:
+    """The pods that have applied a generation; none while one is to be waited for, or other pods are still sent what
+    the generation takes from them.
+    """
+    slots, pods = endpoint.slots, rollout.progress.pods
+    if still_sent(pods, slots, now):
+        return ()
+    return applied({name: seen for name, seen in pods.items() if seen.slot in slots}, generation, now)
 
 
 def _look_again(endpoint: Endpoint, rollout: Rollout, now: datetime, waited_s: float) -> None:

@@ -47,7 +47,7 @@ def _has_every_pod(rollout: Rollout) -> bool:
     A pod of stable's that is late for a tick looks like that too: what it counted in this stage tells them apart.
     """
     progress = rollout.progress
-    reporting = fresh(progress.pods, progress.looked_at) if progress.looked_at else ()
+    reporting = fresh(rollout.pods, progress.looked_at) if progress.looked_at else ()
     return bool(rollout.rolled) and set(reporting) <= set(rollout.rolled)
 
 

@@ -228,4 +228,10 @@ def _errors(counts: VersionCounts) -> _Share:
 
 
 def _fresh(rollout: Rollout, now: datetime) -> dict[str, PodSeen]:
-    return {name: seen for name, seen in rollout.progress.pods.items() if (now - seen.at).total_seconds() <= FRESH_S}
+    """The pods that report, of the candidate's slot."""
+    slot = rollout.candidate.slot
+    return {
+        name: seen
+        for name, seen in rollout.progress.pods.items()
+        if seen.slot is slot and (now - seen.at).total_seconds() <= FRESH_S
+    }
