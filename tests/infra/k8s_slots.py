@@ -5,10 +5,26 @@ scaled, updated and asked by must never be another's: Kubernetes takes a selecto
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import yaml
+
+from shared.core.ids import endpoint_name
 from shared.core.slots import Slot
-from shared.rollout.gateway import GRPC_PORT, HTTP_PORT, backend_name
-from tests.infra.k8s import Resource, of_kind, pod_of, selected, servers, serving, settings, the, title
+from shared.rollout.gateway import GRPC_PORT, HTTP_PORT, SHARED_BACKEND, backend_name
+from tests.infra.k8s import (
+    MANIFESTS,
+    Resource,
+    build,
+    of_kind,
+    pod_of,
+    selected,
+    servers,
+    serving,
+    settings,
+    the,
+    title,
+)
 
 SLOT, ENDPOINT = "slipway.dev/slot", "slipway.dev/endpoint"
 SHARED = "shared"
@@ -73,6 +89,28 @@ def slots_come_in_pairs(resources: list[Resource]) -> Iterator[str]:
     for endpoint, slots in found.items():
         if slots != set(Slot):
             yield f"the endpoint {endpoint} has {sorted(slots)} alone: no version can be followed by another"
+
+
+def dedicated(folder: Path, endpoint: str) -> list[Resource]:
+    """What an overlay as the example makes for another endpoint: a folder for each slot, since names may be cut.
+
+    It is written to a folder that is empty.
+    """
+    example = MANIFESTS / "overlays" / "production-dedicated"
+    top, each = (yaml.safe_load((f / "kustomization.yaml").read_text("utf-8")) for f in (example, example / "digits"))
+    each["labels"][0]["pairs"] = {ENDPOINT: endpoint_name(endpoint)}
+    top["resources"] = [_relative(MANIFESTS / "overlays" / "production", folder), *map(str, Slot)]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(top), "utf-8")
+    for slot in Slot:
+        (folder / slot).mkdir()
+        each["nameSuffix"] = backend_name(endpoint, slot).removeprefix(f"{SHARED_BACKEND}-{slot}")
+        each["resources"] = [_relative(MANIFESTS / "dedicated" / slot, folder / slot)]
+        (folder / slot / "kustomization.yaml").write_text(yaml.safe_dump(each), "utf-8")
+    return build(folder)
+
+
+def _relative(path: Path, start: Path) -> str:
+    return str(path.relative_to(start.resolve(), walk_up=True))
 
 
 RULES = (pods_are_their_own, slots_are_told, slots_come_in_pairs)

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import pytest
 
-from tests.infra.k8s import overlay, settings, the
+from tests.infra.k8s import Resource, overlay, settings, the
 from tests.infra.k8s_nginx import Nginx, config
 from tests.serving import models
 from tests.serving.processes import Account, Server
@@ -29,18 +29,19 @@ BLUE, GREEN = "slipway-serving-blue", "slipway-serving-green"
 _FACTORS = {BLUE: 1.0, GREEN: 2.0}
 
 
-def route(*, green: int) -> dict[str, Any]:
+def routes(*, green: int) -> list[Resource]:
     """The route of the manifests, with a share of 100 for green, and green for whoever asks for it by a header."""
     made = copy.deepcopy(the(overlay("production"), "HTTPRoute", "slipway-serving"))
     (rule,) = made["spec"]["rules"]
     backend = rule["backendRefs"][0]
-    named = [{"headers": [{"type": "Exact", "name": "x-model-version", "value": "green"}]}]
+    header = {"type": "Exact", "name": "x-model-version", "value": "green"}
+    named = [match | {"headers": [header]} for match in rule["matches"]]
     shares = [backend | {"name": BLUE, "weight": 100 - green}, backend | {"name": GREEN, "weight": green}]
     made["spec"]["rules"] = [
+        rule | {"backendRefs": shares},
         {"matches": named, "backendRefs": [backend | {"name": GREEN, "weight": 1}]},
-        {"backendRefs": shares},
     ]
-    return made
+    return [made]
 
 
 @dataclass(slots=True)
@@ -139,8 +140,8 @@ def nginx(program: str, servers: dict[str, Server], tmp_path: Path) -> Iterator[
 def test_a_weighted_route_splits_names_and_switches_without_a_failed_request(
     nginx: Nginx, servers: dict[str, Server]
 ) -> None:
-    nginx.start(route(green=20))
-    with Load(f"http://127.0.0.1:{nginx.port}") as load:
+    nginx.start(routes(green=20))
+    with Load(nginx.url) as load:
         load.more(3000)
         seen = copy.copy(load.answered)
         with httpx.Client(base_url=load.url, timeout=30) as client:
@@ -156,7 +157,7 @@ def test_a_weighted_route_splits_names_and_switches_without_a_failed_request(
         not_ready = load.answered[BLUE]
         load.more(300)
         told_late = load.answered[BLUE] - not_ready
-        nginx.follow(route(green=100))
+        nginx.follow(routes(green=100))
         code = servers[BLUE].process.wait(60)
         after = load.answered[BLUE]
         load.more(1000)
@@ -170,9 +171,11 @@ def test_a_weighted_route_splits_names_and_switches_without_a_failed_request(
     assert load.answered[BLUE] == after, "nothing goes to blue once it is gone"
 
 
-def test_a_route_is_read_by_its_weights_and_headers() -> None:
-    told = config(route(green=20), {BLUE: "127.0.0.1:1", GREEN: "127.0.0.1:2"}, port=3, folder=Path("/nowhere"))
+def test_a_route_is_read_by_its_weights_and_headers_in_the_order_of_the_gateway_api() -> None:
+    told = config(routes(green=20), {BLUE: "127.0.0.1:1", GREEN: "127.0.0.1:2"}, port=3, folder=Path("/nowhere"))
+    patterns = [line.split('"')[1] for line in told.splitlines() if '"~^' in line]
 
-    assert f"$by_weight {{ 80.00% {BLUE}; * {GREEN}; }}" in told
-    assert f'$split_0 {{ * {GREEN}; }}\n  map $http_x_model_version $rule_0 {{ "green" $split_0;' in told
-    assert f"$by_weight {{ * {GREEN}; }}" in config(route(green=100), {}, port=3, folder=Path("/nowhere"))
+    assert f" {{ 80.00% {BLUE}; * {GREEN}; }}" in told
+    assert 'map "$request_method|$uri|$http_x_model_version" $backend {' in told
+    assert patterns[-2:] == [r"~^[A-Z]+\\|/v2(/[^|]*)?\\|green$", r"~^[A-Z]+\\|/v2(/[^|]*)?\\|[^|]*$"]
+    assert f"80.00% {BLUE}" not in config(routes(green=100), {}, port=3, folder=Path("/nowhere"))

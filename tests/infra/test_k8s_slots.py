@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from shared.core.ids import endpoint_name
 from shared.core.slots import Slot
 from shared.rollout.gateway import backend_name
 from tests.infra import k8s_rules, k8s_slots
@@ -40,26 +38,11 @@ def test_the_endpoint_of_the_example_is_about_ten_lines() -> None:
 @pytest.mark.parametrize("endpoint", ["a", "digits-2", "e" * 41, "e" * 42, "e" * 63])
 def test_an_endpoint_of_any_name_has_slots_that_keep_the_rules(endpoint: str, tmp_path: Path) -> None:
     """Also one whose Services' names are cut and end in a hash, and which takes a folder for each slot."""
-    example = MANIFESTS / "overlays/production-dedicated"
-    top, each = (yaml.safe_load((f / "kustomization.yaml").read_text("utf-8")) for f in (example, example / "digits"))
-    each["labels"][0]["pairs"] = {k8s_slots.ENDPOINT: endpoint_name(endpoint)}
-    top["resources"] = [_relative(MANIFESTS / "overlays/production", tmp_path), *map(str, Slot)]
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(top), "utf-8")
-    for slot in Slot:
-        (tmp_path / slot).mkdir()
-        each["nameSuffix"] = backend_name(endpoint, slot).removeprefix(f"{SHARED}-{slot}")
-        each["resources"] = [_relative(MANIFESTS / "dedicated" / slot, tmp_path / slot)]
-        (tmp_path / slot / "kustomization.yaml").write_text(yaml.safe_dump(each), "utf-8")
-
-    made = build(tmp_path)
+    made = k8s_slots.dedicated(tmp_path, endpoint)
 
     assert {d["metadata"]["name"] for d in of_kind(made, "Deployment")} >= {backend_name(endpoint, s) for s in Slot}
     for rule in (*k8s_slots.RULES, k8s_rules.one_scaler, k8s_rules.disruptions_are_bounded):
         assert list(rule(made)) == []
-
-
-def _relative(path: Path, start: Path) -> str:
-    return str(path.relative_to(start.resolve(), walk_up=True))
 
 
 @pytest.mark.parametrize("component", ["istio", "keda", "small"])
