@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from aks_serving.server import ModelServer
 from aks_serving.settings import Settings
 
 from shared.core.ids import endpoint_name
+from shared.core.slots import Slot
 from tests.serving.fakes import MemoryStorage
 from tests.serving.processes import account as account  # noqa: PLC0414 - a fixture, for all tests here
 from tests.serving.processes import launch as launch  # noqa: PLC0414 - likewise
@@ -75,12 +77,15 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         rehearsal_rounds: int = 1,
         feature_window_s: float = 3600.0,
         feature_share: float = 1.0,
+        slot: Slot | None = None,
+        now_s: Callable[[], float] = monotonic,
     ) -> AsyncIterator[Running]:
         settings = Settings(
             storage_connection="unused",
             blob_url=None,
             cache_dir=cache,
             endpoints=tuple(endpoint_name(name) for name in endpoints),
+            slot=slot,
             pod=pod,
             poll_s=poll_s,
             window_s=window_s,
@@ -90,7 +95,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             feature_window_s=feature_window_s,
             feature_share=feature_share,
         )
-        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds, flush_s=_FLUSH_S)
+        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds, flush_s=_FLUSH_S, now_s=now_s)
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from shared.core.slots import Slot
 from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
 
 type Size = int | str | None
@@ -156,6 +157,7 @@ def route(
     golden: bytes = b"",
     external: Mapping[str, bytes] | None = None,
     signing: Signing | None = None,
+    slot: Slot | None = None,
 ) -> Route:
     files = (external or {}).items()
     return Route(
@@ -167,6 +169,7 @@ def route(
         external=tuple(ArtifactFile(name=name, digest=digest(file), size_bytes=len(file)) for name, file in files),
         signing=signing,
         golden_digest=digest(golden) if golden else None,
+        slot=slot,
     )
 
 

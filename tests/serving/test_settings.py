@@ -4,6 +4,7 @@ import pytest
 from aks_serving.settings import Settings
 
 from shared.core.errors import InvalidInputError
+from shared.core.slots import Slot
 from tests.unit.signing import made
 
 _ENV = {"SLIPWAY_STORAGE_CONNECTION": "UseDevelopmentStorage=true", "SLIPWAY_CACHE_DIR": "cache"}
@@ -24,6 +25,12 @@ def test_a_restarted_process_is_another_pod() -> None:
     assert all(pod.startswith("serving-7f-") for pod in pods)
 
 
+@pytest.mark.parametrize(("given", "slot"), [("", None), ("blue", Slot.BLUE), (" green ", Slot.GREEN)])
+def test_a_pod_of_an_endpoints_own_names_its_slot(given: str, slot: Slot | None) -> None:
+    settings = Settings.from_env(_ENV | {"SLIPWAY_ENDPOINTS": "churn", "SLIPWAY_SLOT": given})
+    assert (settings.slot, settings.endpoints) == (slot, ("churn",))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -31,6 +38,9 @@ def test_a_restarted_process_is_another_pod() -> None:
         ({"SLIPWAY_BLOB_URL": "https://a.blob.core.windows.net"}, "both of SLIPWAY_STORAGE_CONNECTION"),
         ({"SLIPWAY_CACHE_DIR": " "}, "SLIPWAY_CACHE_DIR"),
         ({"SLIPWAY_ENDPOINTS": "churn,Not A Name"}, "SLIPWAY_ENDPOINTS"),
+        ({"SLIPWAY_ENDPOINTS": "churn", "SLIPWAY_SLOT": "red"}, "SLIPWAY_SLOT is 'red': use blue or green"),
+        ({"SLIPWAY_SLOT": "blue"}, "SLIPWAY_ENDPOINTS names none: a slot is of one endpoint's own pods"),
+        ({"SLIPWAY_ENDPOINTS": "churn,fraud", "SLIPWAY_SLOT": "blue"}, "SLIPWAY_ENDPOINTS names 2 .churn, fraud.: "),
         ({"SLIPWAY_POD": "a/b"}, "SLIPWAY_POD"),
         ({"SLIPWAY_PORT": "65536"}, "SLIPWAY_PORT"),
         ({"SLIPWAY_PORT": "-1"}, "SLIPWAY_PORT"),

@@ -9,6 +9,7 @@ import pytest
 import tritonclient.grpc.aio as triton
 from aks_serving.grpc.server import RunningGrpc, serve_grpc
 
+from shared.core.slots import Slot
 from tests.serving.conftest import Running, Start
 
 
@@ -39,9 +40,9 @@ def reach(start: Start) -> Reach:
 
     @asynccontextmanager
     async def reached(
-        *, endpoints: tuple[str, ...] = (), max_message_bytes: int = 2**20, **more: Any
+        *, endpoints: tuple[str, ...] = (), slot: Slot | None = None, max_message_bytes: int = 2**20, **more: Any
     ) -> AsyncIterator[Reached]:
-        async with start(endpoints=endpoints) as running:
+        async with start(endpoints=endpoints, slot=slot) as running:
             await running.reload()
             served = await serve_grpc(
                 running.server, address="127.0.0.1", max_message_bytes=max_message_bytes, **({"port": 0} | more)

@@ -9,6 +9,8 @@ import pytest
 from aks_serving.override import Pinning
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from shared.core.slots import Slot
+from shared.routing.plan import Role
 from tests.serving import models
 from tests.serving.fakes import MemoryStorage
 from tests.serving.grpc.cases import publish, request, tensor
@@ -84,6 +86,48 @@ async def test_a_version_that_is_not_there_is_told_so_by_every_method(reach: Rea
             stub.ModelStatistics(service_pb2.ModelStatisticsRequest(**named)),
         ):
             assert (await refused(call))[0] == code
+
+
+@pytest.mark.usefixtures("canary")
+async def test_the_gateways_metadata_name_the_version_that_answers(reach: Reach) -> None:
+    async with reach() as reached:
+        for version in ("1", "2"):
+            for _ in range(4):
+                found = await reached.client.infer("churn", [tensor([[1, 2]])], headers={"x-slipway-version": version})
+                assert found.get_response().model_version == version
+        call = _stub(reached).ModelInfer(request(1, 2, model_version="1"), metadata=(("x-slipway-version", "2"),))
+        code, details = await refused(call)
+        assert (code, "names version 1, and its header x-slipway-version version 2" in details) == (
+            "INVALID_ARGUMENT",
+            True,
+        )
+
+
+async def test_a_pod_of_a_slot_answers_with_its_version_and_says_where_others_are(
+    reach: Reach, storage: MemoryStorage
+) -> None:
+    storage.put(ONE, TWO)
+    candidate = models.route(2, TWO, role=Role.CANDIDATE, weight=1_000, slot=Slot.BLUE)
+    storage.publish(models.plan(7, models.route(1, ONE, weight=9_000), candidate))
+    async with reach(endpoints=("churn",), slot=Slot.BLUE) as reached:
+        stub = _stub(reached)
+        answers = [await stub.ModelInfer(request(1, 2)) for _ in range(10)]
+        assert {(answer.model_version, *_values(answer)) for answer in answers} == {("2", 2.0, 4.0)}
+        named = {"name": "churn", "version": "1"}
+        for call in (
+            stub.ModelInfer(request(1, 2, model_version="1")),
+            stub.ModelMetadata(service_pb2.ModelMetadataRequest(**named)),
+            stub.ModelConfig(service_pb2.ModelConfigRequest(**named)),
+        ):
+            code, details = await refused(call)
+            assert (code, "is served by the shared pods" in details) == ("NOT_FOUND", True)
+        assert await reached.client.is_server_ready()
+    async with reach(endpoints=("churn",), slot=Slot.GREEN) as idle:
+        code, details = await refused(_stub(idle).ModelInfer(request(1, 2)))
+        assert (code, "the shared pods and pods of its own (slot blue)" in details) == ("NOT_FOUND", True)
+        assert await idle.client.is_server_live()
+        assert not await idle.client.is_server_ready()
+        assert not await idle.client.is_model_ready("churn")
 
 
 @pytest.mark.usefixtures("canary")
