@@ -23,6 +23,7 @@ _TRIES = 3
 _IDS = frozenset({"command_id", "plan_id"})
 """What makes a POST that comes twice one command."""
 _TIMEOUT_S = 30.0
+_UNAUTHORIZED = 401
 
 
 class _RefusedError(CliError):
@@ -103,8 +104,15 @@ class Client:
     ) -> httpx.Response:
         url = f"{self._target.functions_url}/api/" + "/".join(quote(part, safe="") for part in path)
         key = self._target.api_key
-        headers = {"x-functions-key": key} if key else {}
-        return self._send(method, url, "the admin API", query=query, body=body, headers=headers, timeout_s=timeout_s)
+        headers, bearer = {"x-functions-key": key} if key else {}, self._target.bearer
+
+        def ask() -> httpx.Response:
+            signed = headers | bearer.header()
+            return self._send(method, url, "the admin API", query=query, body=body, headers=signed, timeout_s=timeout_s)
+
+        response = ask()
+        # A token lasts an hour, and a rollout may be followed for longer. What was refused was not done.
+        return ask() if response.status_code == _UNAUTHORIZED and bearer.renew() else response
 
     def _send(
         self,
@@ -158,7 +166,10 @@ def _read(response: httpx.Response, service: str) -> Json:
     match response.status_code:
         case 401 | 403:
             raise CliError(
-                f"{service} refused the key: give the right one with --key or SLIPWAY_KEY", ExitCode.FAILED, "refused"
+                f"{service} refused the key: give the right one with --key or SLIPWAY_KEY; where it asks for sign-in "
+                "too, set SLIPWAY_AUDIENCE or SLIPWAY_TOKEN",
+                ExitCode.FAILED,
+                "refused",
             )
         case 404 if body is not None:
             raise CliError(message, ExitCode.NOT_FOUND, "not_found")

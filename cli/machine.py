@@ -73,9 +73,12 @@ def check(
     context: typer.Context,
     *,
     long: Annotated[bool, typer.Option("--long", help="Also the tests marked long.")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Measure which lines the tests run; reports in htmlcov and coverage.xml.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> int:
     """Run every check: lint, format, types, import rules, tests. What follows goes to pytest."""
     from cli.checks import run  # noqa: PLC0415
 
-    return run(context.args, long=long, json_output=json_output)
+    return run(context.args, long=long, coverage=coverage, json_output=json_output)

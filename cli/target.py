@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cli.bearer import Bearer
 from cli.outcome import CliError, ExitCode
 from local.state import DEFAULT_STATE_DIR, Running, StateDir
 
@@ -47,6 +48,12 @@ class Target:
         if self.url or self.environment.get("SLIPWAY_URL"):
             return ""
         return self._running("--url", "SLIPWAY_URL").key
+
+    @cached_property
+    def bearer(self) -> Bearer:
+        """What signs in to the functions app; nothing for this machine's own. Raises CliError."""
+        is_named = self.url or self.environment.get("SLIPWAY_URL")
+        return Bearer(self.environment if is_named else {})
 
     @cached_property
     def storage_connection(self) -> str:

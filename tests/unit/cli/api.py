@@ -17,6 +17,7 @@ class Asked:
     path: str
     key: str | None
     body: Any
+    authorization: str | None = None
 
 
 @dataclass(slots=True)
@@ -26,6 +27,8 @@ class FakeApi:
     url: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    tokens: set[str] | None = None
+    """The bearer tokens that pass, as where sign-in is asked for; None: it is not."""
 
     def answer(self, request: str) -> tuple[int, Any] | None:
         """What to answer."""
@@ -45,8 +48,11 @@ def fake_api() -> Generator[FakeApi]:
             length = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             path = self.path
-            api.asked.append(Asked(method=self.command, path=path, key=self.headers.get("x-functions-key"), body=body))
-            answer = api.answer(f"{self.command} {path}")
+            key, shown = self.headers.get("x-functions-key"), self.headers.get("authorization")
+            api.asked.append(Asked(method=self.command, path=path, key=key, body=body, authorization=shown))
+            scheme, _, token = (shown or "").partition(" ")
+            passes = api.tokens is None or (scheme == "Bearer" and token in api.tokens)
+            answer = api.answer(f"{self.command} {path}") if passes else (401, b"")
             if answer is None:
                 self.close_connection = True
                 return

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cli.bearer import AUDIENCE_VARIABLE, COMMAND_VARIABLE, TOKEN_VARIABLE
 from cli.main import run
 from tests.unit.cli.api import FakeApi, fake_api
 
@@ -39,7 +40,8 @@ def api() -> Iterator[FakeApi]:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Slipway:
     """Run a command line that finds no system and no settings."""
-    for name in ("SLIPWAY_URL", "SLIPWAY_SERVER_URL", "SLIPWAY_KEY", "SLIPWAY_STORAGE"):
+    signing_in = (TOKEN_VARIABLE, COMMAND_VARIABLE, AUDIENCE_VARIABLE)
+    for name in ("SLIPWAY_URL", "SLIPWAY_SERVER_URL", "SLIPWAY_KEY", "SLIPWAY_STORAGE", *signing_in):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLIPWAY_STATE_DIR", str(tmp_path / "no-state"))
     monkeypatch.setenv("COLUMNS", "200")

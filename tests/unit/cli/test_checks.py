@@ -4,7 +4,7 @@ import os
 import tomllib
 from pathlib import Path
 
-from cli.checks import REPOSITORY, check_environment, checks, compiling
+from cli.checks import FLOOR, REPOSITORY, check_environment, checks, compiling
 from tests.support.order import FOLDERS, longest_first
 
 
@@ -35,6 +35,20 @@ def test_where_there_is_little_else_each_test_is_run_all_the_same() -> None:
 def test_arguments_of_the_caller_s_run_pytest_once_by_those() -> None:
     runs = [check.argv for check in checks(["tests/unit", "-x"], long=False) if check.name.startswith("pytest")]
     assert [run[-2:] for run in runs] == [("tests/unit", "-x")]
+
+
+def test_coverage_is_of_every_package_for_who_asks_for_it_and_a_part_of_the_tests_is_held_to_no_floor() -> None:
+    def options(arguments: list[str], *, coverage: bool) -> list[str]:
+        last = checks(arguments, long=False, coverage=coverage)[-1]
+        return [word for word in last.argv if word.startswith("--cov")]
+
+    assert options([], coverage=False) == []
+    whole, part = options([], coverage=True), options(["tests/unit"], coverage=True)
+    assert set(whole) - set(part) == {f"--cov-fail-under={FLOOR}"}
+    assert set(part) - set(whole) == {"--cov-fail-under=0"}
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]
+    measured = {word.removeprefix("--cov=") for word in whole if word.startswith("--cov=")}
+    assert measured == {*settings["importlinter"]["root_packages"]} == {*settings["coverage"]["run"]["source_pkgs"]}
 
 
 def test_what_is_imported_is_compiled_beforehand_whatever_the_environment_says(tmp_path: Path) -> None:
