@@ -136,7 +136,7 @@ class Deployment:
 
     def look(self) -> None:
         """End what lingered for long enough."""
-        if self._left_s is not None and not self._lingers:
+        if self._left_s is not None and not self._plans_any and not self._lingers:
             self._step()
 
     def retry_failed(self) -> None:

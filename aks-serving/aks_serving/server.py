@@ -229,9 +229,9 @@ class ModelServer:
 
     def _why_idle(self, endpoint: EndpointName) -> str:
         serving, slot = self._servings[endpoint], self._settings.slot
-        mine = "shared pods, of which this is one" if slot is None else f"slot {slot}, of which this pod is"
+        mine = "the shared pods, of which this is one" if slot is None else f"slot {slot}, of which this pod is"
         return (
-            f"generation {serving.plan.generation} of the plan of endpoint {endpoint!r} has no version for the {mine}: "
+            f"generation {serving.plan.generation} of the plan of endpoint {endpoint!r} has no version for {mine}: "
             f"it is served by {pods_of(route.slot for route in serving.elsewhere)}"
         )
 
