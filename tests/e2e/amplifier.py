@@ -1,8 +1,10 @@
 """A proxy before Azurite's queue service that delivers every message several times, at random moments.
 
-It forwards what it gets, byte for byte, and repeats each request that puts a message on a queue. Nothing in the system
-knows of it: what reaches the hosts is what an at-least-once queue may do on its worst day. While the service is down it
-answers 503, and the copies that were due are lost.
+It forwards what it gets, byte for byte, and repeats each request that puts a message on a queue. Where a sender puts
+the same one there again, as those may that do not know of each other, that is forwarded and no reason for more copies:
+a queue would grow faster than it is worked off, and the slower the machine, the longer. Nothing in the system knows of
+it: what reaches the hosts is what an at-least-once queue may do on its worst day. While the service is down it answers
+503, and the copies that were due are lost.
 """
 
 import asyncio
@@ -25,7 +27,7 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"
 
 
 class Amplifier:
-    """The proxy's application. `repeated` counts the messages that were sent once and delivered `copies` times.
+    """The proxy's application. `repeated` counts the messages that were delivered `copies` times, or more.
 
     Each copy comes within `latest_s` seconds after the message.
     """
@@ -36,6 +38,7 @@ class Amplifier:
         self._rng = random.Random(seed)
         self._more, self._latest_s = copies - 1, latest_s
         self._copies: set[asyncio.Task[None]] = set()
+        self._met: set[tuple[str, bytes]] = set()
         self.repeated = 0
         methods = ["GET", "POST", "PUT", "DELETE", "HEAD"]
         self.app = Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)], lifespan=self._lifespan)
@@ -54,7 +57,9 @@ class Amplifier:
             answer = await self._send(request, body)
         except httpx.TransportError as error:
             return Response(f"the queue service does not answer: {error!r}", 503)
-        if request.method == "POST" and request.url.path.endswith("/messages"):
+        message = (request.url.path, body)
+        if request.method == "POST" and request.url.path.endswith("/messages") and message not in self._met:
+            self._met.add(message)
             self.repeated += 1
             for _ in range(self._more):
                 copy = asyncio.create_task(self._repeat(request, body, self._rng.uniform(0, self._latest_s)))
