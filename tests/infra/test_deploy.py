@@ -95,10 +95,11 @@ def test_a_what_if_asks_about_both_steps_and_changes_nothing(az: FakeAz, capfd: 
     template = "infra/bicep/main.bicep"
     assert first == [
         *("deployment", "sub", "what-if", "--name", "slipway-staging", "--location", BY_PARAMETERS),
-        *("--template-file", template, "--parameters", file),
+        *("--template-file", template, "--validation-level", "ProviderNoRbac", "--parameters", file),
     ]
     assert shown[:3] == ["deployment", "sub", "show"]
     assert second[:3] == ["deployment", "group", "what-if"]
+    assert values(second, "--validation-level") == ["ProviderNoRbac"]
     assert second[-2:] == ["topicName=evgt-1", "storageName=st1"]
     said = capfd.readouterr()
     assert "+ Microsoft.Storage" in said.out
@@ -124,6 +125,7 @@ def test_a_deployment_takes_both_steps_in_order(az: FakeAz) -> None:
     assert (first[1], second[1]) == ("sub", "group")
     assert values(second, "--resource-group") == ["rg-slipway-staging"]
     assert values(second, "--template-file") == ["infra/bicep/eventgrid.bicep"]
+    assert "--validation-level" not in first + second, "who changes something is checked in full"
 
 
 def test_another_location_is_the_deployments_and_the_resources(az: FakeAz) -> None:
