@@ -43,6 +43,9 @@ param zoneRedundant bool = false
 @minValue(0)
 param functionsAlwaysReady int = 1
 
+@description('Functions that messages or timers start, by name, of which as many instances are always ready. They cost as much each.')
+param functionsAlwaysReadyNames array = []
+
 @description('The most instances of the functions app.')
 @minValue(40)
 @maxValue(1000)
@@ -352,6 +355,7 @@ module functions 'modules/functions.bicep' = {
     eventSinksSecretName: eventSinksSecretName
     alertSinksSecretName: alertSinksSecretName
     traceToInsights: traceToInsights
+    alwaysReadyNames: functionsAlwaysReadyNames
   }
   dependsOn: [roles]
 }

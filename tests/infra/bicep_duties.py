@@ -22,6 +22,7 @@ from tests.infra.bicep import Template, text_of
 from tests.infra.bicep_known import ROLES
 from tests.infra.bicep_lint import Finding
 from tests.infra.bicep_values import Deployment, Later, Made
+from tests.infra.bicep_watching import watching
 from tests.infra.bicep_wiring import wiring
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,6 +65,7 @@ KEYS_OFF: tuple[tuple[str, str, object], ...] = (
     (f"{_APP}/basicPublishingCredentialsPolicies", "allow", False),
 )
 
+    ("Microsoft.ContainerService/managedClusters", "addonProfiles.omsagent.config.useAADAuth", "true"),
 MAY: frozenset[tuple[str, str, str]] = frozenset(
     {
         ("functions", "Storage Blob Data Owner", _STORAGE),
@@ -135,6 +137,7 @@ def duties(folder: Path, given: Mapping[str, Any]) -> list[Finding]:
 
 
 def of_type(made: list[Made], kind: str) -> list[Made]:
+            *watching(made),
     """The resources of a type."""
     return [one for one in made if one.type == kind]
 
@@ -171,6 +174,9 @@ def _documents(made: list[Made]) -> Iterator[Finding]:
         if level != "Strong":
             yield Finding(rule="documents", where=one.name, said=f"its consistency is {level}; the code wants Strong")
 
+    for one in of_type(made, f"{_COSMOS}/sqlDatabases/containers"):
+        if "defaultTtl" in one.properties["resource"]:
+            yield Finding(rule="documents", where=one.name, said="its documents end by age, which no code expects")
 
 def _settings(made: list[Made]) -> Iterator[Finding]:
     sample = json.loads((REPOSITORY / "local.settings.sample.json").read_text())["Values"]

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
+from tests.infra.app_functions import functions_by_message
 from tests.infra.bicep_lint import Finding
 from tests.infra.bicep_values import Made
 
@@ -110,9 +111,16 @@ def _subnets(made: list[Made]) -> Iterator[Finding]:
 
 
 def _rules(made: list[Made]) -> Iterator[Finding]:
-    """Functions and nodes, and nobody else, reach the private endpoints, by TLS."""
+    """Functions and nodes, and nobody else, reach the private endpoints; the internet the gateway: all by TLS."""
     (network,) = _of(made, "Microsoft.Network/virtualNetworks")
     ranges = {one["name"]: one["properties"]["addressPrefix"] for one in network.properties["subnets"]}
+    callers = frozenset({ranges["snet-functions"], ranges["snet-nodes"]})
+    nobody_else = (frozenset({"*"}), "*", "*", "*", "Inbound", "Deny")
+    let_in = {
+        "functions": {nobody_else},
+        "endpoints": {(callers, ranges["snet-endpoints"], "443", "Tcp", "Inbound", "Allow"), nobody_else},
+        "nodes": {(frozenset({"Internet"}), "*", "443", "Tcp", "Inbound", "Allow")},
+    }
     for group in _of(made, "Microsoft.Network/networkSecurityGroups"):
         if not group.name.startswith("nsg-slipway-endpoints-"):
             continue
@@ -120,6 +128,7 @@ def _rules(made: list[Made]) -> Iterator[Finding]:
             (
                 frozenset(rule.get("sourceAddressPrefixes", [rule.get("sourceAddressPrefix")])),
                 rule["destinationAddressPrefix"],
+                rule["direction"],
                 rule["destinationPortRange"],
                 rule["protocol"],
                 rule["access"],
@@ -155,6 +164,23 @@ def _app(made: list[Made]) -> Iterator[Finding]:
     subnet = str(app.properties.get("virtualNetworkSubnetId")).rpartition("/")[2]
     yield from _is("app", app.name, "its subnet", subnet, "snet-functions")
     ranges = _at(app.properties, "siteConfig.ipSecurityRestrictions")
+        for name in ("AzureWebJobsStorage__credential", "SlipwayStorage__credential"):
+            yield from _is("app", app.name, name, settings.properties.get(name), "managedidentity")
+        name = "SLIPWAY_PROMETHEUS_AUTH"
+        yield from _is("app", app.name, name, settings.properties.get(name), "identity")
+    yield from _groups(app)
+
+
+def _groups(app: Made) -> Iterator[Finding]:
+    """What is always ready is a group that Flex knows: of HTTP, or of one function that no caller wakes."""
+    scale = app.properties["functionAppConfig"]["scaleAndConcurrency"]
+    names = [one["name"] for one in scale["alwaysReady"]]
+    known = {"http", *(f"function:{name}" for name in functions_by_message())}
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            yield Finding(rule="app", where=app.name, said=f"it has {name} ready, which is none of {sorted(known)}")
+    if names and "http" not in names:
+        yield Finding(rule="app", where=app.name, said="other functions are ready, and those that callers wait for not")
     default = "Deny" if ranges else "Allow"
     found = _at(app.properties, "siteConfig.ipSecurityRestrictionsDefaultAction")
     yield from _is("app", app.name, "what it does with other addresses", found, default)

@@ -18,6 +18,7 @@ EVERYTHING = {
     "publisherIpRanges": ["203.0.113.0/24"],
     "operatorIpRanges": ["203.0.113.0/24"],
     "adminIpRanges": ["203.0.113.0/24", "198.51.100.0/24"],
+    "functionsAlwaysReadyNames": ["validate", "rollout_tick"],
     "authClientId": "55555555-5555-5555-5555-555555555555",
     "imagePullerIds": ["66666666-6666-6666-6666-666666666666"],
     "machineLearning": True,
@@ -393,6 +394,15 @@ WIRED = [
     (M + "functions.bicep", "['api://${authClientId}', authClientId]", "[]", "sign-in: identityProviders"),
     (M + "federation.bicep", "api://AzureADTokenExchange", "api://AzureAD", "cluster: its audience"),
     (M + "gitops.bicep", "'workloadIdentity.enable': 'true'", "'workloadIdentity.enable': 'false'", "flux: workload"),
+    (M + "functions.bicep", "AUTH: 'identity'", "AUTH: 'none'", "app: SLIPWAY_PROMETHEUS_AUTH is 'none'"),
+    (M + "functions.bicep", "name: 'http', i", "name: 'htp', i", "app: it has htp ready, which is none of"),
+    (M + "functions.bicep", "'function:${one}'", "'${one}'", "app: it has validate ready, which is none of"),
+    (
+        M + "functions.bicep",
+        "credential: 'managedidentity'",
+        "credential: 'key'",
+        "app: AzureWebJobsStorage__credential",
+    ),
     ("main.bicep", "outputs.fluxClientId", "outputs.servingClientId", "flux: workloadIdentity.azureClientId"),
     (M + "roles.bicep", "scope: manifests\n", "scope: storage\n", "roles: it is Storage Blob Data Reader of M"),
     (M + "aks.bicep", "enableAzureRBAC: true", "enableAzureRBAC: false", "cluster: aadProfile.enableAzureRBAC"),
@@ -402,7 +412,38 @@ WIRED = [
 ]
 
 
-@pytest.mark.parametrize(("file", "old", "new", "wanted"), WIRED)
+WATCHED = [
+    (M + "aks.bicep", "useAADAuth: 'true'", "useAADAuth: 'false'", "keys: addonProfiles.omsagent.config.useAADAuth"),
+    (M + "alerts.bicep", "operator: 'GreaterThan'", "operator: 'LessThan'", "alerts: the operator of TotalRequests"),
+    (M + "alerts.bicep", "operator: 'LessThan'", "operator: 'GreaterThan'", "alerts: the operator of ServiceAvail"),
+    (M + "alerts.bicep", "threshold: 90\n", "threshold: 900\n", "alerts: its limit is 900"),
+    (M + "alerts.bicep", "values: ['429']", "values: ['200']", "alerts: what of TotalRequests it takes"),
+    (M + "alerts.bicep", "scope: storageId", "scope: cosmosId", "alerts: what it is of"),
+    (
+        M + "alerts.bicep",
+        "    metric: 'Availability'\n",
+        "    metric: 'Egress'\n",
+        "alerts: nothing here says when Egress",
+    ),
+    (M + "alerts.bicep", "    metric: 'Availability'\n", "    metric: 'Egress'\n", "alerts: no alert is of it"),
+    (M + "alerts.bicep", "actionGroupId: actionGroup.id", "actionGroupId: workspaceId", "alerts: who is told"),
+    (M + "alerts.bicep", "windowSize: 'PT15M'", "windowSize: 'PT1M'", "alerts: it looks every PT5M at PT1M"),
+    (M + "alerts.bicep", "threshold: 20\n", "threshold: 2000\n", "alerts: it fires above 2000 rows"),
+    (M + "subscriptionbudget.bicep", "threshold: 80\n", "threshold: 800\n", "budget: when somebody is told"),
+    (M + "subscriptionbudget.bicep", "'GreaterThanOrEqualTo'", "'LessThan'", "budget: its operator"),
+    (M + "keyvault.bicep", "'AuditEvent', enabled: true", "'AuditEvent', enabled: false", "logs: whether AuditEvent"),
+    (M + "aks.bicep", "'guard', enabled: true", "'guard', enabled: false", "logs: whether guard is kept"),
+    (M + "network.bicep", "sourceAddressPrefix: 'Internet'", "sourceAddressPrefix: '*'", "network: who is let in"),
+    (
+        M + "cosmos.bicep",
+        "      id: one.name\n",
+        "      id: one.name\n      defaultTtl: 600\n",
+        "documents: its documents end",
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "wanted"), [*WIRED, *WATCHED])
 def test_what_is_joined_wrongly_is_found(change: Change, file: str, old: str, new: str, wanted: str) -> None:
     folder = change(file, old, new)
     found = said(duties(folder, parameters_of(folder, "production") | EVERYTHING))

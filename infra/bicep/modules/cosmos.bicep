@@ -59,6 +59,7 @@ resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2026-03-15
 resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2026-03-15' = [for one in containers: {
   parent: database
   name: one.name
+// No defaultTtl: an audit's entries hash those before them, and what else may end is ended by retention's plan.
   properties: {
     resource: {
       id: one.name

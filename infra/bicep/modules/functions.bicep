@@ -16,6 +16,10 @@ param workspaceCustomerId string
 param prometheusUrl string
 param zoneRedundant bool
 param alwaysReady int
+
+@description('Functions that messages or timers start, of which as many instances are always ready.')
+param alwaysReadyNames array
+
 param maxInstances int
 param memoryMB int
 param httpConcurrency int
@@ -31,6 +35,8 @@ param eventSinksSecretName string
 param alertSinksSecretName string
 param traceToInsights bool
 
+// Flex Consumption scales what HTTP calls as one group and each other function by itself.
+var readyFunctions = [for one in alwaysReadyNames: { name: 'function:${one}', instanceCount: alwaysReady }]
 var name = 'func-slipway-${token}'
 var secrets = 'https://${vaultName}${environment().suffixes.keyvaultDns}/secrets'
 
@@ -93,7 +99,8 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       scaleAndConcurrency: {
         instanceMemoryMB: memoryMB
         maximumInstanceCount: maxInstances
-        alwaysReady: alwaysReady > 0 ? [{ name: 'http', instanceCount: alwaysReady }] : []
+        alwaysReady: alwaysReady > 0 ? concat([{ name: 'http', instanceCount: alwaysReady }], readyFunctions) : []
+        // Of HTTP alone: how many messages an instance takes at a time is in host.json (batchSize, newBatchThreshold).
         triggers: { http: { perInstanceConcurrency: httpConcurrency } }
       }
     }
