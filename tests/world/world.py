@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from shared.alerts.control import ControlAlerts
 from shared.alerts.documents import Alert
@@ -36,6 +37,7 @@ from shared.core.messages import (
     TellNews,
     ValidateVersion,
 )
+from shared.core.slots import Slot
 from shared.core.verdict import Outcome, Verdict
 from shared.deadletters.documents import DeadLetter
 from shared.deadletters.service import DeadLetterService
@@ -59,6 +61,7 @@ from shared.retention.service import RetentionService
 from shared.retention.uses import Uses
 from shared.rollout.alerting import RolloutAlerts
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
+from shared.rollout.gateway import backend_name, manifest_blob_name
 from shared.rollout.queries import MetricsStore
 from shared.rollout.service import RolloutService
 from shared.routing.plan import Role, Route, RoutePlan, plan_blob_name
@@ -83,6 +86,8 @@ from tests.world.fakes import FakeBlobs, FakeClock, FakeDocuments, FakeNoticeSin
 GRACE = timedelta(seconds=60)
 MODEL = ModelName("digits")
 ENDPOINT = EndpointName(MODEL)
+LINGER_S = 600.0
+"""How long a pod goes on with what the plan has elsewhere."""
 
 
 @dataclass
@@ -118,6 +123,18 @@ class Pod:
     """How many windows later it comes."""
     owed: list[list[FeedbackCounts]] = field(default_factory=list)
     """Feedback that is still to come, window by window."""
+    slot: Slot | None = None
+    """The slot that it is of."""
+    share_bp: int = 10_000
+    """The share of the endpoint's requests that the Gateway sends to the pods of its slot."""
+    left_at: datetime | None = None
+    """Since when the published plan has what it serves elsewhere."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has a version that is loaded."""
+        routes = self.plan.routes if self.plan and not self.is_silent else ()
+        return any(route.version not in self.unloadable for route in routes)
 
     def report(self, blobs: FakeBlobs, clock: FakeClock, endpoint: str) -> None:
         """Serve a while under the plan that is published, and write a window."""
@@ -125,7 +142,8 @@ class Pod:
         if blob is None or self.is_silent:
             return
         if self.plan is None or not self.is_stuck:
-            self.plan = RoutePlan.model_validate_json(blob.data)
+            self._follow(RoutePlan.model_validate_json(blob.data), clock.now())
+        assert self.plan is not None
         routes = self.plan.for_pod(self.name).routes
         window = Window(
             endpoint=endpoint,
@@ -143,15 +161,28 @@ class Pod:
             memory_share=self.memory_share,
             deaths=self.deaths,
             feedback=self._fed_back(routes, clock.now(), self.plan.generation),
+            slot=self.slot,
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
         self.sequence += 1
 
+    def _follow(self, published: RoutePlan, now: datetime) -> None:
+        """Take a plan as the server does: what it serves goes on for a while where other pods have what it has."""
+        mine = published.for_slot(self.slot)
+        is_elsewhere = bool(published.routes) and not mine.routes and self.plan is not None and bool(self.plan.routes)
+        self.left_at = (self.left_at or now) if is_elsewhere else None
+        if self.left_at is None or (now - self.left_at).total_seconds() >= LINGER_S:
+            self.plan = mine
+
+    def _sent(self, weight_bp: int) -> int:
+        """Its requests of a share of those that reach it."""
+        return self.requests * self.share_bp * weight_bp // 10_000**2
+
     def _fed_back(self, routes: Sequence[Route], now: datetime, generation: int) -> list[FeedbackCounts]:
         made = []
         for route in routes:
-            count = self.requests * route.weight_bp // 10_000
+            count = self._sent(route.weight_bp)
             if count and route.version in self.feedback:
                 good = round(count * self.feedback[route.version])
                 made.append(
@@ -171,7 +202,7 @@ class Pod:
         return self.owed.pop(0) if len(self.owed) > self.feedback_after else []
 
     def _counts(self, route: Route) -> VersionCounts:
-        requests = self.requests * route.weight_bp // 10_000
+        requests = self._sent(route.weight_bp)
         errors = round(requests * self.errors.get(route.version, 0.0))
         bucket = bucket_index(self.latency_ms.get(route.version, 5.0))
         mirrored = self.requests * route.mirror_bp // 10_000
@@ -185,6 +216,41 @@ class Pod:
             if mirrored
             else None,
         )
+
+
+@dataclass
+class Gateway:
+    """What sends requests to the pods of each slot: by the routes that were published `lag_s` seconds ago."""
+
+    lag_s: int = 0
+    is_deaf: bool = False
+    """Whether it goes on as it is, whatever is published."""
+    heard: list[tuple[datetime, dict[str, Any]]] = field(default_factory=list)
+    """Each List that was published, and when it was seen."""
+    failed: list[str] = field(default_factory=list)
+    """Each second in which requests were sent to pods of which none had a version."""
+
+    def look(self, blobs: FakeBlobs, now: datetime, pods: Sequence[Pod]) -> None:
+        """Hear what is published, and send requests for a second."""
+        blob = blobs.held.get((BlobContainer.MANIFESTS, manifest_blob_name(ENDPOINT)))
+        if blob is not None and not self.is_deaf and (not self.heard or json.loads(blob.data) != self.heard[-1][1]):
+            self.heard.append((now, json.loads(blob.data)))
+        shares = self.shares(now)
+        for pod in pods:
+            pod.share_bp = shares[pod.slot]
+        for slot, share_bp in shares.items():
+            here = [pod for pod in pods if pod.slot is slot]
+            if share_bp and any(pod.answers for pod in pods) and not any(pod.answers for pod in here):
+                self.failed.append(f"{now}: {share_bp} to {slot}")
+
+    def shares(self, now: datetime) -> dict[Slot | None, int]:
+        """The share of each slot's pods, by the routes that it goes by."""
+        due = [routes for at, routes in self.heard if (now - at).total_seconds() >= self.lag_s]
+        if not due:
+            return {None: 10_000} | dict.fromkeys(Slot, 0)
+        http = next(item for item in due[-1]["items"] if item["kind"] == "HTTPRoute")
+        drawn = {ref["name"]: ref["weight"] for ref in http["spec"]["rules"][-1]["backendRefs"]}
+        return {slot: drawn.get(backend_name(ENDPOINT, slot), 0) for slot in (None, *Slot)}
 
 
 class World:
@@ -204,6 +270,7 @@ class World:
         self.pod = Pod()
         self.others: list[Pod] = []
         """Further pods; each reports beside the first."""
+        self.gateway = Gateway()
         self.stores: dict[Provider, MetricsStore] = {}
         """Who answers the queries of gates."""
         outbox = Outbox(self.documents, self.blobs, self.queues, self.clock, sinks=sinks)
@@ -416,6 +483,7 @@ class World:
                 pass
             for container, _, document_id in list(self.documents.held):
                 if container is Container.ENDPOINTS and document_id == ENDPOINT_ID:
+                    self.gateway.look(self.blobs, self.clock.now(), (self.pod, *self.others))
                     for pod in (self.pod, *self.others):
                         pod.report(self.blobs, self.clock, ENDPOINT)
             self.clock.pass_s(1)
