@@ -122,15 +122,13 @@ def _rules(made: list[Made]) -> Iterator[Finding]:
         "nodes": {(frozenset({"Internet"}), "*", "443", "Tcp", "Inbound", "Allow")},
     }
     for group in _of(made, "Microsoft.Network/networkSecurityGroups"):
-        if not group.name.startswith("nsg-slipway-endpoints-"):
-            continue
         found = {
             (
                 frozenset(rule.get("sourceAddressPrefixes", [rule.get("sourceAddressPrefix")])),
                 rule["destinationAddressPrefix"],
-                rule["direction"],
                 rule["destinationPortRange"],
                 rule["protocol"],
+                rule["direction"],
                 rule["access"],
             )
             for rule in (
@@ -138,12 +136,7 @@ def _rules(made: list[Made]) -> Iterator[Finding]:
                 for one in sorted(group.properties["securityRules"], key=lambda rule: rule["properties"]["priority"])
             )
         }
-        callers = frozenset({ranges["snet-functions"], ranges["snet-nodes"]})
-        wanted = {
-            (callers, ranges["snet-endpoints"], "443", "Tcp", "Allow"),
-            (frozenset({"*"}), "*", "*", "*", "Deny"),
-        }
-        yield from _is("network", group.name, "who is let in", found, wanted)
+        yield from _is("network", group.name, "who is let in", found, let_in.get(group.name.split("-")[2]))
 
 
 def _app(made: list[Made]) -> Iterator[Finding]:
@@ -164,6 +157,13 @@ def _app(made: list[Made]) -> Iterator[Finding]:
     subnet = str(app.properties.get("virtualNetworkSubnetId")).rpartition("/")[2]
     yield from _is("app", app.name, "its subnet", subnet, "snet-functions")
     ranges = _at(app.properties, "siteConfig.ipSecurityRestrictions")
+    default = "Deny" if ranges else "Allow"
+    found = _at(app.properties, "siteConfig.ipSecurityRestrictionsDefaultAction")
+    yield from _is("app", app.name, "what it does with other addresses", found, default)
+    client = f"{ours.type}/{ours.full_name}.properties.clientId"
+    for settings in (one for one in _of(made, f"{_APP}/config") if one.name == "appsettings"):
+        for name, form in IDENTITY_SETTINGS.items():
+            yield from _is("app", app.name, name, settings.properties.get(name), form.format(client))
         for name in ("AzureWebJobsStorage__credential", "SlipwayStorage__credential"):
             yield from _is("app", app.name, name, settings.properties.get(name), "managedidentity")
         name = "SLIPWAY_PROMETHEUS_AUTH"
@@ -181,13 +181,6 @@ def _groups(app: Made) -> Iterator[Finding]:
             yield Finding(rule="app", where=app.name, said=f"it has {name} ready, which is none of {sorted(known)}")
     if names and "http" not in names:
         yield Finding(rule="app", where=app.name, said="other functions are ready, and those that callers wait for not")
-    default = "Deny" if ranges else "Allow"
-    found = _at(app.properties, "siteConfig.ipSecurityRestrictionsDefaultAction")
-    yield from _is("app", app.name, "what it does with other addresses", found, default)
-    client = f"{ours.type}/{ours.full_name}.properties.clientId"
-    for settings in (one for one in _of(made, f"{_APP}/config") if one.name == "appsettings"):
-        for name, form in IDENTITY_SETTINGS.items():
-            yield from _is("app", app.name, name, settings.properties.get(name), form.format(client))
 
 
 def _sign_in(made: list[Made]) -> Iterator[Finding]:
