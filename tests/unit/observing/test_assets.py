@@ -10,15 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.observing.exposed import (
-    OBSERVABILITY,
-    control_plane,
-    expressions,
-    model_server,
-    named_in,
-    rule_files,
-    rules,
-)
+from tests.unit.observing.emitted import labels
+from tests.unit.observing.exposed import OBSERVABILITY, control_plane, expressions, model_server, rule_files, rules
+from tests.unit.observing.promql import asked, legend_misses
 
 DASHBOARDS = sorted((OBSERVABILITY / "dashboards").glob("*.json"))
 QUERIES = sorted((OBSERVABILITY / "queries").glob("*.kql"))
@@ -30,6 +24,15 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 def by_name(path: Path) -> str:
     return path.stem
+
+
+def lacking(expression: str) -> list[str]:
+    """What an expression asks for, and nothing gives: metrics, and labels of those that there are."""
+    found = asked(expression)
+    assert found, expression
+    missing = [one.metric for one in found if one.metric not in labels()]
+    missing += [f"{one.metric}: {name}" for one in found for name in one.labels - labels().get(one.metric, one.labels)]
+    return missing
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,9 +54,10 @@ def test_each_alert_is_about_metrics_that_there_are_and_is_seen_to_fire_and_not_
     found = rules(file)
     assert found
     for rule in found:
-        named = named_in(rule["expr"])
-        assert named, rule["alert"]
-        assert named <= control_plane() | model_server(), rule["alert"]
+        assert lacking(rule["expr"]) == [], rule["alert"]
+        told = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        shown = " ".join(f"{{{{{name}}}}}" for name in told)
+        assert legend_misses(rule["expr"], shown, labels()) == set(), rule["alert"]
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
         assert {"summary", "description"} <= rule["annotations"].keys()
     tested = yaml.safe_load(file.with_name(f"{file.stem}.test.yaml").read_text())["tests"]
@@ -78,14 +82,65 @@ def test_a_dashboard_can_be_imported_and_asks_for_metrics_that_there_are(path: P
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         assert panel["targets"]
-        for asked in (panel, *panel["targets"]):
-            assert asked["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        for one in (panel, *panel["targets"]):
+            assert one["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     used = set(re.findall(r"\$(\w+)", " ".join(expressions(board)))) - {"__rate_interval"}
-    assert used <= variables.keys()
+    assert used == variables.keys() - {"datasource"}
     for expression in expressions(board):
-        named = named_in(expression)
-        assert named, expression
-        assert named <= control_plane() | model_server(), expression
+        assert lacking(expression) == [], expression
+    for target in (target for panel in board["panels"] for target in panel["targets"]):
+        assert legend_misses(target["expr"], target["legendFormat"], labels()) == set(), target["expr"]
+
+
+def test_there_is_a_dashboard_of_each_kind() -> None:
+    assert [path.stem for path in DASHBOARDS] == ["control-plane", "drift", "fleet", "models", "rollouts"]
+    assert all(read(path)["uid"] == f"slipway-{path.stem}" for path in DASHBOARDS)
+
+
+@needs_promtool
+def test_what_dashboards_ask_is_good_promql(tmp_path: Path) -> None:
+    stood_in = {"$__rate_interval": "5m"}
+    records = [
+        {"record": f"asked:{path.stem.replace('-', '_')}:{number}", "expr": expression}
+        for path in DASHBOARDS
+        for number, expression in enumerate(expressions(read(path)))
+        if not expression.startswith("label_values")
+    ]
+    for record in records:
+        record["expr"] = re.sub(r"\$\w+", lambda found: stood_in.get(found[0], "x"), record["expr"])
+    file = tmp_path / "asked.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": records}]}))
+    done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("expression", "missing"),
+    [
+        ("model_loadet", ["model_loadet"]),
+        ("sum(rate(kube_pod_restarts_total[5m]))", ["kube_pod_restarts_total"]),
+        ("sum by (endpoint, trigr) (increase(slipway_rollbacks_total[1d]))", ["slipway_rollbacks_total: trigr"]),
+        ('up{job="x"} + on (instance, pod) model_loaded', ["up: pod", "model_loaded: pod"]),
+        ('max(model_loaded{modle="m, n"}) by (version)', ["model_loaded: modle"]),
+        ("label_values(model_loaded, endpoint)", ["model_loaded: endpoint"]),
+        ('topk(10, model_feature_drift_psi{model=~"$model",feature!="a{b}"}) and model_loaded offset 1d', []),
+    ],
+)
+def test_what_nothing_gives_is_found(expression: str, missing: list[str]) -> None:
+    assert lacking(expression) == missing
+
+
+def test_a_legend_shows_what_the_series_have() -> None:
+    assert legend_misses("sum by (model) (model_loaded)", "{{model}} v{{version}}", labels()) == {"version"}
+    assert legend_misses("sum(model_loaded)", "{{model}}", labels()) == {"model"}
+    assert legend_misses("model_loaded == 0", "{{model}} of {{instance}}", labels()) == set()
+
+
+def test_labels_are_read_off_every_metric_that_there_is() -> None:
+    ours = {name for name in labels() if name.startswith(("model_", "slipway_"))}
+    # What may fall has no sum, and thus no count.
+    assert (control_plane() | model_server()) - ours == {f"model_prediction_values_{part}" for part in ("sum", "count")}
+    assert ours <= control_plane() | model_server()
 
 
 def test_panels_of_a_dashboard_do_not_lie_on_each_other() -> None:
@@ -102,13 +157,16 @@ def test_panels_of_a_dashboard_do_not_lie_on_each_other() -> None:
             taken |= cells
 
 
-def test_each_metric_of_the_control_plane_is_on_a_dashboard_or_in_an_alert() -> None:
-    asked = [expression for path in DASHBOARDS for expression in expressions(read(path))]
-    asked += [rule["expr"] for file in rule_files() for rule in rules(file)]
-    shown = set().union(*(named_in(expression) for expression in asked))
-    # Beside what they say of others, how much stands behind it.
-    beside = {"model_drift_rows", "model_drift_report_age_seconds", "slipway_error_budget_counted_seconds"}
-    assert control_plane() - shown <= beside | {"slipway_rollout_stage"}
+def test_each_metric_of_the_control_plane_and_of_the_platform_is_on_a_dashboard_or_in_an_alert() -> None:
+    shown = {
+        one.metric
+        for expression in (
+            *(expression for path in DASHBOARDS for expression in expressions(read(path))),
+            *(rule["expr"] for file in rule_files() for rule in rules(file)),
+        )
+        for one in asked(expression)
+    }
+    assert labels().keys() - model_server() - shown == set()
 
 
 @pytest.mark.parametrize("path", QUERIES, ids=by_name)
