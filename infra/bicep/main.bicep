@@ -346,6 +346,7 @@ module functions 'modules/functions.bicep' = {
     prometheusUrl: monitoring.outputs.prometheusUrl
     zoneRedundant: zoneRedundant
     alwaysReady: functionsAlwaysReady
+    alwaysReadyNames: functionsAlwaysReadyNames
     maxInstances: functionsMaxInstances
     memoryMB: functionsMemoryMB
     httpConcurrency: functionsHttpConcurrency
@@ -355,7 +356,6 @@ module functions 'modules/functions.bicep' = {
     eventSinksSecretName: eventSinksSecretName
     alertSinksSecretName: alertSinksSecretName
     traceToInsights: traceToInsights
-    alwaysReadyNames: functionsAlwaysReadyNames
   }
   dependsOn: [roles]
 }

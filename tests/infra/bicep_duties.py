@@ -61,11 +61,11 @@ KEYS_OFF: tuple[tuple[str, str, object], ...] = (
     ("Microsoft.Insights/components", "DisableLocalAuth", True),
     ("Microsoft.ContainerRegistry/registries", "adminUserEnabled", False),
     ("Microsoft.ContainerService/managedClusters", "disableLocalAccounts", True),
+    ("Microsoft.ContainerService/managedClusters", "addonProfiles.omsagent.config.useAADAuth", "true"),
     (_APP, "httpsOnly", True),
     (f"{_APP}/basicPublishingCredentialsPolicies", "allow", False),
 )
 
-    ("Microsoft.ContainerService/managedClusters", "addonProfiles.omsagent.config.useAADAuth", "true"),
 MAY: frozenset[tuple[str, str, str]] = frozenset(
     {
         ("functions", "Storage Blob Data Owner", _STORAGE),
@@ -132,12 +132,12 @@ def duties(folder: Path, given: Mapping[str, Any]) -> list[Finding]:
             *_ages(deployment, made),
             *_events(folder, made),
             *wiring(made),
+            *watching(made),
         ]
     )
 
 
 def of_type(made: list[Made], kind: str) -> list[Made]:
-            *watching(made),
     """The resources of a type."""
     return [one for one in made if one.type == kind]
 
@@ -169,14 +169,14 @@ def _documents(made: list[Made]) -> Iterator[Finding]:
             yield Finding(
                 rule="documents", where=container, said=f"it is partitioned by {found[container]}, not by {wanted}"
             )
+    for one in of_type(made, f"{_COSMOS}/sqlDatabases/containers"):
+        if "defaultTtl" in one.properties["resource"]:
+            yield Finding(rule="documents", where=one.name, said="its documents end by age, which no code expects")
     for one in of_type(made, _COSMOS):
         level = one.properties.get("consistencyPolicy", {}).get("defaultConsistencyLevel")
         if level != "Strong":
             yield Finding(rule="documents", where=one.name, said=f"its consistency is {level}; the code wants Strong")
 
-    for one in of_type(made, f"{_COSMOS}/sqlDatabases/containers"):
-        if "defaultTtl" in one.properties["resource"]:
-            yield Finding(rule="documents", where=one.name, said="its documents end by age, which no code expects")
 
 def _settings(made: list[Made]) -> Iterator[Finding]:
     sample = json.loads((REPOSITORY / "local.settings.sample.json").read_text())["Values"]

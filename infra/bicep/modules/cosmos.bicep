@@ -56,10 +56,10 @@ resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2026-03-15
   }
 }
 
+// No defaultTtl: an audit's entries hash those before them, and what else may end is ended by retention's plan.
 resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2026-03-15' = [for one in containers: {
   parent: database
   name: one.name
-// No defaultTtl: an audit's entries hash those before them, and what else may end is ended by retention's plan.
   properties: {
     resource: {
       id: one.name
