@@ -196,6 +196,7 @@ def _status_of(value: Json) -> RenderableType:
         parts.append(Text("nothing is served yet"))
     else:
         stable = "no version yet" if endpoint["stable"] is None else f"version {endpoint['stable']}"
+        stable += f" in pods of its own ({endpoint['slot']})" if endpoint.get("slot") else ""
         parts.append(Text(f"serves {stable}; route plan generation {endpoint['generation']}"))
         if endpoint["queued_version"] is not None:
             parts.append(Text(f"version {endpoint['queued_version']} is rolled out next"))

@@ -108,6 +108,7 @@ def _head(value: Json) -> Text:
         stage = "" if value["stage"] is None else f", stage {value['stage'] + 1} of {len(value['stages'])}"
         mirrored = f", {share(value['mirror_bp'])} mirrored" if value["mirror_bp"] else ""
         at = f" at {share(value['weight_bp'])}{mirrored}{stage if value['state'] != 'watching' else ''}"
+        at += f", in pods of its own ({value['slot']})" if value.get("slot") else ""
     if value["reverted"]:
         at = f", then taken back for version {value['reverted']['to_version']}"
     marks = [mark for mark in ("forced", "overridden") if value[mark]]

@@ -139,7 +139,9 @@ def rollout_view(endpoint: Endpoint, rollout: Rollout, now: datetime) -> dict[st
     return {
         "endpoint": endpoint.endpoint,
         "version": rollout.candidate.version,
+        "slot": rollout.candidate.slot,
         "stable": rollout.stable.version if rollout.stable else None,
+        "stable_slot": rollout.stable.slot if rollout.stable else None,
         "shadows": [target.version for target in rollout.shadows],
         "strategy": rollout.policy.strategy.value,
         "stages": [stage.model_dump(mode="json", exclude={"gates"}) for stage in rollout.stages],
@@ -165,6 +167,7 @@ def endpoint_view(endpoint: Endpoint, now: datetime) -> dict[str, Any]:
     return {
         "endpoint": endpoint.endpoint,
         "stable": endpoint.stable.version if endpoint.stable else None,
+        "slot": endpoint.stable.slot if endpoint.stable else None,
         "good": [target.version for target in endpoint.good],
         "generation": endpoint.generation,
         "queued_version": endpoint.queued_version,

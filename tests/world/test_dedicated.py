@@ -2,7 +2,9 @@
 later than they, never sends a request to pods that have nothing to answer with.
 """
 
+import contextlib
 import json
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from shared.rollout.gateway import gateway_routes, manifest_blob_name
 from shared.rollout.machine import RolloutState
 from shared.store.outbox import generation_of
 from shared.store.ports import BlobContainer
+from tests.world.copies import copy_of
+from tests.world.fakes import Fuse, Killed
 from tests.world.strategies import (
     alter,
     change,
@@ -293,3 +297,42 @@ def test_routes_that_are_delivered_late_or_again_never_go_back() -> None:
     change(world, lambda endpoint: endpoint.publish(BlobContainer.MANIFESTS, name, late, generation=generation))
     change(world, lambda endpoint: endpoint.publish(BlobContainer.MANIFESTS, name, late, generation=generation))
     assert manifest(world) == newer != late
+
+
+def _rolled_out(prepared: World, at: int | None) -> tuple[World, int]:
+    """A rollout to the end in which a process is killed at a call of a port; how many calls there were."""
+    world = copy_of(prepared)
+    world.pod, world.others = Pod(), [Pod(name="blue-1", slot=BLUE)]
+    world.gateway.lag_s = 2
+    fuse = Fuse(at=at)
+    world.documents.fuse = world.blobs.fuse = world.queues.fuse = fuse
+    for _ in range(2):
+        with contextlib.suppress(Killed):
+            start(world, command_id="start-2")
+    world.run(seconds=8)
+    calls = fuse.calls
+    # What was on its way when the process died waits for the sweep.
+    world.clock.pass_s(120)
+    world.sweep.sweep()
+    world.run(seconds=1 if state(world) is RolloutState.PROMOTED else 10)
+    return world, calls
+
+
+def test_a_process_that_is_killed_at_any_call_leaves_the_gateway_s_routes_as_the_plan_has_them(ends: range) -> None:
+    prepared = world_with(strategy=Strategy.ALL_AT_ONCE, placement=Placement.DEDICATED, watch_s=1)
+    _, calls = _rolled_out(prepared, None)
+    assert calls > 50
+    for at in takewhile(lambda at: at <= calls, ends):
+        world, _ = _rolled_out(prepared, at)
+        assert (state(world), world.stable, slot_of_stable(world)) == (RolloutState.PROMOTED, 2, BLUE), (
+            f"killed at {at}"
+        )
+        manifest(world)
+        assert world.gateway.failed == [], f"killed at {at}"
+        assert not world.endpoint().outbox
+
+
+@pytest.fixture(params=[pytest.param(11, id="some"), pytest.param(1, id="all", marks=pytest.mark.long)])
+def ends(request: pytest.FixtureRequest) -> range:
+    """At which calls: some of them, or each."""
+    return range(1, 100_000, request.param)
