@@ -1,5 +1,7 @@
 """Dedicated pods in the manifests: apart from the shared ones in all that counts, scales, updates and asks them."""
 
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from shared.core.slots import Slot
 from shared.rollout.gateway import backend_name
 from tests.infra import k8s_rules, k8s_slots
-from tests.infra.k8s import MANIFESTS, OVERLAYS, Resource, build, composed, of_kind, overlay, pod_of, serving, the
+from tests.infra.k8s import MANIFESTS, OVERLAYS, ROOT, Resource, build, composed, of_kind, overlay, pod_of, serving, the
 
 type Rule = Callable[[list[Resource]], Iterator[str]]
 type Break = Callable[[list[Resource]], object]
@@ -29,10 +31,28 @@ def test_the_example_has_two_slots_beside_the_shared_pods() -> None:
     assert {d["metadata"]["name"] for d in deployments} == {SHARED, BLUE, GREEN, "slipway-otel-collector"}
 
 
-def test_the_endpoint_of_the_example_is_about_ten_lines() -> None:
+def _told() -> list[str]:
+    """The blocks of YAML in the guide's chapter."""
+    guide = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    return re.findall(r"```yaml\n(.*?)```", guide.partition("\n## Dedicated pods\n")[2], re.DOTALL)
+
+
+def test_the_endpoint_of_the_example_is_ten_lines_as_the_guide_has_them() -> None:
     text = (MANIFESTS / "overlays/production-dedicated/digits/kustomization.yaml").read_text("utf-8")
 
-    assert len(text.splitlines()) <= 12
+    assert _told()[0].partition("\n")[2] == text
+    assert len(text.splitlines()) == 11
+
+
+def test_the_guides_patch_gives_both_slots_of_an_endpoint_another_least_number_of_pods(tmp_path: Path) -> None:
+    example = MANIFESTS / "overlays/production-dedicated/digits"
+    folder = Path(shutil.copytree(MANIFESTS, tmp_path / "k8s")) / example.relative_to(MANIFESTS)
+    (folder / "kustomization.yaml").write_text(_told()[0] + _told()[1], "utf-8")
+
+    scalers = of_kind(build(folder.parent), "HorizontalPodAutoscaler")
+
+    least = {each["metadata"]["name"]: each["spec"]["minReplicas"] for each in scalers}
+    assert least == {SHARED: 2, BLUE: 1, GREEN: 1}
 
 
 @pytest.mark.parametrize("endpoint", ["a", "digits-2", "e" * 41, "e" * 42, "e" * 63])
