@@ -142,6 +142,12 @@ param machineLearning bool = false
 @description('Who is written to about alerts and the budget.')
 param alertEmails array = []
 
+@description('Relays that are told of alerts: each with its url, and the objectId and audience of its Entra application. None has a secret in its address.')
+param alertWebhooks array = []
+
+@description('Whether each read of data is logged, and not its changes alone.')
+param logData bool = false
+
 @description('What a month may cost, in the currency of the subscription.')
 @minValue(1)
 param budgetAmount int
@@ -201,6 +207,7 @@ module storage 'modules/storage.bicep' = {
     queueZoneId: network.outputs.queueZoneId
     tableZoneId: network.outputs.tableZoneId
     workspaceId: monitoring.outputs.workspaceId
+    logData: logData
   }
 }
 
@@ -228,6 +235,7 @@ module cosmos 'modules/cosmos.bicep' = {
     endpointsSubnetId: network.outputs.endpointsSubnetId
     cosmosZoneId: network.outputs.cosmosZoneId
     workspaceId: monitoring.outputs.workspaceId
+    logData: logData
   }
 }
 
@@ -313,6 +321,7 @@ module roles 'modules/roles.bicep' = {
     insightsName: monitoring.outputs.insightsName
     workspaceName: monitoring.outputs.workspaceName
     prometheusName: monitoring.outputs.prometheusName
+    tracesRuleName: monitoring.outputs.tracesRuleName
     functionsPrincipalId: identities.outputs.functionsPrincipalId
     servingPrincipalId: identities.outputs.servingPrincipalId
     eventsPrincipalId: events.outputs.principalId
@@ -384,6 +393,7 @@ module alerts 'modules/alerts.bicep' = {
     token: token
     environmentName: environmentName
     emails: alertEmails
+    webhooks: alertWebhooks
     insightsId: monitoring.outputs.insightsId
     workspaceId: monitoring.outputs.workspaceId
     prometheusId: monitoring.outputs.prometheusId
@@ -419,6 +429,7 @@ output KUBELET_PRINCIPAL_ID string = aks.outputs.kubeletPrincipalId
 output TENANT_ID string = tenant().tenantId
 output SERVING_CLIENT_ID string = identities.outputs.servingClientId
 output COLLECTOR_CLIENT_ID string = identities.outputs.collectorClientId
+output TRACES_URL string = monitoring.outputs.tracesUrl
 output SCALER_CLIENT_ID string = identities.outputs.scalerClientId
 output GATEWAY_CLIENT_ID string = identities.outputs.gatewayClientId
 output EVENTS_TOPIC_NAME string = events.outputs.topicName

@@ -42,6 +42,10 @@ RUNTIME = {
     ("Microsoft.OperationalInsights/workspaces", "properties.customerId"): lambda _: (
         "22222222-2222-2222-2222-222222222222"
     ),
+    ("Microsoft.Insights/dataCollectionEndpoints", "properties.logsIngestion.endpoint"): lambda made: (
+        f"https://{made.name}-0a1b.westeurope-1.ingest.monitor.azure.com"
+    ),
+    ("Microsoft.Insights/dataCollectionRules", "properties.immutableId"): lambda _: f"dcr-{'0' * 32}",
     ("Microsoft.Monitor/accounts", "properties.metrics.prometheusQueryEndpoint"): lambda made: (
         f"https://{made.name}.westeurope.prometheus.monitor.azure.com"
     ),
@@ -83,6 +87,7 @@ MAY: frozenset[tuple[str, str, str]] = frozenset(
         ("events", "Storage Queue Data Message Sender", f"{_QUEUES}:{Queue.DROP_EVENTS}"),
         ("events", "Storage Blob Data Contributor", f"{_CONTAINERS}:{EVENT_DEAD_LETTERS}"),
         ("collector", "Monitoring Metrics Publisher", "Microsoft.Insights/components"),
+        ("collector", "Monitoring Metrics Publisher", "Microsoft.Insights/dataCollectionRules"),
         ("scaler", "Monitoring Data Reader", "Microsoft.Monitor/accounts"),
         ("gateway", "Key Vault Secrets User", "Microsoft.KeyVault/vaults"),
         ("kubelet", "AcrPull", "Microsoft.ContainerRegistry/registries"),

@@ -16,6 +16,7 @@ from functions._tracing import SERVICE as FUNCTIONS
 from tests.infra.bicep import Template
 from tests.infra.bicep_duties import deployed, of_type, parameters_of
 from tests.infra.bicep_values import Deployment, Made
+from tests.infra.kql import tables_of, unknown
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -116,6 +117,46 @@ def test_each_group_is_within_azures_limit_asks_the_metrics_and_tells_the_action
             assert rule["actions"] == [{"actionGroupId": told.id}]
 
 
+def test_the_collector_may_send_spans_by_the_rule_whose_address_comes_out() -> None:
+    found = made("production")
+    (rule,) = [
+        one for one in of_type(found, "Microsoft.Insights/dataCollectionRules") if "directDataSources" in one.properties
+    ]
+    (source,) = rule.properties["directDataSources"]["otelTraces"]
+    (flow,) = rule.properties["dataFlows"]
+    assert source["streams"] == flow["streams"]
+    assert source["enrichWithReference"] == rule.properties["references"]["applicationInsights"][0]["name"]
+    assert flow["destinations"] == [one["name"] for one in rule.properties["destinations"]["logAnalytics"]]
+    put_out = str(deployed(INFRA / "bicep", parameters_of(INFRA / "bicep", "production")).output("TRACES_URL"))
+    overlay = ROOT / "aks-serving" / "k8s" / "overlays" / "production" / "environment.yaml"
+    unset = yaml.safe_load(overlay.read_text())["data"]["TRACES_URL"]
+    form = re.sub(r"dcr-\w+|//[\w.-]+", "", put_out)
+    assert form == re.sub(r"dcr-\w+|//[\w.-]+", "", unset)
+
+
+def test_a_relay_is_signed_in_to_and_has_no_secret_in_its_address() -> None:
+    relay = {"url": "https://relay.example.com/alerts", "objectId": "o", "audience": "api://relay"}
+    given = parameters_of(INFRA / "bicep", "production") | {"alertWebhooks": [relay]}
+    told = the(list(deployed(INFRA / "bicep", given).resources()), "Microsoft.Insights/actionGroups")
+    (receiver,) = told.properties["webhookReceivers"]
+    assert (receiver["serviceUri"], receiver["identifierUri"]) == (relay["url"], relay["audience"])
+    assert receiver["useAadAuth"] is True
+    assert the(made("production"), "Microsoft.Insights/actionGroups").properties["webhookReceivers"] == []
+
+
+@pytest.mark.parametrize(("environment", "reads"), [("production", True), ("staging", False), ("dev", False)])
+def test_reads_of_data_are_logged_in_production(environment: str, reads: object) -> None:
+    kept = {
+        (one.scope.type.partition("/")[0], log["category"])
+        for one in of_type(made(environment), "Microsoft.Insights/diagnosticSettings")
+        for log in one.properties["logs"]
+        if isinstance(one.scope, Made) and log["enabled"]
+    }
+    assert (("Microsoft.DocumentDB", "DataPlaneRequests") in kept) is reads
+    assert (("Microsoft.Storage", "StorageRead") in kept) is reads
+    assert ("Microsoft.Storage", "StorageWrite") in kept
+
+
 def test_azures_own_alerts_look_at_what_is_deployed_and_tell_the_action_group() -> None:
     found = made("production")
     ids = {one.id for one in found}
@@ -159,7 +200,10 @@ def test_the_budget_sees_what_the_nodes_cost(environment: str) -> None:
 
 def test_the_cluster_sends_metrics_and_log_lines_where_they_are_asked_for() -> None:
     found = made("production")
-    rules = {one.id: one for one in of_type(found, "Microsoft.Insights/dataCollectionRules")}
+    of_cluster = [
+        one for one in of_type(found, "Microsoft.Insights/dataCollectionRules") if "dataSources" in one.properties
+    ]
+    rules = {one.id: one for one in of_cluster}
     tied = of_type(found, "Microsoft.Insights/dataCollectionRuleAssociations")
     assert {one.properties["dataCollectionRuleId"] for one in tied} == rules.keys()
     targets = [target for one in rules.values() for target in one.properties["destinations"].items()]
@@ -185,7 +229,7 @@ def test_flux_is_told_of_a_folder_that_there_is(environment: str) -> None:
     folder = ROOT / step["path"]
     assert (folder / "kustomization.yaml").is_file()
     of_flux = [one for path in folder.glob("*.yaml") for one in yaml.safe_load_all(path.read_text())]
-    spaces = {one["metadata"]["namespace"] for one in of_flux if "metadata" in one}
+    spaces = {one["metadata"]["namespace"] for one in of_flux if "namespace" in one.get("metadata", {})}
     assert spaces == {flux.properties["namespace"]}
 
 
@@ -217,9 +261,47 @@ def test_a_query_asks_for_what_the_code_emits(path: Path) -> None:
     assert text.startswith("//")
     assert set(re.findall(r'Properties\["slipway\.([^"]+)"\]', text)) <= emitted()
     assert set(re.findall(r"\bline\.(\w+)", text)) <= emitted() | LINE_KEYS
+    assert unknown(text) == []
     assert set(re.findall(r'AppRoleName == "([^"]+)"', text)) <= {FUNCTIONS, SERVER}
     for logger in re.findall(r'line\.logger\) == "([^"]+)"', text):
         assert (ROOT / "aks-serving" / f"{logger.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "found"),
+    [
+        ("slow-steps", '"load version"', '"load versions"', "span 'load versions'"),
+        ("slow-steps", '"process "', '"proces "', "span 'proces '"),
+        ("model-performance", '"predict"', '"predic"', "span 'predic'"),
+        ("model-performance", "percentilew(DurationMs, ItemCount, 95)", "percentilw(1, 2, 95)", "function percentilw"),
+        ("model-performance", "todouble(Failed)", "todouble(Success)", "column Success in extend"),
+        ("pod-log-lines", "tostring(LogMessage)", "tostring(LogMesage)", "column LogMesage in extend"),
+        ("pods", "Pod asc", "Name asc", "column Name in order"),
+        ("nodes", "Status, LastT", "Status, Labels, LastT", None),
+        ("nodes", "KubeNodeInventory", "KubeNodes", "table KubeNodes"),
+        ("cost-of-logs", "summarize", "summarise", "step summarise"),
+        ("story-of-a-version", "== model\n", "== modell\n", "column modell in where"),
+    ],
+)
+def test_what_is_not_there_is_found_in_a_query(name: str, old: str, new: str, found: str | None) -> None:
+    text = (OBSERVABILITY / "queries" / f"{name}.kql").read_text()
+    assert old in text
+    told = unknown(text.replace(old, new, 1))
+    assert found in told if found else told == []
+
+
+def test_each_table_of_pods_and_nodes_is_one_that_the_cluster_sends() -> None:
+    (rule,) = [
+        one
+        for one in of_type(made("production"), "Microsoft.Insights/dataCollectionRules")
+        if "logAnalytics" in one.properties["destinations"]
+    ]
+    (flow,) = rule.properties["dataFlows"]
+    (source,) = rule.properties["dataSources"]["extensions"]
+    asked = set().union(*(tables_of(path.read_text()) for path in KQL))
+    wanted = {f"Microsoft-{table}" for table in asked if table.startswith(("Kube", "Container"))}
+    assert len(wanted) > 3
+    assert set(flow["streams"]) == set(source["streams"]) == wanted
 
 
 def test_the_guide_to_queries_holds_each_as_it_is() -> None:

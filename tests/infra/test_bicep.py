@@ -22,6 +22,8 @@ EVERYTHING = {
     "authClientId": "55555555-5555-5555-5555-555555555555",
     "imagePullerIds": ["66666666-6666-6666-6666-666666666666"],
     "machineLearning": True,
+    "logData": True,
+    "alertWebhooks": [{"url": "https://relay.invalid/", "objectId": "7", "audience": "api://relay"}],
     "gitRepositoryUrl": "https://git.invalid/somebody/slipway",
     "approvalKeySecretName": "approval-key",
     "eventSinksSecretName": "event-sinks",

@@ -11,7 +11,7 @@ import pytest
 from tests.infra.bicep import Template
 from tests.infra.k8s import MANIFESTS, ROOT, build, of_kind, settings, the
 
-BY_HAND = {"HOST", "GRPC_HOST", "TRACES_URL"}
+BY_HAND = {"HOST", "GRPC_HOST"}
 OUTPUTS = {
     "BLOB_URL": "https://stslipwayabc.blob.core.windows.net",
     "PRIVATE_ENDPOINTS_CIDR": "10.30.1.0/24",
@@ -20,6 +20,7 @@ OUTPUTS = {
     "COLLECTOR_CLIENT_ID": "33333333-3333-3333-3333-333333333333",
     "SCALER_CLIENT_ID": "44444444-4444-4444-4444-444444444444",
     "PROMETHEUS_URL": "https://amw-abcd.westeurope.prometheus.monitor.azure.com",
+    "TRACES_URL": "https://dce-abc.westeurope-1.ingest.monitor.azure.com/datacollectionRules/dcr-0/streams/Microsoft-OTLP-Traces/otlp/v1/traces",
     "VAULT_NAME": "kv-slipway-abc",
 }
 

@@ -33,6 +33,7 @@ PLACES = {
     "Microsoft.Storage/storageAccounts": "the storage account",
     "Microsoft.KeyVault/vaults": "Key Vault",
     "Microsoft.Insights/components": "Application Insights",
+    "Microsoft.Insights/dataCollectionRules": "the rule that spans come by",
     "Microsoft.OperationalInsights/workspaces": "Log Analytics",
     "Microsoft.Monitor/accounts": "the Azure Monitor workspace",
     "Microsoft.ContainerRegistry/registries": "the registry",
@@ -145,9 +146,14 @@ def test_artifacts_are_immutable_where_it_says_so() -> None:
 
 def test_the_logs_that_it_names_are_kept() -> None:
     kind = "Microsoft.Insights/diagnosticSettings"
-    kept_logs = {log["category"] for one in of_type(made("production"), kind) for log in one.properties["logs"]}
+    kept = {
+        name: {log["category"] for one in of_type(made(name), kind) for log in one.properties["logs"] if log["enabled"]}
+        for name in ("staging", "production")
+    }
+    kept_logs, of_reads = kept["production"], {"StorageRead", "DataPlaneRequests"}
     told_logs = {name for _, where in rows("who did it") if "Log Analytics" in where
                  for name in re.findall(r"`([\w-]+)`", where.split("(the table")[0])}  # fmt: skip
     assert told_logs
     assert told_logs <= kept_logs
-    assert not {"StorageRead", "DataPlaneRequests"} & kept_logs
+    assert of_reads <= told_logs
+    assert kept_logs - kept["staging"] == of_reads

@@ -8,6 +8,9 @@ param environmentName string
 @description('Who is written to. Empty: alerts fire, and stand in the portal alone.')
 param emails array
 
+@description('A relay that is told too: its url, and of the Entra application that it takes tokens of, objectId and audience. Azure Monitor signs in to it, so that nothing here is secret.')
+param webhooks array
+
 param insightsId string
 param workspaceId string
 param prometheusId string
@@ -115,6 +118,15 @@ resource actionGroup 'Microsoft.Insights/actionGroups@2023-01-01' = {
     emailReceivers: [for (email, index) in emails: {
       name: 'email-${index}'
       emailAddress: email
+      useCommonAlertSchema: true
+    }]
+    webhookReceivers: [for (webhook, index) in webhooks: {
+      name: 'webhook-${index}'
+      serviceUri: webhook.url
+      useAadAuth: true
+      objectId: webhook.objectId
+      identifierUri: webhook.audience
+      tenantId: tenant().tenantId
       useCommonAlertSchema: true
     }]
   }

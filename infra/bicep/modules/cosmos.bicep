@@ -14,6 +14,9 @@ param endpointsSubnetId string
 param cosmosZoneId string
 param workspaceId string
 
+@description('Whether each read and write of a document is logged.')
+param logData bool
+
 var cosmosDBBuiltinDataContributor = '00000000-0000-0000-0000-000000000002'
 var containers = [
   { name: 'models', key: '/model' }
@@ -100,6 +103,7 @@ resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' 
     logAnalyticsDestinationType: 'Dedicated'
     logs: [
       { category: 'ControlPlaneRequests', enabled: true }
+      { category: 'DataPlaneRequests', enabled: logData }
       { category: 'PartitionKeyRUConsumption', enabled: true }
     ]
   }

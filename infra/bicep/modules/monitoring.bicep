@@ -78,6 +78,49 @@ resource metricsRule 'Microsoft.Insights/dataCollectionRules@2024-03-11' = {
   }
 }
 
+// OTLP straight into Application Insights, for the cluster's collector. The form is that of Microsoft's own template, as
+// public repositories have it; it is not among the models that properties are held against here.
+resource tracesEndpoint 'Microsoft.Insights/dataCollectionEndpoints@2024-03-11' = {
+  name: 'dce-slipway-traces-${token}'
+  location: location
+  tags: tags
+  properties: {
+    networkAcls: { publicNetworkAccess: 'Enabled' }
+  }
+}
+
+resource tracesRule 'Microsoft.Insights/dataCollectionRules@2024-03-11' = {
+  name: 'dcr-slipway-traces-${token}'
+  location: location
+  tags: tags
+  properties: {
+    dataCollectionEndpointId: tracesEndpoint.id
+    references: {
+      applicationInsights: [{ name: 'insights', resourceId: insights.id }]
+    }
+    directDataSources: {
+      otelTraces: [
+        {
+          name: 'spans'
+          streams: ['Microsoft-OTel-Traces-Spans', 'Microsoft-OTel-Traces-Events', 'Microsoft-OTel-Traces-Resources']
+          enrichWithReference: 'insights'
+          enrichWithResourceAttributes: ['*']
+          replaceResourceIdWithReference: true
+        }
+      ]
+    }
+    destinations: {
+      logAnalytics: [{ name: 'workspace', workspaceResourceId: workspace.id }]
+    }
+    dataFlows: [
+      {
+        streams: ['Microsoft-OTel-Traces-Spans', 'Microsoft-OTel-Traces-Events', 'Microsoft-OTel-Traces-Resources']
+        destinations: ['workspace']
+      }
+    ]
+  }
+}
+
 // Who asked for which logs is itself looked at, where somebody must answer for it.
 resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: workspace
@@ -99,3 +142,5 @@ output prometheusId string = prometheus.id
 output prometheusName string = prometheus.name
 output prometheusUrl string = prometheus.properties.metrics.prometheusQueryEndpoint
 output metricsRuleId string = metricsRule.id
+output tracesRuleName string = tracesRule.name
+output tracesUrl string = '${tracesEndpoint.properties.logsIngestion.endpoint}/datacollectionRules/${tracesRule.properties.immutableId}/streams/Microsoft-OTLP-Traces/otlp/v1/traces'

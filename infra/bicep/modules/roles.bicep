@@ -6,6 +6,7 @@ param registryName string
 param insightsName string
 param workspaceName string
 param prometheusName string
+param tracesRuleName string
 param functionsPrincipalId string
 param servingPrincipalId string
 param eventsPrincipalId string
@@ -230,6 +231,20 @@ resource eventsKeepUndelivered 'Microsoft.Authorization/roleAssignments@2022-04-
 resource collectorSendsTelemetry 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   scope: insights
   name: guid(insights.id, collectorPrincipalId, monitoringMetricsPublisher)
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', monitoringMetricsPublisher)
+    principalId: collectorPrincipalId
+    principalType: 'ServicePrincipal'
+  }
+}
+
+resource tracesRule 'Microsoft.Insights/dataCollectionRules@2024-03-11' existing = {
+  name: tracesRuleName
+}
+
+resource collectorSendsTraces 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  scope: tracesRule
+  name: guid(tracesRule.id, collectorPrincipalId, monitoringMetricsPublisher)
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', monitoringMetricsPublisher)
     principalId: collectorPrincipalId

@@ -20,6 +20,9 @@ param queueZoneId string
 param tableZoneId string
 param workspaceId string
 
+@description('Whether each read of a blob, and each use of a queue, is logged. Writes and deletes of blobs always are.')
+param logData bool
+
 var containerNames = [
   'incoming'
   'artifacts'
@@ -188,6 +191,20 @@ resource blobLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   properties: {
     workspaceId: workspaceId
     logs: [
+      { category: 'StorageRead', enabled: logData }
+      { category: 'StorageWrite', enabled: true }
+      { category: 'StorageDelete', enabled: true }
+    ]
+  }
+}
+
+resource queueLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = if (logData) {
+  scope: queues
+  name: 'to-workspace'
+  properties: {
+    workspaceId: workspaceId
+    logs: [
+      { category: 'StorageRead', enabled: true }
       { category: 'StorageWrite', enabled: true }
       { category: 'StorageDelete', enabled: true }
     ]
