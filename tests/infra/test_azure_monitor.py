@@ -294,7 +294,7 @@ def test_each_table_of_pods_and_nodes_is_one_that_the_cluster_sends() -> None:
     (rule,) = [
         one
         for one in of_type(made("production"), "Microsoft.Insights/dataCollectionRules")
-        if "logAnalytics" in one.properties["destinations"]
+        if "extensions" in one.properties.get("dataSources", {})
     ]
     (flow,) = rule.properties["dataFlows"]
     (source,) = rule.properties["dataSources"]["extensions"]

@@ -41,7 +41,7 @@ param workspaceId string
 @description('The data collection rule that the cluster\'s metrics go by.')
 param metricsRuleId string
 
-var containerStreams = ['Microsoft-ContainerLogV2', 'Microsoft-KubeEvents']
+var containerStreams = ['Microsoft-ContainerLogV2', 'Microsoft-KubeEvents', 'Microsoft-KubeNodeInventory', 'Microsoft-KubePodInventory']
 // What Kubernetes itself runs on survives a node, or a zone where there are several; dev does without.
 var systemNodes = tier == 'Free' ? 1 : max(2, length(zones))
 

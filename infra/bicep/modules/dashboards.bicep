@@ -10,10 +10,14 @@ var queries = [
   { name: 'documents-throughput', text: loadTextContent('../../observability/queries/documents-throughput.kql') }
   { name: 'errors-by-version', text: loadTextContent('../../observability/queries/errors-by-version.kql') }
   { name: 'failed-invocations', text: loadTextContent('../../observability/queries/failed-invocations.kql') }
+  { name: 'kube-warnings', text: loadTextContent('../../observability/queries/kube-warnings.kql') }
   { name: 'log-lines', text: loadTextContent('../../observability/queries/log-lines.kql') }
   { name: 'model-performance', text: loadTextContent('../../observability/queries/model-performance.kql') }
+  { name: 'nodes', text: loadTextContent('../../observability/queries/nodes.kql') }
   { name: 'one-trace', text: loadTextContent('../../observability/queries/one-trace.kql') }
   { name: 'pod-log-lines', text: loadTextContent('../../observability/queries/pod-log-lines.kql') }
+  { name: 'pods', text: loadTextContent('../../observability/queries/pods.kql') }
+  { name: 'pods-by-hour', text: loadTextContent('../../observability/queries/pods-by-hour.kql') }
   { name: 'slow-steps', text: loadTextContent('../../observability/queries/slow-steps.kql') }
   { name: 'story-of-a-version', text: loadTextContent('../../observability/queries/story-of-a-version.kql') }
 ]
