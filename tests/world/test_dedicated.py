@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.alerts.documents import AlertRule
 from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind
 from shared.core.slots import Slot
@@ -237,13 +238,16 @@ def test_the_next_candidate_waits_until_the_gateway_has_heard_that_its_pods_have
     assert start(world, 4) is None
     assert world.endpoint().queued_version == 4
     # However often it is asked for again, and although the Gateway is long in hearing.
-    for _ in range(12):
+    for _ in range(16):
         world.clock.pass_s(20)
         world.run(seconds=1)
         world.sweep.sweep()
         world.run(seconds=1)
         assert rollout(world).candidate.version == 3
     assert world.gateway.shares(world.clock.now())[GREEN] == 5_000
+    world.rollout_alerts.settle()
+    (alert,) = world.alerts.firing(AlertRule.PLAN_UNAPPLIED)
+    assert alert.sentence.startswith("the Gateway still sends requests of digits to pod green-1")
     world.gateway.is_deaf = False
     heard(world)
     world.sweep.sweep()

@@ -1,9 +1,12 @@
 """Which pods have applied a plan, which cannot, which fell silent; and which are chosen to."""
 
+from datetime import timedelta
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.rollout.convergence import applied, chosen, convergence, fresh, unavailable
+from shared.core.slots import Slot
+from shared.rollout.convergence import applied, chosen, convergence, fresh, still_sent, unavailable
 from shared.rollout.progress import PodSeen
 from tests.unit.rollout.evidence import CANDIDATE, NOW, STABLE, pod
 
@@ -81,3 +84,49 @@ def test_a_ramp_takes_no_pod_away_that_still_reports_whatever_pods_came_and_went
     left = set(had) & set(after)
     assert left <= set(has) or set(has) <= left
     assert len(has) == -(-len(after) * high // 10_000)
+
+
+def apart(pods: dict[str, PodSeen], quorum: float = 1.0) -> tuple[bool, str]:
+    """How far the pods are where stable is in blue and the candidate in green."""
+    found = convergence(
+        pods,
+        generation=3,
+        versions=(CANDIDATE,),
+        quorum=quorum,
+        now=NOW,
+        slots=(Slot.BLUE, Slot.GREEN),
+        slot=Slot.GREEN,
+    )
+    return found.is_reached, found.sentence
+
+
+def test_each_slot_has_its_own_quorum_and_only_the_candidate_s_pods_need_the_candidate() -> None:
+    blue = {f"blue-{n}": pod(slot=Slot.BLUE, loaded=(STABLE,)) for n in range(9)}
+    green = {"green-1": pod(slot=Slot.GREEN, loaded=(CANDIDATE,))}
+    assert apart(blue | green) == (
+        True,
+        "10 of 10 pods that report have applied the plan, those of slot green with version 2 ready",
+    )
+    # Nine of ten are enough of neither slot.
+    unready = {"green-1": pod(slot=Slot.GREEN, loaded=())}
+    assert not apart(blue | unready, quorum=0.9)[0]
+    lagging = {"blue-0": pod(slot=Slot.BLUE, loaded=(STABLE,), generation=2)}
+    assert not apart(blue | green | lagging)[0]
+    assert apart(blue | green | lagging, quorum=0.8)[0]
+
+
+def test_a_slot_of_which_no_pod_reports_is_said_to_lack_pods() -> None:
+    blue = {"blue-1": pod(slot=Slot.BLUE, loaded=(STABLE,))}
+    is_reached, said = apart(blue | {"green-1": pod(age_s=31, slot=Slot.GREEN)})
+    assert not is_reached
+    assert said.startswith("no pod of slot green reports, in which version 2 is to be: deploy the endpoint's pods")
+    assert apart({"green-1": pod(slot=Slot.GREEN)})[0], "a slot in which nothing need be ready has no pod to wait for"
+
+
+def test_pods_are_still_sent_requests_while_their_latest_window_counts_some_of_an_earlier_plan() -> None:
+    elsewhere = {"late": pod(generation=2, late_at=NOW - timedelta(seconds=1)), "quiet": pod(generation=2)}
+    assert still_sent(elsewhere, {Slot.BLUE}, NOW) == ("late",)
+    assert still_sent(elsewhere, {None}, NOW) == ()
+    assert still_sent({"gone": pod(age_s=31, late_at=NOW - timedelta(seconds=31))}, {Slot.BLUE}, NOW) == ()
+    before = {"earlier": pod(generation=2, late_at=NOW - timedelta(seconds=6))}
+    assert still_sent(before, {Slot.BLUE}, NOW) == ()

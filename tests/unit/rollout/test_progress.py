@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.messages import CommandKind, RolloutCommand
+from shared.core.slots import Slot
 from shared.rollout import steps
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutEvent
@@ -147,3 +148,14 @@ def test_a_pod_s_latest_word_is_kept_as_it_was() -> None:
         failed={CANDIDATE: "no"},
         memory_share=0.5,
     )
+
+
+def test_what_a_pod_was_still_sent_under_an_earlier_plan_is_kept_and_of_which_slot_it_is() -> None:
+    some = {STABLE: VersionCounts(requests=10)}
+    sent = window(generation=2, versions=some, slot=Slot.GREEN)
+    seen = taken(Progress(), [sent], 3).pods["a"]
+    assert (seen.slot, seen.late_at) == (Slot.GREEN, sent.ended_at)
+    later = window(sequence=2, at=NOW + timedelta(seconds=5), generation=2, versions={STABLE: VersionCounts()})
+    again = taken(taken(Progress(), [sent], 3), [later], 3).pods["a"]
+    assert (again.late_at, again.at) == (sent.ended_at, later.ended_at)
+    assert taken(Progress(), [window(versions=some)], 3).pods["a"].late_at is None
