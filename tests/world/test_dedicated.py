@@ -33,6 +33,7 @@ from tests.world.strategies import (
     weights_of,
     world_with,
 )
+from tests.world.test_replay import check_same
 from tests.world.world import ENDPOINT, MODEL, Pod, World
 
 LAG_S = 4
@@ -150,6 +151,7 @@ def test_a_candidate_that_fails_is_taken_back_and_stable_stays_where_it_is(stage
     assert found.zero_traffic_at is not None
     assert (found.zero_traffic_at - found.detected_at).total_seconds() >= LAG_S - 2
     assert world.gateway.failed == []
+    check_same(world)
 
 
 def test_blue_green_is_tried_by_those_who_name_it_then_switched_and_switched_back_at_once() -> None:
