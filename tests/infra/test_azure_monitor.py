@@ -187,6 +187,38 @@ def test_the_workbook_and_the_queries_are_given_as_they_are() -> None:
     assert held == {path.stem: path.read_text() for path in (OBSERVABILITY / "queries").glob("*.kql")}
 
 
+def test_the_dashboard_shows_what_is_alerted_on_and_queries_as_they_are() -> None:
+    found = made("production")
+    (lens,) = the(found, "Microsoft.Portal/dashboards").properties["lenses"]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for part in lens["parts"]:
+        parts.setdefault(part["metadata"]["type"].rpartition("/")[2], []).append(part["metadata"])
+    (note,) = parts.pop("MarkdownPart")
+    assert note["settings"]["content"]["settings"]["content"] == (OBSERVABILITY / "on-call.md").read_text()
+    charts = [one["settings"]["content"]["options"]["chart"]["metrics"][0] for one in parts.pop("MonitorChartPart")]
+    alerted = of_type(found, "Microsoft.Insights/metricAlerts")
+    assert {(one["resourceMetadata"]["id"], one["name"]) for one in charts} == {
+        (alert.properties["scopes"][0], alert.properties["criteria"]["allOf"][0]["metricName"]) for alert in alerted
+    }
+    tables = [{one["name"]: one["value"] for one in table["inputs"]} for table in parts.pop("LogsDashboardPart")]
+    assert parts == {}
+    queries = {path.read_text() for path in (OBSERVABILITY / "queries").glob("*.kql")}
+    assert len({one["Query"] for one in tables} & queries) == len(tables) > 4
+    assert {str(one["Scope"]) for one in tables} == {
+        str({"resourceIds": [the(found, "Microsoft.OperationalInsights/workspaces").id]})
+    }
+
+
+def test_parts_of_the_dashboard_do_not_lie_on_each_other() -> None:
+    (lens,) = the(made("production"), "Microsoft.Portal/dashboards").properties["lenses"]
+    taken: set[tuple[int, int]] = set()
+    for part in lens["parts"]:
+        at = part["position"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["colSpan"]) for y in range(at["rowSpan"])}
+        assert not cells & taken, at
+        taken |= cells
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_budget_sees_what_the_nodes_cost(environment: str) -> None:
     found = made(environment)
