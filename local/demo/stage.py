@@ -8,6 +8,7 @@ code is 0 only where everything is as it should be; ctrl-C stops everything, wit
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from shared.core.errors import InvalidInputError, SlipwayError
 
 _INTERRUPTED = 130
 _TAIL_LINES = 12
+_REMOVALS, _REMOVE_AGAIN_S = 50, 0.1
 _EXPECTED_ERRORS = (DemoError, SlipwayError, ProcessStartError, AzuriteMissingError)
 
 type Play = Callable[[StateDir, Screen], list[str]]
@@ -51,12 +53,21 @@ def run(play: Play, *, json_output: bool, state_dir: Path | None = None) -> int:
             _show_logs(state, screen)
         finally:
             if not keep and state_dir is None:
-                shutil.rmtree(state.path, ignore_errors=True)
+                remove(state.path)
         for problem in problems:
             screen.bad(problem)
         if problems:
             screen.say(f"what the system left, its logs included, is in {state.path}")
     return 1 if problems else 0
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory, also where a process that was just stopped writes its last there: once more, for a while."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(_REMOVE_AGAIN_S)
 
 
 def _show_logs(state: StateDir, screen: Screen) -> None:
