@@ -45,7 +45,7 @@ def dedicated(
     *, slots: tuple[Slot, ...] = (BLUE, GREEN), lag_s: int = LAG_S, versions: int = 4, **fields: Any
 ) -> World:
     """A world whose version 1 serves in the shared pods, with pods of these slots beside them."""
-    told = {"placement": Placement.DEDICATED, "stages": STAGES, "watch_s": 8} | fields
+    told: dict[str, Any] = {"placement": Placement.DEDICATED, "stages": STAGES, "watch_s": 8} | fields
     world = world_with(versions=versions, **told)
     world.others += [Pod(name=f"{slot}-1", slot=slot) for slot in slots]
     world.gateway.lag_s = lag_s

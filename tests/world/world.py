@@ -247,7 +247,7 @@ class Gateway:
         """The share of each slot's pods, by the routes that it goes by."""
         due = [routes for at, routes in self.heard if (now - at).total_seconds() >= self.lag_s]
         if not due:
-            return {None: 10_000} | dict.fromkeys(Slot, 0)
+            return {slot: 0 if slot else 10_000 for slot in (None, *Slot)}
         http = next(item for item in due[-1]["items"] if item["kind"] == "HTTPRoute")
         drawn = {ref["name"]: ref["weight"] for ref in http["spec"]["rules"][-1]["backendRefs"]}
         return {slot: drawn.get(backend_name(ENDPOINT, slot), 0) for slot in (None, *Slot)}
