@@ -52,8 +52,8 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """What the deployment is called, in the subscription."""
-        return f"slipway-{self.environment}"
+        """What the deployment is called, in the subscription. A deployment keeps its location: another is another."""
+        return f"slipway-{self.environment}{self._elsewhere}"
 
     @property
     def parameters(self) -> str:
@@ -64,7 +64,9 @@ class Deployment:
         """The first step; `verb` is create or what-if. Raises InvalidInputError."""
         command = ["deployment", "sub", verb, "--name", self.name, "--location", self.location or self._own_location()]
         command += ["--template-file", "infra/bicep/main.bicep", *_asking(verb), "--parameters", self.parameters]
-        return command if self.location is None else [*command, "--parameters", f"location={self.location}"]
+        if self._elsewhere:
+            command += ["--parameters", f"location={self.location}", f"groupName=rg-{self.name}"]
+        return command
 
     def outputs(self) -> list[str]:
         """Asks what the first step put out."""
@@ -76,6 +78,11 @@ class Deployment:
         command += ["--resource-group", outputs["RESOURCE_GROUP"]]
         command += ["--template-file", "infra/bicep/eventgrid.bicep", *_asking(verb), "--parameters"]
         return [*command, f"topicName={outputs['EVENTS_TOPIC_NAME']}", f"storageName={outputs['STORAGE_NAME']}"]
+
+    @property
+    def _elsewhere(self) -> str:
+        """The end of names in another location: there no group of the same name can be made while the first is."""
+        return "" if self.location in {None, self._own_location()} else f"-{self.location}"
 
     def _own_location(self) -> str:
         try:
@@ -112,8 +119,8 @@ def deploy(
     json_output: JsonOption = False,
 ) -> int:
     """Deploy the resources to Azure by the Azure CLI, or show what would change."""
-    if only is Step.DROPS and location is not None:
-        raise InvalidInputError("--location is the resources' and --only drops leaves them: leave one out")
+    if location is not None and not location.isalnum():
+        raise InvalidInputError(f"{location!r} is no name of a region: use one that `az account list-locations` names")
     az = _Az(program=_find(), quiet=json_output)
     deployment = Deployment(environment=environment, location=location)
     verb = "what-if" if what_if else "create"

@@ -10,6 +10,9 @@ param environmentName string
 @description('Where everything lies.')
 param location string
 
+@description('The resource group that all of it lies in. A group keeps its location: in another region it is another group.')
+param groupName string = 'rg-slipway-${environmentName}'
+
 @description('Days that logs are kept in Log Analytics.')
 @minValue(30)
 @maxValue(730)
@@ -159,7 +162,7 @@ var token = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = { 'azd-env-name': environmentName, application: 'slipway' }
 
 resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
-  name: 'rg-slipway-${environmentName}'
+  name: groupName
   location: location
   tags: tags
 }

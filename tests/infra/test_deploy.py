@@ -18,6 +18,8 @@ import yaml
 
 from cli.deploy import Deployment, Environment
 from cli.main import run
+from tests.infra.bicep_duties import deployed, of_type, parameters_of
+from tests.infra.test_bicep import FOLDER
 from tests.unit.project.repository import ROOT, text_of
 
 OUTPUTS = {
@@ -133,13 +135,46 @@ def test_another_location_is_the_deployments_and_the_resources(az: FakeAz) -> No
 
     (call,) = az.asked()
     assert values(call, "--location") == ["swedencentral"]
-    assert values(call, "--parameters") == ["infra/bicep/main.parameters.dev.json", "location=swedencentral"]
+    assert values(call, "--name") == ["slipway-dev-swedencentral"]
+    assert call[call.index("--parameters") + 1] == "infra/bicep/main.parameters.dev.json"
+    assert call[-2:] == ["location=swedencentral", "groupName=rg-slipway-dev-swedencentral"]
+
+
+def test_beside_the_first_region_another_shares_neither_the_deployment_nor_the_group() -> None:
+    first = Deployment(environment=Environment.STAGING, location=None)
+    other = Deployment(environment=Environment.STAGING, location="northeurope")
+    assert first.name != other.name
+    groups = []
+    for deployment in (first, other):
+        words = [word for word in deployment.resources("create") if word.startswith(("location=", "groupName="))]
+        given = parameters_of(FOLDER, "staging") | dict(word.split("=") for word in words)
+        (group,) = of_type(list(deployed(FOLDER, given).resources()), "Microsoft.Resources/resourceGroups")
+        assert values(deployment.resources("create"), "--location") == [group.body["location"]]
+        groups.append((group.name, group.body["location"]))
+    assert groups == [("rg-slipway-staging", BY_PARAMETERS), ("rg-slipway-staging-northeurope", "northeurope")]
+
+
+def test_its_own_location_said_again_is_the_same_deployment() -> None:
+    said = Deployment(environment=Environment.STAGING, location=BY_PARAMETERS)
+    assert said.resources("create") == Deployment(environment=Environment.STAGING, location=None).resources("create")
+
+
+def test_the_second_step_elsewhere_asks_the_deployment_there(az: FakeAz) -> None:
+    assert run(["deploy", "staging", "--yes", "--only", "drops", "--location", "northeurope"]) == 0
+    shown, created = az.asked()
+    assert values(shown, "--name") == ["slipway-staging-northeurope"]
+    assert values(created, "--name") == ["slipway-staging-northeurope-drops"]
+
+
+def test_a_region_is_named_as_azure_names_it(az: FakeAz, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["deploy", "staging", "--yes", "--location", "North Europe"]) == 2
+    assert "az account list-locations" in capfd.readouterr().err
+    assert az.asked() == []
 
 
 def test_one_step_alone(az: FakeAz) -> None:
     assert run(["deploy", "staging", "--yes", "--only", "drops"]) == 0
     assert [call[1:3] for call in az.asked()] == [["sub", "show"], ["group", "create"]]
-    assert run(["deploy", "staging", "--only", "drops", "--location", "x"]) == 2
 
 
 def test_nothing_is_changed_where_nobody_said_yes(az: FakeAz, capfd: pytest.CaptureFixture[str]) -> None:
