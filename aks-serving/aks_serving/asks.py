@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from aks_serving import plain, v2
+from aks_serving.awaited import prediction_of
 from aks_serving.batches import Results
 from aks_serving.calls import Call
 from aks_serving.counts import Kind
 from aks_serving.encodings import packed
 from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Headers, Response
 from aks_serving.failures import failure
-from aks_serving.predictor import Ask, prediction_of
+from aks_serving.predictor import Ask
 from aks_serving.serving import CANDIDATE_OK, STABLE_OK, Face
 from shared.core.errors import InvalidInputError, SlipwayError
 from shared.core.tracing import Span

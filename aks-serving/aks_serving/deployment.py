@@ -18,32 +18,26 @@ from dataclasses import replace
 from time import monotonic, perf_counter
 from weakref import WeakKeyDictionary
 
-from pydantic import ValidationError
-
 from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
 from aks_serving.engine import Engine
 from aks_serving.guard import TripGuard
 from aks_serving.lanes import Lane
+from aks_serving.lingering import Lingering
 from aks_serving.numbering import Numbering
+from aks_serving.plans import MadeFrom, made_from, parsed_plan
 from aks_serving.predictor import divert_waiting
 from aks_serving.serving import Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
 from shared.core.slots import Slot
-from shared.routing.plan import ArtifactFile, Role, Route, RoutePlan, Signing
+from shared.routing.plan import Role, Route, RoutePlan
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
-LINGER_S = 600.0
-HEARD_S = 120.0
-"""So long after a plan took versions elsewhere they make room in memory for others: the Gateway has heard by then."""
-
-type _Key = tuple[int, str, str, tuple[ArtifactFile, ...], Signing | None, str | None, str | None, bool]
-"""What a loaded version was made from: a route that differs in any of it is loaded anew."""
 
 
 class Deployment:
@@ -91,17 +85,15 @@ class Deployment:
         self._rehearse = rehearse
         self._taken = taken
         self._slot = slot
-        self._now_s = now_s
         self._wanted: RoutePlan | None = None
         self._published: RoutePlan | None = None
         """The wanted plan with what other pods have of it."""
-        self._left_s: float | None = None
-        """Since when what is served is elsewhere by the wanted plan."""
-        self._lanes: dict[_Key, Lane] = {}
-        self._failed: dict[_Key, str] = {}
-        self._waiting: set[_Key] = set()
-        self._evicted: set[_Key] = set()
-        self._loading: dict[_Key, asyncio.Task[None]] = {}
+        self._lingering = Lingering(now_s)
+        self._lanes: dict[MadeFrom, Lane] = {}
+        self._failed: dict[MadeFrom, str] = {}
+        self._waiting: set[MadeFrom] = set()
+        self._evicted: set[MadeFrom] = set()
+        self._loading: dict[MadeFrom, asyncio.Task[None]] = {}
         self._loaded_s: WeakKeyDictionary[Lane, float] = WeakKeyDictionary()
 
     @property
@@ -112,7 +104,7 @@ class Deployment:
     def offer(self, data: bytes) -> None:
         """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
         try:
-            published = _parsed(self.endpoint, data)
+            published = parsed_plan(self.endpoint, data)
         except InvalidInputError as error:
             log.warning("endpoint %s: a plan is refused, the last one goes on: %s", self.endpoint, error)
             return
@@ -127,16 +119,17 @@ class Deployment:
             return
         plan = published.for_slot(self._slot).for_pod(self._pod)
         self._wanted, self._published, self.plan_data = plan, published, data
-        self._note_leaving()
+        served = set() if self.serving is None else self.serving.lanes.keys()
+        self._lingering.note(plan, published, served=served)
         self._taken(plan)
-        for key in {_key(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
+        for key in {made_from(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
             self._evicted.discard(key)
             self._failed.pop(key, None)
         self._step()
 
     def look(self) -> None:
         """End what lingered for long enough."""
-        if self._left_s is not None and not self._plans_any and not self._lingers:
+        if self._lingering.has_left and not self._plans_any and not self._lingers:
             self._step()
 
     def retry_failed(self) -> None:
@@ -150,7 +143,7 @@ class Deployment:
         """The loaded versions that are shadows and no more, in the wanted plan and in the one that answers, or that
         the Gateway has long heard to be elsewhere.
         """
-        has_left = self._left_s is not None and self._now_s() - self._left_s >= HEARD_S
+        has_left = self._lingering.is_heard
         plans = [self._wanted, None if self.serving is None or has_left else self.serving.plan]
         routes = [route for plan in plans if plan is not None for route in plan.routes]
         needed = {route.version for route in routes if route.role is not Role.SHADOW}
@@ -158,11 +151,11 @@ class Deployment:
 
     def is_loading(self, route: Route) -> bool:
         """Whether a version is being loaded as the route says."""
-        return _key(route) in self._loading
+        return made_from(route) in self._loading
 
     def give_up(self, route: Route, reason: str) -> None:
         """Have a version that hangs while it is loaded fail; what its thread may yet give is dropped."""
-        key = _key(route)
+        key = made_from(route)
         task = self._loading.pop(key, None)
         if task is not None:
             task.cancel()
@@ -178,7 +171,7 @@ class Deployment:
         """Take a version out of service, for its memory. It is loaded again when a plan gives it traffic or copies."""
         key = next(key for key, found in self._lanes.items() if found is lane)
         del self._lanes[key]
-        why = "it is a shadow" if self._left_s is None else "the plan has it elsewhere"
+        why = "the plan has it elsewhere" if self._lingering.has_left else "it is a shadow"
         reason = f"it made room in memory for another version, since {why}"
         log.warning("endpoint %s: version %d is unloaded: %s", self.endpoint, key[0], reason)
         self._evicted.add(key)
@@ -204,7 +197,7 @@ class Deployment:
         plan = self._wanted
         if plan is None:
             return
-        keys = {_key(route): route for route in plan.routes}
+        keys = {made_from(route): route for route in plan.routes}
         self._failed = {key: reason for key, reason in self._failed.items() if key in keys}
         self._evicted &= keys.keys()
         for key, route in keys.items():
@@ -243,32 +236,17 @@ class Deployment:
                 tripped=tripped,
             )
         )
-        self._left_s = None
+        self._lingering.end()
 
     @property
     def _lingers(self) -> bool:
         """Whether what is served goes on though the wanted plan has it elsewhere."""
-        has_left = self._left_s is not None and self._now_s() - self._left_s < LINGER_S
-        return has_left and not self._plans_any and self.serving is not None and bool(self.serving.lanes)
+        is_served = self.serving is not None and bool(self.serving.lanes)
+        return is_served and not self._plans_any and self._lingering.may_go_on
 
     @property
     def _plans_any(self) -> bool:
         return self._wanted is not None and bool(self._wanted.routes)
-
-    def _note_leaving(self) -> None:
-        """Note since when what is served is elsewhere. Where nothing is any more, no pod lingers."""
-        wanted, published = self._wanted, self._published
-        served = set() if self.serving is None else self.serving.lanes.keys()
-        if wanted is None or published is None or not published.routes or served & {r.version for r in wanted.routes}:
-            self._left_s = None
-        elif not wanted.routes and self._left_s is None:
-            self._left_s = self._now_s()
-            log.info(
-                "endpoint %s: generation %d has no version for this pod; what it serves goes on for %.0f s",
-                self.endpoint,
-                wanted.generation,
-                LINGER_S,
-            )
 
     def _swap(self, serving: Serving) -> None:
         if serving == self.serving:
@@ -287,7 +265,7 @@ class Deployment:
             if lane is not None and (route is None or not route.weight_bp):
                 divert_waiting(lane)
 
-    async def _load(self, key: _Key, route: Route) -> None:
+    async def _load(self, key: MadeFrom, route: Route) -> None:
         loop = asyncio.get_running_loop()
         attempt = 0
         while self._wants(key):
@@ -319,35 +297,10 @@ class Deployment:
         del self._loading[key]
         self._step()
 
-    def _fail(self, key: _Key, reason: str) -> None:
+    def _fail(self, key: MadeFrom, reason: str) -> None:
         if self._failed.get(key) != reason:
             log.error("endpoint %s: version %d is not loaded: %s", self.endpoint, key[0], reason)
         self._failed[key] = reason
 
-    def _wants(self, key: _Key) -> bool:
-        return self._wanted is not None and any(_key(route) == key for route in self._wanted.routes)
-
-
-def _parsed(endpoint: EndpointName, data: bytes) -> RoutePlan:
-    try:
-        plan = RoutePlan.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InvalidInputError(f"{where}: {first['msg']}") from error
-    if plan.endpoint != endpoint:
-        raise InvalidInputError(f"it is the plan of endpoint {plan.endpoint!r}, stored as that of {endpoint!r}")
-    return plan
-
-
-def _key(route: Route) -> _Key:
-    return (
-        route.version,
-        route.artifact_digest,
-        route.model_file,
-        route.external,
-        route.signing,
-        route.golden_digest,
-        route.profile_digest,
-        route.allow_nan,
-    )
+    def _wants(self, key: MadeFrom) -> bool:
+        return self._wanted is not None and any(made_from(route) == key for route in self._wanted.routes)

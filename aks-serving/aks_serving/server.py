@@ -5,19 +5,20 @@ import contextlib
 import functools
 import logging
 import sys
-import weakref
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 from aks_serving.batches import LoadedModel
-from aks_serving.cache import DiskCache, digests
+from aks_serving.cache import DiskCache
 from aks_serving.convictions import Convictions
 from aks_serving.counts import VersionTally
 from aks_serving.deployment import Deployment
+from aks_serving.deployments import Deployments
 from aks_serving.engine import Engine
-from aks_serving.errors import LoadCode, LoadError, pods_of
+from aks_serving.errors import LoadCode, LoadError
 from aks_serving.features import Features
+from aks_serving.kept_plans import KeptPlans
 from aks_serving.lanes import Lane
 from aks_serving.lives import Lives
 from aks_serving.loader import Loader, LoadWatch
@@ -28,6 +29,7 @@ from aks_serving.ports import Storage
 from aks_serving.predictor import divert_waiting
 from aks_serving.priority import give_way
 from aks_serving.prometheus import Transport
+from aks_serving.readiness import is_idle, why_not_ready
 from aks_serving.rehearsal import ROUNDS, rehearse
 from aks_serving.reports import Present, Siblings, Totals
 from aks_serving.serving import Serving, Servings
@@ -45,13 +47,10 @@ from shared.routing.plan import Route, RoutePlan
 log = logging.getLogger(__name__)
 
 _RELOAD_WAIT_S = 30.0
-_EVICT_WAIT_S = 5.0
 _SWITCH_S = 5e-4
 """How long the event loop waits for a thread that loads to let go of the interpreter: by default ten times as long."""
 LOAD_HANG_S = 600.0
 FLUSH_S = 3.0
-_KEEP_AFTER_S = 0.02
-"""How long after a swap its plan is kept on disk: the thread that does it would take turns with the first requests."""
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
 
@@ -84,11 +83,13 @@ class ModelServer:
         self._reload_others = reload_others
         self._cache = DiskCache(settings.cache_dir)
         self._loop = asyncio.get_running_loop()
+        self._deployments = Deployments(self._deployment)
         limit_bytes = settings.memory_limit_bytes or group_limit()
-        room = Room(limit_bytes, workers=settings.workers, evict=self._evict)
+        room = Room(limit_bytes, workers=settings.workers, evict=self._deployments.evict)
         self._loader = Loader(storage, self._cache, pinned_keys=settings.trusted_keys, room=room)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="load", initializer=give_way)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
+        self._kept = KeptPlans(self._cache, disk=self._disk, needed=self._deployments.needed)
         # Storage may hang: neither what is told on disk nor a stop waits for it.
         self._seeking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seek", initializer=give_way)
         self._numbering = Numbering()
@@ -101,7 +102,7 @@ class ModelServer:
             pod=settings.pod,
             clock=clock or SystemClock(),
             keep=self._uplink.put,
-            is_behind=self._is_behind,
+            is_behind=self._deployments.is_behind,
             memory_share=lambda: self._memory_share,
             deaths=self._lives.deaths,
             slot=settings.slot,
@@ -110,7 +111,6 @@ class ModelServer:
             pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, share=settings.feature_share
         )
         self._poller = Poller(storage, endpoints=settings.endpoints, changed=self._offer)
-        self._deployments: dict[EndpointName, Deployment] = {}
         self._spans = PlanSpans()
         self._servings = Servings({})
         self._convictions = Convictions(settings.cache_dir, disk=self._disk, tripped=self._tripped)
@@ -123,7 +123,6 @@ class ModelServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
         self._stopping = False
-        self._to_keep: dict[EndpointName, bytes] = {}
         self._flush_s = flush_s
         self._together = Together(
             siblings,
@@ -202,20 +201,14 @@ class ModelServer:
     def not_ready_here(self) -> str:
         """Why this process is not ready; empty where it is.
 
-        Ready means: every endpoint of the settings has a version that answers, but for those whose plans have their
-        versions in other pods; one at least. Where the settings name none: the plans were found once, in storage or
-        in the cache, and each was tried; endpoints that come later change nothing.
+        What it means where the settings name endpoints is said in aks_serving.readiness. Where they name none: the
+        plans were found once, in storage or in the cache, and each was tried; endpoints that come later change
+        nothing.
         """
         if self._stopping:
             return "the server is stopping"
-        for name in self._settings.endpoints:
-            serving = self._servings.get(name)
-            if serving is None or not (serving.answers or serving.is_elsewhere):
-                return f"endpoint {name!r} has no version that answers yet"
-        if self.is_idle:
-            return self._why_idle(self._settings.endpoints[0])
         if self._settings.endpoints:
-            return ""
+            return why_not_ready(self._settings.endpoints, self._servings, self._settings.slot)
         if self._first_round is None:
             return "no plan was found yet, in storage or in the cache"
         loading = [d.endpoint for d in self._first_round if d.serving is None]
@@ -224,16 +217,7 @@ class ModelServer:
     @property
     def is_idle(self) -> bool:
         """Whether the plans of all endpoints of the settings have their versions in other pods."""
-        found = [self._servings.get(name) for name in self._settings.endpoints]
-        return bool(found) and all(serving is not None and serving.is_elsewhere for serving in found)
-
-    def _why_idle(self, endpoint: EndpointName) -> str:
-        serving, slot = self._servings[endpoint], self._settings.slot
-        mine = "the shared pods, of which this is one" if slot is None else f"slot {slot}, of which this pod is"
-        return (
-            f"generation {serving.plan.generation} of the plan of endpoint {endpoint!r} has no version for {mine}: "
-            f"it is served by {pods_of(route.slot for route in serving.elsewhere)}"
-        )
+        return is_idle(self._settings.endpoints, self._servings)
 
     async def start(self) -> None:
         """Take the cached plans, and begin polling and reporting."""
@@ -243,7 +227,7 @@ class ModelServer:
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
                 self._offer(endpoint, data)
-        if any(deployment.wanted for deployment in self._deployments.values()):
+        if self._deployments.planned:
             self._polled()
         self._tasks = [
             asyncio.create_task(self._poller.run(every_s=self._settings.poll_s, polled=self._polled)),
@@ -268,7 +252,7 @@ class ModelServer:
     async def reload_here(self) -> None:
         """As `reload`, in this process alone."""
         await self._poller.poll()
-        deployments = [d for d in self._deployments.values() if d.wanted is not None]
+        deployments = self._deployments.planned
         for deployment in deployments:
             deployment.retry_failed()
         with contextlib.suppress(TimeoutError):
@@ -299,43 +283,36 @@ class ModelServer:
         await asyncio.to_thread(self._uplink.close, within_s=self._flush_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._seeking.shutdown(wait=False, cancel_futures=True)
-        self._keep_plans()
+        self._kept.flush()
         self._disk.shutdown(wait=True)
         self._engine.close()
 
     def _offer(self, endpoint: EndpointName, data: bytes) -> None:
-        deployment = self._deployments.get(endpoint)
-        if deployment is None:
-            deployment = self._deployments[endpoint] = Deployment(
-                endpoint,
-                pod=self._settings.pod,
-                load=functools.partial(self._load, endpoint),
-                threads=self._threads,
-                engine=self._engine,
-                numbering=self._numbering,
-                guard=self._convictions.guard,
-                applied=self._applied,
-                laned=self._watchdog.watch,
-                rehearse=self._rehearse,
-                taken=self._taken,
-                slot=self._settings.slot,
-                now_s=self._now_s,
-            )
-        deployment.offer(data)
-        if self._is_behind(endpoint):
+        self._deployments.offer(endpoint, data)
+        if self._deployments.is_behind(endpoint):
             self._windows.announce(endpoint)
+
+    def _deployment(self, endpoint: EndpointName) -> Deployment:
+        return Deployment(
+            endpoint,
+            pod=self._settings.pod,
+            load=functools.partial(self._load, endpoint),
+            threads=self._threads,
+            engine=self._engine,
+            numbering=self._numbering,
+            guard=self._convictions.guard,
+            applied=self._applied,
+            laned=self._watchdog.watch,
+            rehearse=self._rehearse,
+            taken=self._taken,
+            slot=self._settings.slot,
+            now_s=self._now_s,
+        )
 
     def _taken(self, plan: RoutePlan) -> None:
         """Note what a plan has this process hold, before it loads any of it."""
         self._spans.taken(plan)
         self._lives.holds(plan.endpoint, plan.rollout_id, sorted(route.version for route in plan.routes))
-
-    def _is_behind(self, endpoint: str) -> bool:
-        deployment, serving = self._deployments.get(EndpointName(endpoint)), self._servings.get(endpoint)
-        wanted = deployment.wanted if deployment else None
-        if wanted is None or serving is None or not wanted.routes:
-            return False
-        return wanted.generation > serving.plan.generation
 
     def _applied(self, deployment: Deployment, serving: Serving) -> None:
         self._features.applied(serving)
@@ -343,9 +320,7 @@ class ModelServer:
         self._windows.applied(serving)
         self._spans.applied(serving)
         if serving.plan is deployment.wanted:
-            if not self._to_keep:
-                self._loop.call_later(_KEEP_AFTER_S, self._keep_plans)
-            self._to_keep[deployment.endpoint] = deployment.plan_data
+            self._kept.keep(deployment.endpoint, deployment.plan_data)
 
     def _tripped(self, plan: RoutePlan, version: int) -> None:
         self._windows.announce(plan.endpoint)
@@ -370,10 +345,8 @@ class ModelServer:
     def _found_load_hanging(self, route: Route, took_s: float) -> None:
         reason = f"it was not made within {took_s:.0f} s, and is tried again under a new generation"
         log.error("loading version %d hangs, since %.0f s; its thread is left behind", route.version, took_s)
-        for deployment in self._deployments.values():
-            if deployment.wanted is not None and deployment.is_loading(route):
-                self._convictions.keep_hung_load(deployment.wanted, route.version, reason)
-                deployment.give_up(route, str(LoadError(LoadCode.HANGS, reason)))
+        for plan in self._deployments.give_up(route, str(LoadError(LoadCode.HANGS, reason))):
+            self._convictions.keep_hung_load(plan, route.version, reason)
         self._replace()
 
     async def _measure_memory(self) -> None:
@@ -399,45 +372,14 @@ class ModelServer:
             serving.look()
 
     async def _end_lingering(self) -> None:
-        for deployment in list(self._deployments.values()):
-            deployment.look()
+        self._deployments.end_lingering()
 
     async def _hear_of_trips(self) -> None:
         await self._convictions.hear(self._servings)
 
-    def _evict(self) -> "weakref.ref[object] | None":
-        """Take the least recently used of what may go out of service. On a loader's thread."""
-        try:
-            return asyncio.run_coroutine_threadsafe(self._evict_one(), self._loop).result(_EVICT_WAIT_S)
-        except (RuntimeError, TimeoutError, CancelledError):
-            return None  # the loop is gone, at a stop, or stands
-
-    async def _evict_one(self) -> "weakref.ref[object] | None":
-        evictable = [(lane, deployment) for deployment in self._deployments.values() for lane in deployment.evictable()]
-        if not evictable:
-            return None
-        lane, deployment = min(evictable, key=lambda one: one[1].used_s(one[0]))
-        deployment.evict(lane)
-        return weakref.ref(lane)
-
-    def _needed(self) -> frozenset[str]:
-        plans = [serving.plan for serving in self._servings.values()]
-        plans += [d.wanted for d in list(self._deployments.values()) if d.wanted is not None]
-        return frozenset().union(*(digests(plan) for plan in plans))
-
-    def _keep_plans(self) -> None:
-        """Keep on disk what was applied, for the next start."""
-        for endpoint, plan in self._to_keep.items():
-            self._disk.submit(self._keep, endpoint, plan)
-        self._to_keep = {}
-
-    def _keep(self, endpoint: EndpointName, plan: bytes) -> None:
-        self._cache.keep_plan(endpoint, plan)
-        self._cache.prune_artifacts(self._needed)
-
     def _polled(self) -> None:
         if self._first_round is None:
-            self._first_round = [d for d in self._deployments.values() if d.wanted is not None]
+            self._first_round = self._deployments.planned
 
 
 async def _again_and_again(do: Callable[[], Awaitable[None]], *, every_s: float) -> None:

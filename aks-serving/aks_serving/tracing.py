@@ -56,10 +56,13 @@ class PlanSpans:
         self._open: dict[str, tuple[int, Span]] = {}
 
     def taken(self, plan: RoutePlan) -> None:
-        """A plan is taken. One that was not applied yet never will be, as it is."""
+        """A plan is taken. One that was not applied yet never will be, as it is.
+
+        One that has nothing for this pod is no span's: what lingers would make it last ten minutes.
+        """
         self._end(plan.endpoint, overtaken=True)
         parent = TraceContext.parse(plan.trace)
-        if parent is not None:
+        if parent is not None and plan.routes:
             about: About = {
                 "endpoint": plan.endpoint,
                 "generation": plan.generation,

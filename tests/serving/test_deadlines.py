@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aks_serving.awaited import predict
 from aks_serving.lanes import MAX_BATCH_ROWS
 from aks_serving.model import Signature
-from aks_serving.predictor import predict
 from aks_serving.serving import Servings
 from aks_serving.tensors import Feeds
 

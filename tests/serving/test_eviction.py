@@ -99,7 +99,7 @@ async def test_the_least_recently_used_goes_first(start: Start, storage: MemoryS
         for version in (3, 2, 4):
             assert (await running.predict([[1, 1]], model_version=version)).status_code == 200
         gone = []
-        while (found := await running.server._evict_one()) is not None:
+        while (found := await running.server._deployments.evict_one()) is not None:
             gone.append(sorted({2, 3, 4} & set(running.server.servings["churn"].failed)))
             del found
         assert gone == [[3], [2, 3], [2, 3, 4]]
@@ -251,7 +251,7 @@ async def test_a_shadow_that_gets_copies_outlasts_one_that_gets_none_and_the_new
         storage.publish(models.plan(2, stable, copied, _shadow(3, small[2]), _shadow(4, small[3])))
         await running.reload()
         gone = []
-        while (found := await running.server._evict_one()) is not None:
+        while (found := await running.server._deployments.evict_one()) is not None:
             gone.append(sorted(running.server.servings["churn"].failed))
             del found
         assert gone == [[3], [2, 3], [2, 3, 4]]
@@ -263,5 +263,5 @@ async def test_a_candidate_never_makes_room_though_it_has_no_traffic_yet(start: 
     storage.publish(models.plan(1, models.route(1, one), _candidate(2, two)))
     async with start() as running:
         await running.reload()
-        assert await running.server._evict_one() is None
+        assert await running.server._deployments.evict_one() is None
         assert sorted(running.server.servings["churn"].lanes) == [1, 2]

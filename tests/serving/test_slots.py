@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aks_serving.api import Api
-from aks_serving.deployment import HEARD_S, LINGER_S
+from aks_serving.lingering import HEARD_S, LINGER_S
 
 from shared.core.slots import Slot
 from shared.routing.plan import Role, Route, RoutePlan
@@ -232,7 +232,7 @@ async def test_the_next_candidate_is_loaded_beside_what_lingers_which_goes_on_un
         await blue.reload()
         # Before the Gateway has heard, nothing makes room of it; afterwards it may, where memory is short.
         time.now_s += HEARD_S - 1
-        assert await blue.server._evict_one() is None
+        assert await blue.server._deployments.evict_one() is None
         storage.outages[models.digest(THREE)] = 1
         storage.publish(models.plan(3, _stable(1, ONE, weight=9_000), _candidate(3, THREE, BLUE, 1_000)))
         await blue.server._poller.poll()
@@ -241,7 +241,7 @@ async def test_the_next_candidate_is_loaded_beside_what_lingers_which_goes_on_un
         for deployment in blue.server._deployments.values():
             deployment.look()
         assert await _answering(blue) == {(2, "candidate")}
-        assert await blue.server._evict_one() is not None
+        assert await blue.server._deployments.evict_one() is not None
         assert "the plan has it elsewhere" in await _refusal(blue, 503)
         assert await _loaded(blue) == [3]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aks_serving.awaited import Prediction, predict
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.engine import Engine
 from aks_serving.errors import ExpiredError, ModelRunError
 from aks_serving.guard import TripGuard
 from aks_serving.lanes import Lane
 from aks_serving.model import Model
-from aks_serving.predictor import Prediction, predict
 from aks_serving.serving import Serving
 from aks_serving.tensors import Feeds
 from aks_serving.watchdog import SWEEP_S, LoopWatch, Watchdog

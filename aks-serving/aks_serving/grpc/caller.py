@@ -5,8 +5,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from aks_serving.awaited import Prediction
 from aks_serving.grpc.status import UnauthenticatedError
-from aks_serving.predictor import Prediction
 
 type Authorize = Callable[[bytes | None], bool]
 """Whether the value of the metadata `authorization`, None where there is none, lets a caller in."""

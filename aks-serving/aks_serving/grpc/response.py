@@ -8,11 +8,11 @@ see no metadata.
 from collections.abc import Sequence
 from typing import Any
 
+from aks_serving.awaited import Prediction
 from aks_serving.classification import best_classes
 from aks_serving.grpc.contents import fill_typed, has_typed
 from aks_serving.grpc.messages import ModelInferResponse
 from aks_serving.grpc.request import InferRequest
-from aks_serving.predictor import Prediction
 from aks_serving.tensors import Array, to_bytes
 
 type Output = tuple[str, str, Array]

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from aks_serving.api import Server
+from aks_serving.awaited import Prediction, predict
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
@@ -31,7 +32,6 @@ from aks_serving.grpc.response import response
 from aks_serving.grpc.spans import Spans, no_spans
 from aks_serving.grpc.streams import IDLE_S, Streams
 from aks_serving.override import Pinning, pinned_version
-from aks_serving.predictor import Prediction, predict
 from aks_serving.serving import Serving
 from aks_serving.subjects import subject_of
 from aks_serving.tracing import note_answer

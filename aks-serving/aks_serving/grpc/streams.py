@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 
+from aks_serving.awaited import Prediction
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, end, next_message, status_for
 from aks_serving.grpc.messages import INFERENCE, ModelInferRequest, ModelStreamInferResponse
 from aks_serving.grpc.request import InferRequest, parsed
 from aks_serving.grpc.spans import Spans, no_spans
 from aks_serving.grpc.status import SilentError, Status, status_of
-from aks_serving.predictor import Prediction
 from shared.core.errors import UnavailableError
 from shared.core.tracing import Span
 
