@@ -69,6 +69,7 @@ FREE: frozenset[str] = frozenset(
         "Microsoft.Network/privateEndpoints/privateDnsZoneGroups",
         "Microsoft.Network/virtualNetworks",
         "Microsoft.OperationalInsights/workspaces/savedSearches",
+        "Microsoft.Portal/dashboards",
         "Microsoft.Resources/resourceGroups",
         "Microsoft.Storage/storageAccounts/blobServices",
         "Microsoft.Storage/storageAccounts/blobServices/containers",

@@ -209,7 +209,10 @@ module dashboards 'dashboards.bicep' = {
   params: {
     location: location
     tags: tags
+    token: token
+    environmentName: environmentName
     workspaceId: workspaceId
+    metrics: metrics
   }
 }
 
