@@ -14,7 +14,7 @@ from tests.infra.k8s import Resource, of_kind, pod_of, servers, serving, setting
 type Rule = Callable[[list[Resource]], Iterator[str]]
 
 LEAST, MOST_PROVING, MOST = 2, 4, 20
-"""Pods of servers: the fewest, the most where the shared ones have one worker each, and the most that carry the load."""
+"""Pods of servers: the fewest, the most where the shared ones have one worker each, the most that carry the load."""
 WAITING = 8
 """Requests in flight for each worker at which there should be more pods: beyond, what waits makes most of a latency."""
 CALM_S = 300
