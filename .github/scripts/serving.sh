@@ -15,7 +15,7 @@ waited=20m
 
 revisions() {
     "${kubectl[@]}" get deployments --selector "$selector" --output \
-        'jsonpath={range .items[*]}{.metadata.name} {.metadata.annotations.deployment\.kubernetes\.io/revision}{"\n"}{end}'
+        'jsonpath={range .items[*]}{.metadata.name} {.metadata.annotations.deployment\.kubernetes\.io/revision}{"\n"}{end}' | sed '/^$/d'
 }
 
 apply() {
@@ -37,10 +37,10 @@ apply() {
     # Ends with 1 where there are differences; what the cluster would refuse, it refuses here, before anything is changed.
     kubectl diff --filename "$manifests" || (($? == 1))
     kubectl apply --filename "$manifests"
-    now=$(revisions)
-    while read -r name _ <&3; do
+    now=$(revisions | cut -d' ' -f1)
+    for name in $now; do
         "${kubectl[@]}" rollout status "deployment/$name" --timeout "$waited"
-    done 3<<<"$now"
+    done
 }
 
 undo() {
