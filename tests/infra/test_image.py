@@ -117,6 +117,24 @@ def test_it_is_run_as_the_manifests_run_it(final: Stage) -> None:
     assert {mount["mountPath"] for mount in container()["volumeMounts"]} == {ours["SLIPWAY_CACHE_DIR"], "/tmp"}  # noqa: S108 - compared
 
 
+def test_what_the_server_relies_on_is_said(final: Stage) -> None:
+    environment = final.pairs("ENV")
+
+    # Kubernetes sends what the image names.
+    assert final.texts("STOPSIGNAL") == ["SIGTERM"]
+    # Where it is started lies what it fetches: nothing of that may be imported, nor be written beside the packages.
+    assert environment["PYTHONSAFEPATH"] == "1"
+    assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert environment["PYTHONUNBUFFERED"] == "1"
+    assert environment["PATH"].split(":")[0] == "/app/bin"
+    assert final.texts("WORKDIR")[-1] == environment["SLIPWAY_CACHE_DIR"]
+
+
+def test_packages_are_those_of_the_lock_by_their_hashes(text: str) -> None:
+    (install,) = [line for line in read(text)[1][0].texts("RUN") if "pip" in line and " install " in line]
+    assert {"--require-hashes", "--no-deps", "--only-binary"} <= {*install.split()}
+
+
 def test_the_final_stage_installs_nothing_and_says_what_it_is(final: Stage) -> None:
     assert not re.search(r"pip\S* install|apt-get|curl|wget|gcc", " ".join(final.texts("RUN")))
     labels = final.pairs("LABEL")
@@ -177,7 +195,9 @@ class Container:
         return httpx.post(f"{self.url}/predict", json={"features": [[1, 2]]}, timeout=20)
 
     def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+        """Stop it as Kubernetes does, by the signal that the image names."""
+        (name,) = read(DOCKERFILE.read_text("utf-8"))[1][-1].texts("STOPSIGNAL")
+        self.process.send_signal(signal.Signals[name])
         return self.process.wait(60)
 
     def close(self) -> None:
@@ -199,6 +219,10 @@ def can_confine() -> bool:
 
 @pytest.fixture
 def running(built: Built, account: Account, tmp_path: Path) -> Iterator[Container]:
+    # What lies where it is started is not what it imports.
+    Path(built.environment()["SLIPWAY_CACHE_DIR"], "msgspec.py").write_text(
+        "raise SystemExit('imported from the cache')"
+    )
     account.put(ONE)
     account.publish(models.plan(1, models.route(1, ONE)))
     given = {"SLIPWAY_STORAGE_CONNECTION": account.connection, "SLIPWAY_POLL_S": "0.1", "SLIPWAY_DRAIN_S": "0.5"}
