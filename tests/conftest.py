@@ -5,7 +5,7 @@ from hypothesis import settings
 
 from tests.support.order import longest_first
 
-pytest_plugins = ["tests.support.azurite"]
+pytest_plugins = ["tests.support.azurite", "tests.support.skips"]
 
 settings.register_profile("slipway", deadline=None)
 settings.load_profile("slipway")

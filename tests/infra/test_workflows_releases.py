@@ -184,6 +184,9 @@ def test_every_check_runs_on_every_change_and_the_long_ones_by_night() -> None:
     assert "./slipway test --coverage" in everything["test"]
     assert "./slipway test --long" in everything["long"]
     assert "paths" not in str(on("ci"))
+    skips = next(each["env"]["SLIPWAY_SKIPS"] for each in steps(found["long"]) if "env" in each)
+    assert not re.search(skips, "nginx promtool checkov SDKs node kubectl script")
+    assert re.search(r"apt-get install .*\bnginx prometheus\b", scripts(found["long"]))
     assert on("ci")["schedule"]
     assert (found["test"]["if"], found["long"]["if"]) == tuple(
         f"github.event_name {sign} 'schedule'" for sign in ("!=", "==")
