@@ -1,7 +1,11 @@
-"""checkov, which asks nothing of the network, in an environment of its own (tests.infra.environments)."""
+"""checkov, which asks nothing of the network, in an environment of its own (tests.infra.environments).
+
+A check of its that dies counts for it as no failure: here it is an error.
+"""
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 from tests.infra.environments import environment_of
 
 _TIMEOUT_S = 1_200.0
+_DIED = re.compile(r"Failed to run check (\S+) on (\S+)")
 _OFFLINE = ("--skip-download", "--compact")
 
 
@@ -29,8 +34,10 @@ def checkov(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def report_of(*arguments: str) -> dict[str, Any]:
-    """What it finds, as its JSON tells. Raises RuntimeError where it tells nothing."""
+    """What it finds, as its JSON tells. Raises RuntimeError where it tells nothing, or one of its checks died."""
     ended = checkov(*arguments, "--output", "json")
+    if died := sorted({f"{check} on {where}" for check, where in _DIED.findall(ended.stderr)}):
+        raise RuntimeError(f"checks of checkov's died, and say nothing of what they are for: {', '.join(died)}")
     try:
         found = json.loads(ended.stdout)
     except ValueError:
