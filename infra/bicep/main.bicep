@@ -173,6 +173,7 @@ module network 'modules/network.bicep' = {
     location: location
     tags: tags
     token: token
+    zoneRedundant: zoneRedundant
   }
 }
 

@@ -38,7 +38,7 @@ API_VERSIONS: dict[str, frozenset[str]] = {
         "Microsoft.ManagedIdentity/userAssignedIdentities": "2024-11-30",
         "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials": "2024-11-30",
         "Microsoft.Monitor/accounts": "2025-10-03",
-        "Microsoft.Network/natGateways": "2024-05-01",
+        "Microsoft.Network/natGateways": "2025-09-01",
         "Microsoft.Network/networkSecurityGroups": "2024-05-01",
         "Microsoft.Network/privateDnsZones": "2024-06-01",
         "Microsoft.Network/privateDnsZones/virtualNetworkLinks": "2024-06-01",

@@ -215,6 +215,11 @@ class Deployment:
         if node.type == "lambda_expression":  # the grammar takes `a => a.b` for `(a => a).b`
             body = self._value(node, bound)
             return lambda given: self._along(body(given), path)
+        if node.type == "ternary_expression":  # and `a ? b : c.d` for `(a ? b : c).d`
+            first, one, other = node.named_children
+            return (
+                self._value(one, bound) if self._value(first, bound) else self._along(self._value(other, bound), path)
+            )
         return self._along(self._value(node, bound), path)
 
     def _along(self, found: Value, path: Sequence[str]) -> Value:

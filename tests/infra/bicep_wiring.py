@@ -91,23 +91,31 @@ def _private_names(made: list[Made]) -> Iterator[Finding]:
 
 
 def _subnets(made: list[Made]) -> Iterator[Finding]:
-    """Each subnet has its rules; those that speak to the outside do so by the NAT gateway; Functions' is delegated."""
+    """Each subnet has its rules; those that speak to the outside do so by a NAT gateway; Functions' is delegated."""
     (network,) = _of(made, "Microsoft.Network/virtualNetworks")
-    (nat,) = _of(made, "Microsoft.Network/natGateways")
+    ways = {one.id: one for one in _of(made, "Microsoft.Network/natGateways")}
+    (plan,) = _of(made, "Microsoft.Web/serverfarms")
+    zones = plan.properties["zoneRedundant"]
     subnets = {one["name"]: one["properties"] for one in network.properties["subnets"]}
     rules = {one.name.split("-")[2]: one.id for one in _of(made, "Microsoft.Network/networkSecurityGroups")}
     for name, found in subnets.items():
         short = name.removeprefix("snet-")
         yield from _is("network", name, "its rules", _at(found, "networkSecurityGroup.id"), rules.get(short))
-        wanted = None if short == "endpoints" else nat.id
-        yield from _is("network", name, "its way out", _at(found, "natGateway.id"), wanted)
+        way = ways.get(_at(found, "natGateway.id"))
+        # Nodes leave by what no zone takes away; a subnet that is delegated to Container Apps' environments cannot.
+        wanted_way = {"endpoints": None, "functions": "Standard", "nodes": "StandardV2" if zones else "Standard"}[short]
+        yield from _is("network", name, "its way out", way and _at(way.body, "sku.name"), wanted_way)
         delegated = [one["properties"]["serviceName"] for one in found.get("delegations", [])]
         wanted_for = ["Microsoft.App/environments"] if short == "functions" else []
         yield from _is("network", name, "whom it is delegated to", delegated, wanted_for)
         if ipaddress.ip_network(found["addressPrefix"]).prefixlen > _LEAST_SUBNET:
             yield Finding(rule="network", where=name, said=f"it is smaller than /{_LEAST_SUBNET}")
-    for address in _of(made, "Microsoft.Network/publicIPAddresses"):
-        yield from _is("network", nat.name, "its addresses", nat.properties["publicIpAddresses"], [{"id": address.id}])
+    addresses = {one.id: _at(one.body, "sku.name") for one in _of(made, "Microsoft.Network/publicIPAddresses")}
+    used = [each["id"] for one in ways.values() for each in one.properties["publicIpAddresses"]]
+    yield from _is("network", network.name, "the addresses of its ways out", sorted(used), sorted(addresses))
+    for one in ways.values():
+        skus = [addresses.get(each["id"]) for each in one.properties["publicIpAddresses"]]
+        yield from _is("network", one.name, "its address", skus, [_at(one.body, "sku.name")])
 
 
 def _rules(made: list[Made]) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ def deployment(text: str, where: Path = Path("here.bicep"), **given: Any) -> Dep
         ("{ a: { b: 'c' } }.a.b", "c"),
         ("{ a: 1 }.?b ?? 5", 5),
         ("1 > 2 ? 'x' : 'y'", "y"),
+        ("[true ? { a: 1 }.a : { b: 2 }.b, false ? 1 : { b: 2 }.b]", [1, 2]),
         ("!(true && false)", True),
         ("[for n in range(1, 3): n * 2]", [2, 4, 6]),
         ("[for (one, at) in ['a', 'b']: '${at}${one}']", ["0a", "1b"]),

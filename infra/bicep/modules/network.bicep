@@ -1,8 +1,11 @@
-metadata description = 'The network: who may speak to whom, one way out, and the private names of what is reached privately.'
+metadata description = 'The network: who may speak to whom, the ways out, and the private names of what is reached privately.'
 
 param location string
 param tags object
 param token string
+
+@description('Whether the nodes\' way out outlives a zone.')
+param zoneRedundant bool
 
 @description('The first two numbers of the addresses, of which the network takes a /16.')
 param prefix string = '10.20'
@@ -21,22 +24,47 @@ var zoneNames = [
   'privatelink.notebooks.azure.net'
 ]
 
-resource outboundAddress 'Microsoft.Network/publicIPAddresses@2024-05-01' = {
-  name: 'pip-slipway-outbound-${token}'
+// A gateway of the SKU Standard lies in one zone, of which all that leaves by it depends; StandardV2 lies in all. The one
+// cannot become the other, so their names differ.
+var outboundSku = zoneRedundant ? 'StandardV2' : 'Standard'
+var outboundName = zoneRedundant ? 'zones-${token}' : token
+
+resource outboundAddress 'Microsoft.Network/publicIPAddresses@2025-09-01' = {
+  name: 'pip-slipway-outbound-${outboundName}'
+  location: location
+  tags: tags
+  sku: { name: outboundSku }
+  properties: { publicIPAllocationMethod: 'Static' }
+}
+
+resource outbound 'Microsoft.Network/natGateways@2025-09-01' = {
+  name: 'ng-slipway-${outboundName}'
+  location: location
+  tags: tags
+  sku: { name: outboundSku }
+  properties: {
+    idleTimeoutInMinutes: 4
+    publicIpAddresses: [{ id: outboundAddress.id }]
+  }
+}
+
+// StandardV2 takes no subnet that is delegated as Flex Consumption's is.
+resource functionsAddress 'Microsoft.Network/publicIPAddresses@2025-09-01' = if (zoneRedundant) {
+  name: 'pip-slipway-functions-${token}'
   location: location
   tags: tags
   sku: { name: 'Standard' }
   properties: { publicIPAllocationMethod: 'Static' }
 }
 
-resource outbound 'Microsoft.Network/natGateways@2024-05-01' = {
-  name: 'ng-slipway-${token}'
+resource functionsOutbound 'Microsoft.Network/natGateways@2025-09-01' = if (zoneRedundant) {
+  name: 'ng-slipway-functions-${token}'
   location: location
   tags: tags
   sku: { name: 'Standard' }
   properties: {
     idleTimeoutInMinutes: 4
-    publicIpAddresses: [{ id: outboundAddress.id }]
+    publicIpAddresses: [{ id: functionsAddress.id }]
   }
 }
 
@@ -134,7 +162,7 @@ resource vnet 'Microsoft.Network/virtualNetworks@2024-05-01' = {
         properties: {
           addressPrefix: functionsRange
           defaultOutboundAccess: false
-          natGateway: { id: outbound.id }
+          natGateway: { id: zoneRedundant ? functionsOutbound.id : outbound.id }
           networkSecurityGroup: { id: functionsRules.id }
           delegations: [
             {
