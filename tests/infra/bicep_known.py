@@ -44,7 +44,7 @@ API_VERSIONS: dict[str, frozenset[str]] = {
         "Microsoft.Network/privateDnsZones/virtualNetworkLinks": "2024-06-01",
         "Microsoft.Network/privateEndpoints": "2024-05-01",
         "Microsoft.Network/privateEndpoints/privateDnsZoneGroups": "2024-05-01",
-        "Microsoft.Network/publicIPAddresses": "2024-05-01",
+        "Microsoft.Network/publicIPAddresses": "2025-09-01",
         "Microsoft.Network/virtualNetworks": "2024-05-01",
         "Microsoft.Network/virtualNetworks/subnets": "2024-05-01",
         "Microsoft.OperationalInsights/workspaces": "2025-07-01 2026-03-01",

@@ -146,9 +146,10 @@ def test_artifacts_are_immutable_where_it_says_so() -> None:
 
 def test_the_logs_that_it_names_are_kept() -> None:
     kind = "Microsoft.Insights/diagnosticSettings"
+    as_given = {name: list(deployed(FOLDER, parameters_of(FOLDER, name)).resources()) for name in ENVIRONMENTS}
     kept = {
-        name: {log["category"] for one in of_type(made(name), kind) for log in one.properties["logs"] if log["enabled"]}
-        for name in ("staging", "production")
+        name: {log["category"] for one in of_type(found, kind) for log in one.properties["logs"] if log["enabled"]}
+        for name, found in as_given.items()
     }
     kept_logs, of_reads = kept["production"], {"StorageRead", "DataPlaneRequests"}
     told_logs = {name for _, where in rows("who did it") if "Log Analytics" in where
