@@ -43,8 +43,11 @@ def route_name(endpoint: str) -> str:
 
 
 def manifest_blob_name(endpoint: str) -> str:
-    """Where the routes are stored, within the manifests container. What is JSON is YAML as well."""
-    return f"{endpoint}.yaml"
+    """Where the routes are stored, within the manifests container: never `kustomization.yaml`, which Flux would obey.
+
+    What is JSON is YAML as well.
+    """
+    return f"{endpoint}.routes.yaml"
 
 
 def gateway_routes(plan: RoutePlan) -> dict[str, Any]:

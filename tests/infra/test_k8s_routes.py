@@ -72,7 +72,7 @@ def test_flux_takes_no_orders_from_a_blob_and_nothing_but_blobs_of_endpoints(tmp
     """One called kustomization.yaml would be obeyed: it might name files of the internet, or no route at all."""
     written = blobs(CANARY) | {"kustomization.yaml": b"{}", "x/y.yaml": b"{}", "notes.txt": b"", ".sourceignore": b""}
 
-    assert k8s_flux.taken(written, tmp_path).keys() == {"digits.yaml"}
+    assert k8s_flux.taken(written, tmp_path).keys() == {"digits.routes.yaml"}
 
 
 @pytest.mark.parametrize("given", PLANS, ids=["canary", "next", "promoted", "back"])

@@ -157,7 +157,8 @@ def test_a_name_that_was_cut_is_never_another_endpoint_s_whole_name(make: Any) -
 
 
 def test_where_they_are_stored() -> None:
-    assert manifest_blob_name("churn") == "churn.yaml"
+    assert manifest_blob_name("churn") == "churn.routes.yaml"
+    assert manifest_blob_name("kustomization") != "kustomization.yaml"
     assert backend_name("churn", None) == "slipway-serving"
 
 
