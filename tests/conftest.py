@@ -4,11 +4,18 @@ import pytest
 from hypothesis import settings
 
 from tests.support.order import longest_first
+from tests.support.tree import ROOT, strangers
 
 pytest_plugins = ["tests.support.azurite", "tests.support.skips"]
 
 settings.register_profile("slipway", deadline=None)
 settings.load_profile("slipway")
+
+
+def pytest_configure() -> None:
+    """Refuse to test another tree than this one."""
+    if found := strangers(ROOT):
+        raise pytest.UsageError(f"these are not this tree's: {found}; set PYTHONPATH={ROOT}:{ROOT / 'aks-serving'}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
