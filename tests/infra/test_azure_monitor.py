@@ -200,12 +200,34 @@ def test_the_dashboard_shows_what_is_alerted_on_and_queries_as_they_are() -> Non
     assert {(one["resourceMetadata"]["id"], one["name"]) for one in charts} == {
         (alert.properties["scopes"][0], alert.properties["criteria"]["allOf"][0]["metricName"]) for alert in alerted
     }
+    assert filtered(found) == {
+        alert.properties["criteria"]["allOf"][0]["metricName"]: [
+            (dimension["name"], dimension["values"])
+            for dimension in alert.properties["criteria"]["allOf"][0]["dimensions"]
+            if dimension["values"] != ["*"]
+        ]
+        for alert in alerted
+    }
     tables = [{one["name"]: one["value"] for one in table["inputs"]} for table in parts.pop("LogsDashboardPart")]
     assert parts == {}
     queries = {path.read_text() for path in (OBSERVABILITY / "queries").glob("*.kql")}
     assert len({one["Query"] for one in tables} & queries) == len(tables) > 4
     assert {str(one["Scope"]) for one in tables} == {
         str({"resourceIds": [the(found, "Microsoft.OperationalInsights/workspaces").id]})
+    }
+
+
+def filtered(found: list[Made]) -> dict[str, list[tuple[str, list[str]]]]:
+    """By metric, the dimensions that its chart shows."""
+    (lens,) = the(found, "Microsoft.Portal/dashboards").properties["lenses"]
+    charts = [
+        part["metadata"]["settings"]["content"]["options"]["chart"]
+        for part in lens["parts"]
+        if part["metadata"]["type"].endswith("/MonitorChartPart")
+    ]
+    return {
+        chart["metrics"][0]["name"]: [(one["key"], one["values"]) for one in chart["filterCollection"]["filters"]]
+        for chart in charts
     }
 
 

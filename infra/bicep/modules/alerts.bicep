@@ -31,6 +31,7 @@ var metrics = [
     operator: 'GreaterThan'
     threshold: 50
     dimensions: [{ name: 'StatusCode', operator: 'Include', values: ['429'] }]
+    shown: [{ key: 'StatusCode', operator: 0, values: ['429'] }]
   }
   {
     name: 'cosmos-unavailable'
@@ -43,6 +44,7 @@ var metrics = [
     operator: 'LessThan'
     threshold: 99
     dimensions: []
+    shown: []
   }
   {
     name: 'storage-unavailable'
@@ -55,6 +57,7 @@ var metrics = [
     operator: 'LessThan'
     threshold: 99
     dimensions: []
+    shown: []
   }
   {
     name: 'nodes-without-memory'
@@ -67,6 +70,7 @@ var metrics = [
     operator: 'GreaterThan'
     threshold: 90
     dimensions: [{ name: 'nodepool', operator: 'Include', values: ['*'] }]
+    shown: []
   }
   {
     name: 'nodes-not-ready'
@@ -81,6 +85,10 @@ var metrics = [
     dimensions: [
       { name: 'condition', operator: 'Include', values: ['Ready'] }
       { name: 'status2', operator: 'Include', values: ['NotReady'] }
+    ]
+    shown: [
+      { key: 'condition', operator: 0, values: ['Ready'] }
+      { key: 'status2', operator: 0, values: ['NotReady'] }
     ]
   }
 ]

@@ -6,7 +6,7 @@ param token string
 param environmentName string
 param workspaceId string
 
-@description('What is alerted on of Azure\'s own metrics, as modules/alerts.bicep has it.')
+@description('What is alerted on of Azure\'s own metrics, as modules/alerts.bicep has it; `shown` are the dimensions as a chart filters by them.')
 param metrics array
 
 var queries = [
@@ -79,7 +79,7 @@ var note = {
   })
 }
 var charts = [for (one, index) in metrics: {
-  position: { x: 4 * (index % 3), y: 3 + 3 * (index / 3), colSpan: 4, rowSpan: 3 }
+  position: { x: 4 * index % 12, y: index / 3 * 3 + 3, colSpan: 4, rowSpan: 3 }
   metadata: any({
     type: 'Extension/HubsExtension/PartType/MonitorChartPart'
     inputs: [
@@ -97,18 +97,13 @@ var charts = [for (one, index) in metrics: {
           aggregationType: aggregations[one.aggregation]
         }
       ]
-      filterCollection: {
-        filters: map(
-          filter(one.dimensions, dimension => !contains(dimension.values, '*')),
-          dimension => { key: dimension.name, operator: 0, values: dimension.values }
-        )
-      }
+      filterCollection: { filters: one.shown }
       visualization: { chartType: 2 }
     } } } }
   })
 }]
 var tables = [for (one, index) in grids: {
-  position: { x: 6 * (index % 2), y: 9 + 4 * (index / 2), colSpan: 6, rowSpan: 4 }
+  position: { x: 6 * index % 12, y: index / 2 * 4 + 9, colSpan: 6, rowSpan: 4 }
   metadata: any({
     type: 'Extension/Microsoft_OperationsManagementSuite_Workspace/PartType/LogsDashboardPart'
     inputs: [
