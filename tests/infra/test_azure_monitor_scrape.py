@@ -46,10 +46,14 @@ def test_the_key_is_a_file_in_the_header_that_the_app_reads() -> None:
 def test_the_guide_makes_the_file_that_is_read() -> None:
     (job,) = config()["scrape_configs"]
     (path,) = job["http_headers"]["x-functions-key"]["files"]
-    guide = (ROOT / "docs" / "observability.md").read_text()
-    assert f"--from-file={path.removeprefix(CERTIFICATES)}=" in guide
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    step = guide.partition("## 9. The control plane's metrics")[2].partition("\n## ")[0]
+    made = re.search(rf"--from-file={re.escape(path.removeprefix(CERTIFICATES))}=(\S+)", step)
+    assert made
+    assert f"> {made[1]}\n" in step.partition("kubectl")[0]
+    assert "secret generic ama-metrics-mtls-secret" in step
     (target,) = job["static_configs"][0]["targets"]
-    assert f"s/{target}/" in guide
+    assert f"s/{target}/" in step
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
