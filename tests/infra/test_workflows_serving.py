@@ -6,6 +6,7 @@ The programs that it runs are the test's own: they write down what they are aske
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,24 @@ def test_an_overlay_of_another_environment_or_of_none_is_refused(cluster: Cluste
 
     assert (ended.returncode, "made of production" in ended.stdout) == (1, True)
     assert cluster.programs.asked() == []
+
+
+def test_an_image_that_is_set_in_an_environment_is_run_by_the_overlays_made_of_it(tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed, and the manifests are made with it")
+    shutil.copytree(ROOT / "aks-serving" / "k8s", tmp_path / "k8s")
+    overlays = tmp_path / "k8s" / "overlays"
+    file = overlays / "production" / "kustomization.yaml"
+    told = yaml.safe_load(file.read_text())
+    (image,) = (each for each in told["images"] if each["name"] == "slipway-serving")
+    image.update(newName=IMAGE.partition("@")[0], digest=DIGEST)
+    file.write_text(yaml.safe_dump(told))
+
+    for overlay in overlays.glob("production*"):
+        made = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True, timeout=60, check=True)
+        images = re.findall(r"image: (\S*/slipway-serving\S*)", made.stdout)
+        assert set(images) == {IMAGE}, overlay.name
 
 
 def test_an_overlay_that_runs_another_image_is_refused(cluster: Cluster) -> None:
