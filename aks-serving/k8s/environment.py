@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fills an environment's environment.yaml, of the overlay and of Flux's folder, with what a deployment of infra/bicep put out.
+"""Fills an environment.yaml, of the overlay and of Flux's folder, with what a deployment of infra/bicep put out.
 
     az deployment sub show --name slipway-staging --query properties.outputs | aks-serving/k8s/environment.py staging
 
