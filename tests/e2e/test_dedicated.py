@@ -7,7 +7,6 @@ wrote; a loop does what Flux does, by `kubectl kustomize`. That Flux and a Gatew
 
 import math
 import os
-import shutil
 import socket
 import threading
 from collections import Counter
@@ -34,7 +33,7 @@ from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
 from tests.e2e.erring import erring
 from tests.infra import k8s_flux, k8s_slots
 from tests.infra.k8s import Resource, of_kind, settings
-from tests.infra.k8s_nginx import Nginx, digest
+from tests.infra.k8s_nginx import Nginx, digest, nginx_program
 from tests.infra.k8s_routing import chosen
 from tests.serving.processes import Server
 from tests.support.models import bundle, classifier, iris
@@ -153,10 +152,7 @@ class Stand:
 
 @pytest.fixture
 def program() -> str:
-    found = os.environ.get("SLIPWAY_NGINX") or shutil.which("nginx")
-    if found is None:
-        pytest.skip("nginx is not installed: a distribution's package has it")
-    return found
+    return nginx_program()
 
 
 @pytest.fixture

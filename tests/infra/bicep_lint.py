@@ -63,6 +63,12 @@ class Finding:
         return f"{self.where}: {self.said} [{self.rule}]"
 
 
+def differs(rule: str, where: str, what: str, found: object, wanted: object) -> Iterator[Finding]:
+    """A finding where something is not what is wanted."""
+    if found != wanted:
+        yield Finding(rule=rule, where=where, said=f"{what} is {found!r}, not {wanted!r}")
+
+
 def read_all(folder: Path) -> dict[Path, Template]:
     """The templates of a folder."""
     return {path.resolve(): Template.read(path.resolve()) for path in sorted(folder.rglob("*.bicep"))}

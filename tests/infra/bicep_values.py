@@ -61,6 +61,11 @@ class Made:
         return found if isinstance(found, dict) else {}
 
 
+def made_of(made: list[Made], kind: str) -> list[Made]:
+    """The resources of a type that a deployment makes itself."""
+    return [one for one in made if one.type == kind and not one.existing]
+
+
 @dataclass(slots=True, kw_only=True)
 class Deployment:
     """A template with the values of its parameters."""

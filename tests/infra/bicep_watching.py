@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.infra.bicep_lint import Finding
-from tests.infra.bicep_values import Made
+from tests.infra.bicep_lint import Finding, differs
+from tests.infra.bicep_values import Made, made_of
 
 WORSE: dict[tuple[str, str], tuple[str, float, float]] = {
     ("Microsoft.DocumentDB/databaseAccounts", "TotalRequests"): ("GreaterThan", 1, 1_000),
@@ -48,20 +48,11 @@ def watching(made: list[Made]) -> Iterator[Finding]:
     yield from _logs(made)
 
 
-def _of(made: list[Made], kind: str) -> list[Made]:
-    return [one for one in made if one.type == kind and not one.existing]
-
-
-def _is(rule: str, where: str, what: str, found: object, wanted: object) -> Iterator[Finding]:
-    if found != wanted:
-        yield Finding(rule=rule, where=where, said=f"{what} is {found!r}, not {wanted!r}")
-
-
 def _metric_alerts(made: list[Made]) -> Iterator[Finding]:
-    (group,) = _of(made, "Microsoft.Insights/actionGroups")
-    yield from _is("alerts", group.name, "whether it is on", group.properties["enabled"], True)
+    (group,) = made_of(made, "Microsoft.Insights/actionGroups")
+    yield from differs("alerts", group.name, "whether it is on", group.properties["enabled"], True)
     seen = set()
-    for one in _of(made, _METRIC_ALERTS):
+    for one in made_of(made, _METRIC_ALERTS):
         (found,) = one.properties["criteria"]["allOf"]
         key = (found["metricNamespace"], found["metricName"])
         seen.add(key)
@@ -69,34 +60,34 @@ def _metric_alerts(made: list[Made]) -> Iterator[Finding]:
             yield Finding(rule="alerts", where=one.name, said=f"nothing here says when {key[1]} is worse: add it")
             continue
         side, least, most = WORSE[key]
-        yield from _is("alerts", one.name, f"the operator of {key[1]}", found["operator"], side)
+        yield from differs("alerts", one.name, f"the operator of {key[1]}", found["operator"], side)
         if not least <= found["threshold"] <= most:
             said = f"its limit is {found['threshold']}, and {key[1]} is judged by {least} to {most}"
             yield Finding(rule="alerts", where=one.name, said=said)
         if key[1] in ONLY:
-            yield from _is("alerts", one.name, f"what of {key[1]} it takes", found["dimensions"], ONLY[key[1]])
+            yield from differs("alerts", one.name, f"what of {key[1]} it takes", found["dimensions"], ONLY[key[1]])
         watched = {
             scope.type if isinstance(scope, Made) else _type_of(str(scope)) for scope in one.properties["scopes"]
         }
-        yield from _is("alerts", one.name, "what it is of", watched, {key[0]})
-        yield from _is("alerts", one.name, "whether it is on", one.properties["enabled"], True)
+        yield from differs("alerts", one.name, "what it is of", watched, {key[0]})
+        yield from differs("alerts", one.name, "whether it is on", one.properties["enabled"], True)
         told = [action["actionGroupId"] for action in one.properties["actions"]]
-        yield from _is("alerts", one.name, "who is told", told, [group.id])
+        yield from differs("alerts", one.name, "who is told", told, [group.id])
         yield from _often(one)
     for _, name in sorted(WORSE.keys() - seen):
         yield Finding(rule="alerts", where=name, said="no alert is of it")
 
 
 def _log_alerts(made: list[Made]) -> Iterator[Finding]:
-    (group,) = _of(made, "Microsoft.Insights/actionGroups")
-    for one in _of(made, _LOG_ALERTS):
+    (group,) = made_of(made, "Microsoft.Insights/actionGroups")
+    for one in made_of(made, _LOG_ALERTS):
         (found,) = one.properties["criteria"]["allOf"]
-        yield from _is("alerts", one.name, "how its rows are judged", found["operator"], "GreaterThan")
-        yield from _is("alerts", one.name, "what it counts", found["timeAggregation"], "Count")
+        yield from differs("alerts", one.name, "how its rows are judged", found["operator"], "GreaterThan")
+        yield from differs("alerts", one.name, "what it counts", found["timeAggregation"], "Count")
         if not 0 <= found["threshold"] <= 100:
             yield Finding(rule="alerts", where=one.name, said=f"it fires above {found['threshold']} rows")
-        yield from _is("alerts", one.name, "whether it is on", one.properties["enabled"], True)
-        yield from _is("alerts", one.name, "who is told", one.properties["actions"]["actionGroups"], [group.id])
+        yield from differs("alerts", one.name, "whether it is on", one.properties["enabled"], True)
+        yield from differs("alerts", one.name, "who is told", one.properties["actions"]["actionGroups"], [group.id])
         yield from _often(one)
 
 
@@ -109,31 +100,31 @@ def _often(one: Made) -> Iterator[Finding]:
 
 
 def _budgets(made: list[Made]) -> Iterator[Finding]:
-    for one in _of(made, _BUDGETS):
+    for one in made_of(made, _BUDGETS):
         told: list[dict[str, Any]] = list(one.properties["notifications"].values())
         found = {(each["thresholdType"], each["threshold"]) for each in told}
-        yield from _is("budget", one.name, "when somebody is told", sorted(found), sorted(BUDGET))
-        yield from _is("budget", one.name, "its time", one.properties["timeGrain"], "Monthly")
+        yield from differs("budget", one.name, "when somebody is told", sorted(found), sorted(BUDGET))
+        yield from differs("budget", one.name, "its time", one.properties["timeGrain"], "Monthly")
         for each in told:
             name = f"{each['thresholdType']} {each['threshold']}"
-            yield from _is("budget", name, "whether it is on", each["enabled"], True)
-            yield from _is("budget", name, "its operator", each["operator"], "GreaterThanOrEqualTo")
-            (group,) = _of(made, "Microsoft.Insights/actionGroups")
-            yield from _is("budget", name, "who is told", each["contactGroups"], [group.id])
+            yield from differs("budget", name, "whether it is on", each["enabled"], True)
+            yield from differs("budget", name, "its operator", each["operator"], "GreaterThanOrEqualTo")
+            (group,) = made_of(made, "Microsoft.Insights/actionGroups")
+            yield from differs("budget", name, "who is told", each["contactGroups"], [group.id])
 
 
 def _logs(made: list[Made]) -> Iterator[Finding]:
     """Every category that is named is on, but for reads of data, which are a parameter's; all go to one workspace."""
-    (workspace,) = _of(made, "Microsoft.OperationalInsights/workspaces")
+    (workspace,) = made_of(made, "Microsoft.OperationalInsights/workspaces")
     reads = set()
-    for one in _of(made, "Microsoft.Insights/diagnosticSettings"):
+    for one in made_of(made, "Microsoft.Insights/diagnosticSettings"):
         where = one.scope.full_name if isinstance(one.scope, Made) else one.full_name
         for log in one.properties.get("logs", []):
             if log.get("category") in OF_DATA:
                 reads.add(log.get("enabled"))
                 continue
-            yield from _is("logs", where, f"whether {log.get('category')} is kept", log.get("enabled"), True)
-        yield from _is("logs", where, "where they go", one.properties.get("workspaceId"), workspace.id)
+            yield from differs("logs", where, f"whether {log.get('category')} is kept", log.get("enabled"), True)
+        yield from differs("logs", where, "where they go", one.properties.get("workspaceId"), workspace.id)
         if not one.properties.get("logs"):
             yield Finding(rule="logs", where=where, said="it keeps none")
     if len(reads) > 1:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.infra.app_functions import functions_by_message
-from tests.infra.bicep_lint import Finding
-from tests.infra.bicep_values import Made
+from tests.infra.bicep_lint import Finding, differs
+from tests.infra.bicep_values import Made, made_of
 
 ZONES = {
     "blob": {"privatelink.blob.core.windows.net"},
@@ -50,15 +50,6 @@ def wiring(made: list[Made]) -> Iterator[Finding]:
     yield from _learning(made)
 
 
-def _of(made: list[Made], kind: str) -> list[Made]:
-    return [one for one in made if one.type == kind and not one.existing]
-
-
-def _is(rule: str, where: str, what: str, found: object, wanted: object) -> Iterator[Finding]:
-    if found != wanted:
-        yield Finding(rule=rule, where=where, said=f"{what} is {found!r}, not {wanted!r}")
-
-
 def _at(value: Any, path: str) -> Any:
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -67,60 +58,60 @@ def _at(value: Any, path: str) -> Any:
 
 def _private_names(made: list[Made]) -> Iterator[Finding]:
     """Each private endpoint has a name in the zone of its service, and the network knows each zone."""
-    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
+    (network,) = made_of(made, "Microsoft.Network/virtualNetworks")
     groups = {
         one.full_name.split("/")[0]: {
             str(config["properties"]["privateDnsZoneId"]).rpartition("/")[2]
             for config in one.properties["privateDnsZoneConfigs"]
         }
-        for one in _of(made, "Microsoft.Network/privateEndpoints/privateDnsZoneGroups")
+        for one in made_of(made, "Microsoft.Network/privateEndpoints/privateDnsZoneGroups")
     }
-    for one in _of(made, "Microsoft.Network/privateEndpoints"):
+    for one in made_of(made, "Microsoft.Network/privateEndpoints"):
         (connection,) = one.properties["privateLinkServiceConnections"]
         (service,) = connection["properties"]["groupIds"]
-        yield from _is("network", one.name, f"the zones of {service}", groups.get(one.name), ZONES.get(service))
-        yield from _is(
+        yield from differs("network", one.name, f"the zones of {service}", groups.get(one.name), ZONES.get(service))
+        yield from differs(
             "network", one.name, "its subnet", one.properties["subnet"]["id"].rpartition("/")[2], "snet-endpoints"
         )
     links = {
         one.full_name.split("/")[0]: one.properties["virtualNetwork"]["id"]
-        for one in _of(made, "Microsoft.Network/privateDnsZones/virtualNetworkLinks")
+        for one in made_of(made, "Microsoft.Network/privateDnsZones/virtualNetworkLinks")
     }
-    for one in _of(made, "Microsoft.Network/privateDnsZones"):
-        yield from _is("network", one.name, "the network that it is linked to", links.get(one.name), network.id)
+    for one in made_of(made, "Microsoft.Network/privateDnsZones"):
+        yield from differs("network", one.name, "the network that it is linked to", links.get(one.name), network.id)
 
 
 def _subnets(made: list[Made]) -> Iterator[Finding]:
     """Each subnet has its rules; those that speak to the outside do so by a NAT gateway; Functions' is delegated."""
-    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
-    ways = {one.id: one for one in _of(made, "Microsoft.Network/natGateways")}
-    (plan,) = _of(made, "Microsoft.Web/serverfarms")
+    (network,) = made_of(made, "Microsoft.Network/virtualNetworks")
+    ways = {one.id: one for one in made_of(made, "Microsoft.Network/natGateways")}
+    (plan,) = made_of(made, "Microsoft.Web/serverfarms")
     zones = plan.properties["zoneRedundant"]
     subnets = {one["name"]: one["properties"] for one in network.properties["subnets"]}
-    rules = {one.name.split("-")[2]: one.id for one in _of(made, "Microsoft.Network/networkSecurityGroups")}
+    rules = {one.name.split("-")[2]: one.id for one in made_of(made, "Microsoft.Network/networkSecurityGroups")}
     for name, found in subnets.items():
         short = name.removeprefix("snet-")
-        yield from _is("network", name, "its rules", _at(found, "networkSecurityGroup.id"), rules.get(short))
+        yield from differs("network", name, "its rules", _at(found, "networkSecurityGroup.id"), rules.get(short))
         way = ways.get(_at(found, "natGateway.id"))
         # Nodes leave by what no zone takes away; a subnet that is delegated to Container Apps' environments cannot.
         wanted_way = {"endpoints": None, "functions": "Standard", "nodes": "StandardV2" if zones else "Standard"}[short]
-        yield from _is("network", name, "its way out", way and _at(way.body, "sku.name"), wanted_way)
+        yield from differs("network", name, "its way out", way and _at(way.body, "sku.name"), wanted_way)
         delegated = [one["properties"]["serviceName"] for one in found.get("delegations", [])]
         wanted_for = ["Microsoft.App/environments"] if short == "functions" else []
-        yield from _is("network", name, "whom it is delegated to", delegated, wanted_for)
+        yield from differs("network", name, "whom it is delegated to", delegated, wanted_for)
         if ipaddress.ip_network(found["addressPrefix"]).prefixlen > _LEAST_SUBNET:
             yield Finding(rule="network", where=name, said=f"it is smaller than /{_LEAST_SUBNET}")
-    addresses = {one.id: _at(one.body, "sku.name") for one in _of(made, "Microsoft.Network/publicIPAddresses")}
+    addresses = {one.id: _at(one.body, "sku.name") for one in made_of(made, "Microsoft.Network/publicIPAddresses")}
     used = [each["id"] for one in ways.values() for each in one.properties["publicIpAddresses"]]
-    yield from _is("network", network.name, "the addresses of its ways out", sorted(used), sorted(addresses))
+    yield from differs("network", network.name, "the addresses of its ways out", sorted(used), sorted(addresses))
     for one in ways.values():
         skus = [addresses.get(each["id"]) for each in one.properties["publicIpAddresses"]]
-        yield from _is("network", one.name, "its address", skus, [_at(one.body, "sku.name")])
+        yield from differs("network", one.name, "its address", skus, [_at(one.body, "sku.name")])
 
 
 def _rules(made: list[Made]) -> Iterator[Finding]:
     """Functions and nodes, and nobody else, reach the private endpoints; the internet the gateway: all by TLS."""
-    (network,) = _of(made, "Microsoft.Network/virtualNetworks")
+    (network,) = made_of(made, "Microsoft.Network/virtualNetworks")
     ranges = {one["name"]: one["properties"]["addressPrefix"] for one in network.properties["subnets"]}
     callers = frozenset({ranges["snet-functions"], ranges["snet-nodes"]})
     nobody_else = (frozenset({"*"}), "*", "*", "*", "Inbound", "Deny")
@@ -129,7 +120,7 @@ def _rules(made: list[Made]) -> Iterator[Finding]:
         "endpoints": {(callers, ranges["snet-endpoints"], "443", "Tcp", "Inbound", "Allow"), nobody_else},
         "nodes": {(frozenset({"Internet"}), "*", "443", "Tcp", "Inbound", "Allow")},
     }
-    for group in _of(made, "Microsoft.Network/networkSecurityGroups"):
+    for group in made_of(made, "Microsoft.Network/networkSecurityGroups"):
         found = {
             (
                 frozenset(rule.get("sourceAddressPrefixes", [rule.get("sourceAddressPrefix")])),
@@ -144,38 +135,38 @@ def _rules(made: list[Made]) -> Iterator[Finding]:
                 for one in sorted(group.properties["securityRules"], key=lambda rule: rule["properties"]["priority"])
             )
         }
-        yield from _is("network", group.name, "who is let in", found, let_in.get(group.name.split("-")[2]))
+        yield from differs("network", group.name, "who is let in", found, let_in.get(group.name.split("-")[2]))
 
 
 def _app(made: list[Made]) -> Iterator[Finding]:
     """The app acts as one identity wherever it is asked who it is, in its own subnet, in the Python that it is for."""
-    (app,) = _of(made, _APP)
-    (ours,) = [one for one in _of(made, _IDENTITY) if one.name.startswith("id-slipway-functions-")]
+    (app,) = made_of(made, _APP)
+    (ours,) = [one for one in made_of(made, _IDENTITY) if one.name.startswith("id-slipway-functions-")]
     deployment = "functionAppConfig.deployment.storage"
     identity = f"{deployment}.authentication.userAssignedIdentityResourceId"
-    (account,) = [one for one in _of(made, _STORAGE) if not one.name.startswith("stml")]
+    (account,) = [one for one in made_of(made, _STORAGE) if not one.name.startswith("stml")]
     for path, wanted in (
         (identity, ours.id),
         (f"{deployment}.value", f"https://{account.name}.blob.core.windows.net/deployments"),
         ("keyVaultReferenceIdentity", ours.id),
         ("functionAppConfig.runtime", {"name": "python", "version": "3.13"}),
     ):
-        yield from _is("app", app.name, path, _at(app.properties, path), wanted)
-    yield from _is("app", app.name, "who it is", set(_at(app.body, "identity.userAssignedIdentities")), {ours.id})
+        yield from differs("app", app.name, path, _at(app.properties, path), wanted)
+    yield from differs("app", app.name, "who it is", set(_at(app.body, "identity.userAssignedIdentities")), {ours.id})
     subnet = str(app.properties.get("virtualNetworkSubnetId")).rpartition("/")[2]
-    yield from _is("app", app.name, "its subnet", subnet, "snet-functions")
+    yield from differs("app", app.name, "its subnet", subnet, "snet-functions")
     ranges = _at(app.properties, "siteConfig.ipSecurityRestrictions")
     default = "Deny" if ranges else "Allow"
     found = _at(app.properties, "siteConfig.ipSecurityRestrictionsDefaultAction")
-    yield from _is("app", app.name, "what it does with other addresses", found, default)
+    yield from differs("app", app.name, "what it does with other addresses", found, default)
     client = f"{ours.type}/{ours.full_name}.properties.clientId"
-    for settings in (one for one in _of(made, f"{_APP}/config") if one.name == "appsettings"):
+    for settings in (one for one in made_of(made, f"{_APP}/config") if one.name == "appsettings"):
         for name, form in IDENTITY_SETTINGS.items():
-            yield from _is("app", app.name, name, settings.properties.get(name), form.format(client))
+            yield from differs("app", app.name, name, settings.properties.get(name), form.format(client))
         for name in ("AzureWebJobsStorage__credential", "SlipwayStorage__credential"):
-            yield from _is("app", app.name, name, settings.properties.get(name), "managedidentity")
+            yield from differs("app", app.name, name, settings.properties.get(name), "managedidentity")
         name = "SLIPWAY_PROMETHEUS_AUTH"
-        yield from _is("app", app.name, name, settings.properties.get(name), "identity")
+        yield from differs("app", app.name, name, settings.properties.get(name), "identity")
     yield from _groups(app)
 
 
@@ -193,7 +184,7 @@ def _groups(app: Made) -> Iterator[Finding]:
 
 def _sign_in(made: list[Made]) -> Iterator[Finding]:
     """Who must sign in is refused without, except where nobody can."""
-    for one in _of(made, f"{_APP}/config"):
+    for one in made_of(made, f"{_APP}/config"):
         if one.name != "authsettingsV2":
             continue
         found = one.properties
@@ -206,67 +197,71 @@ def _sign_in(made: list[Made]) -> Iterator[Finding]:
             (f"{entra}.enabled", True),
             (f"{entra}.validation.allowedAudiences", [f"api://{application}", application]),
         ):
-            yield from _is("sign-in", one.name, path, _at(found, path), wanted)
+            yield from differs("sign-in", one.name, path, _at(found, path), wanted)
         spared = set(_at(found, "globalValidation.excludedPaths") or [])
-        yield from _is("sign-in", one.name, "where nobody signs in", sorted(spared), sorted(WITHOUT_SIGN_IN))
+        yield from differs("sign-in", one.name, "where nobody signs in", sorted(spared), sorted(WITHOUT_SIGN_IN))
 
 
 def _cluster(made: list[Made]) -> Iterator[Finding]:
     """The cluster is ruled by Entra, and its accounts are believed as Entra wants it."""
-    (cluster,) = _of(made, "Microsoft.ContainerService/managedClusters")
+    (cluster,) = made_of(made, "Microsoft.ContainerService/managedClusters")
     for path, wanted in (
         ("aadProfile.managed", True),
         ("aadProfile.enableAzureRBAC", True),
         ("oidcIssuerProfile.enabled", True),
         ("securityProfile.workloadIdentity.enabled", True),
     ):
-        yield from _is("cluster", cluster.name, path, _at(cluster.properties, path), wanted)
+        yield from differs("cluster", cluster.name, path, _at(cluster.properties, path), wanted)
     issuer = f"{cluster.type}/{cluster.full_name}.properties.oidcIssuerProfile.issuerURL"
-    for one in _of(made, f"{_IDENTITY}/federatedIdentityCredentials"):
-        yield from _is("cluster", one.name, "its audience", one.properties["audiences"], ["api://AzureADTokenExchange"])
-        yield from _is("cluster", one.name, "its issuer", one.properties["issuer"], issuer)
+    for one in made_of(made, f"{_IDENTITY}/federatedIdentityCredentials"):
+        yield from differs(
+            "cluster", one.name, "its audience", one.properties["audiences"], ["api://AzureADTokenExchange"]
+        )
+        yield from differs("cluster", one.name, "its issuer", one.properties["issuer"], issuer)
 
 
 def _flux(made: list[Made]) -> Iterator[Finding]:
     """Flux, where there is one, reads storage as the identity that is its own, and takes no other's part."""
-    (identity,) = [one for one in _of(made, _IDENTITY) if one.name.startswith("id-slipway-flux-")]
-    for one in _of(made, "Microsoft.KubernetesConfiguration/extensions"):
+    (identity,) = [one for one in made_of(made, _IDENTITY) if one.name.startswith("id-slipway-flux-")]
+    for one in made_of(made, "Microsoft.KubernetesConfiguration/extensions"):
         found = one.properties["configurationSettings"]
         for name, wanted in (
             ("workloadIdentity.enable", "true"),
             ("workloadIdentity.azureClientId", f"{_IDENTITY}/{identity.full_name}.properties.clientId"),
             ("multiTenancy.enforce", "true"),
         ):
-            yield from _is("flux", one.name, name, str(found.get(name)), wanted)
+            yield from differs("flux", one.name, name, str(found.get(name)), wanted)
 
 
 def _open_doors(made: list[Made]) -> Iterator[Finding]:
     """Event Grid gets through the account's firewall, and nobody pulls an image without an identity."""
-    for one in _of(made, _STORAGE):
-        yield from _is("network", one.name, "its bypass", _at(one.properties, "networkAcls.bypass"), "AzureServices")
-    for one in _of(made, "Microsoft.ContainerRegistry/registries"):
-        yield from _is("keys", one.name, "anonymousPullEnabled", one.properties.get("anonymousPullEnabled"), False)
+    for one in made_of(made, _STORAGE):
+        yield from differs(
+            "network", one.name, "its bypass", _at(one.properties, "networkAcls.bypass"), "AzureServices"
+        )
+    for one in made_of(made, "Microsoft.ContainerRegistry/registries"):
+        yield from differs("keys", one.name, "anonymousPullEnabled", one.properties.get("anonymousPullEnabled"), False)
 
 
 def _states(made: list[Made]) -> Iterator[Finding]:
     """Versions of what is rewritten end everywhere but among the artifacts, which are never rewritten."""
-    containers = {one.name for one in _of(made, f"{_STORAGE}/blobServices/containers")} - {"artifacts"}
+    containers = {one.name for one in made_of(made, f"{_STORAGE}/blobServices/containers")} - {"artifacts"}
     wanted = {f"{name}/" for name in containers | {"azure-webjobs-hosts"}}
-    for one in _of(made, f"{_STORAGE}/managementPolicies"):
+    for one in made_of(made, f"{_STORAGE}/managementPolicies"):
         found = {
             prefix
             for rule in one.properties["policy"]["rules"]
             if "version" in rule["definition"]["actions"]
             for prefix in rule["definition"]["filters"]["prefixMatch"]
         }
-        yield from _is("ages", one.full_name, "where old versions end", sorted(found), sorted(wanted))
+        yield from differs("ages", one.full_name, "where old versions end", sorted(found), sorted(wanted))
 
 
 def _learning(made: list[Made]) -> Iterator[Finding]:
     """A workspace for training is given nothing that Slipway keeps: Azure lets it rule what it is given."""
-    for one in _of(made, "Microsoft.MachineLearningServices/workspaces"):
+    for one in made_of(made, "Microsoft.MachineLearningServices/workspaces"):
         for name, wanted in (("keyVault", "kv-ml-"), ("storageAccount", "stml")):
             given = str(one.properties.get(name)).rpartition("/")[2]
             if not given.startswith(wanted):
                 yield Finding(rule="learning", where=one.name, said=f"it is given {given}, not one of its own")
-        yield from _is("learning", one.name, "its registry", one.properties.get("containerRegistry"), None)
+        yield from differs("learning", one.name, "its registry", one.properties.get("containerRegistry"), None)

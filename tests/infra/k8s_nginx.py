@@ -7,15 +7,28 @@ open as a Gateway does, and those of callers are not, so that what fails is not 
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.infra.k8s import Resource
 from tests.infra.k8s_routing import headers_of, path_pattern, wanted_headers, ways, weights
 from tests.support.waiting import eventually
+
+
+def nginx_program() -> str:
+    """Nginx itself; without it the test is skipped. SLIPWAY_NGINX names one that is not on the path."""
+    found = os.environ.get("SLIPWAY_NGINX") or shutil.which("nginx")
+    if found is None:
+        pytest.skip("nginx is not installed: a distribution's package has it")
+    return found
+
 
 _CONFIG = """
 daemon off;

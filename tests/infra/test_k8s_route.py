@@ -7,7 +7,6 @@ heard of it yet. That a Gateway carries the same route out alike is Gateway API'
 import copy
 import math
 import os
-import shutil
 import socket
 import threading
 from collections import Counter
@@ -20,7 +19,7 @@ import httpx
 import pytest
 
 from tests.infra.k8s import Resource, overlay, settings, the
-from tests.infra.k8s_nginx import Nginx, config
+from tests.infra.k8s_nginx import Nginx, config, nginx_program
 from tests.serving import models
 from tests.serving.processes import Account, Server
 from tests.support.waiting import eventually
@@ -115,11 +114,7 @@ def servers(unused_accounts: Iterator[str], tmp_path: Path) -> Iterator[dict[str
 
 @pytest.fixture
 def program() -> str:
-    """Nginx itself. SLIPWAY_NGINX names one that is not on the path."""
-    found = os.environ.get("SLIPWAY_NGINX") or shutil.which("nginx")
-    if found is None:
-        pytest.skip("nginx is not installed: a distribution's package has it")
-    return found
+    return nginx_program()
 
 
 @pytest.fixture
