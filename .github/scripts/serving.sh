@@ -18,6 +18,19 @@ revisions() {
         'jsonpath={range .items[*]}{.metadata.name} {.metadata.annotations.deployment\.kubernetes\.io/revision}{"\n"}{end}' | sed '/^$/d'
 }
 
+# An idle slot's pods have no version and are never ready: there is nothing to wait for. One that serves keeps its old pods
+# until new ones are ready, so that some are always available.
+wait_for() {
+    local name=$1 slot available
+    read -r slot available < <("${kubectl[@]}" get "deployment/$name" --output \
+        'jsonpath={.metadata.labels.slipway\.dev/slot} {.status.availableReplicas}{"\n"}')
+    if [[ $slot != shared && -z $available ]]; then
+        echo "$name is idle: its pods take the image when a version comes to them"
+        return
+    fi
+    "${kubectl[@]}" rollout status "deployment/$name" --timeout "$waited"
+}
+
 apply() {
     local image=$1 environment=$2 overlay=$3 folder=aks-serving/k8s/overlays manifests now name
     if [[ $overlay != "$environment" && $overlay != "$environment"-* || ! -f $folder/$overlay/kustomization.yaml ]]; then
@@ -39,7 +52,7 @@ apply() {
     kubectl apply --filename "$manifests"
     now=$(revisions | cut -d' ' -f1)
     for name in $now; do
-        "${kubectl[@]}" rollout status "deployment/$name" --timeout "$waited"
+        wait_for "$name"
     done
 }
 
@@ -62,7 +75,7 @@ undo() {
         changed+=("$name")
     done 3<"$before"
     for name in "${changed[@]}"; do
-        "${kubectl[@]}" rollout status "deployment/$name" --timeout "$waited"
+        wait_for "$name"
     done
 }
 

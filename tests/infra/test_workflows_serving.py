@@ -177,6 +177,7 @@ class Cluster:
         self.before = folder / "before"
         self.programs.answer("kubectl kustomize", 0, f"        image: {IMAGE}")
         self.programs.answer("kubectl diff", 1, "+ image")
+        self.programs.answer("availableReplicas", 0, "shared 2")
         self.at("slipway-serving 7")
 
     def at(self, *revisions: str) -> None:
@@ -212,6 +213,7 @@ def test_a_release_shows_what_changes_changes_it_and_waits_for_every_slot(cluste
     assert ended.returncode == 0, ended.stderr
     asked = cluster.programs.asked()
     assert asked[0] == f"kustomize edit set image slipway-serving={IMAGE}"
+    assert cluster.programs.folders()[0].relative_to(cluster.repository) == Path("aks-serving/k8s/overlays/production")
     assert asked[1] == "kubectl kustomize aks-serving/k8s/overlays/production-keda"
     verbs = [call.removeprefix("kubectl ").split(" -", 1)[0] for call in asked[3:6]]
     assert verbs == ["apply", "diff", "apply"]
@@ -220,6 +222,19 @@ def test_a_release_shows_what_changes_changes_it_and_waits_for_every_slot(cluste
         "deployment/slipway-serving-blue-digits",
     ]
     assert cluster.before.read_text().split() == ["slipway-serving", "7", "slipway-serving-blue-digits", "2"]
+
+
+@pytest.mark.parametrize(("said", "waits"), [("green", False), ("green 2", True), ("shared", True)])
+def test_an_idle_slot_which_is_never_ready_is_not_waited_for(cluster: Cluster, said: str, *, waits: bool) -> None:
+    cluster.at("slipway-serving 7", "slipway-serving-green-digits 2")
+    cluster.programs.answer("deployment/slipway-serving-green-digits --output", 0, said)
+
+    ended = cluster.run("apply", IMAGE, "production", "production")
+
+    assert ended.returncode == 0, ended.stderr
+    waited = [call.split()[5] for call in cluster.programs.asked() if "rollout status" in call]
+    assert waited == ["deployment/slipway-serving", *["deployment/slipway-serving-green-digits"] * waits]
+    assert ("green-digits is idle" in ended.stdout) is not waits
 
 
 @pytest.mark.parametrize("overlay", ["staging", "production-nothing", "../production", ""])

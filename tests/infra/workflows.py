@@ -87,12 +87,14 @@ def run_step(script: str, cwd: Path, **variables: str) -> "subprocess.CompletedP
 
 
 PROGRAM = """#!{python}
-import json, sys
+import json, os, sys
 from pathlib import Path
 here = Path(__file__).resolve().parent
 name = Path(sys.argv[0]).name
 with (here / "asked").open("a") as file:
     file.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
+with (here / "folders").open("a") as file:
+    file.write(os.getcwd() + "\\n")
 words = " ".join([name, *sys.argv[1:]])
 for on, code, out in json.loads((here / "answers").read_text()):
     if on in words:
@@ -121,6 +123,10 @@ class Programs:
         """Every command, in order."""
         file = self.folder / "asked"
         return [" ".join(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def folders(self) -> list[Path]:
+        """Where each of them was asked."""
+        return [Path(line) for line in (self.folder / "folders").read_text().splitlines()]
 
     def _write(self) -> None:
         (self.folder / "answers").write_text(json.dumps(self._answers))
