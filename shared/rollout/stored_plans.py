@@ -17,6 +17,7 @@ from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName
 from shared.core.threads import AT_ONCE, side_by_side
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
+from shared.rollout.gateway import manifest_blob_name
 from shared.rollout.publishing import publish, routes_of, schedule
 from shared.routing.plan import RoutePlan
 from shared.store.aggregate import PublishEntry
@@ -38,13 +39,15 @@ type _Key = tuple[BlobContainer, str]
 class Astray:
     """What storage holds of an endpoint is not what it calls for, and no delivery under way makes it so.
 
-    `stored` is the generation of the blob, None where that is gone.
+    `stored` is the generation of the blob, None where that is gone. One that `is_unknown` is made of a plan that the
+    endpoint knows nothing of, whatever its generation.
     """
 
     endpoint: str
     blob: str
     called_for: int
     stored: int | None
+    is_unknown: bool = False
 
     @property
     def sentence(self) -> str:
@@ -52,6 +55,12 @@ class Astray:
         do = f"slipway plan republish {self.endpoint}"
         if self.stored is None:
             return f"{self.blob} is gone: pods that start find no plan of {self.endpoint}; publish it again: {do}"
+        if self.is_unknown:
+            return (
+                f"{self.blob} has the Gateway send requests to pods that {self.endpoint} knows nothing of, as after "
+                f"its document was restored to an earlier time, and that keep nothing for it: look whom it would have "
+                f"serve, then publish that: {do}"
+            )
         if self.stored < self.called_for:
             return (
                 f"{self.blob} holds generation {self.stored}, and {self.endpoint} is at {self.called_for}: an earlier "
@@ -90,8 +99,11 @@ class StoredPlans:
         counts on, and may have come to the very generation that is stored.
         """
         # First the blobs, then the documents: a plan that is published in between is no later than its document.
-        listed = self._blobs.list(BlobContainer.ROUTES)
-        held: dict[_Key, int | None] = {(BlobContainer.ROUTES, info.name): generation_of(info) for info in listed}
+        held: dict[_Key, int | None] = {
+            (container, info.name): generation_of(info)
+            for container in (BlobContainer.ROUTES, BlobContainer.MANIFESTS)
+            for info in self._blobs.list(container)
+        }
         for endpoint in list(self._endpoints.readable(left_out=left_out)):
             if found := self._astray(endpoint, held, thorough=endpoint.endpoint in suspects):
                 yield found
@@ -108,7 +120,7 @@ class StoredPlans:
         seen = self._endpoints.change(name, ENDPOINT_ID, lambda _: False)
         if seen.plan() is None:
             raise NotFoundError(f"a route plan of endpoint {name}", hint="it comes to be with its first rollout")
-        held = {key: self._generation(*key) for key in _blobs_of(seen)}
+        held = {key: self._generation(*key) for key in {*_blobs_of(seen), _routes_key(name)}}
         stored = max((found for found in held.values() if found is not None), default=None)
         reported = self._reported(name)
         found = self._astray(seen, held, thorough=True)
@@ -120,6 +132,8 @@ class StoredPlans:
             is_as_seen = endpoint.generation == seen.generation
             published = endpoint.generation < above or (is_as_seen and found is not None)
             if published:
+                # Whoever the Gateway was once told of is told of for good, and the document may not know it.
+                endpoint.is_gated = endpoint.is_gated or held[_routes_key(name)] is not None
                 _lift(endpoint, above, self._clock.now())
                 endpoint.record(
                     "plan_republished",
@@ -141,6 +155,15 @@ class StoredPlans:
     def _astray(self, endpoint: Endpoint, held: Mapping[_Key, int | None], *, thorough: bool) -> Astray | None:
         if endpoint.generation == 0:
             return None
+        routes = _routes_key(endpoint.endpoint)
+        if not endpoint.is_gated and held.get(routes) is not None:
+            return Astray(
+                endpoint=endpoint.endpoint,
+                blob="/".join(routes),
+                called_for=endpoint.generation,
+                stored=held[routes],
+                is_unknown=True,
+            )
         waiting = {(one.container, one.name) for one in endpoint.outbox if isinstance(one, PublishEntry)}
         for key in _blobs_of(endpoint):
             stored, is_told = held.get(key), key not in waiting
@@ -212,6 +235,10 @@ def _lift(endpoint: Endpoint, above: int, now: datetime) -> None:
     if endpoint.ticking:
         # The tick that the document waits for may have been in the queue before, and gone.
         schedule(endpoint, endpoint.ticking, now)
+
+
+def _routes_key(endpoint: str) -> _Key:
+    return BlobContainer.MANIFESTS, manifest_blob_name(endpoint)
 
 
 def _blobs_of(endpoint: Endpoint) -> list[_Key]:
