@@ -10,6 +10,7 @@ from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind, RolloutCommand
 from shared.core.slots import Slot
 from shared.registry.rollout_policy import APART, Placement, RolloutPolicy
+from shared.rollout.convergence import still_sent
 from shared.rollout.documents import Target, automatic_command_id
 from shared.rollout.endpoint import Endpoint, RefusedStart
 
@@ -33,7 +34,9 @@ def check_free(endpoint: Endpoint, version: int, *, supersedes: bool = False) ->
 def check_fit(endpoint: Endpoint, version: int) -> None:
     """Raise ConflictError for a version of which no rollout may begin, whatever else is under way."""
     if endpoint.stable and endpoint.stable.version == version:
-        raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already")
+        back = endpoint.rollback
+        do = f"; pods that cannot load it beside version {back.from_version} do so once restarted" if back else ""
+        raise ConflictError(f"version {version} is the stable version of {endpoint.endpoint} already{do}")
     if version in endpoint.withdrawn:
         raise ConflictError(f"version {version} of {endpoint.endpoint} is being archived: roll out another one")
     found = next((q for q in endpoint.quarantined if q.version == version), None)
@@ -68,13 +71,20 @@ def not_apart(endpoint: Endpoint, policy: RolloutPolicy) -> str:
 def is_gateway_to_hear(endpoint: Endpoint, placement: Placement, now: datetime) -> bool:
     """Whether a candidate's pods may still be sent requests for what they had: it would get traffic unlooked at.
 
-    Pods that are not stable's had a version by a plan that the Gateway may not have heard the end of.
+    Pods that are not stable's had a version by a plan that the Gateway may not have heard the end of. A rollout that is
+    under way counts as over. What other pods have not applied keeps no candidate waiting.
     """
-    stable, last = endpoint.stable, endpoint.rollout
-    if stable is None or last is None or last.ended_at is None or slot_for(placement, stable) is stable.slot:
+    stable, last, slot = endpoint.stable, endpoint.rollout, slot_for(placement, endpoint.stable)
+    if stable is None or last is None or slot is stable.slot or not endpoint.is_gated:
         return False
-    is_recent = len(last.slots) > 1 and (now - last.ended_at).total_seconds() < _HEARD_S
-    return is_recent or endpoint.rollback is not None or endpoint.unapplied is not None
+    progress = last.progress
+    if not (endpoint.active or endpoint.rollback or endpoint.unapplied):
+        return len(last.slots) > 1 and _is_recent(last.ended_at or now, now)
+    # As the latest look saw the pods: the next one is not far off.
+    looked_at = progress.looked_at or last.started_at
+    if _is_recent((last.ended_at or now) if len(last.slots) > 1 else last.started_at, looked_at):
+        return True
+    return any(progress.pods[name].slot is slot for name in still_sent(progress.pods, endpoint.slots, looked_at))
 
 
 def refuse(endpoint: Endpoint, version: int, reason: str, now: datetime) -> bool:
@@ -201,3 +211,7 @@ def forget_withdrawn(endpoint: Endpoint, version: int) -> bool:
         return False
     endpoint.withdrawn = [other for other in endpoint.withdrawn if other != version]
     return True
+
+
+def _is_recent(since: datetime, now: datetime) -> bool:
+    return (now - since).total_seconds() < _HEARD_S

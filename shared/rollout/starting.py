@@ -127,6 +127,11 @@ class Starting:
             return admission.refuse(endpoint, number, refused, rollout.started_at)
         if self._blocked(endpoint, rollout.started_at):
             return False
+        if endpoint.queued_command and admission.is_gateway_to_hear(
+            endpoint, rollout.policy.placement, rollout.started_at
+        ):
+            # What somebody asked for would come next: nothing is ended for that by policy. The sweep asks again.
+            return False
         is_new = endpoint.active is not None or endpoint.queued_version != number
         return self._begin(endpoint, rollout) or is_new
 
@@ -191,9 +196,10 @@ class Starting:
         they had before, until the Gateway has heard that they have it no longer.
         """
         now, version = rollout.started_at, rollout.candidate.version
+        waits = admission.is_gateway_to_hear(endpoint, rollout.policy.placement, now)
         if endpoint.active:
             steps.supersede(endpoint, endpoint.active, version, now)
-        if admission.is_gateway_to_hear(endpoint, rollout.policy.placement, now):
+        if waits:
             admission.queue(endpoint, version, now, command)
             return False
         steps.begin(endpoint, rollout, now)
