@@ -6,8 +6,8 @@ once, even while loads of an older plan go on. A version that failed to load tak
 failed is not applied while an older one can answer.
 
 A plan that names pods, or has versions in slots, is taken as this pod is to follow it. Where it has none for this pod
-any more, and other pods have them, what is served goes on for LINGER_S: the Gateway hears of a plan later than pods do.
-Nothing here blocks the event loop.
+any more, and other pods have them, what is served goes on until LINGER_S pass without a request: the Gateway hears of a
+plan later than pods do. Nothing here blocks the event loop.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from math import inf
 from time import monotonic, perf_counter
 from weakref import WeakKeyDictionary
 
@@ -59,6 +60,7 @@ class Deployment:
         taken: Callable[[RoutePlan], None] = lambda _: None,
         slot: Slot | None = None,
         now_s: Callable[[], float] = monotonic,
+        others_asked_s: Callable[[], float] = lambda: -inf,
     ) -> None:
         """`pod` is the name that this process has in its windows, and `slot` that which its pod is of.
 
@@ -66,7 +68,7 @@ class Deployment:
         `guard` gives what watches a plan's candidate, and what tripped under the plan before, to be added to.
         `laned` is called with each version's lane before it takes calls. `rehearse` has a loaded version answer before
         it serves, and does not raise. `taken` is called with each plan that is taken, before anything of it is
-        loaded.
+        loaded. `others_asked_s` is as aks_serving.lingering wants it.
         """
         self.endpoint = endpoint
         self.serving: Serving | None = None
@@ -88,7 +90,7 @@ class Deployment:
         self._wanted: RoutePlan | None = None
         self._published: RoutePlan | None = None
         """The wanted plan with what other pods have of it."""
-        self._lingering = Lingering(now_s)
+        self._lingering = Lingering(now_s, others_asked_s)
         self._lanes: dict[MadeFrom, Lane] = {}
         self._failed: dict[MadeFrom, str] = {}
         self._waiting: set[MadeFrom] = set()
@@ -100,6 +102,11 @@ class Deployment:
     def wanted(self) -> RoutePlan | None:
         """The latest plan that was taken."""
         return self._wanted
+
+    @property
+    def asked_s(self) -> float | None:
+        """When it was last asked for what lingers, or that left (by `now_s`); None where nothing lingers."""
+        return self._lingering.asked_s
 
     def offer(self, data: bytes) -> None:
         """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
@@ -120,6 +127,7 @@ class Deployment:
         plan = published.for_slot(self._slot).for_pod(self._pod)
         self._wanted, self._published, self.plan_data = plan, published, data
         served = set() if self.serving is None else self.serving.lanes.keys()
+        self._see_requests()
         self._lingering.note(plan, published, served=served)
         self._taken(plan)
         for key in {made_from(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
@@ -129,6 +137,7 @@ class Deployment:
 
     def look(self) -> None:
         """End what lingered for long enough."""
+        self._see_requests()
         if self._lingering.has_left and not self._plans_any and not self._lingers:
             self._step()
 
@@ -141,9 +150,10 @@ class Deployment:
 
     def evictable(self) -> list[Lane]:
         """The loaded versions that are shadows and no more, in the wanted plan and in the one that answers, or that
-        the Gateway has long heard to be elsewhere.
+        the plan has elsewhere and nobody has asked for lately.
         """
-        has_left = self._lingering.is_heard
+        self._see_requests()
+        has_left = self._lingering.gives_way(to_next=self._plans_any)
         plans = [self._wanted, None if self.serving is None or has_left else self.serving.plan]
         routes = [route for plan in plans if plan is not None for route in plan.routes]
         needed = {route.version for route in routes if route.role is not Role.SHADOW}
@@ -237,6 +247,10 @@ class Deployment:
             )
         )
         self._lingering.end()
+
+    def _see_requests(self) -> None:
+        lanes = () if self.serving is None else self.serving.lanes.values()
+        self._lingering.saw(max((lane.last_run_s for lane in lanes), default=0.0))
 
     @property
     def _lingers(self) -> bool:

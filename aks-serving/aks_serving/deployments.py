@@ -41,6 +41,10 @@ class Deployments(dict[EndpointName, Deployment]):
             return False
         return wanted.generation > serving.plan.generation
 
+    def asked_s(self) -> dict[str, float]:
+        """By endpoint whose versions linger, when they were last asked for (aks_serving.lingering)."""
+        return {name: found.asked_s for name, found in self.items() if found.asked_s is not None}
+
     def end_lingering(self) -> None:
         """Have every endpoint let go of what lingered for long enough."""
         for deployment in list(self.values()):

@@ -20,7 +20,15 @@ from time import perf_counter
 from aks_serving.batches import Results, bytes_of
 from aks_serving.calls import NORMAL, Call
 from aks_serving.counts import Kind
-from aks_serving.errors import ExpiredError, LateError, LostError, ModelRunError, NotServingError, OverloadedError
+from aks_serving.errors import (
+    ElsewhereError,
+    ExpiredError,
+    LateError,
+    LostError,
+    ModelRunError,
+    NotServingError,
+    OverloadedError,
+)
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.probe import row_count
@@ -44,6 +52,7 @@ _REFUSED: tuple[tuple[type[SlipwayError], str], ...] = (
     (OverloadedError, "overloaded"),
     (ExpiredError, "expired"),
     (InvalidInputError, "invalid"),
+    (ElsewhereError, "elsewhere"),
 )
 
 

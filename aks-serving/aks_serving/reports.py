@@ -70,6 +70,8 @@ class Report(msgspec.Struct):
     """By endpoint, versions that this worker took out of traffic, and why."""
     http: Http | None = None
     """None where no HTTP transport of ours carries the API."""
+    asked_s: dict[str, float] = {}
+    """By endpoint whose versions linger here, when it was last asked for them: see aks_serving.lingering."""
 
     def totals(self) -> Totals:
         """The counts, to be added to others."""

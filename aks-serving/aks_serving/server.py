@@ -131,6 +131,7 @@ class ModelServer:
             windows=self._windows,
             servings=lambda: self._servings,
             not_ready_here=self.not_ready_here,
+            asked_s=self._deployments.asked_s,
         )
 
     @property
@@ -307,6 +308,7 @@ class ModelServer:
             taken=self._taken,
             slot=self._settings.slot,
             now_s=self._now_s,
+            others_asked_s=functools.partial(self._together.others_asked_s, endpoint),
         )
 
     def _taken(self, plan: RoutePlan) -> None:

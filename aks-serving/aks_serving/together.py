@@ -5,6 +5,7 @@ never fall. What is so now, of a process that is gone, is not told.
 """
 
 from collections.abc import Callable
+from math import inf
 
 import msgspec
 
@@ -30,14 +31,18 @@ class Together:
         windows: Windows,
         servings: Callable[[], Servings],
         not_ready_here: Callable[[], str],
+        asked_s: Callable[[], dict[str, float]],
     ) -> None:
-        """`siblings` is None where there are no other processes."""
+        """`siblings` is None where there are no other processes. `asked_s` tells when this process was last asked for
+        what lingers in it, by endpoint (aks_serving.lingering).
+        """
         self._siblings = siblings
         self._engine = engine
         self._uplink = uplink
         self._windows = windows
         self._servings = servings
         self._not_ready_here = not_ready_here
+        self._asked_s = asked_s
         self.transport: Transport | None = None
         """What carries the API by HTTP here, for the metrics."""
 
@@ -52,6 +57,10 @@ class Together:
     def not_ready(self) -> str:
         """Why the server is not ready, this process or another; empty where all are."""
         return self._not_ready_here() or ("" if self._siblings is None else self._siblings.not_ready())
+
+    def others_asked_s(self, endpoint: str) -> float:
+        """When the other processes were last asked for what lingers in them of an endpoint."""
+        return max((report.asked_s.get(endpoint, -inf) for report in self._others()), default=-inf)
 
     @property
     def waiting(self) -> int:
@@ -110,6 +119,7 @@ class Together:
             in_flight={name: serving.tally.in_flight for name, serving in servings.items()},
             tripped={name: dict(serving.tripped) for name, serving in servings.items()},
             http=None if transport is None else Http(transport.connections, dict(transport.refused)),
+            asked_s=self._asked_s(),
         )
 
     def _memory_here(self) -> dict[str, dict[int, int]]:

@@ -132,7 +132,9 @@ class Window(BaseModel):
     tripped: dict[int, str] = Field(default_factory=dict)
     """Versions that this pod's guard took out of traffic under this generation, and why."""
     refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
-    """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`."""
+    """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`; `elsewhere`, where the plan has
+    what was asked for in other pods.
+    """
     memory_share: float | None = Field(default=None, ge=0)
     """The share of its memory limit that the pod used at the window's end; None where it has no limit."""
     deaths: Deaths | None = None

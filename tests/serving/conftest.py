@@ -11,6 +11,7 @@ import httpx
 import pytest
 from aks_serving.api import Api
 from aks_serving.asgi import AsgiApp
+from aks_serving.reports import Siblings
 from aks_serving.server import ModelServer
 from aks_serving.settings import Settings
 
@@ -79,6 +80,7 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         feature_share: float = 1.0,
         slot: Slot | None = None,
         now_s: Callable[[], float] = monotonic,
+        siblings: Siblings | None = None,
     ) -> AsyncIterator[Running]:
         settings = Settings(
             storage_connection="unused",
@@ -95,7 +97,14 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
             feature_window_s=feature_window_s,
             feature_share=feature_share,
         )
-        server = ModelServer(settings, storage, rehearsal_rounds=rehearsal_rounds, flush_s=_FLUSH_S, now_s=now_s)
+        server = ModelServer(
+            settings,
+            storage,
+            siblings=siblings,
+            rehearsal_rounds=rehearsal_rounds,
+            flush_s=_FLUSH_S,
+            now_s=now_s,
+        )
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:

@@ -14,42 +14,30 @@ from aks_serving.api import Api
 from aks_serving.lingering import HEARD_S, LINGER_S
 
 from shared.core.slots import Slot
-from shared.routing.plan import Role, Route, RoutePlan
 from tests.serving import models
-from tests.serving.conftest import Running, Start, eventually
+from tests.serving.conftest import Start, eventually
 from tests.serving.fakes import MemoryStorage
 from tests.serving.handled import Asked, infer, plain
+from tests.serving.slotted import (
+    BLUE,
+    GREEN,
+    ONE,
+    ROWS,
+    THREE,
+    TWO,
+    Time,
+    answering,
+    candidate,
+    dedicated,
+    loaded,
+    refusal,
+    stable,
+    why_not_ready,
+)
 from tests.serving.test_deployment import Awaited
 from tests.serving.test_feedback import an_id
 
 pytestmark = pytest.mark.anyio
-
-BLUE, GREEN = Slot.BLUE, Slot.GREEN
-ONE, TWO, THREE = models.scaler(1.0), models.scaler(2.0), models.scaler(3.0)
-ROWS = [[1.0, 1.0]]
-
-
-class Time:
-    """A monotonic clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def _stable(version: int, data: bytes, slot: Slot | None = None, weight: int = 10_000) -> Route:
-    return models.route(version, data, slot=slot, weight=weight)
-
-
-def _candidate(version: int, data: bytes, slot: Slot | None, weight: int) -> Route:
-    return models.route(version, data, role=Role.CANDIDATE, slot=slot, weight=weight)
-
-
-def _dedicated(generation: int, weight: int = 1_000) -> RoutePlan:
-    """Stable in the shared pods, and a candidate in blue."""
-    return models.plan(generation, _stable(1, ONE, weight=10_000 - weight), _candidate(2, TWO, BLUE, weight))
 
 
 @pytest.fixture
@@ -59,47 +47,19 @@ def storage() -> MemoryStorage:
     return storage
 
 
-async def _answering(running: Running) -> set[tuple[int, str]]:
-    """The versions that answer, and as what, with a subject and without."""
-    asked = [running.predict(ROWS, model="churn", **({"user_id": f"u{n}"} if n % 2 else {})) for n in range(40)]
-    answers = [answer.json() for answer in await asyncio.gather(*asked)]
-    return {(answer["model_version"], answer["role"]) for answer in answers}
-
-
-async def _loaded(running: Running) -> list[int]:
-    loaded: list[int] = (await running.reload())["endpoints"]["churn"]["loaded"]
-    return loaded
-
-
-async def _refusal(running: Running, status: int = 404, **fields: Any) -> str:
-    answer = await running.predict(ROWS, model="churn", **fields)
-    assert answer.status_code == status, answer.text
-    text: str = answer.json()["error"]
-    return text
-
-
-async def _reason(running: Running) -> str:
-    """Why the server is not ready; empty where it is. That it lives is never in doubt."""
-    assert (await running.client.get("/health")).status_code == 200
-    answer = await running.client.get("/ready")
-    assert answer.status_code == (503 if "reason" in answer.json() else 200)
-    reason: str = answer.json().get("reason", "")
-    return reason
-
-
 @pytest.mark.parametrize("weight", [0, 1_000, 10_000])
 async def test_each_pod_gives_all_that_reaches_it_to_the_version_of_its_slot(
     start: Start, storage: MemoryStorage, tmp_path: Path, weight: int
 ) -> None:
-    storage.publish(_dedicated(1, weight))
+    storage.publish(dedicated(1, weight))
     async with (
         start(pod="shared") as shared,
         start(pod="blue", cache=tmp_path / "blue", endpoints=("churn",), slot=BLUE) as blue,
     ):
-        assert (await _loaded(shared), await _loaded(blue)) == ([1], [2])
-        assert (await _reason(shared), await _reason(blue)) == ("", "")
-        assert await _answering(shared) == {(1, "stable")}
-        assert await _answering(blue) == {(2, "candidate")}
+        assert (await loaded(shared), await loaded(blue)) == ([1], [2])
+        assert (await why_not_ready(shared), await why_not_ready(blue)) == ("", "")
+        assert await answering(shared) == {(1, "stable")}
+        assert await answering(blue) == {(2, "candidate")}
         for running, version, share in ((shared, 1, 1 - weight / 10_000), (blue, 2, weight / 10_000)):
             metrics = (await running.client.get("/metrics")).text
             shares = [line for line in metrics.splitlines() if line.startswith("model_version_weight_ratio")]
@@ -121,7 +81,7 @@ async def test_two_versions_in_the_shared_pods_are_drawn_by_their_weights_as_eve
     storage.publish(models.plan(1, *models.canary((1, ONE), (2, TWO), 5_000)))
     async with start() as shared:
         await shared.reload()
-        assert await _answering(shared) == {(1, "stable"), (2, "candidate")}
+        assert await answering(shared) == {(1, "stable"), (2, "candidate")}
         served = shared.server.servings["churn"]
         assert served.elsewhere == ()
         assert served.guard is not None
@@ -130,7 +90,7 @@ async def test_two_versions_in_the_shared_pods_are_drawn_by_their_weights_as_eve
 async def test_a_candidate_that_is_promoted_in_its_slot_goes_on_without_a_load_or_a_failed_request(
     start: Start, storage: MemoryStorage
 ) -> None:
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     answered: set[tuple[str, int]] = set()
     failures: list[dict[str, Any]] = []
     stop = asyncio.Event()
@@ -148,14 +108,14 @@ async def test_a_candidate_that_is_promoted_in_its_slot_goes_on_without_a_load_o
             await asyncio.sleep(0.002)
 
     async with start(endpoints=("churn",), slot=BLUE) as blue:
-        assert await _loaded(blue) == [2]
+        assert await loaded(blue) == [2]
         reads, lane = storage.artifact_reads, blue.server.servings["churn"].lanes[2]
         api = Api(blue.server)
         callers = [asyncio.create_task(caller(api, number)) for number in range(4)]
         for generation in range(2, 12):
             moved = generation % 2 == 0
-            storage.publish(models.plan(generation, _stable(2, TWO, BLUE)) if moved else _dedicated(generation, 5_000))
-            assert await _loaded(blue) == [2]
+            storage.publish(models.plan(generation, stable(2, TWO, BLUE)) if moved else dedicated(generation, 5_000))
+            assert await loaded(blue) == [2]
             role = "stable" if moved else "candidate"
             await eventually(lambda g=generation, r=role: (r, g) in answered)  # type: ignore[misc]
             assert blue.server.servings["churn"].lanes[2] is lane
@@ -169,98 +129,97 @@ async def test_what_the_plan_takes_from_a_slot_is_served_on_for_ten_minutes_and_
     start: Start, storage: MemoryStorage
 ) -> None:
     time = Time()
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     async with start(endpoints=("churn",), slot=BLUE, now_s=time) as blue:
-        assert await _loaded(blue) == [2]
+        assert await loaded(blue) == [2]
         memory = weakref.ref(blue.server.servings["churn"].lanes[2])
-        storage.publish(models.plan(2, _stable(1, ONE)))
-        assert await _loaded(blue) == [2]
+        storage.publish(models.plan(2, stable(1, ONE)))
+        assert await loaded(blue) == [2]
         # A later plan that has nothing for it either buys it no more time.
         time.now_s += LINGER_S / 2
-        storage.publish(models.plan(3, _stable(1, ONE)))
-        assert await _loaded(blue) == [2]
+        storage.publish(models.plan(3, stable(1, ONE)))
+        assert await loaded(blue) == [2]
         time.now_s += LINGER_S / 2 - 0.001
-        assert await _loaded(blue) == [2]
-        assert await _answering(blue) == {(2, "candidate")}
-        assert await _reason(blue) == ""
+        assert await loaded(blue) == [2]
+        assert await why_not_ready(blue) == ""
         time.now_s += 0.001
         await eventually(lambda: blue.server.servings["churn"].plan.generation == 3)
         await eventually(lambda: gc.collect() >= 0 and memory() is None)
-        assert await _reason(blue) == (
+        assert await why_not_ready(blue) == (
             "generation 3 of the plan of endpoint 'churn' has no version for slot blue, of which this pod is: "
             "it is served by the shared pods"
         )
-        assert await _refusal(blue) == (
+        assert await refusal(blue) == (
             "endpoint 'churn' is served by the shared pods, and this is none of them: ask the Gateway, for "
             "/v2/models/churn or with the header x-slipway-endpoint: churn"
         )
         # It goes on following: the next candidate may come here.
-        storage.publish(models.plan(4, _stable(1, ONE, weight=9_000), _candidate(3, THREE, BLUE, 1_000)))
-        assert await _loaded(blue) == [3]
-        assert await _reason(blue) == ""
-        assert await _answering(blue) == {(3, "candidate")}
+        storage.publish(models.plan(4, stable(1, ONE, weight=9_000), candidate(3, THREE, BLUE, 1_000)))
+        assert await loaded(blue) == [3]
+        assert await why_not_ready(blue) == ""
+        assert await answering(blue) == {(3, "candidate")}
 
 
 async def test_what_comes_back_to_its_slot_in_time_never_left(start: Start, storage: MemoryStorage) -> None:
     time = Time()
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     async with start(endpoints=("churn",), slot=BLUE, now_s=time) as blue:
         await blue.reload()
         lane = blue.server.servings["churn"].lanes[2]
-        storage.publish(models.plan(2, _stable(1, ONE)))
+        storage.publish(models.plan(2, stable(1, ONE)))
         await blue.reload()
         time.now_s += LINGER_S - 1
-        storage.publish(_dedicated(3))
+        storage.publish(dedicated(3))
         await blue.reload()
         assert blue.server.servings["churn"].lanes[2] is lane
         assert blue.server.servings["churn"].plan.generation == 3
         time.now_s += 2
-        storage.publish(models.plan(4, _stable(1, ONE)))
-        assert await _loaded(blue) == [2]
+        storage.publish(models.plan(4, stable(1, ONE)))
+        assert await loaded(blue) == [2]
         time.now_s += LINGER_S - 1
-        assert await _loaded(blue) == [2]
+        assert await loaded(blue) == [2]
 
 
 async def test_the_next_candidate_is_loaded_beside_what_lingers_which_goes_on_until_then(
     start: Start, storage: MemoryStorage
 ) -> None:
     time = Time()
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     async with start(endpoints=("churn",), slot=BLUE, now_s=time) as blue:
         await blue.reload()
-        storage.publish(models.plan(2, _stable(1, ONE)))
+        storage.publish(models.plan(2, stable(1, ONE)))
         await blue.reload()
         # Before the Gateway has heard, nothing makes room of it; afterwards it may, where memory is short.
         time.now_s += HEARD_S - 1
         assert await blue.server._deployments.evict_one() is None
         storage.outages[models.digest(THREE)] = 1
-        storage.publish(models.plan(3, _stable(1, ONE, weight=9_000), _candidate(3, THREE, BLUE, 1_000)))
+        storage.publish(models.plan(3, stable(1, ONE, weight=9_000), candidate(3, THREE, BLUE, 1_000)))
         await blue.server._poller.poll()
-        assert await _answering(blue) == {(2, "candidate")}
+        assert await answering(blue) == {(2, "candidate")}
         time.now_s += LINGER_S
         for deployment in blue.server._deployments.values():
             deployment.look()
-        assert await _answering(blue) == {(2, "candidate")}
+        assert await answering(blue) == {(2, "candidate")}
         assert await blue.server._deployments.evict_one() is not None
-        assert "the plan has it elsewhere" in await _refusal(blue, 503)
-        assert await _loaded(blue) == [3]
+        assert "the plan has it elsewhere" in await refusal(blue, 503)
+        assert await loaded(blue) == [3]
 
 
 async def test_where_nothing_is_served_any_more_no_pod_lingers(start: Start, storage: MemoryStorage) -> None:
-    storage.publish(models.plan(1, _candidate(2, TWO, BLUE, 10_000)))
+    storage.publish(models.plan(1, candidate(2, TWO, BLUE, 10_000)))
     async with start(endpoints=("churn",), slot=BLUE) as blue:
-        assert await _loaded(blue) == [2]
+        assert await loaded(blue) == [2]
         storage.publish(models.plan(2))
-        assert await _loaded(blue) == []
-        assert "no version serves it yet" in await _refusal(blue, 503)
-        assert await _reason(blue) == "endpoint 'churn' has no version that answers yet"
+        assert await loaded(blue) == []
+        assert "no version serves it yet" in await refusal(blue, 503)
+        assert await why_not_ready(blue) == "endpoint 'churn' has no version that answers yet"
 
 
 async def test_a_pod_of_an_idle_slot_starts_lives_and_is_not_ready(start: Start, storage: MemoryStorage) -> None:
-    storage.publish(models.plan(7, _stable(2, TWO, GREEN)))
+    storage.publish(models.plan(7, stable(2, TWO, GREEN)))
     async with start(endpoints=("churn",), slot=BLUE) as blue:
-        assert await _loaded(blue) == []
-        reason = await _reason(blue)
+        assert await loaded(blue) == []
+        reason = await why_not_ready(blue)
         assert "generation 7" in reason
         assert "it is served by pods of its own (slot green)" in reason
         assert storage.artifact_reads == 0
@@ -279,8 +238,8 @@ async def test_a_shared_pod_goes_on_with_other_endpoints_when_one_gets_pods_of_i
     start: Start, storage: MemoryStorage, tmp_path: Path
 ) -> None:
     time = Time()
-    storage.publish(models.plan(1, _stable(1, ONE)))
-    storage.publish(models.plan(1, _stable(5, TWO), endpoint="fraud"))
+    storage.publish(models.plan(1, stable(1, ONE)))
+    storage.publish(models.plan(1, stable(5, TWO), endpoint="fraud"))
     async with (
         start(now_s=time) as every,
         start(pod="both", cache=tmp_path / "both", endpoints=("churn", "fraud"), now_s=time) as both,
@@ -288,30 +247,30 @@ async def test_a_shared_pod_goes_on_with_other_endpoints_when_one_gets_pods_of_i
     ):
         pods = (every, both, one)
         for running in pods:
-            assert await _loaded(running) == [1]
-        storage.publish(models.plan(2, _stable(2, TWO, GREEN)))
+            assert await loaded(running) == [1]
+        storage.publish(models.plan(2, stable(2, TWO, GREEN)))
         for running in pods:
-            assert await _loaded(running) == [1]
+            assert await loaded(running) == [1]
         time.now_s += LINGER_S
         for running in pods:
             await eventually(lambda r=running: not r.server.servings["churn"].lanes)  # type: ignore[misc]
-            assert "endpoint 'churn' is served by pods of its own (slot green)" in await _refusal(running)
+            assert "endpoint 'churn' is served by pods of its own (slot green)" in await refusal(running)
         for running in (every, both):
-            assert await _reason(running) == ""
+            assert await why_not_ready(running) == ""
             assert (await running.predict(ROWS, model="fraud")).json()["model_version"] == 5
-        assert "no version for the shared pods, of which this is one" in await _reason(one)
+        assert "no version for the shared pods, of which this is one" in await why_not_ready(one)
         # Back in the shared pods.
-        storage.publish(models.plan(3, _stable(2, TWO)))
+        storage.publish(models.plan(3, stable(2, TWO)))
         for running in pods:
-            assert await _loaded(running) == [2]
-            assert await _reason(running) == ""
+            assert await loaded(running) == [2]
+            assert await why_not_ready(running) == ""
 
 
 @pytest.mark.parametrize("pod", [None, BLUE])
 async def test_a_version_that_other_pods_have_is_named_with_how_to_reach_it(
     start: Start, storage: MemoryStorage, pod: Slot | None
 ) -> None:
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     mine, other, where = (1, 2, "pods of its own (slot blue)") if pod is None else (2, 1, "the shared pods")
     text = (
         f"version {other} of endpoint 'churn' is served by {where}, and this is none of them: ask the Gateway, "
@@ -320,12 +279,12 @@ async def test_a_version_that_other_pods_have_is_named_with_how_to_reach_it(
     )
     async with start(endpoints=("churn",), slot=pod) as running:
         await running.reload()
-        assert await _refusal(running, model_version=other) == text
+        assert await refusal(running, model_version=other) == text
         infer = await running.infer(
             {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 1]}, path=f"churn/versions/{other}"
         )
         assert (infer.status_code, infer.json()) == (404, {"error": text})
-        assert "does not exist: loaded: " in await _refusal(running, model_version=9)
+        assert "does not exist: loaded: " in await refusal(running, model_version=9)
         assert (await running.predict(ROWS, model_version=mine)).json()["model_version"] == mine
 
 
@@ -361,7 +320,7 @@ async def test_the_gateways_header_names_the_version_that_answers(start: Start, 
 async def test_feedback_on_any_version_is_taken_wherever_the_endpoint_is_followed(
     start: Start, storage: MemoryStorage, tmp_path: Path
 ) -> None:
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
     async with (
         start(pod="shared") as shared,
         start(pod="green", cache=tmp_path / "green", endpoints=("churn",), slot=GREEN) as green,
@@ -386,35 +345,35 @@ async def test_a_pod_that_starts_while_storage_is_down_has_the_version_of_its_sl
     start: Start, storage: MemoryStorage
 ) -> None:
     time = Time()
-    storage.publish(_dedicated(1))
+    storage.publish(dedicated(1))
 
     def blue() -> Any:
         return start(endpoints=("churn",), slot=BLUE, now_s=time)
 
     async with blue() as running:
         await running.reload()
-        storage.publish(models.plan(2, _stable(1, ONE)))
+        storage.publish(models.plan(2, stable(1, ONE)))
         await running.reload()
     # What lingers goes on after a restart: the Gateway may not have heard yet.
     storage.down = True
     async with blue() as running:
         await eventually(lambda: bool(running.server.servings))
-        assert await _answering(running) == {(2, "candidate")}
+        assert await answering(running) == {(2, "candidate")}
         storage.down = False
-        assert await _loaded(running) == [2]
+        assert await loaded(running) == [2]
         time.now_s += LINGER_S
         await eventually(lambda: not running.server.servings["churn"].lanes)
     # What it let go it does not take up again.
     storage.down = True
     async with blue() as running:
         await eventually(lambda: bool(running.server.servings))
-        assert "has no version for slot blue" in await _reason(running)
+        assert "has no version for slot blue" in await why_not_ready(running)
 
 
 async def test_an_idle_pod_says_once_a_minute_that_it_is_there_also_during_a_rollout(
     start: Start, storage: MemoryStorage
 ) -> None:
-    plan = models.plan(3, _stable(1, ONE, GREEN, weight=5_000), _candidate(2, TWO, None, 5_000))
+    plan = models.plan(3, stable(1, ONE, GREEN, weight=5_000), candidate(2, TWO, None, 5_000))
     storage.publish(plan.model_copy(update={"rollout_id": "rollout"}))
     async with start(endpoints=("churn",), slot=BLUE) as blue:
         await blue.reload()
