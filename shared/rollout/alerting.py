@@ -15,6 +15,7 @@ from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.standing import is_watched_without_end
+from shared.rollout.traffic import unheard
 from shared.store.repository import Repository
 
 RULES = {
@@ -171,12 +172,20 @@ def _unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> tuple[str
             )
             return said, generation
         if sent and waited_s > _HEARD_WITHIN_S:
-            said = (
-                f"the Gateway still sends requests of {endpoint.endpoint} to pod {sent[0]}, which has no version of it "
-                f"by generation {generation}: see whether Flux applies what the container manifests holds"
-            )
-            return said, generation
+            return _sent(endpoint, sent[0], "which has no version of it", generation), generation
+    if not rollout.state.is_over and (now - rollout.published_at).total_seconds() > _HEARD_WITHIN_S:
+        sent = unheard(rollout, rollout.progress.looked_at or now)
+        if sent:
+            return _sent(endpoint, sent[0], "whose version has no share", endpoint.generation), endpoint.generation
     return None
+
+
+def _sent(endpoint: Endpoint, pod: str, which: str, generation: int) -> str:
+    """That the Gateway has not heard of a plan, in words."""
+    return (
+        f"the Gateway still sends requests of {endpoint.endpoint} to pod {pod}, {which} by generation {generation}: "
+        "see whether Flux applies what the container manifests holds"
+    )
 
 
 def _failing(rollout: Rollout, now: datetime) -> Mapping[str, str]:

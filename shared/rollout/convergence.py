@@ -18,6 +18,10 @@ FRESH_S = 30.0
 """A pod whose latest window ended longer ago than this has fallen silent."""
 _GONE_S = 300.0
 """A pod that has been silent for longer was scaled away, as far as a rolling rollout is concerned."""
+SENT_S = 60.0
+"""Pods that were sent no request for as long are sent none any more, as far as can be told: of little traffic many
+windows have none.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +119,19 @@ def applied(pods: Mapping[str, PodSeen], generation: int, now: datetime) -> tupl
 
 
 def still_sent(pods: Mapping[str, PodSeen], slots: Collection[Slot | None], now: datetime) -> tuple[str, ...]:
-    """The pods that report, of other slots than those, whose latest window counts requests: the Gateway has not heard
-    that a later plan has nothing there.
+    """The pods of other slots than those that were sent requests within a minute: the Gateway has not heard that the
+    plan has nothing for them. They may write no window without requests, so that one that is silent is not gone.
     """
     return tuple(
-        name for name in fresh(pods, now) if pods[name].slot not in slots and pods[name].late_at == pods[name].at
+        name
+        for name, seen in sorted(pods.items())
+        if seen.slot not in slots and seen.late_at is not None and (now - seen.late_at).total_seconds() < SENT_S
     )
+
+
+def lingering(pods: Mapping[str, PodSeen], slots: Collection[Slot | None], now: datetime) -> tuple[str, ...]:
+    """The pods that report, of other slots than those, that go on with a version in case the Gateway has not heard."""
+    return tuple(name for name in fresh(pods, now) if pods[name].slot not in slots and pods[name].loaded)
 
 
 def fresh(pods: Mapping[str, PodSeen], now: datetime) -> tuple[str, ...]:

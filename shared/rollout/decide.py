@@ -13,7 +13,7 @@ from datetime import datetime
 from shared.core.verdict import Outcome, Verdict, joined
 from shared.registry.drift_policy import Following
 from shared.registry.rollout_policy import GateName, Otherwise, Strategy
-from shared.rollout.convergence import Convergence, convergence, fresh, unavailable
+from shared.rollout.convergence import SENT_S, Convergence, convergence, fresh, unavailable
 from shared.rollout.documents import Rollout
 from shared.rollout.findings import DriftEvidence
 from shared.rollout.gates import judge
@@ -24,6 +24,7 @@ from shared.rollout.rates import Judged
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.schedule import ends_without_promotion, is_held_open
 from shared.rollout.standing import least_s, most_s
+from shared.rollout.traffic import unheard
 
 _MEMORY, _MEMORY_CHECKS = "trigger_memory", 2
 """No chance enters into a full memory, but a load of something else may fill it for a moment."""
@@ -202,8 +203,34 @@ def _in_stage(rollout: Rollout, now: datetime, blocked: str, answers: Mapping[st
         found = _convergence(rollout, now)
         if not _is_applied(rollout, found):
             return _unapplied(rollout, found, held, now)
+        if (said := _still_sends(rollout, now)) and _is_stable_asked(rollout):
+            return replace(held, reason=said)
         started_at, held = now, replace(held, is_settled=True)
     return _without_failure(rollout, outcome, held, now, (now - started_at).total_seconds(), blocked)
+
+
+def _still_sends(rollout: Rollout, now: datetime) -> str:
+    """That stable's pods were sent requests within a minute although it has no share any more, in words: the Gateway
+    has not heard, and the candidate has less than all traffic.
+    """
+    sent = unheard(rollout, now) if rollout.weight_bp else ()
+    if not sent or rollout.stable is None:
+        return ""
+    return f"the Gateway still sends requests to version {rollout.stable.version} (pod {sent[0]})"
+
+
+def _not_yet_heard(rollout: Rollout, now: datetime) -> str:
+    """That it is too early to tell whether the Gateway sends a candidate that is watched all requests, in words."""
+    is_told = rollout.state is RolloutState.WATCHING and len(rollout.slots) > 1
+    if not is_told or (now - rollout.published_at).total_seconds() >= SENT_S:
+        return ""
+    return f"whether the Gateway has heard shows {SENT_S:g} s after the switch"
+
+
+def _is_stable_asked(rollout: Rollout) -> bool:
+    """Whether the tick took in requests of stable under the plan in force."""
+    counts = rollout.progress.block.get(rollout.stable.version) if rollout.stable else None
+    return counts is not None and counts.requests > 0
 
 
 def _without_failure(
@@ -230,6 +257,8 @@ def _passed(rollout: Rollout, held: Decision, now: datetime, blocked: str) -> De
     if hindered := "" if is_watching else blocked or missing_pods(rollout, now):
         return replace(held, reason=f"all gates pass; {hindered}")
     event = to_all_traffic(rollout) if is_watching else onward(rollout)
+    if event is RolloutEvent.COMPLETE and (said := _still_sends(rollout, now) or _not_yet_heard(rollout, now)):
+        return replace(held, reason=f"all gates pass; {said}")
     return replace(held, event=event, reason=f"all gates pass: {held.reason}")
 
 

@@ -4,7 +4,7 @@ Each window is taken once: a pod's windows are numbered and come in order, so it
 later under a lower one is left out; lateness does not depend on outcomes, so the tests stay valid.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
@@ -21,6 +21,8 @@ FORGOTTEN = timedelta(hours=1)
 """A pod that has been silent for longer is forgotten."""
 _SAID = 200
 """Characters that are kept of what a pod says of a version: a thousand pods must fit into one document."""
+_ELSEWHERE = "elsewhere"
+"""What a pod counts requests under that it refused since other pods have the version."""
 
 
 class PodSeen(BaseModel):
@@ -40,10 +42,12 @@ class PodSeen(BaseModel):
     """The share of its memory limit that it uses."""
     deaths: Deaths | None = None
     """The processes before it in the same place that ended unbidden."""
-    slot: Slot | None = None
+    slot: Slot | None = Field(default=None, exclude_if=lambda slot: slot is None)
     """The slot that it is of."""
-    late_at: AwareDatetime | None = None
-    """Until when it was sent requests under a plan before the one that was in force."""
+    late_at: AwareDatetime | None = Field(default=None, exclude_if=lambda at: at is None)
+    """Until when the Gateway sent it requests that the plan then in force had not for it: kept where versions are, or
+    were, in pods of their own. One that has nothing loaded any more is sent them too.
+    """
 
 
 class TestName(StrEnum):
@@ -144,8 +148,18 @@ class Progress(BaseModel):
         return self.model_copy(update={"pods": {}, "block": {}, "feedback_block": (), "overrides": {}})
 
 
-def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
+def taken(
+    progress: Progress,
+    windows: Iterable[Window],
+    generation: int,
+    *,
+    now: datetime | None = None,
+    idle: Collection[Slot | None] | None = None,
+) -> Progress:
     """The progress with windows taken in that it had not. Those of another generation count for their pods alone.
+
+    `idle` are the slots in which the plan in force has a version without a share; None where the rollout has all of its
+    versions in the shared pods, to which the Gateway sends whatever it has heard.
 
     Another generation than before begins the stage's counts anew. The running tests are left to the gates. Pods that
     have been silent for an hour by `now` are forgotten, and what ended as long ago is left out: its mark would be
@@ -161,7 +175,7 @@ def taken(progress: Progress, windows: Iterable[Window], generation: int, *, now
         seen = pods.get(window.pod)
         if (seen is not None and window.sequence <= seen.sequence) or (now and now - window.ended_at > FORGOTTEN):
             continue
-        pods[window.pod] = _seen(window, seen, progress.first_generation, generation)
+        pods[window.pod] = _seen(window, seen, progress.first_generation, generation, idle)
         for version, found in window.versions.items():
             if found.overrides:
                 overrides.setdefault(version, []).append(found.overrides)
@@ -220,7 +234,13 @@ def counts_of(row: FeedbackRow, at: datetime) -> FeedbackCounts:
     return FeedbackCounts.model_validate({**fields, **counts, "hour": hour_of(at)})
 
 
-def _seen(window: Window, before: PodSeen | None, first_generation: int, generation: int) -> PodSeen:
+def _seen(
+    window: Window,
+    before: PodSeen | None,
+    first_generation: int,
+    generation: int,
+    idle: Collection[Slot | None] | None,
+) -> PodSeen:
     # What a pod's guard tripped stays tripped for the whole rollout, whatever later windows say: a trip that is read
     # after the next plan was made is proof no less.
     tripped = dict(before.tripped) if before is not None else {}
@@ -230,9 +250,10 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int, generat
     if before is not None and window.generation < before.generation:
         at = max(before.at, window.ended_at)
         said = {"sequence": window.sequence, "at": at, "tripped": tripped, "deaths": window.deaths or before.deaths}
+        if _is_refusing(window):
+            said["late_at"] = at
         return before.model_copy(update=said)
     is_new = before is None or window.generation > before.generation
-    is_late = window.generation < generation and any(counts.requests for counts in window.versions.values())
     return PodSeen(
         sequence=window.sequence,
         generation=window.generation,
@@ -244,5 +265,19 @@ def _seen(window: Window, before: PodSeen | None, first_generation: int, generat
         memory_share=window.memory_share,
         deaths=window.deaths,
         slot=window.slot,
-        late_at=window.ended_at if is_late else before and before.late_at,
+        late_at=window.ended_at if _is_late(window, generation, idle) else before and before.late_at,
     )
+
+
+def _is_late(window: Window, generation: int, idle: Collection[Slot | None] | None) -> bool:
+    """Whether the pod was sent what the plan in force has not for it."""
+    if window.slot is None and idle is None:
+        return False
+    is_unasked = window.generation < generation or window.slot in (idle or ())
+    is_sent = is_unasked and any(counts.requests for counts in window.versions.values())
+    return is_sent or _is_refusing(window)
+
+
+def _is_refusing(window: Window) -> bool:
+    """Whether the pod has nothing and is sent requests. One that has a version refuses those that name another."""
+    return not window.loaded and bool(window.refused.get(_ELSEWHERE))

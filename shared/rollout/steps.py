@@ -100,7 +100,7 @@ def move(
     `fault_at`, since when it fails, with FAIL and ROLLBACK; so does `to`, a known good version that is to serve in
     place of stable, which then fails too.
     """
-    stable, had_traffic = endpoint.stable, bool(rollout.weight_bp or rollout.mirror_bp)
+    stable, had_traffic = endpoint.stable, _had_traffic(rollout)
     rollout.state = next_state(rollout.state, event)
     rollout.reason = reason
     _enter(rollout, event, now, weight_bp)
@@ -218,6 +218,14 @@ def _begin_stage(rollout: Rollout, now: datetime) -> None:
         # As the latest tick saw them: since then nobody has looked.
         reporting = fresh(rollout.pods, rollout.progress.looked_at or now)
         rollout.rolled = chosen(reporting, rollout.weight_bp, rollout.rollout_id, keep=rollout.rolled)
+
+
+def _had_traffic(rollout: Rollout) -> bool:
+    """Whether the candidate may be sent requests as the rollout stands, or copies.
+
+    In pods of its own it may be whatever share a stage has by now: the Gateway may not have heard of the latest.
+    """
+    return bool(rollout.weight_bp or rollout.mirror_bp or (len(rollout.slots) > 1 and rollout.stage is not None))
 
 
 def _leaves_pods(endpoint: Endpoint, before: Target | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from shared.rollout import tickrecord
-from shared.rollout.convergence import FRESH_S, applied, fresh, still_sent
+from shared.rollout.convergence import FRESH_S, SENT_S, applied, fresh, lingering, still_sent
 from shared.rollout.decide import Decision, decide, missing_pods
 from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
@@ -21,6 +21,7 @@ from shared.rollout.rates import advanced
 from shared.rollout.reverts import CONFIRM_TICK_S, better_than_stable, put_on_record
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.steps import move, replace_gone
+from shared.rollout.traffic import idle_slots
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.window import VersionCounts, Window
 
@@ -34,10 +35,12 @@ _GIVE_UP_S = 3_600.0
 
 def took_in(rollout: Rollout, windows: Iterable[Window], generation: int, *, now: datetime | None = None) -> Progress:
     """The rollout's progress with windows taken in, and its running tests advanced by one block."""
-    progress = fed(rollout, taken(rollout.progress, windows, generation, now=now))
+    progress = fed(rollout, taken(rollout.progress, windows, generation, now=now, idle=idle_slots(rollout)))
     if rollout.stable is None or rollout.state is RolloutState.WATCHING:
         return progress
-    if progress.of(rollout.stable.version).requests:
+    # With all traffic, what stable still has where the Gateway draws is what it was sent before that had heard.
+    is_both = rollout.weight_bp < FULL_WEIGHT_BP or len(rollout.slots) == 1
+    if is_both and progress.of(rollout.stable.version).requests:
         progress = progress.model_copy(update={"both": progress.counts})
     if not rollout.weight_bp:
         return progress
@@ -131,10 +134,10 @@ def confirm_rollback(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Non
     `rollout` is that which is looked at: the one that was rolled back, or one that began since.
     """
     rollback = endpoint.rollback
-    if rollback is None or _is_too_new(rollout, now):
+    if rollback is None or _is_too_new(endpoint, rollout, now):
         return
     pods, waited_s = rollout.progress.pods, (now - rollback.detected_at).total_seconds()
-    done = _applied(endpoint, rollout, rollback.generation, now)
+    done = _applied(endpoint, rollout, rollback.generation, rollback.detected_at, now)
     if not done and waited_s < _GIVE_UP_S:
         _look_again(endpoint, rollout, now, waited_s)
         return
@@ -153,22 +156,23 @@ def confirm_unapplied(endpoint: Endpoint, rollout: Rollout, now: datetime) -> No
     `rollout` is as in `confirm_rollback`; a rollback that is not confirmed comes first.
     """
     unapplied = endpoint.unapplied
-    if unapplied is None or endpoint.rollback is not None or _is_too_new(rollout, now):
+    if unapplied is None or endpoint.rollback is not None or _is_too_new(endpoint, rollout, now):
         return
     pods, waited_s = rollout.progress.pods, (now - unapplied.at).total_seconds()
-    is_applied = bool(_applied(endpoint, rollout, unapplied.generation, now))
+    is_applied = bool(_applied(endpoint, rollout, unapplied.generation, unapplied.at, now))
     if is_applied or (waited_s >= _GIVE_UP_S and not fresh(pods, now)):
         endpoint.unapplied = None
     else:
         _look_again(endpoint, rollout, now, waited_s)
 
 
-def _applied(endpoint: Endpoint, rollout: Rollout, generation: int, now: datetime) -> tuple[str, ...]:
+def _applied(endpoint: Endpoint, rollout: Rollout, generation: int, since: datetime, now: datetime) -> tuple[str, ...]:
     """The pods that have applied a generation; none while one is to be waited for, or other pods are still sent what
-    the generation takes from them.
+    the generation, which is in force since then, takes from them.
     """
     slots, pods = endpoint.slots, rollout.progress.pods
-    if still_sent(pods, slots, now):
+    is_soon = (now - since).total_seconds() < SENT_S
+    if still_sent(pods, slots, now) or (is_soon and lingering(pods, slots, now)):
         return ()
     return applied({name: seen for name, seen in pods.items() if seen.slot in slots}, generation, now)
 
@@ -180,6 +184,9 @@ def _look_again(endpoint: Endpoint, rollout: Rollout, now: datetime, waited_s: f
         schedule(endpoint, rollout, now + timedelta(seconds=pause_s))
 
 
-def _is_too_new(rollout: Rollout, now: datetime) -> bool:
-    """Whether a rollout has been under way for too short a time for every pod that reports to have been seen in it."""
-    return not rollout.state.is_over and (now - rollout.started_at).total_seconds() < FRESH_S
+def _is_too_new(endpoint: Endpoint, rollout: Rollout, now: datetime) -> bool:
+    """Whether a rollout has been under way for too short a time for every pod that reports, and for every one that the
+    Gateway sends requests, to have been seen in it.
+    """
+    seen_s = SENT_S if endpoint.is_gated else FRESH_S
+    return not rollout.state.is_over and (now - rollout.started_at).total_seconds() < seen_s

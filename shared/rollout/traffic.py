@@ -1,8 +1,10 @@
 """The evidence of a rollout's traffic as the gates and triggers read it: candidate beside stable."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from shared.rollout.convergence import fresh
+from shared.core.slots import Slot
+from shared.rollout.convergence import fresh, still_sent
 from shared.rollout.documents import Rollout
 from shared.routing.plan import FULL_WEIGHT_BP
 from shared.telemetry.window import VersionCounts
@@ -49,6 +51,30 @@ def _has_every_pod(rollout: Rollout) -> bool:
     progress = rollout.progress
     reporting = fresh(rollout.pods, progress.looked_at) if progress.looked_at else ()
     return bool(rollout.rolled) and set(reporting) <= set(rollout.rolled)
+
+
+def sharing(rollout: Rollout) -> frozenset[Slot | None]:
+    """The slots to which the plan of a rollout that is under way gives a share of the requests."""
+    if rollout.stable is None:
+        return rollout.slots
+    shares = {rollout.candidate.slot: rollout.weight_bp, rollout.stable.slot: FULL_WEIGHT_BP - rollout.weight_bp}
+    if len(shares) == 1:
+        return rollout.slots
+    return frozenset(slot for slot, share_bp in shares.items() if share_bp)
+
+
+def idle_slots(rollout: Rollout) -> frozenset[Slot | None] | None:
+    """The slots in which the plan has a version of the rollout without a share; None where both are in shared pods."""
+    if rollout.slots == {None}:
+        return None
+    return frozenset() if rollout.state.is_over else rollout.slots - sharing(rollout)
+
+
+def unheard(rollout: Rollout, now: datetime) -> tuple[str, ...]:
+    """The pods that the Gateway still sends requests although the plan of a rollout that is under way gives their
+    version no share; none where both versions are in the same pods, which go by the plan themselves.
+    """
+    return still_sent(rollout.pods, sharing(rollout), now)
 
 
 def answered(counts: VersionCounts) -> int:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.rollout_policy import Triggers
-from shared.rollout.convergence import FRESH_S
+from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
 from shared.rollout.losses import losses
 from shared.rollout.predictions import psi_verdict
@@ -149,14 +149,17 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
 
     A pod that still loads serves no candidate; one that cannot load stable either has a fault of its own. What pods say
     of themselves is no chance: a share below the limit is a proof. Processes that end again and again with the
-    candidate in memory are none: see shared.rollout.losses.
+    candidate in memory are none: see shared.rollout.losses. Where the candidate has pods of its own and none reports,
+    nobody answers its share of the requests: that is one too, whatever the limit.
     """
+    pods = _fresh(rollout, now)
+    if not pods and (gone := _gone(rollout, now)):
+        return gone
     limit = limits.healthy_share
     if limit is None:
         return None
     version = rollout.candidate.version
     stable = rollout.stable.version if rollout.stable else None
-    pods = _fresh(rollout, now)
     ready = [name for name, seen in pods.items() if version in seen.loaded]
     failing = {
         name: seen.failed[version]
@@ -180,6 +183,21 @@ def health(rollout: Rollout, limits: Triggers, now: datetime) -> Judged | None:
         verdict=Verdict(check="trigger_health", outcome=outcome, sentence=said, n=n, value=value, limit=limit),
         is_proof=outcome is Outcome.FAIL,
     )
+
+
+def _gone(rollout: Rollout, now: datetime) -> Judged | None:
+    """That no pod of the candidate's slot reports, though it has a share; None where stable's report no more either:
+    then it is not known who answers.
+    """
+    slot, stable = rollout.candidate.slot, rollout.stable
+    if stable is None or stable.slot is slot or not rollout.weight_bp:
+        return None
+    if not any(rollout.progress.pods[name].slot is stable.slot for name in fresh(rollout.progress.pods, now)):
+        return None
+    named = f"no pod of slot {slot}" if slot else "no shared pod"
+    said = f"{named} reports any more, and the candidate there has {rollout.weight_bp / 100:g} % of the requests"
+    verdict = Verdict(check="trigger_health", outcome=Outcome.FAIL, sentence=said, n=0)
+    return Judged(verdict=verdict, is_proof=True)
 
 
 def _psi(traffic: Traffic, limits: Triggers, least: int) -> Judged | None:
@@ -230,8 +248,5 @@ def _errors(counts: VersionCounts) -> _Share:
 def _fresh(rollout: Rollout, now: datetime) -> dict[str, PodSeen]:
     """The pods that report, of the candidate's slot."""
     slot = rollout.candidate.slot
-    return {
-        name: seen
-        for name, seen in rollout.progress.pods.items()
-        if seen.slot is slot and (now - seen.at).total_seconds() <= FRESH_S
-    }
+    pods = rollout.progress.pods
+    return {name: pods[name] for name in fresh(pods, now) if pods[name].slot is slot}

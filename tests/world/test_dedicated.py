@@ -315,12 +315,18 @@ def _rolled_out(prepared: World, at: int | None) -> tuple[World, int]:
     for _ in range(2):
         with contextlib.suppress(Killed):
             start(world, command_id="start-2")
-    world.run(seconds=8)
+    world.run(seconds=6)
+    # A minute after the switch it is known that the Gateway has heard.
+    world.clock.pass_s(60)
+    world.run(seconds=4)
     calls = fuse.calls
     # What was on its way when the process died waits for the sweep.
     world.clock.pass_s(120)
     world.sweep.sweep()
-    world.run(seconds=1 if state(world) is RolloutState.PROMOTED else 10)
+    world.run(seconds=1 if state(world) is RolloutState.PROMOTED else 8)
+    if state(world) is RolloutState.WATCHING:
+        world.clock.pass_s(60)
+        world.run(seconds=4)
     return world, calls
 
 

@@ -87,7 +87,7 @@ GRACE = timedelta(seconds=60)
 MODEL = ModelName("digits")
 ENDPOINT = EndpointName(MODEL)
 LINGER_S = 600.0
-"""How long a pod goes on with what the plan has elsewhere."""
+"""How long a pod without a request goes on with what the plan has elsewhere."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Pod:
     share_bp: int = 10_000
     """The share of the endpoint's requests that the Gateway sends to the pods of its slot."""
     left_at: datetime | None = None
-    """Since when the published plan has what it serves elsewhere."""
+    """Since when the published plan has what it serves elsewhere, and the Gateway sends it nothing."""
 
     @property
     def answers(self) -> bool:
@@ -162,6 +162,7 @@ class Pod:
             deaths=self.deaths,
             feedback=self._fed_back(routes, clock.now(), self.plan.generation),
             slot=self.slot,
+            refused=self._refused(RoutePlan.model_validate_json(blob.data)),
         )
         name = window_blob_name(endpoint, window.ended_at, window.pod, window.sequence)
         blobs.put(BlobContainer.TELEMETRY, name, window.model_dump_json().encode(), {})
@@ -171,9 +172,15 @@ class Pod:
         """Take a plan as the server does: what it serves goes on for a while where other pods have what it has."""
         mine = published.for_slot(self.slot)
         is_elsewhere = bool(published.routes) and not mine.routes and self.plan is not None and bool(self.plan.routes)
-        self.left_at = (self.left_at or now) if is_elsewhere else None
+        self.left_at = (self.left_at if self.left_at and not self.share_bp else now) if is_elsewhere else None
         if self.left_at is None or (now - self.left_at).total_seconds() >= LINGER_S:
             self.plan = mine
+
+    def _refused(self, published: RoutePlan) -> dict[str, int]:
+        """Requests that reach it and that pods of another slot could answer."""
+        is_elsewhere = published.routes and self.plan is not None and not self.plan.routes
+        sent = self._sent(10_000)
+        return {"elsewhere": sent} if is_elsewhere and sent else {}
 
     def _sent(self, weight_bp: int) -> int:
         """Its requests of a share of those that reach it."""

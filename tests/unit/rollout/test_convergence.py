@@ -123,10 +123,11 @@ def test_a_slot_of_which_no_pod_reports_is_said_to_lack_pods() -> None:
     assert apart({"green-1": pod(slot=Slot.GREEN)})[0], "a slot in which nothing need be ready has no pod to wait for"
 
 
-def test_pods_are_still_sent_requests_while_their_latest_window_counts_some_of_an_earlier_plan() -> None:
+def test_pods_are_still_sent_requests_for_a_minute_after_the_latest_however_many_windows_have_none() -> None:
     elsewhere = {"late": pod(generation=2, late_at=NOW - timedelta(seconds=1)), "quiet": pod(generation=2)}
     assert still_sent(elsewhere, {Slot.BLUE}, NOW) == ("late",)
     assert still_sent(elsewhere, {None}, NOW) == ()
-    assert still_sent({"gone": pod(age_s=31, late_at=NOW - timedelta(seconds=31))}, {Slot.BLUE}, NOW) == ()
-    before = {"earlier": pod(generation=2, late_at=NOW - timedelta(seconds=6))}
+    silent = {"idle": pod(age_s=31, late_at=NOW - timedelta(seconds=59))}
+    assert still_sent(silent, {Slot.BLUE}, NOW) == ("idle",), "without requests it may write no window"
+    before = {"earlier": pod(generation=2, late_at=NOW - timedelta(seconds=60))}
     assert still_sent(before, {Slot.BLUE}, NOW) == ()

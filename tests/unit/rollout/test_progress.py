@@ -158,4 +158,22 @@ def test_what_a_pod_was_still_sent_under_an_earlier_plan_is_kept_and_of_which_sl
     later = window(sequence=2, at=NOW + timedelta(seconds=5), generation=2, versions={STABLE: VersionCounts()})
     again = taken(taken(Progress(), [sent], 3), [later], 3).pods["a"]
     assert (again.late_at, again.at) == (sent.ended_at, later.ended_at)
-    assert taken(Progress(), [window(versions=some)], 3).pods["a"].late_at is None
+    assert taken(Progress(), [window(versions=some, slot=Slot.GREEN)], 3).pods["a"].late_at is None
+
+
+def test_a_pod_is_sent_what_it_should_not_be_also_where_its_version_has_no_share_and_where_it_has_none() -> None:
+    def late(window: Window, idle: frozenset[Slot | None] | None = frozenset()) -> bool:
+        return taken(Progress(), [window], 3, idle=idle).pods["a"].late_at is not None
+
+    some = {STABLE: VersionCounts(requests=10)}
+    assert late(window(versions=some), idle=frozenset({None}))
+    assert not late(window(versions=some), idle=frozenset({Slot.BLUE}))
+    assert not late(window(versions={STABLE: VersionCounts(pinned=10)}), idle=frozenset({None}))
+    assert late(window(loaded=[], refused={"elsewhere": 1}))
+    assert not late(window(loaded=[], refused={"overloaded": 1}))
+    assert not late(window(refused={"elsewhere": 1})), "who has a version refuses those that name another"
+    # The shared pods alone have the endpoint's versions: the Gateway has nothing to hear.
+    assert not late(window(generation=2, versions=some), idle=None)
+    assert late(window(generation=2, versions=some, slot=Slot.GREEN), idle=None)
+    empty = window("a", 2, generation=2, loaded=[], refused={"elsewhere": 1}, slot=Slot.GREEN)
+    assert taken(taken(Progress(), [window("a", 1)], 3), [empty], 3).pods["a"].late_at == empty.ended_at
