@@ -15,6 +15,7 @@ from shared.rollout.documents import Rollout
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.schedule import ends_without_promotion, is_held_open
+from shared.rollout.traffic import unheard
 
 
 class Waiting(StrEnum):
@@ -78,7 +79,7 @@ def standing(endpoint: Endpoint, rollout: Rollout, now: datetime) -> Standing:
         sentence=sentence,
         convergence=pods,
         stage_age_s=max(0.0, (now - _began_at(rollout)).total_seconds()),
-        stage_limit_s=None if _is_blocked(rollout, pods) else _limit_s(rollout),
+        stage_limit_s=None if _is_blocked(rollout, pods) or _is_unheard(rollout, now) else _limit_s(rollout),
         stage_left_s=_stage_left_s(rollout, now),
         left_s=_left_s(rollout, now),
     )
@@ -165,7 +166,8 @@ def _is_latest(endpoint: Endpoint, rollout: Rollout) -> bool:
 def _waiting_by_itself(rollout: Rollout, now: datetime, pods: Convergence | None) -> tuple[Waiting, str]:
     """What a rollout that goes on without anybody's word waits for."""
     if rollout.stage_started_at is None:
-        return Waiting.PODS, f"the pods to apply the plan: {pods.sentence if pods else 'none has reported'}"
+        said = f"the pods to apply the plan: {pods.sentence if pods else 'none has reported'}"
+        return Waiting.PODS, f"the Gateway to hear it: {rollout.reason}" if _is_unheard(rollout, now) else said
     if is_held_open(rollout.policy) and rollout.state is RolloutState.PROGRESSING:
         return Waiting.PERSON, "somebody to end it: a split is held open"
     if is_watched_without_end(rollout, now):
@@ -193,6 +195,13 @@ def _is_blocked(rollout: Rollout, pods: Convergence | None) -> bool:
         and rollout.stage_started_at is not None
         and joined(rollout.verdicts) is Outcome.PASS
     )
+
+
+def _is_unheard(rollout: Rollout, now: datetime) -> bool:
+    """Whether the pods have applied that a candidate has all traffic, and it waits for the Gateway, however long that
+    lasts.
+    """
+    return rollout.state is RolloutState.WATCHING and rollout.stage_started_at is None and bool(unheard(rollout, now))
 
 
 def _limit_s(rollout: Rollout) -> float | None:
