@@ -91,6 +91,9 @@ class Deployment:
         self._published: RoutePlan | None = None
         """The wanted plan with what other pods have of it."""
         self._lingering = Lingering(now_s, others_asked_s)
+        self._is_kept = False
+        self._postponed: tuple[int, bytes] | None = None
+        """A plan that is taken later, and its generation."""
         self._lanes: dict[MadeFrom, Lane] = {}
         self._failed: dict[MadeFrom, str] = {}
         self._waiting: set[MadeFrom] = set()
@@ -108,8 +111,12 @@ class Deployment:
         """When it was last asked for what lingers, or that left (by `now_s`); None where nothing lingers."""
         return self._lingering.asked_s
 
-    def offer(self, data: bytes) -> None:
-        """Take a published plan, or refuse it and say so in the log; the last one then goes on."""
+    def offer(self, data: bytes, *, is_kept: bool = False) -> None:
+        """Take a published plan, or refuse it and say so in the log; the last one then goes on.
+
+        `is_kept`: it is the one that was served before a restart. One that has nothing for this pod is taken once that
+        is served again: the Gateway may not have heard.
+        """
         try:
             published = parsed_plan(self.endpoint, data)
         except InvalidInputError as error:
@@ -125,6 +132,11 @@ class Deployment:
                 )
             return
         plan = published.for_slot(self._slot).for_pod(self._pod)
+        if self._returns and published.routes and not plan.routes:
+            if self._postponed is None or published.generation > self._postponed[0]:
+                self._postponed = published.generation, data
+            return
+        self._is_kept, self._postponed = is_kept, None
         self._wanted, self._published, self.plan_data = plan, published, data
         served = set() if self.serving is None else self.serving.lanes.keys()
         self._see_requests()
@@ -228,6 +240,8 @@ class Deployment:
             self._serve(plan, lanes, failed, waiting)
             self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
         self.settled.set()
+        if self._postponed is not None:
+            self.offer(self._postponed[1])
 
     def _serve(self, plan: RoutePlan, lanes: dict[int, Lane], failed: dict[int, str], waiting: frozenset[int]) -> None:
         if self.serving is not None and self.serving.plan == plan:
@@ -257,6 +271,11 @@ class Deployment:
         """Whether what is served goes on though the wanted plan has it elsewhere."""
         is_served = self.serving is not None and bool(self.serving.lanes)
         return is_served and not self._plans_any and self._lingering.may_go_on
+
+    @property
+    def _returns(self) -> bool:
+        """Whether what was served before a restart is being loaded."""
+        return self._is_kept and self.serving is None and self._plans_any
 
     @property
     def _plans_any(self) -> bool:

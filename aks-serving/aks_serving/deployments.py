@@ -22,11 +22,11 @@ class Deployments(dict[EndpointName, Deployment]):
         self._make = make
         self._loop = asyncio.get_running_loop()
 
-    def offer(self, endpoint: EndpointName, data: bytes) -> None:
-        """Have an endpoint take a published plan, or refuse it."""
+    def offer(self, endpoint: EndpointName, data: bytes, *, is_kept: bool = False) -> None:
+        """Have an endpoint take a published plan, or refuse it. `is_kept`: it was served before a restart."""
         if endpoint not in self:
             self[endpoint] = self._make(endpoint)
-        self[endpoint].offer(data)
+        self[endpoint].offer(data, is_kept=is_kept)
 
     @property
     def planned(self) -> list[Deployment]:

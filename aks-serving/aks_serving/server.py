@@ -227,7 +227,7 @@ class ModelServer:
         await self._measure_memory()
         for endpoint, data in cached.items():
             if not self._settings.endpoints or endpoint in self._settings.endpoints:
-                self._offer(endpoint, data)
+                self._deployments.offer(endpoint, data, is_kept=True)
         if self._deployments.planned:
             self._polled()
         self._tasks = [

@@ -3,9 +3,12 @@ all the same is counted, so that the control plane knows that the Gateway has no
 """
 
 import gc
+import shutil
+import threading
 import weakref
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aks_serving.board import Board
@@ -13,9 +16,23 @@ from aks_serving.lingering import HEARD_S, LINGER_S
 from aks_serving.reports import Siblings
 
 from tests.serving import models
-from tests.serving.conftest import Running, Start
+from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
-from tests.serving.slotted import BLUE, ONE, ROWS, THREE, TWO, Time, dedicated, loaded, refusal, stable
+from tests.serving.slotted import (
+    BLUE,
+    ONE,
+    ROWS,
+    THREE,
+    TWO,
+    Time,
+    answering,
+    candidate,
+    dedicated,
+    loaded,
+    refusal,
+    stable,
+    why_not_ready,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -140,3 +157,75 @@ async def test_a_process_goes_on_as_long_as_another_of_its_pod_is_asked(
         for running in both:
             _look(running)
             assert running.server.servings["churn"].plan.generation == 2
+
+
+@pytest.mark.parametrize("storage_is", ["up", "down"])
+async def test_a_pod_that_restarts_while_it_lingers_goes_on(
+    start: Start, storage: MemoryStorage, tmp_path: Path, storage_is: str
+) -> None:
+    """The candidate that ends its process is the very one that is taken back while the Gateway still sends to it."""
+    time = Time()
+    storage.publish(dedicated(1))
+
+    def pod() -> Any:
+        return start(endpoints=("churn",), slot=BLUE, now_s=time, cache=tmp_path / "blue", poll_s=0.05)
+
+    async with pod() as blue:
+        assert await loaded(blue) == [2]
+        storage.publish(models.plan(2, stable(1, ONE)))
+        assert await loaded(blue) == [2]
+    # Newer by the time that it is back, and heard of, or not, before the version is loaded.
+    storage.publish(models.plan(3, stable(1, ONE)))
+    storage.down = storage_is == "down"
+    async with pod() as blue:
+        await eventually(lambda: bool(blue.server.servings))
+        storage.down = False
+        assert await loaded(blue) == [2]
+        assert await why_not_ready(blue) == ""
+        assert await answering(blue) == {(2, "candidate")}
+        _look(blue)
+        # Its ten minutes begin anew.
+        time.now_s += LINGER_S - 1
+        _look(blue)
+        assert await loaded(blue) == [2]
+        time.now_s += 1
+        _look(blue)
+        assert blue.server.servings["churn"].plan.generation == 3
+        await eventually(lambda: b'"generation":3' in (tmp_path / "blue" / "plans" / "churn.json").read_bytes())
+    # What it let go it does not take up again.
+    async with pod() as blue:
+        assert await loaded(blue) == []
+
+
+async def test_what_cannot_be_loaded_again_after_a_restart_holds_up_no_plan(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    storage.publish(dedicated(1))
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        assert await loaded(blue) == [2]
+    shutil.rmtree(tmp_path / "blue" / "artifacts")
+    del storage.artifacts[models.digest(TWO)]
+    storage.publish(models.plan(2, stable(1, ONE)))
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        assert await loaded(blue) == []
+        assert blue.server.servings["churn"].plan.generation == 2
+
+
+async def test_the_next_version_of_the_slot_is_not_kept_waiting_by_what_returns(
+    start: Start, storage: MemoryStorage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.publish(dedicated(1))
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        assert await loaded(blue) == [2]
+    held = storage.held[models.digest(TWO)] = threading.Event()
+    shutil.rmtree(tmp_path / "blue" / "artifacts")
+    storage.publish(models.plan(2, stable(1, ONE)))
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        await blue.server._poller.poll()
+        assert dict(blue.server.servings) == {}
+        storage.publish(models.plan(3, stable(1, ONE, weight=9_000), candidate(3, THREE, BLUE, 1_000)))
+        await blue.server._poller.poll()
+        held.set()
+        assert await loaded(blue) == [3]
+        assert blue.server.servings["churn"].plan.generation == 3
+    assert "is refused" not in caplog.text
