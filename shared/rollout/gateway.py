@@ -100,6 +100,7 @@ def _http_rules(plan: RoutePlan) -> list[dict[str, Any]]:
         of_version = _exactly(VERSION_HEADER, str(route.version))
         matches = [
             _prefix(f"/v2/models/{plan.endpoint}/versions/{route.version}"),
+            _prefix(f"/v2/models/{plan.endpoint}", of_version),
             _posted("/predict", of_endpoint, of_version),
         ]
         rules.append({"matches": matches, **_to(plan, {route.slot: FULL_WEIGHT_BP}, HTTP_PORT)})
@@ -136,8 +137,9 @@ def _to(plan: RoutePlan, weights: dict[Slot | None, int], port: int) -> dict[str
     }
 
 
-def _prefix(path: str) -> dict[str, Any]:
-    return {"path": {"type": "PathPrefix", "value": path}}
+def _prefix(path: str, *headers: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": {"type": "PathPrefix", "value": path}}
+    return found | {"headers": list(headers)} if headers else found
 
 
 def _posted(path: str, *headers: dict[str, str]) -> dict[str, Any]:

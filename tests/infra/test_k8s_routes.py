@@ -106,13 +106,21 @@ REQUESTS: list[tuple[str, str, dict[str, str], dict[str, int] | None]] = [
     ("POST", "/v2/models/digits/versions/2/infer", {}, {BLUE: 10_000}),
     ("POST", "/v2/models/digits/versions/1/infer", {}, {SHARED: 10_000}),
     ("POST", "/predict", OF_VERSION, {BLUE: 10_000}),
+    ("POST", "/v2/models/digits/infer", {"x_slipway_version": "2"}, {BLUE: 10_000}),
+    ("GET", "/v2/models/digits", {"x_slipway_version": "1"}, {SHARED: 10_000}),
+    # The path goes first: pods of version 1 say that the two do not agree.
+    ("POST", "/v2/models/digits/versions/1/infer", {"x_slipway_version": "2"}, {SHARED: 10_000}),
+    # Feedback is taken by any pod, and on any version.
+    ("POST", "/feedback", OF_VERSION, DRAWN),
     # A version of an earlier day, or one that only begins alike: wherever the draw leads.
     ("POST", "/v2/models/digits/versions/22/infer", {}, DRAWN),
+    ("POST", "/v2/models/digits/infer", {"x_slipway_version": "22"}, DRAWN),
     # Nothing of another endpoint's, and nobody's who names none.
     ("POST", "/predict", {}, {SHARED: 1}),
     ("POST", "/predict", {"x_slipway_version": "2"}, {SHARED: 1}),
     ("POST", "/predict", {"x_slipway_endpoint": "other"}, {SHARED: 1}),
     ("POST", "/v2/models/digits-2/infer", {}, {SHARED: 1}),
+    ("POST", "/v2/models/digits-2/infer", {"x_slipway_version": "2"}, {SHARED: 1}),
     ("GET", "/v2/health/ready", {}, {SHARED: 1}),
     ("GET", "/openapi.json", {}, {SHARED: 1}),
     ("GET", "/predict", OF_ENDPOINT, None),

@@ -105,6 +105,11 @@ def test_the_routes_of_a_canary_in_pods_of_its_own() -> None:
     assert grpc["metadata"] == http["metadata"]
     assert grpc["spec"]["parentRefs"][0]["sectionName"] == "grpc"
     first, second, drawn = http["spec"]["rules"]
+    by_header = {
+        "path": {"type": "PathPrefix", "value": "/v2/models/churn"},
+        "headers": [{"type": "Exact", "name": "x-slipway-version", "value": "2"}],
+    }
+    assert by_header in second["matches"]
     assert first["matches"][0]["path"] == {"type": "PathPrefix", "value": "/v2/models/churn/versions/1"}
     assert second["backendRefs"] == [{"name": "slipway-serving-blue-churn", "port": 8080, "weight": 10_000}]
     named = [{"type": "Exact", "name": "x-slipway-endpoint", "value": "churn"}]
