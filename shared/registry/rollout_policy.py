@@ -309,7 +309,7 @@ class RolloutPolicy(PolicyPart):
     approvals: int = Field(default=0, ge=0, le=20)
     """How many people other than the version's author must have approved it before it is rolled out."""
     strategy: Strategy = Strategy.CANARY
-    placement: Placement = Placement.SHARED
+    placement: Placement = Field(default=Placement.SHARED, exclude_if=lambda placed: placed is Placement.SHARED)
     """Which pods the candidate is loaded in: `dedicated` goes with all-at-once, canary and blue-green. The Gateway then
     draws for each request anew, and no subject keeps its version."""
     stages: tuple[Stage, ...] = Field(

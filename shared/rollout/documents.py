@@ -41,8 +41,9 @@ class Target(BaseModel):
     signing: Signing | None = None
     allow_nan: bool = True
     """As the policy's `validation.allow_nan` was when its rollout started."""
-    slot: Slot | None = None
-    """The endpoint's own pods that have it; None: those that endpoints share."""
+    slot: Slot | None = Field(default=None, exclude_if=lambda slot: slot is None)
+    """The endpoint's own pods that have it; None: those that endpoints share. A target of none says nothing, so that
+    the app of an older release reads it."""
 
     def in_slot(self, slot: Slot | None) -> Self:
         """It in the pods of a slot."""

@@ -72,8 +72,9 @@ class Endpoint(Aggregate):
     """Digests of the commands that it has heard, of the id and of what was asked, the latest last: one that comes
     again finds its own, also when another rollout has begun since."""
     generation: int = 0
-    is_gated: bool = False
-    """Whether the Gateway has routes of its own for it, as since the first plan with a version in a slot."""
+    is_gated: bool = Field(default=False, exclude_if=lambda is_gated: not is_gated)
+    """Whether the Gateway has routes of its own for it, as since the first plan with a version in a slot. One that has
+    none says nothing, so that the app of an older release reads it."""
 
     @property
     def stream(self) -> str:

@@ -34,7 +34,7 @@ class PodMark(RecordPart):
     since: AwareDatetime | None = None
     memory_share: float | None = None
     deaths: Deaths | None = None
-    late_at: AwareDatetime | None = None
+    late_at: AwareDatetime | None = Field(default=None, exclude_if=lambda at: at is None)
 
 
 class PodGroup(RecordPart):
@@ -44,7 +44,7 @@ class PodGroup(RecordPart):
     loaded: tuple[int, ...] = ()
     failed: dict[int, str] = Field(default_factory=dict)
     tripped: dict[int, str] = Field(default_factory=dict)
-    slot: Slot | None = None
+    slot: Slot | None = Field(default=None, exclude_if=lambda slot: slot is None)
     pods: dict[str, PodMark]
 
 
