@@ -25,6 +25,7 @@ from shared.rollout.rollbacks import Trigger
 from shared.rollout.schedule import ends_without_promotion, is_held_open
 from shared.rollout.standing import least_s, most_s
 from shared.rollout.traffic import unheard
+from shared.routing.plan import FULL_WEIGHT_BP
 
 _MEMORY, _MEMORY_CHECKS = "trigger_memory", 2
 """No chance enters into a full memory, but a load of something else may fill it for a moment."""
@@ -220,11 +221,11 @@ def _still_sends(rollout: Rollout, now: datetime) -> str:
 
 
 def _not_yet_heard(rollout: Rollout, now: datetime) -> str:
-    """That it is too early to tell whether the Gateway sends a candidate that is watched all requests, in words."""
-    is_told = rollout.state is RolloutState.WATCHING and len(rollout.slots) > 1
-    if not is_told or (now - rollout.published_at).total_seconds() >= SENT_S:
+    """That it is too early to tell whether the Gateway sends a candidate with all traffic all requests, in words."""
+    is_drawn = rollout.weight_bp == FULL_WEIGHT_BP and len(rollout.slots) > 1
+    if not is_drawn or (now - rollout.published_at).total_seconds() >= SENT_S:
         return ""
-    return f"whether the Gateway has heard shows {SENT_S:g} s after the switch"
+    return f"whether the Gateway has heard shows {SENT_S:g} s after the plan was published"
 
 
 def _is_stable_asked(rollout: Rollout) -> bool:

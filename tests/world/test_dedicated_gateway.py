@@ -10,7 +10,7 @@ from shared.rollout.rollbacks import Trigger
 from shared.rollout.standing import standing
 from shared.routing.plan import Route
 from shared.telemetry.window import VersionCounts
-from tests.world.strategies import give, rollout, run_until, start, state
+from tests.world.strategies import give, policy, rollout, run_until, start, state
 from tests.world.test_dedicated import BLUE, GREEN, LAG_S, SHARED, dedicated, heard, placed
 from tests.world.test_replay import check_same
 from tests.world.world import ENDPOINT, Pod, World
@@ -129,6 +129,41 @@ def test_pods_that_are_seldom_sent_requests_are_still_sent_them() -> None:
     assert found.zero_traffic_at is not None
     assert (found.zero_traffic_at - found.detected_at).total_seconds() > 240
     assert (rollout(world).candidate.version, told(world)) == (4, [])
+
+
+def test_a_rollout_that_began_since_looks_for_a_minute_before_it_takes_the_gateway_to_have_heard() -> None:
+    world = dedicated()
+    world.others = [Sparse(name=pod.name, slot=pod.slot) for pod in world.others]
+    placed(world, 2)
+    at_half(world, 3)
+    give(world, CommandKind.ABORT)
+    world.put_policy(policy(stages=(Stage(weight_bp=5_000, duration_s=600),)))
+    start(world, 4)
+    while rollout(world).candidate.version == 3:
+        go_on(world, seconds=20)
+    assert (rollout(world).candidate.slot, world.endpoint().unapplied is None) == (SHARED, False)
+    for pod in world.others:
+        # The next request is 40 s off.
+        pod.sequence += (1 - pod.sequence) % 4
+    go_on(world, seconds=80)
+    assert world.endpoint().unapplied is not None
+
+
+def test_a_candidate_that_is_not_to_be_watched_has_had_all_traffic_too() -> None:
+    world = dedicated(lag_s=0, stages=(Stage(weight_bp=10_000, duration_s=2),), watch_s=0)
+    world.gateway.is_deaf = True
+    start(world, 2)
+    world.run(seconds=30)
+    assert (state(world), world.stable) == (RolloutState.PROGRESSING, 1)
+
+
+def test_somebody_may_promote_whatever_the_gateway_sends_stable() -> None:
+    world = dedicated(lag_s=0)
+    at_half(world, 2)
+    give(world, CommandKind.PROMOTE)
+    world.run(seconds=2)
+    give(world, CommandKind.PROMOTE, "promote-2")
+    assert (state(world), world.stable) == (RolloutState.PROMOTED, 2)
 
 
 def test_pods_that_have_nothing_left_and_refuse_what_they_are_sent_are_still_sent_it() -> None:
