@@ -1,5 +1,6 @@
 """When a candidate begins in pods of its own: once the Gateway has heard that they have nothing, whatever else is."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from shared.registry.rollout_policy import Placement, Strategy, WhenBusy
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.machine import RolloutState
 from tests.world.strategies import give, policy, rollout, run_until, start, state
-from tests.world.test_dedicated import BLUE, GREEN, dedicated, heard, placed, slot_of_stable
-from tests.world.world import MODEL, Pod, World
+from tests.world.test_dedicated import BLUE, GREEN, SHARED, dedicated, heard, placed, slot_of_stable
+from tests.world.world import MODEL, Gateway, Pod, World
 
 
 def pod_of(world: World, slot: Slot) -> Pod:
@@ -99,3 +100,25 @@ def test_a_rollout_in_the_shared_pods_in_between_makes_nobody_forget_what_the_ga
         world.sweep.sweep()
         assert (rollout(world).candidate.version, world.endpoint().queued_version) == (3, 4)
     assert world.gateway.shares(world.clock.now())[BLUE] > 0
+
+
+class Leaking(Gateway):
+    """A Gateway that sends some of the requests to the shared pods, whatever it hears."""
+
+    def shares(self, now: datetime) -> dict[Slot | None, int]:
+        """See Gateway."""
+        return {**super().shares(now), SHARED: 1_000}
+
+
+def test_what_is_still_sent_to_other_pods_than_its_own_keeps_no_candidate_waiting() -> None:
+    world = dedicated(lag_s=0)
+    placed(world, 2)
+    world.gateway = Leaking()
+    start(world, 3)
+    run_until(world, RolloutState.PROGRESSING, stage=1)
+    give(world, CommandKind.ABORT)
+    assert start(world, 4) is None
+    world.run(seconds=200)
+    assert world.endpoint().unapplied is not None
+    assert rollout(world).candidate.version == 4
+    assert rollout(world).candidate.slot is GREEN
