@@ -15,9 +15,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 _POLL_S = 0.03
@@ -98,23 +101,52 @@ def start(
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     shim = [sys.executable, "-S", "-P", str(Path(__file__).resolve()), str(os.getpid())]
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*shim, *arguments] if sys.platform == "linux" else list(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment) if environment is not None else None,
-            cwd=working_directory,
-            start_new_session=True,
-        )
-    child = Child(name, process, log_path)
+    child: Child | None = None
     try:
+        with uninterrupted(), log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [*shim, *arguments] if sys.platform == "linux" else list(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment) if environment is not None else None,
+                cwd=working_directory,
+                start_new_session=True,
+            )
+            child = Child(name, process, log_path)
         _wait_until_ready(child, ready, deadline_s)
     except BaseException:
-        child.kill()
+        if child is not None:
+            child.kill()
         raise
     return child
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Have SIGINT and SIGTERM wait until the end of the block: one that came meanwhile is then handled as ever.
+
+    A process is not begun by halves: an interrupt within would leave one that nobody knows. Elsewhere than on the main
+    thread, where no signal is handled, nothing waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, lambda found, frame: came.append((found, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for found, frame in came:
+            handler = before[signal.Signals(found)]
+            if callable(handler):
+                handler(found, frame)
 
 
 def free_port() -> int:

@@ -23,11 +23,13 @@ from tests.support.waiting import eventually
 from tests.unit.observing.exposed import OBSERVABILITY, expressions, named_in, rule_files, rules
 
 NOT_HERE = {
+    "http_server_refused_total",
     "model_estimate_may_gate",
     "model_estimate_miss",
     "model_estimated_absolute_error",
     "model_estimated_accuracy_ratio",
     "model_shadow_requests_total",
+    "slipway_error_budget_counted_seconds",
     "slipway_error_budget_left",
     "slipway_rollout_halted_seconds",
     "model_realised_absolute_error",

@@ -72,6 +72,29 @@ def test_a_child_that_ignores_the_request_is_killed_with_what_it_started(tmp_pat
     assert child.stop() == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_what_is_begun_is_whole(number: signal.Signals) -> None:
+    done: list[str] = []
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin(number: signal.Signals) -> None:
+        with processes.uninterrupted():
+            os.kill(os.getpid(), number)
+            done.append("begun")
+            done.append("whole")
+
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            begin(number)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert done == ["begun", "whole"]
+
+
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "child.log"
     parent = subprocess.Popen(

@@ -229,3 +229,33 @@ async def test_the_next_version_of_the_slot_is_not_kept_waiting_by_what_returns(
         assert await loaded(blue) == [3]
         assert blue.server.servings["churn"].plan.generation == 3
     assert "is refused" not in caplog.text
+
+
+async def test_of_plans_that_come_while_it_is_loaded_again_the_newest_is_taken_after_it(
+    start: Start, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    storage.publish(dedicated(1))
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        assert await loaded(blue) == [2]
+    held = storage.held[models.digest(TWO)] = threading.Event()
+    shutil.rmtree(tmp_path / "blue" / "artifacts")
+    async with start(endpoints=("churn",), slot=BLUE, cache=tmp_path / "blue") as blue:
+        for generation in (4, 3):
+            storage.publish(models.plan(generation, stable(1, ONE)))
+            await blue.server._poller.poll()
+        held.set()
+        assert await loaded(blue) == [2]
+        wanted = blue.server._deployments["churn"].wanted
+        assert wanted is not None
+        assert wanted.generation == 4
+
+
+async def test_what_never_was_served_in_a_pod_does_not_linger_there(start: Start, storage: MemoryStorage) -> None:
+    storage.publish(dedicated(1))
+    held = storage.held[models.digest(TWO)] = threading.Event()
+    async with start(endpoints=("churn",), slot=BLUE) as blue:
+        await blue.server._poller.poll()
+        storage.publish(models.plan(2, stable(1, ONE)))
+        assert await loaded(blue) == []
+        held.set()
+        assert await loaded(blue) == []

@@ -11,11 +11,12 @@ import yaml
 
 from cli.main import build_app
 from shared.core.messages import CommandKind
+from shared.core.slots import Slot
 from shared.registry.policy import Policy
-from shared.registry.rollout_policy import Stage, Strategy
+from shared.registry.rollout_policy import Placement, Stage, Strategy
 from shared.rollout.machine import RolloutState
 from tests.world import strategies
-from tests.world.world import World
+from tests.world.world import Pod, World
 
 DOCS = Path(__file__).parents[3] / "docs"
 GUIDE = (DOCS / "choosing-a-strategy.md").read_text()
@@ -59,19 +60,30 @@ def test_the_guide_shows_a_policy_of_each_strategy() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.rollout.strategy.value)
 def test_a_good_version_comes_as_far_as_the_guide_says_and_a_bad_one_does_not(policy: Policy) -> None:
-    good = strategies.world_with(**quicker(policy))
-    good.pod.requests = 20_000
+    good = world_of(policy)
+    for pod in (good.pod, *good.others):
+        pod.requests = 20_000
     is_split = policy.rollout.strategy is Strategy.SPLIT
     assert outcome_of(good) is (RolloutState.PROGRESSING if is_split else RolloutState.PROMOTED)
-    bad = strategies.world_with(**quicker(policy))
-    bad.pod.errors, bad.pod.disagreements = {2: 0.5}, {2: 0.5}
+    bad = world_of(policy)
+    for pod in (bad.pod, *bad.others):
+        pod.errors, pod.disagreements = {2: 0.5}, {2: 0.5}
     assert outcome_of(bad) is RolloutState.ROLLED_BACK
     assert bad.stable == 1
 
 
+def world_of(policy: Policy) -> World:
+    """A world with the pods that a policy needs."""
+    world = strategies.world_with(**quicker(policy))
+    if policy.rollout.placement is Placement.DEDICATED:
+        world.others += [Pod(name=f"{slot}-1", slot=slot) for slot in Slot]
+    return world
+
+
 def outcome_of(world: World) -> RolloutState:
     """What becomes of version 2 where somebody tries it by its header, and approves of whatever waits for that."""
-    world.pod.pinned = 20
+    for pod in (world.pod, *world.others):
+        pod.pinned = 20
     # A guide's error budget can be told once it was counted.
     world.budgets.count()
     strategies.start(world)
