@@ -66,6 +66,17 @@ def test_a_candidate_of_which_no_pod_reports_any_more_is_taken_back(where: Rollo
     check_same(world)
 
 
+def test_a_candidate_that_nobody_is_sent_to_may_be_without_pods() -> None:
+    world = dedicated(lag_s=0, stages=(Stage(weight_bp=5_000, duration_s=30),))
+    start(world, 2)
+    run_until(world, RolloutState.PROGRESSING)
+    give(world, CommandKind.SET_WEIGHT, weight_bp=0)
+    for pod in world.others:
+        pod.is_silent = True
+    world.run(seconds=60)
+    assert state(world) is RolloutState.PROGRESSING
+
+
 def test_where_stable_reports_no_more_either_nobody_knows_who_answers() -> None:
     world = dedicated(lag_s=0, stages=(Stage(weight_bp=5_000, duration_s=30),), watch_s=120)
     start(world, 2)
@@ -133,20 +144,27 @@ def test_pods_that_are_seldom_sent_requests_are_still_sent_them() -> None:
 
 def test_a_rollout_that_began_since_looks_for_a_minute_before_it_takes_the_gateway_to_have_heard() -> None:
     world = dedicated()
-    world.others = [Sparse(name=pod.name, slot=pod.slot) for pod in world.others]
     placed(world, 2)
     at_half(world, 3)
     give(world, CommandKind.ABORT)
     world.put_policy(policy(stages=(Stage(weight_bp=5_000, duration_s=600),)))
     start(world, 4)
+    (green,) = (pod for pod in world.others if pod.slot is GREEN)
     while rollout(world).candidate.version == 3:
+        green.requests = 1_000
         go_on(world, seconds=20)
+        world.sweep.sweep()
+        green.requests = 0
+        world.run(seconds=1)
     assert (rollout(world).candidate.slot, world.endpoint().unapplied is None) == (SHARED, False)
-    for pod in world.others:
-        # The next request is 40 s off.
-        pod.sequence += (1 - pod.sequence) % 4
-    go_on(world, seconds=80)
+    go_on(world, seconds=40)
+    green.requests = 1_000
+    world.run(seconds=2)
+    green.requests = 0
+    go_on(world, seconds=40)
     assert world.endpoint().unapplied is not None
+    go_on(world, seconds=40)
+    assert world.endpoint().unapplied is None
 
 
 def test_a_candidate_that_is_not_to_be_watched_has_had_all_traffic_too() -> None:
