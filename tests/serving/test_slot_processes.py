@@ -24,6 +24,13 @@ def _reason(server: Server) -> str:
         return reason
 
 
+def _generation(server: Server) -> int:
+    """Of the plan that answers, asked as above."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        generation: int = client.post("/predict", json={"features": [[3, 1]]}).json()["generation"]
+        return generation
+
+
 class _Callers:
     """Ask without a pause, until told to stop."""
 
@@ -90,6 +97,7 @@ def test_workers_of_an_idle_slot_live_take_the_next_candidate_and_see_it_promote
         eventually(lambda: (2, "candidate") in callers.answered or callers.failures, what="the candidate answers")
         account.publish(models.plan(3, *routes[3]))
         eventually(lambda: (3, "stable") in callers.answered or callers.failures, what="it answers as stable")
+        eventually(lambda: all(_generation(server) == 3 for _ in range(8)), what="both workers have heard")
         # Taken back, it is served on: the Gateway may not have heard.
         account.publish(models.plan(4, *routes[4]))
         eventually(lambda: "4" in (tmp_path / "server.log").read_text().rsplit("generation ", 1)[1], what="it heard")
