@@ -95,6 +95,11 @@ class Admin:
         """The audit events of the model's endpoint."""
         return self._items(f"audit/events?stream=endpoint:{self._model}")
 
+    def generation(self) -> int:
+        """The generation of the plan in force."""
+        found: int = self._answered(self._client.get(f"endpoints/{self._model}"))["generation"]
+        return found
+
     def audit(self) -> dict[str, Any]:
         """What the verification of the whole audit trail says."""
         found: dict[str, Any] = self._answered(self._client.get("audit/verify"))

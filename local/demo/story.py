@@ -185,11 +185,14 @@ class Story:
         return rollout
 
     def _latest_generation(self) -> int | None:
-        """The latest generation of the plan, once users have answers of it."""
+        """The latest generation of the plan, once users have answers of it and the audit trail knows it.
+
+        The event that a rollout ended is delivered after its end is seen.
+        """
         traffic = self.traffic
-        published = max(plans_of(self._admin.endpoint_events()))
+        known = max(plans_of(self._admin.endpoint_events()))
         newest = max((answer.generation for answer in traffic.answers[-50:]), default=0)
-        return newest if newest >= published else None
+        return newest if newest == known == self._admin.generation() else None
 
     def _answers(self) -> bool | None:
         """Whether the server answers a request for an empty image."""

@@ -51,7 +51,7 @@ def slot_for(placement: Placement, stable: Target | None) -> Slot | None:
     """The pods that a candidate goes to. Of its own, those that stable has not."""
     if placement is Placement.SHARED:
         return None
-    return Slot.GREEN if stable is not None and stable.slot is Slot.BLUE else Slot.BLUE
+    return stable.slot.other if stable is not None and stable.slot is not None else Slot.BLUE
 
 
 def not_apart(endpoint: Endpoint, policy: RolloutPolicy) -> str:
