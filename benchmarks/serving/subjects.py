@@ -60,7 +60,7 @@ class Setup:
 SETUPS: Mapping[str, Setup] = {
     SLIPWAY: Setup(),
     SLIPWAY_OFF: Setup(
-        candidate_bp=0, names_users=False, settings={"SLIPWAY_WINDOW_S": "86400", "SLIPWAY_POLL_S": "3600"}
+        candidate_bp=0, names_users=False, settings={"SLIPWAY_WINDOW_S": "60", "SLIPWAY_POLL_S": "3600"}
     ),
     # A batch of one version is one run; with a candidate it is two.
     SLIPWAY_ONE: Setup(candidate_bp=0),
