@@ -214,14 +214,16 @@ def _flattened(rows: list[object], depth: int) -> list[object]:
 
 
 def _binary(face: Face, request_id: bytes, results: Results, start: int, stop: int) -> tuple[bytes, int]:
-    data = results.raw(start, stop)
-    key = "binary", stop - start
-    outputs: bytes | None = results.memo.get(key)
-    if outputs is None:
-        shapes = [array.shape if results.whole else (stop - start, *array.shape[1:]) for array in results.arrays]
-        outputs = results.memo[key] = b",".join(
+    """The body, and how much of it is JSON."""
+    data, rows = results.raw(start, stop), stop - start
+    key = "binary", rows
+    header: bytes | None = results.memo.get(key)
+    if header is None:
+        shapes = [array.shape if results.whole else (rows, *array.shape[1:]) for array in results.arrays]
+        outputs = b",".join(
             b'%b%b],"parameters":{"binary_data_size":%d}}' % (begin, ",".join(map(str, shape)).encode(), len(part))
             for begin, shape, part in zip(face.v2_outputs, shapes, data, strict=True)
         )
-    header = b'%b%b"outputs":[%b]}' % (face.v2_start, request_id, outputs)
+        header = results.memo[key] = b'"outputs":[%b]}' % outputs
+    header = b"".join((face.v2_start, request_id, header))
     return b"".join((header, *data)), len(header)

@@ -75,26 +75,35 @@ class Inputs(Protocol):
 class Results:
     """The outputs of one run: the rows of several calls, in order, or (`whole`) all there is, of one."""
 
-    __slots__ = ("_lists", "_raw", "_rows", "arrays", "feeds", "memo", "took_s", "whole")
+    __slots__ = ("_finite", "_lists", "_raw", "_rows", "arrays", "feeds", "memo", "took_s", "whole")
 
     def __init__(
-        self, arrays: Sequence[Array], *, whole: bool, feeds: Feeds | None = None, took_s: float = 0.0
+        self,
+        arrays: Sequence[Array],
+        *,
+        whole: bool,
+        feeds: Feeds | None = None,
+        took_s: float = 0.0,
+        finite: bool = False,
     ) -> None:
-        """`feeds` are the inputs of the run, `took_s` the processor's time that it took."""
+        """`feeds` are the inputs of the run, `took_s` the processor's time that it took; `finite` where it is known
+        that each number in `arrays` is finite.
+        """
+        self._finite = finite
         self.arrays = arrays
         self.feeds: Feeds = feeds or {}
         self.whole = whole
         self.took_s = took_s
         self._lists: list[Any] | None = None
         self._rows: list[list[bytes]] | None = None
-        self._raw: list[bytes] | None = None
+        self._raw: list[tuple[bytes, int]] | None = None
         self.memo: dict[object, Any] = {}
         """What those who render answers from a batch made once for all of them, under keys of theirs."""
 
     def lists(self) -> list[Any]:
         """The outputs as JSON can hold them, nested by their shapes. Made once for the batch."""
         if self._lists is None:
-            self._lists = [nested(array) for array in self.arrays]
+            self._lists = [nested(array, finite=self._finite) for array in self.arrays]
         return self._lists
 
     def rows(self) -> list[list[bytes]]:
@@ -107,15 +116,11 @@ class Results:
 
     def raw(self, start: int, stop: int) -> list[bytes]:
         """The outputs of the call whose rows these are as binary data. Those of the batch are made at once."""
-        if self._raw is None:
-            self._raw = [array.tobytes() for array in self.arrays]
         if self.whole:
-            return self._raw
-        found = []
-        for array, data in zip(self.arrays, self._raw, strict=True):
-            row_bytes = len(data) // len(array)
-            found.append(data[start * row_bytes : stop * row_bytes])
-        return found
+            return [array.tobytes() for array in self.arrays]
+        if self._raw is None:
+            self._raw = [(array.tobytes(), array.nbytes // len(array)) for array in self.arrays]
+        return [data[start * row_bytes : stop * row_bytes] for data, row_bytes in self._raw]
 
     def of(self, start: int, stop: int) -> Sequence[Array]:
         """The outputs of the call whose rows these are."""
@@ -165,10 +170,10 @@ def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Outcome:
             middle = len(calls) // 2
             return [*_each(loaded, calls[:middle]), *_each(loaded, calls[middle:])]
         return [error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])]
-    results = Results(arrays, whole=len(calls) == 1, feeds=feeds, took_s=thread_time() - begun_s)
-    if loaded.allow_nan or all(np.isfinite(array).all() for array in arrays if is_real(array)):
-        return results
-    return _finite(loaded, calls, results)
+    took_s = thread_time() - begun_s
+    finite = not loaded.allow_nan and _are_finite(arrays)
+    results = Results(arrays, whole=len(calls) == 1, feeds=feeds, took_s=took_s, finite=finite)
+    return results if finite or loaded.allow_nan else _finite(loaded, calls, results)
 
 
 def _each(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Results | SlipwayError]:
@@ -184,11 +189,16 @@ def _finite(loaded: LoadedModel, calls: Sequence[Inputs], results: Results) -> S
     found: list[Results | SlipwayError] = []
     for start, stop in _spans(calls):
         arrays = results.of(start, stop)
-        if all(np.isfinite(array).all() for array in arrays if is_real(array)):
+        if _are_finite(arrays):
             found.append(_part(results, start, stop))
         else:
             found.append(_failure(loaded, "it gave a value that is not a finite number"))
     return found
+
+
+def _are_finite(arrays: Sequence[Array]) -> bool:
+    """Whether all numbers are."""
+    return all(np.isfinite(array).all() for array in arrays if is_real(array))
 
 
 def _part(results: Results, start: int, stop: int) -> Results:
@@ -204,7 +214,7 @@ def _spans(calls: Sequence[Inputs]) -> list[tuple[int, int]]:
 def _joined(layout: Layout | None, calls: Sequence[Inputs]) -> Feeds:
     if layout is not None:
         data = b"".join([call.packed for call in calls])  # type: ignore[misc]  # calls of a layout's key are packed
-        return {layout.name: np.frombuffer(data, layout.dtype).reshape(-1, layout.width)}
+        return _table(layout, data)
     parts = [call.feeds for call in calls if call.feeds is not None]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -218,7 +228,12 @@ def _check_rows(loaded: LoadedModel, calls: Sequence[Inputs], outputs: Sequence[
 def _feeds(call: Inputs, layout: Layout | None) -> Feeds:
     if call.packed is None or layout is None:
         return call.feeds or {}
-    return {layout.name: np.frombuffer(call.packed, layout.dtype).reshape(-1, layout.width)}
+    return _table(layout, call.packed)
+
+
+def _table(layout: Layout, data: bytes) -> Feeds:
+    # As np.frombuffer and a reshape, in one call.
+    return {layout.name: np.ndarray((len(data) // layout.row_bytes, layout.width), layout.dtype, data)}
 
 
 def _failure(loaded: LoadedModel, reason: str) -> ModelRunError:

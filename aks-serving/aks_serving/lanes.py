@@ -267,6 +267,8 @@ class Lane:
         rows = 0
         key: BatchKey = None
         for queue in self._queues:
+            if not queue:
+                continue
             skipped: list[Call] = []
             while queue and rows < MAX_BATCH_ROWS:
                 call = queue.popleft()

@@ -21,7 +21,9 @@ class RunTimes:
     def expected_s(self, input_bytes: int) -> float:
         """How long a run will take; infinity where nothing like it was measured. From the nearest size that was."""
         place = min(input_bytes.bit_length(), _SIZES - 1)
-        for distance in range(_SIZES):
+        if measured_s := self._means_s[place]:
+            return measured_s
+        for distance in range(1, _SIZES):
             for near in (place + distance, place - distance):
                 if 0 <= near < _SIZES and self._means_s[near]:
                     return self._means_s[near] * max(1.0, 2.0 ** (place - near))

@@ -159,15 +159,16 @@ def flat(array: Array) -> list[Any]:
     return values
 
 
-def nested(array: Array) -> Any:  # noqa: ANN401 - a value or lists of lists, by the array's rank
-    """The array's values nested by its shape, as JSON can hold them."""
-    return _listed(array)
+def nested(array: Array, *, finite: bool = False) -> Any:  # noqa: ANN401 - a value or lists of lists, by the array's rank
+    """The array's values nested by its shape, as JSON can hold them; `finite` where each number is known to be so."""
+    return _listed(array, finite=finite)
 
 
-def _listed(array: Array) -> Any:  # noqa: ANN401 - as `nested`
-    if array.dtype.kind == "V":
+def _listed(array: Array, *, finite: bool = False) -> Any:  # noqa: ANN401 - as `nested`
+    kind = array.dtype.kind
+    if kind == "V":
         array = array.astype(np.float32)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if not finite and kind in "fV" and not np.isfinite(array).all():
         named = array.astype(np.object_)
         named[np.isnan(array)] = "NaN"
         named[np.isposinf(array)] = "Infinity"
