@@ -5,7 +5,6 @@ Every absent or bad setting is an InvalidInputError that names the setting, what
 
 import os
 import re
-import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.core.slots import Slot
-from shared.signing.keys import TrustedKey, split_pems
 from shared.signing.override import read_override_keys
-from shared.telemetry.window import IDLE
+from shared.telemetry.names import IDLE
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
 _MIB = 1024 * 1024
@@ -159,7 +157,7 @@ def _pod(given: str) -> str:
             f"SLIPWAY_POD is {name[:120]!r}: use 1 to 100 letters, digits, '.', '_' and '-', "
             "the first a letter or digit"
         )
-    return f"{name}-{secrets.token_hex(3)}"
+    return f"{name}-{os.urandom(3).hex()}"
 
 
 def _workers(env: Mapping[str, str]) -> int:
@@ -173,6 +171,8 @@ def _trusted_keys(name: str) -> tuple[str, ...]:
     """The keys of a PEM file, or of the `.pem` files of a folder. Fails where a single one cannot be used."""
     if not name:
         return ()
+    from shared.signing.keys import TrustedKey  # noqa: PLC0415 - only where there are keys
+
     path = Path(name)
     keys: dict[str, TrustedKey] = {}
     try:
@@ -191,6 +191,8 @@ def _trusted_keys(name: str) -> tuple[str, ...]:
 
 
 def _pems(file: Path) -> list[str]:
+    from shared.signing.keys import split_pems  # noqa: PLC0415 - only where there are keys
+
     pems = split_pems(file.read_text("ascii"))
     if not pems:
         raise InvalidInputError(f"{file} holds no public key in PEM (BEGIN PUBLIC KEY)")

@@ -6,8 +6,8 @@ stored carries one only where a tracer (shared.core.otel) was installed: whoever
 that knows of no traces takes. Telemetry never fails the work it tells of.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,8 +57,8 @@ class TraceContext:
     @classmethod
     def under(cls, parent: "TraceContext | None") -> Self:
         """A new span's: of its parent's trace, or of a new one, which whoever collects spans may have."""
-        trace_id = secrets.token_hex(16) if parent is None else parent.trace_id
-        return cls(trace_id=trace_id, span_id=secrets.token_hex(8), sampled=parent is None or parent.sampled)
+        trace_id = os.urandom(16).hex() if parent is None else parent.trace_id
+        return cls(trace_id=trace_id, span_id=os.urandom(8).hex(), sampled=parent is None or parent.sampled)
 
     @property
     def traceparent(self) -> str:

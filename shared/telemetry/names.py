@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the clocks of pods may be from ours."""
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+IDLE = MINUTE
+"""A pod that has nothing to count writes a window so often, by which it is known to be there."""
 
 
 def window_name(folder: str, ended_at: datetime, pod: str, sequence: int) -> str:
