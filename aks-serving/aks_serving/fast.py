@@ -15,6 +15,7 @@ import msgspec
 
 from aks_serving.batches import Layout, layout_of
 from aks_serving.model import Signature
+from aks_serving.wide import LONG_BYTES, Cutter
 
 type _Row = list[float] | list[int]
 
@@ -50,7 +51,18 @@ class Read(msgspec.Struct, gc=False):
 class FastReader:
     """Reads requests for one layout. Its `layout` is that of every version of a snapshot."""
 
-    __slots__ = ("_datatype", "_decode_plain", "_outputs", "_pack", "_v2", "_v2_binary", "layout")
+    __slots__ = (
+        "_cut_data",
+        "_cut_features",
+        "_datatype",
+        "_decode_plain",
+        "_long_bytes",
+        "_outputs",
+        "_pack",
+        "_v2",
+        "_v2_binary",
+        "layout",
+    )
 
     def __init__(self, layout: Layout, datatype: str, outputs: Sequence[str]) -> None:
         """`outputs` are the names of what every version gives, in order; empty where they do not give the same."""
@@ -62,19 +74,28 @@ class FastReader:
         self._decode_plain = _plain_decoder(element).decode
         self._v2 = _v2_decoder(element)
         self._v2_binary = _v2_decoder(None)
+        self._cut_features = Cutter(layout, "features", flat=False).cut
+        self._cut_data = Cutter(layout, "data", flat=True).cut
+        self._long_bytes = LONG_BYTES if element is float else float("inf")
 
     def plain(self, body: bytes, endpoint: str) -> Read | None:
         """Read a body of the plain API that is meant for the endpoint."""
         try:
-            asked = self._decode_plain(body)
-            features = asked.features
-            packed = self._pack(*features[0]) if len(features) == 1 else self._rows(features)
+            cut = None if len(body) < self._long_bytes else self._cut_features(body)
+            if cut is None:
+                asked = self._decode_plain(body)
+                features = asked.features
+                rows = len(features)
+                packed = self._pack(*features[0]) if rows == 1 else self._rows(features)
+            else:
+                packed, rows, rest = cut
+                asked = self._decode_plain(rest)
         except _NOT_USUAL:
             return None
         if asked.model is not None and asked.model != endpoint:
             return None
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
-        return Read(packed, len(features), asked.user_id, asked.model_version, timeout_s)
+        return Read(packed, rows, asked.user_id, asked.model_version, timeout_s)
 
     def v2(self, body: bytes, header_length: int | None) -> Read | None:
         """Read an inference request, with binary data where its JSON part's length is given."""
@@ -97,11 +118,14 @@ class FastReader:
 
     def _v2_json(self, body: bytes) -> Read | None:
         try:
-            asked = self._v2.decode(body)
+            cut = None if len(body) < self._long_bytes else self._cut_data(body)
+            asked = self._v2.decode(body if cut is None else cut.rest)
             tensor = self._tensor(asked)
             if tensor is None or tensor.parameters is not None:
                 return None
             rows, data, width = tensor.shape[0], tensor.data, self.layout.width
+            if cut is not None:
+                return self._read(asked, cut.packed, rows) if cut.rows == rows else None
             if len(data) != rows * width:
                 return None
             if rows == 1:

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,11 @@ from aks_serving.lanes import Lane
 from aks_serving.model import Model, Signature, TensorSpec
 from aks_serving.serving import Serving
 from aks_serving.tensors import DTYPES, Array, nested
+from aks_serving.wide import LONG_BYTES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.serving import models
+from tests.serving import models, odd_bodies
 from tests.serving.handled import Asked, HandServer, turn
 
 WIDTHS = {"FP32": 2, "FP64": 1, "INT64": 2, "UINT8": 1, "INT32": 3}
@@ -172,6 +174,10 @@ def _reader(datatype: str) -> FastReader:
 READERS = {datatype: _reader(datatype) for datatype in WIDTHS}
 
 
+LONG = b" " * LONG_BYTES
+"""What makes a body one that is read as long ones are, and says nothing."""
+
+
 def _same_rows(read: Read, array: Array, datatype: str) -> None:
     assert (read.packed, read.rows) == (array.tobytes(), array.shape[0])
     assert array.shape[1:] == (WIDTHS[datatype],)
@@ -179,6 +185,7 @@ def _same_rows(read: Read, array: Array, datatype: str) -> None:
 
 def _same_plain(datatype: str, body: bytes) -> bool:
     read = READERS[datatype].plain(body, "churn")
+    assert repr(READERS[datatype].plain(body + LONG, "churn")) == repr(read)
     if read is None:
         return False
     asked = plain.read_request(body)
@@ -192,6 +199,8 @@ def _same_plain(datatype: str, body: bytes) -> bool:
 
 def _same_v2(datatype: str, body: bytes, header_length: int | None = None) -> bool:
     read = READERS[datatype].v2(body, header_length)
+    if header_length is None:
+        assert repr(READERS[datatype].v2(body + LONG, None)) == repr(read)
     if read is None:
         return False
     asked, signature = v2.read_request(body, header_length), SIGNATURES[datatype]
@@ -218,6 +227,20 @@ def test_an_inference_body_is_read_as_the_general_reader_does(case: tuple[str, b
 @given(binary_bodies())
 def test_an_inference_body_with_binary_data_is_read_as_the_general_reader_does(case: tuple[str, bytes, int]) -> None:
     _same_v2(*case)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_plain_bodies_are_read_as_the_general_reader_does(seed: int) -> None:
+    draw = random.Random(seed)
+    read = [_same_plain(*odd_bodies.plain(draw, WIDTHS)) for _ in range(4000)]
+    assert 0.2 < sum(read) / len(read) < 0.8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_inference_bodies_are_read_as_the_general_reader_does(seed: int) -> None:
+    draw = random.Random(seed)
+    read = [_same_v2(*odd_bodies.v2(draw, WIDTHS)) for _ in range(4000)]
+    assert 0.2 < sum(read) / len(read) < 0.8
 
 
 @pytest.mark.parametrize("rows", [1, 2, 256])
