@@ -8,7 +8,8 @@
 - A body that is not base64 where it should be goes to the poison queue at once.
 - An empty queue is looked at with a randomised exponential back-off from 100 ms. Azure's default lets it grow to a
   minute; here it stops at half a second (or at host.json's maxPollingInterval, where that is less), so that one
-  machine's queues drain within a second.
+  machine's queues drain within a second. A poison queue, for whose messages nobody waits, is looked at half as often.
+- A queue that was found empty is only glanced at until it is not (local.host.glances).
 
 A message is deleted only after its handler ended, so a process that dies at any point loses none: what it held comes
 back when its lease ends. Handlers can therefore see a message twice.
@@ -24,6 +25,7 @@ from typing import Any
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.storage.queue import QueueClient, QueueMessage
 
+from local.host.glances import Glance
 from local.host.hostjson import QueueOptions
 from local.host.messages import Message, decode
 from local.host.storage import ensure_queue, in_thread, pause, send_creating
@@ -34,6 +36,7 @@ _log = logging.getLogger("host.queues")
 
 _BACKOFF_MIN_S = 0.1
 _BACKOFF_CAP_S = 0.5
+_POISON_BACKOFF_CAP_S = 1.0
 _OUTAGE_PAUSE_S = 2.0
 _MAX_QUEUE_NAME = 63
 _SERVER_ERROR = 500
@@ -59,7 +62,10 @@ class QueueListener:
         self._options = options
         self._lease_s = lease_s
         self._handle = handle
-        self._backoff = Backoff(min(_BACKOFF_CAP_S, options.poll_cap_s))
+        self._glance = Glance(queue)
+        self._was_empty = False
+        cap_s = _POISON_BACKOFF_CAP_S if queue.queue_name.endswith(POISON_SUFFIX) else _BACKOFF_CAP_S
+        self._backoff = Backoff(min(cap_s, options.poll_cap_s))
 
     async def prepare(self) -> None:
         """Create the queue unless it exists. Raises AzureError."""
@@ -88,6 +94,7 @@ class QueueListener:
             for task in in_work:
                 task.cancel()
             await asyncio.gather(*in_work, return_exceptions=True)
+            self._glance.close()
 
     def _next_delay(self, received: list[QueueMessage] | None) -> float:
         if received is None:
@@ -116,11 +123,15 @@ class QueueListener:
         return []
 
     def _receive_batch(self) -> list[QueueMessage]:
+        if self._was_empty and self._glance.is_empty():
+            return []
         # One page is one request; iterating over all would ask again until a page comes back empty.
         pages = self._queue.receive_messages(
             messages_per_page=self._options.batch_size, visibility_timeout=self._lease_s
         ).by_page()
-        return list(next(pages, ()))
+        found = list(next(pages, ()))
+        self._was_empty = not found
+        return found
 
     async def _process(self, held: "_Held") -> None:
         try:
