@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from local.host.errors import HostStartError
-from local.host.host import Host
 from shared.core.logs import use_json, wants_json
 
 _DEFAULT_PORT = 7071
@@ -36,6 +35,9 @@ def main() -> NoReturn:
     # In Azure each kind of function has instances of its own; here all share one pool, which must not starve HTTP.
     os.environ.setdefault("PYTHON_THREADPOOL_THREAD_COUNT", _FUNCTION_THREADS)
     _log_to_stderr()
+    # Only now, for `_enter` begins the process anew: its packages take half a second of processor time.
+    from local.host.host import Host  # noqa: PLC0415
+
     host = Host(
         app_dir=app_dir,
         port=arguments.port,
