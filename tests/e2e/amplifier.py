@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tests.support.plain import NO_TLS
+
 COPIES = 10
 _LATEST_S = 2.0
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "content-encoding"}
@@ -34,7 +36,7 @@ class Amplifier:
 
     def __init__(self, target: str, seed: int, *, copies: int = COPIES, latest_s: float = _LATEST_S) -> None:
         self._target = httpx.URL(target)
-        self._client = httpx.AsyncClient(timeout=30.0)
+        self._client = httpx.AsyncClient(timeout=30.0, verify=NO_TLS)
         self._rng = random.Random(seed)
         self._more, self._latest_s = copies - 1, latest_s
         self._copies: set[asyncio.Task[None]] = set()

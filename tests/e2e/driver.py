@@ -15,6 +15,7 @@ from local.system import System
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Triggers
 from tests.support.models import iris
+from tests.support.plain import NO_TLS
 
 MODEL = "iris"
 POLICY = Policy(
@@ -38,6 +39,8 @@ SETTINGS = {
     "SLIPWAY_HOST_BLOB_SCAN_S": "1",
     "SLIPWAY_HOST_MESSAGE_LEASE_S": "4",
 }
+_POLL_S = 0.4
+"""Asking takes time from what is waited for."""
 SERVER_SETTINGS = {"SLIPWAY_POLL_S": "0.5", "SLIPWAY_WINDOW_S": "1"}
 
 
@@ -65,7 +68,8 @@ class Driver:
     def get(self, path: str, *, host: str = "functions") -> Any:
         """A GET of the admin API, or None where the host is down or has nothing there."""
         with suppress(httpx.TransportError):
-            answer = httpx.get(f"{self._system.url(host)}/api/{path}", headers=self._headers(), timeout=30)
+            url = f"{self._system.url(host)}/api/{path}"
+            answer = httpx.get(url, headers=self._headers(), timeout=30, verify=NO_TLS)
             if answer.is_success:
                 return answer.json()
             if answer.status_code not in {404, 503}:
@@ -75,7 +79,8 @@ class Driver:
     def put_policy(self, policy: Policy = POLICY) -> None:
         """Set the model's policy."""
         url = f"{self._system.functions_url}/api/models/{MODEL}/policy"
-        httpx.put(url, headers=self._headers(), content=policy.model_dump_json(), timeout=30).raise_for_status()
+        content = policy.model_dump_json()
+        httpx.put(url, headers=self._headers(), content=content, timeout=30, verify=NO_TLS).raise_for_status()
 
     def drops(self) -> dict[str, dict[str, Any]]:
         """The drops by their blob."""
@@ -99,7 +104,7 @@ class Driver:
             found = condition()
             if found:
                 return found
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
         state = {"drops": self.drops(), "versions": self.versions(), "rollouts": self.rollouts()}
         raise AssertionError(f"waited {deadline_s:.0f} s for {what}; there is {json.dumps(state, indent=1)[:6_000]}")
 
@@ -135,7 +140,7 @@ class Driver:
     def _predict(self, outcomes: Counter[str], stop: threading.Event) -> None:
         rows = iris()[0].tolist()
         number = 0
-        with httpx.Client(base_url=self._system.server_url, timeout=30) as client:
+        with httpx.Client(base_url=self._system.server_url, timeout=30, verify=NO_TLS) as client:
             while not stop.wait(0.01):
                 number += 1
                 row = rows[number % len(rows)]

@@ -18,6 +18,7 @@ from shared.registry.rollout_policy import Stage
 from tests.e2e.driver import MODEL, POLICY, SERVER_SETTINGS, SETTINGS, Driver
 from tests.support.models import bundle, classifier, iris
 from tests.support.otlp import Collector, Got, collecting
+from tests.support.plain import NO_TLS
 from tests.support.prometheus import PROMETHEUS, Prometheus, scraping
 from tests.support.waiting import eventually
 from tests.unit.observing.exposed import OBSERVABILITY, expressions, named_in, rule_files, rules
@@ -80,7 +81,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
                     # Version 2 is stable now, and its rows as that are those to come.
                     driver.wait_for("a report on drift", partial(reported, system))
                 tell_labels(system, driver.predictions[2])
-                refused = httpx.post(f"{system.server_url}/predict", json={"features": "none"}, timeout=30)
+                refused = httpx.post(
+                    f"{system.server_url}/predict", json={"features": "none"}, timeout=30, verify=NO_TLS
+                )
                 assert refused.status_code == 400
                 yield Stack(system=system, driver=driver, collector=collector, prometheus=prometheus)
 
@@ -88,7 +91,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
 def reported(system: System) -> bool:
     """Have version 2 reported on: whether any rows of it were counted."""
     answer = httpx.post(
-        f"{system.functions_url}/api/models/{MODEL}/drift", headers={"x-functions-key": system.key}, timeout=60
+        f"{system.functions_url}/api/models/{MODEL}/drift",
+        headers={"x-functions-key": system.key},
+        timeout=60,
+        verify=NO_TLS,
     )
     return answer.is_success and any(one["version"] == 2 and one.get("rows") for one in answer.json()["items"])
 
@@ -96,7 +102,7 @@ def reported(system: System) -> bool:
 def tell_labels(system: System, prediction_id: str) -> None:
     """Say that a prediction was right."""
     said = {"prediction_id": prediction_id, "prediction": "0", "label": "0"}
-    httpx.post(f"{system.server_url}/feedback", json={"feedback": [said]}, timeout=30).raise_for_status()
+    httpx.post(f"{system.server_url}/feedback", json={"feedback": [said]}, timeout=30, verify=NO_TLS).raise_for_status()
 
 
 def jobs_of(system: System) -> list[dict[str, Any]]:
@@ -153,6 +159,7 @@ def test_a_prediction_goes_on_from_its_callers_trace(stack: Stack) -> None:
         json={"features": rows},
         headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"},
         timeout=30,
+        verify=NO_TLS,
     )
     assert answer.status_code == 200, answer.text
     (span,) = eventually(lambda: stack.collector.of(trace_id), what="the prediction's span")
@@ -212,7 +219,8 @@ def test_what_prometheus_has_is_what_happened(stack: Stack) -> None:
     assert float(share["value"][1]) == 1
     (loaded,) = stack.prometheus.ask('model_loaded{model="iris",version="2"}')
     assert float(loaded["value"][1]) == 1
-    served = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30).json()["endpoints"]["iris"]
+    answer = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30, verify=NO_TLS)
+    served = answer.json()["endpoints"]["iris"]
     for version in ("1", "2"):
         query = f'sum(model_prediction_requests_total{{model="iris",version="{version}",outcome=~"success|error"}})'
         requests = served["versions"][version]["requests"]
@@ -222,7 +230,8 @@ def test_what_prometheus_has_is_what_happened(stack: Stack) -> None:
 def test_prometheus_has_a_models_latencies_and_answers_and_how_far_its_features_are_from_the_reference(
     stack: Stack,
 ) -> None:
-    served = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30).json()["endpoints"]["iris"]
+    answer = httpx.get(f"{stack.system.server_url}/ab-test/stats", timeout=30, verify=NO_TLS)
+    served = answer.json()["endpoints"]["iris"]
     of_two = 'model="iris",version="2"'
     requests = served["versions"]["2"]["requests"]
     for query in (

@@ -31,6 +31,7 @@ from tests.e2e.campaign import (
 from tests.e2e.driver import MODEL, Driver
 from tests.e2e.erring import erring
 from tests.support.models import bundle, classifier
+from tests.support.plain import NO_TLS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3_600)]
 
@@ -143,7 +144,9 @@ def state_of(driver: Driver, version: int) -> str:
 
 def served(stand: Stand) -> dict[str, Any]:
     """What the server has served, by version, and which versions its guard took out."""
-    found: dict[str, Any] = httpx.get(f"{stand.system.server_url}/ab-test/stats", timeout=30).json()["endpoints"][MODEL]
+    found: dict[str, Any] = httpx.get(f"{stand.system.server_url}/ab-test/stats", timeout=30, verify=NO_TLS).json()[
+        "endpoints"
+    ][MODEL]
     return found
 
 

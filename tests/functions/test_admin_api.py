@@ -13,6 +13,7 @@ from local.state import StateDir
 from local.system import AZURITE, FUNCTIONS, System
 from tests.e2e.driver import SETTINGS, Driver
 from tests.support.models import bundle, classifier
+from tests.support.plain import NO_TLS
 
 pytestmark = pytest.mark.azurite
 
@@ -39,7 +40,9 @@ def driver(system: System) -> Generator[Driver]:
 
 def call(system: System, method: str, path: str, *, key: str | None = "", **request: Any) -> httpx.Response:
     headers = {} if key is None else {"x-functions-key": key or system.key}
-    return httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, **request)
+    return httpx.request(
+        method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, verify=NO_TLS, **request
+    )
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str, str]:

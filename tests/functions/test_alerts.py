@@ -24,6 +24,7 @@ from shared.store.ports import BlobContainer, Container
 from shared.store.sqlite import SqliteDocuments
 from shared.watching.documents import Alarm, DriftRecord, Episode, drift_report_id
 from tests.e2e.driver import SETTINGS
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 from tests.unit.observing.test_metrics import NOW, report
 
@@ -92,13 +93,17 @@ def system(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Gene
 
 def call(system: System, method: str, path: str, **request: Any) -> Any:
     headers = {"x-functions-key": system.key}
-    answer = httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, **request)
+    answer = httpx.request(
+        method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, verify=NO_TLS, **request
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def call_text(system: System, path: str) -> str:
-    answer = httpx.get(f"{system.functions_url}/api/{path}", headers={"x-functions-key": system.key}, timeout=30)
+    answer = httpx.get(
+        f"{system.functions_url}/api/{path}", headers={"x-functions-key": system.key}, timeout=30, verify=NO_TLS
+    )
     assert answer.status_code == 200, answer.text
     return answer.text
 
@@ -127,7 +132,7 @@ def opened(system: System, link: str) -> httpx.Response:
     """What a link in a notice leads to, its public address being this host's."""
     assert link.startswith(f"{PUBLIC_URL}/")
     url = f"{system.functions_url}/api{link.removeprefix(PUBLIC_URL)}"
-    return httpx.get(url, headers={"x-functions-key": system.key}, timeout=30)
+    return httpx.get(url, headers={"x-functions-key": system.key}, timeout=30, verify=NO_TLS)
 
 
 def test_an_alert_is_told_signed_acknowledged_and_over(system: System, receiver: Receiver) -> None:

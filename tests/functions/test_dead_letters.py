@@ -16,6 +16,7 @@ from local.system import AZURITE, FUNCTIONS, System
 from shared.core.messages import Queue
 from shared.deadletters.documents import UNRECORDED
 from tests.e2e.driver import SETTINGS
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.azurite
@@ -44,7 +45,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Generator[System]:
 
 def call(system: System, method: str, path: str, **request: Any) -> httpx.Response:
     headers = {"x-functions-key": system.key}
-    return httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, **request)
+    return httpx.request(
+        method, f"{system.functions_url}/api/{path}", headers=headers, timeout=30, verify=NO_TLS, **request
+    )
 
 
 def send(system: System, queue: str, body: bytes) -> None:

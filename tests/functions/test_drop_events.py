@@ -16,6 +16,7 @@ from local.state import StateDir
 from local.system import AZURITE, FUNCTIONS, System
 from shared.core.messages import Queue
 from tests.e2e.driver import SETTINGS
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 from tests.unit.registration.test_dropevents import ACCOUNT, event
 
@@ -54,7 +55,7 @@ def dropped(system: System, blob: str) -> bytes:
 
 def items(system: System, path: str) -> list[dict[str, Any]]:
     answer = httpx.get(
-        f"{system.functions_url}/api/{path}", headers={"x-functions-key": system.key}, timeout=30
+        f"{system.functions_url}/api/{path}", headers={"x-functions-key": system.key}, timeout=30, verify=NO_TLS
     ).raise_for_status()
     return list(answer.json()["items"])
 

@@ -16,6 +16,7 @@ from local.host.keys import load_keys
 from local.host.routes import Route, decoded_path
 from tests.functions.host_case import HOST_ID, sample_case
 from tests.support.host import HostProcess
+from tests.support.plain import NO_TLS
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def host(module_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def client(host: HostProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=host.url, timeout=30.0) as client:
+    with httpx.Client(base_url=host.url, timeout=30.0, verify=NO_TLS) as client:
         yield client
 
 

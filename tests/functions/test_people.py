@@ -20,6 +20,7 @@ from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.telemetry.window import VersionCounts, Window, window_blob_name
 from tests.e2e.driver import SETTINGS
 from tests.support.models import bundle, classifier
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.azurite
@@ -126,7 +127,9 @@ class Reporter:
 
 def call(system: System, method: str, path: str, **request: Any) -> Any:
     headers = {"x-functions-key": system.key}
-    answer = httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=60, **request)
+    answer = httpx.request(
+        method, f"{system.functions_url}/api/{path}", headers=headers, timeout=60, verify=NO_TLS, **request
+    )
     return answer.json() | {"status": answer.status_code}
 
 
@@ -177,14 +180,17 @@ def test_a_stage_is_approved_by_its_link_once_a_spent_budget_blocks_and_all_of_i
         assert made["url"] == address
         # Without any key.
         for _ in range(2):
-            page = httpx.get(address, timeout=60)
+            page = httpx.get(address, timeout=60, verify=NO_TLS)
             assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
             assert f"Approve version {second} on {MODEL} for stage 1 of 1?" in page.text
         assert call(system, "GET", f"endpoints/{MODEL}")["rollout"]["state"] == "awaiting"
-        assert httpx.get(address[:-2] + "xx", timeout=60).status_code == 403
-        answered = httpx.post(address, data={"decision": "approve", "reason": "it is fine"}, timeout=60)
+        assert httpx.get(address[:-2] + "xx", timeout=60, verify=NO_TLS).status_code == 403
+        answered = httpx.post(address, data={"decision": "approve", "reason": "it is fine"}, timeout=60, verify=NO_TLS)
         assert (answered.status_code, "Approved" in answered.text) == (200, True)
-        assert httpx.post(address, data={"decision": "reject", "reason": "no"}, timeout=60).status_code == 409
+        assert (
+            httpx.post(address, data={"decision": "reject", "reason": "no"}, timeout=60, verify=NO_TLS).status_code
+            == 409
+        )
         rollout = call(system, "GET", f"endpoints/{MODEL}")["rollout"]
         assert (rollout["state"], rollout["weight_bp"]) == ("progressing", 5_000)
 

@@ -41,6 +41,7 @@ from shared.store.repository import Repository
 from shared.store.sqlite import SqliteDocuments
 from tests.e2e.driver import SETTINGS
 from tests.support.models import bundle, classifier
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.azurite
@@ -70,7 +71,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Generator[System]:
 
 def call(system: System, method: str, path: str, **request: Any) -> Any:
     headers = {"x-functions-key": system.key}
-    answer = httpx.request(method, f"{system.functions_url}/api/{path}", headers=headers, timeout=60, **request)
+    answer = httpx.request(
+        method, f"{system.functions_url}/api/{path}", headers=headers, timeout=60, verify=NO_TLS, **request
+    )
     return answer.json() | {"status": answer.status_code}
 
 

@@ -27,6 +27,7 @@ from local.system import System
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from tests.e2e.driver import SERVER_SETTINGS, SETTINGS
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -108,17 +109,19 @@ def served(system: System, name: str, filename: str, drop: bytes, *, needs_data:
     )
     headers = {"x-functions-key": system.key}
     url = f"{system.functions_url}/api"
-    httpx.put(f"{url}/models/{name}/policy", headers=headers, content=policy.model_dump_json()).raise_for_status()
+    httpx.put(
+        f"{url}/models/{name}/policy", headers=headers, content=policy.model_dump_json(), verify=NO_TLS
+    ).raise_for_status()
     with BlobServiceClient.from_connection_string(system.storage_connection) as blobs:
         blobs.get_blob_client("incoming", f"{name}/{filename}").upload_blob(drop)
 
     def is_promoted() -> bool:
-        endpoint = httpx.get(f"{url}/endpoints/{name}", headers=headers)
+        endpoint = httpx.get(f"{url}/endpoints/{name}", headers=headers, verify=NO_TLS)
         return endpoint.is_success and endpoint.json()["stable"] == 1
 
     def is_decided() -> bool:
-        drops = httpx.get(f"{url}/models/{name}/drops", headers=headers).json()["items"]
-        versions = httpx.get(f"{url}/models/{name}/versions", headers=headers).json()["items"]
+        drops = httpx.get(f"{url}/models/{name}/drops", headers=headers, verify=NO_TLS).json()["items"]
+        versions = httpx.get(f"{url}/models/{name}/versions", headers=headers, verify=NO_TLS).json()["items"]
         refused = [drop["reason"] for drop in drops if drop["state"] == "refused"]
         rejected = [version["validation"]["verdicts"] for version in versions if version["state"] == "rejected"]
         assert not refused
@@ -127,8 +130,10 @@ def served(system: System, name: str, filename: str, drop: bytes, *, needs_data:
 
     eventually(is_decided, what=f"{name} is promoted", deadline_s=DEADLINE_S)
     ready = f"{system.server_url}/v2/models/{name}/ready"
-    eventually(lambda: httpx.get(ready).status_code == 200, what=f"{name} is ready", deadline_s=DEADLINE_S)
-    version: dict[str, Any] = httpx.get(f"{url}/models/{name}/versions/1", headers=headers).json()
+    eventually(
+        lambda: httpx.get(ready, verify=NO_TLS).status_code == 200, what=f"{name} is ready", deadline_s=DEADLINE_S
+    )
+    version: dict[str, Any] = httpx.get(f"{url}/models/{name}/versions/1", headers=headers, verify=NO_TLS).json()
     return version
 
 
@@ -141,7 +146,9 @@ def inferred(system: System, name: str, inputs: dict[str, np.ndarray[Any, Any]])
             for key, array in inputs.items()
         ]
     }
-    answer = httpx.post(f"{system.server_url}/v2/models/{name}/infer", content=json.dumps(body), timeout=30)
+    answer = httpx.post(
+        f"{system.server_url}/v2/models/{name}/infer", content=json.dumps(body), timeout=30, verify=NO_TLS
+    )
     assert answer.status_code == 200, answer.text
     return {
         output["name"]: np.array(output["data"], dtype=np.float32).reshape(output["shape"])

@@ -17,6 +17,7 @@ from shared.routing.plan import RoutePlan, artifact_blob_name, plan_blob_name
 from shared.telemetry.features import FeatureWindow
 from shared.telemetry.window import Window
 from tests.serving import models
+from tests.support.plain import NO_TLS
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +67,7 @@ class Server:
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready http://127.0.0.1:"), log.read_text()
         self.url = line.removeprefix("ready ").strip()
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self.http = httpx.Client(base_url=self.url, timeout=20, verify=NO_TLS)
 
     def predict(self, features: Any, **fields: Any) -> httpx.Response:
         return self.http.post("/predict", json={"features": features, **fields})

@@ -32,6 +32,7 @@ from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
 from tests.serving.processes import Account, Launch
 from tests.support import waiting
+from tests.support.plain import NO_TLS
 from tests.unit.validation.drops import npz
 
 pytestmark = pytest.mark.anyio
@@ -565,7 +566,7 @@ def test_two_workers_count_into_windows_of_their_own(
     server = launch(account.connection, SLIPWAY_WORKERS="2", SLIPWAY_FEATURE_WINDOW_S="0.3")
     waiting.eventually(lambda: server.generation() == 1 and server.ready(), what="the server is ready")
     for at in range(40):
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
             assert client.post("/predict", json={"features": ROWS[at : at + 1].tolist()}).status_code == 200
     assert server.stop() == 0
     windows = account.feature_windows()

@@ -15,6 +15,7 @@ from shared.routing.plan import Signing
 from shared.telemetry.window import merge_counts
 from tests.serving import models
 from tests.serving.processes import ROOT, Account, Launch, dead_connection
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 from tests.unit.signing import made
 
@@ -77,7 +78,7 @@ def test_sigterm_is_not_ready_at_once_finishes_requests_and_flushes(account: Acc
 
     def caller(number: int) -> None:
         # Each on its own connection, which it opens anew when an answer closes it, until the port is closed to it.
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
             while True:
                 try:
                     answer = client.post("/predict", json={"features": [[number, 1]]})

@@ -11,6 +11,7 @@ from shared.core.slots import Slot
 from shared.routing.plan import Role
 from tests.serving import models
 from tests.serving.processes import Account, Launch, Server
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
@@ -18,7 +19,7 @@ ONE, TWO = models.scaler(1.0), models.scaler(2.0)
 
 def _reason(server: Server) -> str:
     """Why the server is not ready, asked on a connection of its own: each may meet another worker."""
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         assert client.get("/health").status_code == 200
         reason: str = client.get("/ready").json().get("reason", "")
         return reason
@@ -26,7 +27,7 @@ def _reason(server: Server) -> str:
 
 def _generation(server: Server) -> int:
     """Of the plan that answers, asked as above."""
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         generation: int = client.post("/predict", json={"features": [[3, 1]]}).json()["generation"]
         return generation
 
@@ -44,7 +45,7 @@ class _Callers:
             thread.start()
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=20) as client:
+        with httpx.Client(base_url=self._url, timeout=20, verify=NO_TLS) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post("/predict", json={"features": [[3, 1]]})

@@ -13,6 +13,7 @@ from tritonclient import grpc as triton
 
 from tests.serving import models
 from tests.serving.processes import Account, Launch, Server
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
@@ -64,7 +65,7 @@ def _served(server: Server, generation: int = 1) -> None:
 
 def _total(server: Server) -> float:
     """Requests of version 1 that were answered, as a scrape on a connection of its own tells."""
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         lines = client.get("/metrics").text.splitlines()
     return sum(
         float(line.rsplit(" ", 1)[1])
@@ -75,7 +76,7 @@ def _total(server: Server) -> float:
 
 def _answered_without_the_api(server: Server) -> float:
     """Requests that the transports refused, as a scrape on a connection of its own tells."""
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         lines = client.get("/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("http_server_refused_total{"))
 
@@ -93,7 +94,7 @@ def _spread(server: Server, count: int) -> set[str]:
     """Make so many requests, each on a connection of its own; the marks of the processes that answered."""
     marks = set()
     for number in range(count):
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
             answer = client.post("/predict", json={"features": [[number, 1]]})
         assert answer.json()["predictions"] == [[number, 1]]
         marks.add(answer.json()["prediction_id"].rsplit(".", 2)[0].rsplit("-", 1)[-1])
@@ -129,7 +130,7 @@ def test_a_reload_that_one_worker_is_asked_for_reaches_all(account: Account, lau
     def generations() -> set[int]:
         found = set()
         for _ in range(12):
-            with httpx.Client(base_url=server.url, timeout=20) as client:
+            with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
                 found.add(client.get("/ab-test/stats").json()["endpoints"]["churn"]["generation"])
         return found
 
@@ -156,7 +157,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_counter_falls(
     eventually(
         lambda: len(server.workers()) == int(workers) and not set(server.workers()) & set(before), what="all are new"
     )
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         eventually(lambda: client.get("/ready").status_code == 200, what="the server is ready again")
     assert server.stop() == 0
 
@@ -201,10 +202,10 @@ def test_a_run_that_holds_the_event_loop_costs_its_worker_and_the_version_its_tr
     _served(server)
     assert server.predict([3], model_version=2).json()["predictions"] == [3]
     (before,) = server.workers()
-    with httpx.Client(base_url=server.url, timeout=30) as client, pytest.raises(httpx.HTTPError):
+    with httpx.Client(base_url=server.url, timeout=30, verify=NO_TLS) as client, pytest.raises(httpx.HTTPError):
         client.post("/predict", json={"features": [2**62]})
     eventually(lambda: before not in server.workers() and server.workers(), what="another worker is there")
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=30, verify=NO_TLS) as client:
         eventually(lambda: client.get("/ready").status_code == 200, what="it is ready")
         tripped = client.get("/ab-test/stats").json()["endpoints"]["churn"]["tripped"]
         assert "hung" in tripped["2"]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
 PROMETHEUS = shutil.which("prometheus")
@@ -26,7 +27,7 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str) -> Any:
         """What its API gives under `data`."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10, verify=NO_TLS)
         found = answer.json()
         assert found["status"] == "success", found
         return found["data"]
@@ -71,7 +72,7 @@ def scraping(folder: Path, jobs: Sequence[dict[str, Any]], *, rules: Sequence[Pa
     def all_up() -> bool:
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
-            if not httpx.get(f"{found.url}/-/ready", timeout=10).is_success:
+            if not httpx.get(f"{found.url}/-/ready", timeout=10, verify=NO_TLS).is_success:
                 return False
             targets = found.get("targets")["activeTargets"]
         except httpx.TransportError:

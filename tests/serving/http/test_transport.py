@@ -18,12 +18,16 @@ from aks_serving.http.transport import Transport, serve, within_descriptors
 
 from tests.serving.http.conftest import Serve, until
 from tests.serving.http.driven import chunked, request, told
+from tests.support.plain import NO_TLS
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_an_ordinary_client_is_served_over_one_connection(served: Serve) -> None:
-    async with served() as server, httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+    async with (
+        served() as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", verify=NO_TLS) as client,
+    ):
         for number in range(20):
             answer = await client.post("/predict", json={"features": [number] * number})
             assert answer.json()["body"].count(",") == max(number - 1, 0)
@@ -244,7 +248,7 @@ async def test_answers_given_at_the_end_of_the_turn_are_answered() -> None:
     sock.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     transport = await serve(handle, [sock])
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as client:
         answers = await asyncio.gather(*[client.get(f"/{number}") for number in range(60)])
     assert [answer.text for answer in answers] == [f"/{number}" for number in range(60)]
     assert await transport.drain(10) == 0

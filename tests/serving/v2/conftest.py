@@ -20,6 +20,7 @@ from aks_serving.settings import Settings
 
 from tests.serving.fakes import MemoryStorage
 from tests.serving.v2 import zoo
+from tests.support.plain import NO_TLS
 
 MAX_BODY_BYTES = 1 << 20
 _START_S = 60.0
@@ -105,5 +106,5 @@ def client(served: Served) -> Iterator[triton.InferenceServerClient]:
 @pytest.fixture(scope="session")
 def plain(served: Served) -> Iterator[httpx.Client]:
     """A client that sends any bytes, for what tritonclient would not."""
-    with httpx.Client(base_url=f"http://{served.url}") as client:
+    with httpx.Client(base_url=f"http://{served.url}", verify=NO_TLS) as client:
         yield client

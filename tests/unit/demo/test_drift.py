@@ -16,6 +16,7 @@ from local.demo.drift.flights import purposes
 from local.demo.drift.receiver import Receiver
 from local.demo.drift.result import Drifted, Result, Window
 from shared.alerts.sinks import signature
+from tests.support.plain import NO_TLS
 
 QUIET = Window(
     name="winter",
@@ -109,7 +110,7 @@ def posted(receiver: Receiver, body: bytes, identity: str, at: datetime, *, sign
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": signature([b"another key, as in a change of keys", key], identity, at, signed or body),
     }
-    return httpx.post(receiver.url, content=body, headers=headers, trust_env=False).status_code
+    return httpx.post(receiver.url, content=body, headers=headers, trust_env=False, verify=NO_TLS).status_code
 
 
 def body_of(*rules: str) -> bytes:
@@ -130,7 +131,7 @@ def test_what_is_signed_otherwise_or_is_old_is_refused(receiver: Receiver) -> No
     now, body = datetime.now(UTC), body_of("data_drift")
     assert posted(receiver, body, "one", now, signed=body_of("slow")) == 401
     assert posted(receiver, body, "one", now - timedelta(hours=1)) == 401
-    assert httpx.post(receiver.url, content=body, trust_env=False).status_code == 401
+    assert httpx.post(receiver.url, content=body, trust_env=False, verify=NO_TLS).status_code == 401
     assert receiver.received("data_drift") == []
     assert receiver.refused == 3
 
