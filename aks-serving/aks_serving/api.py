@@ -266,6 +266,10 @@ class Api:
             raise NotFoundError(f"the path {exchange.path[:200]!r}")
         _check_method(exchange, "GET")
         if rest:
+            if version is not None and version not in serving.lanes:
+                absent = serving.absent(version)
+                if isinstance(absent, NotFoundError):
+                    raise absent
             ready = serving.answers if version is None else version in serving.lanes
             return Response(OK if ready else _NOT_READY, _encode({"name": model, "ready": ready}))
         return _ok(v2.metadata(model, sorted(serving.lanes), v2_extensions.signature_of(serving, version)))

@@ -225,6 +225,9 @@ class Deployment:
         for key, route in keys.items():
             if key not in self._lanes and key not in self._loading and key not in self._failed:
                 self._loading[key] = asyncio.create_task(self._load(key, route))
+        if self.serving is not None:
+            self.serving.coming.clear()
+            self.serving.coming.update(route.version for route in plan.routes)
         if not all(key in self._lanes or key in self._failed for key in keys):
             self.settled.clear()
             return

@@ -28,13 +28,13 @@ Bodies may be packed with gzip or deflate (Content-Encoding)."""
 _MEANINGS = {
     "400": "The request is not one; `error` says where.",
     "403": "A signed override is wanted, or the one that was sent does not hold.",
-    "404": "No such model, or no such version of it.",
+    "404": "No such model, or no version of it that the plan names.",
     "405": "Another method is wanted; `Allow` says which.",
     "413": "The body is too large.",
     "415": "The body's Content-Encoding or Content-Type is not one of those that are taken.",
     "429": "Too many requests wait; try again after `Retry-After` seconds.",
     "500": "The model failed on this request, and nothing could answer in its place.",
-    "503": "Nothing can answer now; try again after `Retry-After` seconds.",
+    "503": "Nothing can answer now, or the version is not loaded yet; try again after `Retry-After` seconds.",
     "504": "The request's time was over before a model ran it. It never runs.",
 }
 _OF_PREDICTIONS = ("400", "403", "404", "405", "413", "415", "429", "500", "503", "504")
@@ -158,19 +158,24 @@ def _v2_paths() -> Json:
             answers = {"200": _answer(schema)} | (more or {})
             return _get(f"{name}{suffix}", what, answers, errors=errors, parameters=parameters)
 
-        paths[root] = of_model("v2Model", "The model's metadata.", "ModelMetadata")
+        described = (*errors, "503")
+        paths[root] = of_model("v2Model", "The model's metadata.", "ModelMetadata", errors=described)
         paths[f"{root}/ready"] = of_model(
             "v2ModelReady", "Whether it answers.", "ModelReady", more={"503": _answer("ModelReady", "It does not.")}
         )
-        paths[f"{root}/config"] = of_model("v2ModelConfig", "The model's configuration.", "ModelConfig")
-        paths[f"{root}/stats"] = of_model("v2ModelStatistics", "The model's statistics.", "ModelStatistics")
+        paths[f"{root}/config"] = of_model(
+            "v2ModelConfig", "The model's configuration.", "ModelConfig", errors=described
+        )
+        paths[f"{root}/stats"] = of_model(
+            "v2ModelStatistics", "The model's statistics.", "ModelStatistics", errors=described if version else errors
+        )
         paths[f"{root}/infer"] = {
             "parameters": parameters,
             "post": _operation(
                 f"v2Infer{suffix}",
                 "Infer. With the header Inference-Header-Content-Length, binary tensors follow the JSON.",
                 {"200": _answered("InferResponse", binary=True)},
-                errors=tuple(s for s in _OF_PREDICTIONS if not (version and s == "503")),
+                errors=_OF_PREDICTIONS,
                 body=_json_of("InferRequest", binary=True),
                 parameters=[_NAMED],
             ),

@@ -150,6 +150,8 @@ class Serving:
     answered; stable failed."""
     tripped: dict[int, str] = field(default_factory=dict, compare=False)
     """Versions that get no more traffic under this generation, by this pod's own judgement, and why."""
+    coming: set[int] = field(default_factory=set, compare=False)
+    """The versions of the plan that is to be applied next, which are being loaded for it."""
     faults: Faults = field(default_factory=Faults, compare=False)
     """Tells the log of runs that failed."""
     _faces: dict[tuple[int, Kind], Face] = field(default_factory=dict, compare=False)
@@ -198,13 +200,19 @@ class Serving:
         return next((found.weight_bp for found in published if found.version == route.version), route.weight_bp)
 
     def absent(self, version: int | None) -> NotFoundError | NotServingError:
-        """What a caller is told who asks for a version that is not loaded, or for any where there is none."""
+        """What a caller is told who asks for a version that is not loaded, or for any where there is none.
+
+        What the plan names may be there a moment later; what it does not name is not.
+        """
         endpoint = self.plan.endpoint
         slots = [route.slot for route in self.elsewhere if version in {None, route.version}]
         if slots and (version is not None or self.is_elsewhere):
             return ElsewhereError(endpoint, version, slots)
         if version is None:
             return NotServingError(f"endpoint {endpoint!r}", "no version serves it yet")
+        if version in self.routes or version in self.failed or version in self.coming:
+            reason = self.failed.get(version, "it is being loaded")
+            return NotServingError(f"version {version} of endpoint {endpoint!r}", reason)
         loaded = ", ".join(str(number) for number in sorted(self.lanes)) or "none"
         return NotFoundError(f"version {version} of endpoint {endpoint!r}", hint=f"loaded: {loaded}")
 

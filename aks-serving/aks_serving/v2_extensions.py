@@ -41,7 +41,7 @@ def answer(
 ) -> Any:  # noqa: ANN401 - a JSON value
     """What answers the path /v2/<parts>, or None where it is none of these endpoints.
 
-    Raises InvalidInputError for what is refused, NotFoundError, or MethodNotAllowedError.
+    Raises InvalidInputError for what is refused, NotFoundError, NotServingError, or MethodNotAllowedError.
     """
     match list(parts):
         case ["repository", "index"]:
@@ -82,7 +82,7 @@ def index(servings: Mapping[str, Serving], *, ready_only: bool) -> list[dict[str
 
 def config(serving: Serving, version: int | None) -> dict[str, Any]:
     """A model's configuration, as `signature_of` has it. Shapes hold the first dimension too, so the batch size is 0:
-    not set apart. Raises NotFoundError.
+    not set apart. Raises as `signature_of`.
     """
     signature = signature_of(serving, version)
     return {
@@ -96,7 +96,7 @@ def config(serving: Serving, version: int | None) -> dict[str, Any]:
 
 
 def statistics(serving: Serving, totals: Totals, version: int | None = None) -> list[dict[str, Any]]:
-    """What the loaded versions, or one of them, did since the server's start. Raises NotFoundError.
+    """What the loaded versions, or one of them, did since the server's start. Raises as `signature_of`.
 
     Counted are requests: assigned ones that were answered, and failures; `inference_count` has those too that named the
     version, and those that it answered for another.
@@ -110,12 +110,12 @@ def statistics(serving: Serving, totals: Totals, version: int | None = None) -> 
 
 
 def signature_of(serving: Serving, version: int | None) -> Signature:
-    """The signature of a version, or of the one that answers in the main. Raises NotFoundError for one not loaded."""
+    """The signature of a version, or of the one that answers in the main. Raises what `Serving.absent` gives."""
     route = serving.stable or serving.candidate
-    number = version if version is not None else route.version if route is not None else 0
-    lane = serving.lanes.get(number)
+    number = version if version is not None or route is None else route.version
+    lane = None if number is None else serving.lanes.get(number)
     if lane is None:
-        raise serving.absent(version if serving.is_elsewhere else number)
+        raise serving.absent(number)
     return lane.model.signature
 
 

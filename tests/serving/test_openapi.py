@@ -164,6 +164,7 @@ async def _ask_the_rest(client: _Client) -> None:
         assert (await client.ask("get", f"/v2/models/no{tail}")).status_code == 404
         assert (await client.ask("get", f"/v2/models/no/versions/1{tail}")).status_code == 404
         assert (await client.ask("get", f"/v2/models/churn/versions/one{tail}")).status_code == 400
+        assert (await client.ask("get", f"/v2/models/churn/versions/9{tail}")).status_code == 404
 
 
 async def test_everything_that_is_documented_is_so(start: Start, storage: MemoryStorage) -> None:
@@ -181,8 +182,14 @@ async def test_everything_that_is_documented_is_so(start: Start, storage: Memory
         await _ask_the_rest(client)
         await _ask_feedback(client)
         await _ask_predictions(client, storage, running)
-        for model in ("churn", "churn/versions/9"):
-            assert (await client.ask("get", f"/v2/models/{model}/ready")).status_code == 503
+        storage.publish(models.plan(3, models.route(4, b"not in storage")))
+        await running.reload()
+        for tail in ("", "/ready", "/config", "/stats"):
+            assert (await client.ask("get", f"/v2/models/churn/versions/4{tail}")).status_code == 503
+        for tail in ("", "/ready", "/config"):
+            assert (await client.ask("get", f"/v2/models/churn{tail}")).status_code == 503
+        infer = await client.ask("post", _infer("churn/versions/4"), json={"inputs": [TENSOR]})
+        assert infer.status_code == 503
         storage.down = True
         assert (await client.ask("post", "/models/reload")).status_code == 503
         storage.down = False

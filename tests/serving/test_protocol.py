@@ -89,7 +89,7 @@ async def test_the_v2_metadata_and_health(start: Start) -> None:
         }
         assert (await get("/v2/models/churn/ready")).json() == {"name": "churn", "ready": True}
         assert (await get("/v2/models/churn/versions/2/ready")).status_code == 200
-        assert (await get("/v2/models/churn/versions/3/ready")).status_code == 503
+        assert (await get("/v2/models/churn/versions/3/ready")).status_code == 404
         assert (await running.infer(_tensor(), id="a7")).json()["id"] == "a7"
         assert "id" not in (await running.infer(_tensor())).json()
         head = await running.client.head("/health")

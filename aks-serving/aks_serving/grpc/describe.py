@@ -27,7 +27,7 @@ def server_metadata() -> Any:  # noqa: ANN401 - a message
 
 
 def model_metadata(serving: Serving, version: int | None) -> Any:  # noqa: ANN401 - a message
-    """What a model takes and gives, and its loaded versions. Raises NotFoundError for a version that is not loaded."""
+    """What a model takes and gives, and its loaded versions. Raises as `signature_of`."""
     signature = signature_of(serving, version)
     message = ModelMetadataResponse(
         name=serving.plan.endpoint, versions=[str(number) for number in sorted(serving.lanes)], platform=PLATFORM
@@ -39,12 +39,12 @@ def model_metadata(serving: Serving, version: int | None) -> Any:  # noqa: ANN40
 
 
 def model_config(serving: Serving, version: int | None) -> Any:  # noqa: ANN401 - a message
-    """The model's configuration. Raises NotFoundError for a version that is not loaded."""
+    """The model's configuration. Raises as `signature_of`."""
     return ModelConfigResponse(config=v2_extensions.config(serving, version))
 
 
 def statistics(servings: Mapping[str, Serving], totals: Totals, version: int | None) -> Any:  # noqa: ANN401 - a message
-    """Counts since the server's start. Raises NotFoundError for a version that is not loaded."""
+    """Counts since the server's start. Raises as `signature_of`."""
     message = ModelStatisticsResponse()
     for name in sorted(servings):
         for one in v2_extensions.statistics(servings[name], totals, version):

@@ -281,7 +281,7 @@ def test_classes_of_every_kind_of_number(client: Client, datatype: str) -> None:
         ("churn", [("x", _floats(1, 2), "FP32")], {"priority": -1}, "400", "priority"),
         ("churn", [("x", _floats(1, 2), "FP32")], {"timeout": 0.5}, "400", "timeout"),
         ("no-such", [("x", _floats(1, 2), "FP32")], {}, "404", "no-such"),
-        ("half-loaded", [("x", _floats(1, 2), "FP32")], {"model_version": "7"}, "404", "version 7"),
+        ("half-loaded", [("x", _floats(1, 2), "FP32")], {"model_version": "7"}, "503", "version 7"),
         ("picky", [("x", np.array([[9]]), "INT64")], {}, "500", "version 1 failed on this request"),
         ("several", [("age", np.array([[9]]), "INT64")], {}, "400", "input 'income' is missing"),
         ("identity-bool", [("x", np.array([[2]], np.uint8).view(np.bool_), "BOOL")], {}, "400", "no BOOL"),
