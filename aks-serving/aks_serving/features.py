@@ -64,7 +64,8 @@ class Features:
         self._clock = clock
         self._keep = keep
         self._share = share
-        self._random = np.random.default_rng(seed)
+        # Its module takes 2 MB: only where rows are drawn.
+        self._random = np.random.default_rng(seed) if share < 1 else None
         self._max_behind_rows = max_behind_rows
         self._behind_rows = self._behind_bytes = self.held_bytes = 0
         self._counters: dict[tuple[str, str], FeatureCounter] = {}
@@ -187,7 +188,7 @@ class Features:
 
     def chosen(self, rows: int) -> Array | None:
         """Which of so many rows are counted; None: all."""
-        return None if self._share >= 1 else np.flatnonzero(self._random.random(rows) < self._share)
+        return None if self._random is None else np.flatnonzero(self._random.random(rows) < self._share)
 
     def saw(self, counter: FeatureCounter) -> None:
         """A counter has something for the window that is open."""
