@@ -63,7 +63,7 @@ def main() -> int:
         stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
     )
     logging.getLogger("aks_serving").setLevel(logging.INFO)
-    _prepare()
+    prepare()
     try:
         if wants_json(os.environ):
             use_json()
@@ -97,7 +97,7 @@ def _import_for_all() -> None:
     gc.freeze()
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """What must be so before anything is imported or any thread starts."""
     # numpy's linear algebra would start a thread a core; nothing here needs it, and a parent that forks may have one.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"

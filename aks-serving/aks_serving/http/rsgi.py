@@ -32,6 +32,8 @@ class Scope(Protocol):
     @property
     def proto(self) -> str: ...
     @property
+    def http_version(self) -> str: ...
+    @property
     def method(self) -> str: ...
     @property
     def path(self) -> str: ...
@@ -69,7 +71,11 @@ class RsgiApp:
             admit(exchange, max_body_bytes=self._max_body_bytes, tokens=self._tokens)
             exchange.body = await self._body(protocol)
         except RefusedError as error:
-            exchange.reply(refusal(error))
+            response = refusal(error)
+            if scope.http_version.startswith("1"):
+                # The body may be unread: Granian then closes the connection, and would not tell the client.
+                response.extra = ((b"connection", b"close"),)
+            exchange.reply(response)
             return
         exchange.received_s = perf_counter()
         try:

@@ -30,6 +30,7 @@ class _Headers:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
     proto: str = "http"
+    http_version: str = "1.1"
     method: str = "POST"
     path: str = "/a b/\u00e9"
     query_string: str = "q=%20"
@@ -114,6 +115,14 @@ async def test_a_body_that_turns_out_too_large_is_read_no_further() -> None:
     await RsgiApp(_at_once, max_body_bytes=10).__rsgi__(_Scope(), protocol)
     assert [status for status, _, _ in protocol.answers] == [413]
     assert protocol.read == 2
+
+
+@pytest.mark.parametrize(("version", "said"), [("1", "close"), ("1.1", "close"), ("2", None)])
+async def test_a_refusal_says_that_the_connection_ends_where_its_body_is_left_unread(
+    version: str, said: str | None
+) -> None:
+    status, headers, _ = await _answer(_at_once, parts=(b"x" * 11,), http_version=version)
+    assert (status, headers.get("connection")) == (413, said)
 
 
 @pytest.mark.parametrize("path", ["/a\ufffd", "/a\x00", "/a\nb", "/a\x7f"])
