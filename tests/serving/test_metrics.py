@@ -158,6 +158,20 @@ async def test_the_metrics_are_what_happened(start: Start, storage: MemoryStorag
     assert kinds["model_prediction_latency_seconds"] == "histogram"
 
 
+async def test_a_version_that_the_guard_took_out_of_traffic_is_told_of(start: Start, storage: MemoryStorage) -> None:
+    _publish(storage)
+    async with start() as running:
+        await running.reload()
+
+        async def tripped() -> list[float]:
+            series, _ = _parsed((await _scraped(running)).text)
+            return [_of(series, "model_version_tripped", **_version(version)) for version in (1, 2, 3)]
+
+        assert await tripped() == [0, 0, 0]
+        running.server.servings["churn"].guard.trip("says the test")
+        assert await tripped() == [0, 1, 0]
+
+
 async def test_counters_go_on_over_windows_and_plans(start: Start, storage: MemoryStorage) -> None:
     _publish(storage)
     async with start() as running:
