@@ -2,13 +2,15 @@
 
 They come from published Python packages, fetched by uv without what those depend on: a classifier of file contents
 (Magika), a classifier of text orientation with inputs of any size (RapidOCR), and a voice detector with state, branches
-and a scalar input (Silero VAD). What is served is held against ONNX Runtime run by hand on the same file.
+and a scalar input (Silero VAD). What is served, by plain HTTP and through tritonclient unmodified, is held against
+ONNX Runtime run by hand on the same file.
 """
 
 import hashlib
 import io
 import json
 import shutil
+import socket
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from azure.storage.blob import BlobServiceClient
 
 from local.state import StateDir
-from local.system import System
+from local.system import SERVER, System
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.registry.rollout_policy import RolloutPolicy, Strategy
 from tests.e2e.driver import SERVER_SETTINGS, SETTINGS
@@ -35,7 +39,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 MAGIKA_LENGTH, MAGIKA_END, MAGIKA_PADDING = 2_048, 1_024, 256
 KINDS = {".py": "python", ".json": "json", ".md": "markdown", ".yaml": "yaml", ".toml": "toml"}
+DATATYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
 DEADLINE_S = 120.0
+
+type Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     state = StateDir(tmp_path_factory.mktemp("real") / "state")
-    with System(state, settings={"functions": SETTINGS, "server": SERVER_SETTINGS}) as running:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        grpc = {"SLIPWAY_GRPC_PORT": str(free.getsockname()[1])}
+    with System(state, settings={"functions": SETTINGS, SERVER: SERVER_SETTINGS | grpc}) as running:
         yield running
 
 
@@ -137,12 +147,11 @@ def served(system: System, name: str, filename: str, drop: bytes, *, needs_data:
     return version
 
 
-def inferred(system: System, name: str, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+def by_plain_http(system: System, name: str, inputs: Arrays) -> Arrays:
     """What the model server answers over the Open Inference Protocol."""
-    datatypes = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
     body = {
         "inputs": [
-            {"name": key, "shape": array.shape, "datatype": datatypes[str(array.dtype)], "data": array.ravel().tolist()}
+            {"name": key, "shape": array.shape, "datatype": DATATYPES[str(array.dtype)], "data": array.ravel().tolist()}
             for key, array in inputs.items()
         ]
     }
@@ -156,7 +165,33 @@ def inferred(system: System, name: str, inputs: dict[str, np.ndarray[Any, Any]])
     }
 
 
-def by_hand(data: bytes, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+def by_triton_http(system: System, name: str, inputs: Arrays, *, binary: bool) -> Arrays:
+    """What tritonclient has of the model server over HTTP, all tensors binary or all JSON."""
+    given = []
+    for key, array in inputs.items():
+        tensor = tritonclient.http.InferInput(key, list(array.shape), DATATYPES[str(array.dtype)])
+        given.append(tensor.set_data_from_numpy(array, binary_data=binary))
+    with tritonclient.http.InferenceServerClient(system.server_url.removeprefix("http://")) as client:
+        names = [output["name"] for output in client.get_model_metadata(name)["outputs"]]
+        wanted = [tritonclient.http.InferRequestedOutput(output, binary_data=binary) for output in names]
+        result = client.infer(name, given, outputs=wanted)
+        return {output: result.as_numpy(output) for output in names}
+
+
+def by_triton_grpc(system: System, name: str, inputs: Arrays) -> Arrays:
+    """What tritonclient has of the model server over gRPC."""
+    given = []
+    for key, array in inputs.items():
+        tensor = tritonclient.grpc.InferInput(key, list(array.shape), DATATYPES[str(array.dtype)])
+        given.append(tensor.set_data_from_numpy(array))
+    address = f"127.0.0.1:{system.settings_of(SERVER)['SLIPWAY_GRPC_PORT']}"
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        names = [output.name for output in client.get_model_metadata(name).outputs]
+        result = client.infer(name, given)
+        return {output: result.as_numpy(output) for output in names}
+
+
+def by_hand(data: bytes, inputs: Arrays) -> Arrays:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -164,11 +199,18 @@ def by_hand(data: bytes, inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, n
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def assert_served_as_by_hand(system: System, name: str, data: bytes, inputs: dict[str, np.ndarray[Any, Any]]) -> None:
-    wanted, found = by_hand(data, inputs), inferred(system, name, inputs)
-    assert found.keys() == wanted.keys()
-    for key, array in wanted.items():
-        np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-5)
+def assert_served_as_by_hand(system: System, name: str, data: bytes, inputs: Arrays) -> None:
+    wanted = by_hand(data, inputs)
+    for found in (
+        by_plain_http(system, name, inputs),
+        by_triton_http(system, name, inputs, binary=True),
+        by_triton_http(system, name, inputs, binary=False),
+        by_triton_grpc(system, name, inputs),
+    ):
+        assert found.keys() == wanted.keys()
+        for key, array in wanted.items():
+            assert found[key].dtype == array.dtype
+            np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-5)
 
 
 def magika_features(content: bytes) -> np.ndarray[Any, Any]:
