@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -38,7 +39,9 @@ class _Granian:
         serve = [sys.executable, "-m", "granian", "--interface", "rsgi", "--factory", "--workers", "1"]
         where = ["--host", "127.0.0.1", "--port", str(self._port), "aks_serving.rsgi_server:app"]
         with (directory / "granian.log").open("wb") as log:
-            self.process = subprocess.Popen([*serve, *where], env=environment, cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*serve, *where], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
 
     def client(self, *, http2: bool) -> httpx.Client:
         """A client that speaks one version of HTTP from its first byte."""
@@ -67,9 +70,9 @@ def granian(account: Account, tmp_path: Path) -> Iterator[_Granian]:
         eventually(running.ready, what="the server under Granian is ready")
         yield running
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)  # its worker too, which would outlive it
+        running.process.wait()
 
 
 def _tensor(*values: float) -> dict[str, object]:
