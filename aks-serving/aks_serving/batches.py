@@ -1,7 +1,7 @@
 """A batch: the inputs of several calls put together, one run of the model, and what each call gets of its outputs.
 
-Blocking; safe on any thread. A batch that fails is run again in halves: only the guilty call fails. Where the outputs
-of some rows are no finite numbers and must be, the calls of those rows fail, and nothing runs again.
+Blocking; safe on any thread. A batch that fails as a whole does not say whose fault it is: who had it run has its
+halves run. Where the outputs of some rows are no finite numbers and must be, the calls of those rows fail.
 """
 
 from collections.abc import Sequence
@@ -131,8 +131,8 @@ class Results:
         return self.feeds if self.whole else {name: array[start:stop] for name, array in self.feeds.items()}
 
 
-type Outcome = Results | Sequence[Results | SlipwayError]
-"""What calls that ran together got: rows of the same results, or where any failed, each its own."""
+type Outcome = Results | ModelRunError | Sequence[Results | SlipwayError]
+"""What calls that ran together got: rows of the same results, the error of them all, or each its own."""
 
 
 def layout_of(signature: Signature) -> Layout | None:
@@ -157,7 +157,7 @@ def bytes_of(feeds: Feeds) -> int:
 
 
 def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Outcome:
-    """Run calls of one key together: what they get of it, in order; where any failed, a result for each."""
+    """Run calls of one key together: what they get of it, in order."""
     # Not the wall's time: what else the machine did meanwhile is not the model's.
     begun_s = thread_time()
     try:
@@ -166,22 +166,11 @@ def run_calls(loaded: LoadedModel, calls: Sequence[Inputs]) -> Outcome:
         if len(calls) > 1:
             _check_rows(loaded, calls, arrays)
     except (ModelRunError, MemoryError, ValueError) as error:
-        if len(calls) > 1:
-            middle = len(calls) // 2
-            return [*_each(loaded, calls[:middle]), *_each(loaded, calls[middle:])]
-        return [error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])]
+        return error if isinstance(error, ModelRunError) else _failure(loaded, str(error)[:300])
     took_s = thread_time() - begun_s
     finite = not loaded.allow_nan and _are_finite(arrays)
     results = Results(arrays, whole=len(calls) == 1, feeds=feeds, took_s=took_s, finite=finite)
     return results if finite or loaded.allow_nan else _finite(loaded, calls, results)
-
-
-def _each(loaded: LoadedModel, calls: Sequence[Inputs]) -> Sequence[Results | SlipwayError]:
-    """As `run_calls`, a result for each."""
-    outcome = run_calls(loaded, calls)
-    if not isinstance(outcome, Results):
-        return outcome
-    return [_part(outcome, start, stop) for start, stop in _spans(calls)]
 
 
 def _finite(loaded: LoadedModel, calls: Sequence[Inputs], results: Results) -> Sequence[Results | SlipwayError]:

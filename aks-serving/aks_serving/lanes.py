@@ -1,7 +1,8 @@
-"""The calls of one version: which of them make its next batch, when that runs and where, and who is told of it.
+"""The calls of one version: when its next batch runs and where, and who is told of it.
 
-Each caller gets its own rows. A batch that fails is run again one call at a time, so that only the guilty call fails;
-a call whose caller went away, or whose deadline passed, does not run. A batch that will be short, by the measured times
+Each caller gets its own rows. The halves of a batch that fails run as batches of their own, and theirs, until only the
+guilty call fails: what is urgent may come between, a call whose caller went away or whose deadline passed runs no more,
+and no run takes longer than a batch. A batch that will be short, by the measured times
 of the version's last runs, runs on the event loop, where handing it to a thread would cost more than it; a longer one
 runs on the engine's thread, and gathers while each turn brings more of it, up to a part of its time. While that is
 taken, calls wait here.
@@ -10,23 +11,22 @@ taken, calls wait here.
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from time import perf_counter
 
-from aks_serving.batches import BatchKey, LoadedModel, Outcome, Results, run_calls
+from aks_serving.batches import LoadedModel, Outcome, Results, run_calls
 from aks_serving.calls import URGENT, Call
 from aks_serving.counts import Runs
 from aks_serving.engine import Engine
 from aks_serving.errors import ExpiredError, LostError, ModelRunError
+from aks_serving.queues import MAX_BATCH_ROWS, Queues
 from aks_serving.run_times import RunTimes
 from aks_serving.values import are_counted
 from shared.core.errors import SlipwayError
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_ROWS = 128
 _INLINE_S = 1e-3
 """A batch that takes less runs on the event loop: handing it to a thread and back costs 0.1 to 0.3 ms of its own."""
 _GATHER = 0.25
@@ -50,7 +50,7 @@ class Lane:
         for input_bytes, took_s in loaded.run_times_s:
             self.times.add(input_bytes, took_s)
         self._engine = engine
-        self._queues: tuple[deque[Call], ...] = (deque(), deque(), deque())
+        self._queues = Queues()
         self._loop = asyncio.get_running_loop()
         self._due = False
         """Its turn will come, or it wants the thread."""
@@ -72,39 +72,30 @@ class Lane:
     @property
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
-        return self._running is None and not any(self._queues)
+        return self._running is None and not self._queues
 
     def urgency(self) -> tuple[int, float]:
         """The less, the sooner its calls are to run."""
-        heads = ((place, queue[0].started_s) for place, queue in enumerate(self._queues) if queue)
-        return next(heads, (len(self._queues), 0.0))
+        return self._queues.urgency()
 
     def submit(self, call: Call) -> None:
         """Have a call run in the batch that this turn of the event loop makes. Raises OverloadedError."""
         self._engine.admit(call.input_bytes + call.held_bytes)
-        self._queues[call.priority].append(call)
+        self._queues.of_priority[call.priority].append(call)
         if not self._due and self._running is None:
             self._due = True
             self._loop.call_soon(self.turn)
 
     def take_back(self, wanted: Callable[[Call], bool]) -> list[Call]:
         """Take what waits and is wanted elsewhere; what runs goes on."""
-        taken: list[Call] = []
-        for queue in self._queues:
-            calls = tuple(queue)
-            queue.clear()
-            for call in calls:
-                (taken if wanted(call) else queue).append(call)
+        taken = self._queues.take(wanted)
         self._engine.leave(taken)
         return taken
 
     def expire(self, now_s: float) -> None:
         """Fail what waits and whose deadline passed: for when a run takes long."""
-        for queue in self._queues:
-            late = [call for call in queue if call.deadline_s < now_s or call.gone]
-            for call in late:
-                queue.remove(call)
-                self._refuse(call, now_s)
+        for call in self._queues.take(lambda call: call.deadline_s < now_s or call.gone):
+            self._refuse(call, now_s)
 
     def give_up(self, error: ModelRunError) -> Future[Outcome]:
         """Fail what runs beside, and leave it to its thread, which was replaced; what waits goes on. The run that goes
@@ -128,7 +119,7 @@ class Lane:
             self._due = True
             self._loop.call_soon(self.turn)
             return
-        batch = self._next_batch()
+        batch, is_half = self._queues.next_batch(perf_counter(), self._refuse)
         if not batch:
             return
         input_bytes = sum([call.input_bytes for call in batch])
@@ -140,19 +131,19 @@ class Lane:
         elif self._engine.beside is None:
             self._run_beside(batch, input_bytes)
         else:
-            for call in reversed(batch):
-                self._queues[call.priority].appendleft(call)
+            self._queues.put_back(batch, is_half=is_half)
             self._due = True
             self._engine.want(self)
 
     def _gathers(self) -> bool:
         """Whether a long batch waits for what another turn brings. Those who were answered by the last one ask again
         while others wait: without this they would be two batches by turns for ever, each of which costs a run's fixed
-        part. Nothing waits for a turn that brought nothing, nor where a call is urgent or another version's are due.
+        part. Nothing waits for a turn that brought nothing, nor where a call is urgent or another version's are due,
+        nor do halves of a batch that failed.
         """
-        waiting, before = sum(map(len, self._queues)), self._gathered
-        engine = self._engine
-        if engine.beside is None and not engine.wanted and not self._queues[URGENT]:
+        queues, engine = self._queues, self._engine
+        waiting, before = len(queues), self._gathered
+        if engine.beside is None and not (engine.wanted or queues.of_priority[URGENT] or queues.has_halves):
             now_s = perf_counter()
             if not before:
                 self._gather_until_s = now_s + _GATHER * self._long_s
@@ -163,13 +154,13 @@ class Lane:
         return False
 
     def _again(self) -> None:
-        if not self._due and any(self._queues):
+        if not self._due and self._queues:
             self._due = True
             self._loop.call_soon(self.turn)
 
     def _freed(self) -> None:
         """The thread is wanted again, where more waits, and is for the most urgent."""
-        if not self._due and any(self._queues):
+        if not self._due and self._queues:
             self._due = True
             self._engine.want(self)
         self._engine.release()
@@ -225,7 +216,13 @@ class Lane:
         self._freed()
 
     def _finish(self, batch: list[Call], outcome: Outcome, now_s: float) -> None:
+        if isinstance(outcome, ModelRunError) and len(batch) > 1:
+            self._queues.split(batch)
+            return
         self._engine.leave(batch)
+        if isinstance(outcome, ModelRunError):
+            _tell(batch[0], outcome)
+            return
         if isinstance(outcome, Results):
             self.runs.ran(self._answer_all(batch, outcome, now_s) or 1, outcome.took_s)
             if self._counts_values:
@@ -259,31 +256,6 @@ class Lane:
         except Exception:
             log.exception("an answer of version %d went wrong", self.model.version)
             _tell(call, SlipwayError(_WRONG))
-
-    def _next_batch(self) -> list[Call]:
-        """The oldest call of the highest priority, and those that can run with it, up to a batch's rows."""
-        now_s = perf_counter()
-        batch: list[Call] = []
-        rows = 0
-        key: BatchKey = None
-        for queue in self._queues:
-            if not queue:
-                continue
-            skipped: list[Call] = []
-            while queue and rows < MAX_BATCH_ROWS:
-                call = queue.popleft()
-                if call.deadline_s < now_s or call.gone:
-                    self._refuse(call, now_s)
-                elif not batch:
-                    batch.append(call)
-                    rows, key = call.rows or MAX_BATCH_ROWS, call.key
-                elif call.rows and rows + call.rows <= MAX_BATCH_ROWS and call.key == key:
-                    batch.append(call)
-                    rows += call.rows
-                else:
-                    skipped.append(call)
-            queue.extendleft(reversed(skipped))
-        return batch
 
     def _refuse(self, call: Call, now_s: float) -> None:
         self._engine.leave((call,))

@@ -20,6 +20,7 @@ import numpy as np
 
 from aks_serving.batches import BatchKey, Results, run_calls
 from aks_serving.counts import Asked, Kind, RowCounter, Tally
+from aks_serving.errors import ModelRunError
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
 from aks_serving.spare import Copy, Spare, Target
@@ -138,7 +139,18 @@ class Mirror(Target):
                     copy.feeds = copy.reread()
                 except InvalidInputError:
                     return ShadowCounts(errors=1)  # such a copy runs alone
+        return self._compared(copies)
+
+    def _compared(self, copies: Sequence[Copy]) -> ShadowCounts:
+        """Run copies, of which only the guilty fail: the halves of a batch that fails are run again."""
         outcome = run_calls(self.loaded, copies)
+        if isinstance(outcome, ModelRunError):
+            if len(copies) == 1:
+                return ShadowCounts(errors=1)
+            middle = len(copies) // 2
+            counts = self._compared(copies[:middle])
+            _add(counts, self._compared(copies[middle:]))
+            return counts
         if self.counter is not None:
             ran = (
                 [(outcome, copies)]

@@ -14,9 +14,10 @@ from aks_serving.calls import LOW, NORMAL, URGENT, Call
 from aks_serving.counts import Kind, VersionTally
 from aks_serving.engine import Engine
 from aks_serving.errors import ExpiredError, ModelRunError, OverloadedError
-from aks_serving.lanes import MAX_BATCH_ROWS, Lane
+from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.probe import row_count, rows_are_independent
+from aks_serving.queues import MAX_BATCH_ROWS
 from aks_serving.tensors import Feeds
 
 from shared.core.errors import SlipwayError
