@@ -147,6 +147,7 @@ async def test_callers_who_allow_less_are_answered_while_they_still_wait() -> No
         assert not asked.done()
         world.pass_s(1.0)
         assert ((await asked).version, world.replaced, world.tripped) == (1, 0, {})
+        assert world.serving.seen == [0, 1, 0, 0]  # stable answered in time: the candidate could have
         world.pass_s(HANG_S - 5)
         assert (world.replaced, world.tripped) == (0, {})
         world.pass_s(3)
@@ -172,6 +173,18 @@ async def test_a_sound_version_that_takes_longer_than_its_caller_allows_is_not_t
         world.pass_s(2 * HANG_S)
         assert (world.replaced, world.tripped) == (0, {})
         assert world.lane.times.expected_s(8) > 0
+
+
+async def test_the_guard_does_not_hear_of_what_neither_version_answered_in_the_callers_time() -> None:
+    async with _world() as world:
+        asked = world.ask(3.0, deadline_s=6.0)
+        await eventually(lambda: world.stuck.runs == 1)
+        world.stable.times.add(1, 10.0)  # long: it waits for the thread
+        world.pass_s(3.5)
+        world.pass_s(3.5)
+        with pytest.raises(ExpiredError):
+            await asked
+        assert world.serving.seen == [0, 0, 0, 0]
 
 
 async def test_one_run_at_a_time_goes_on_apart() -> None:
@@ -262,6 +275,36 @@ async def test_a_run_that_holds_the_event_loop_is_seen_from_beside() -> None:
         assert ended.is_set()
         assert found[0][0] is world.lane
         assert found[0][1] >= 0.2
+
+
+async def test_a_machine_that_slept_while_a_run_held_the_event_loop_finds_nothing_hanging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with _world(expected_s=1e-5) as world:
+        looks = 0
+
+        def slept() -> float:
+            """Stands still, but for a day between two looks; after some more looks, the run goes on."""
+            nonlocal looks
+            if world.stuck.runs:
+                looks += 1
+            if looks == 8:
+                world.stuck.free.set()
+            return 86_400.0 if looks > 3 else 0.0
+
+        monkeypatch.setattr("aks_serving.watchdog.perf_counter", slept)
+        ended: list[float] = []
+        watch = LoopWatch(
+            world.engine,
+            hang_s=0.2,
+            found=lambda _, ran_s: ended.append(ran_s),
+            end=world.stuck.free.set,
+        )
+        watch.start()
+        assert (await world.ask(4.0)).outputs[0].tolist() == [[8.0, 8.0]]
+        watch.close()
+        assert looks >= 8
+        assert ended == []
 
 
 async def test_many_short_runs_on_the_event_loop_are_no_run_that_hangs() -> None:
