@@ -30,11 +30,6 @@ def is_installed() -> bool:
     return importlib.util.find_spec("pyarrow") is not None
 
 
-def is_loaded() -> bool:
-    """Whether the library is loaded, which the first stream waits for: some 0.1 s."""
-    return _pyarrow.cache_info().currsize > 0
-
-
 def read_stream(body: bytes) -> dict[str, Array]:
     """The columns of a stream by name, in its order; text as objects of `str`. Raises InvalidInputError."""
     pa = _pyarrow()

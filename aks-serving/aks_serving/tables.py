@@ -10,8 +10,7 @@ does not take is an InvalidInputError that names row and column, both counted fr
 
 CSV and rows are read cell by cell: such a table has at most 65,536 cells, its header's among them, and one with more is
 refused before memory is spent on it (aks_serving.cells). Of Arrow, the body's size is the bound. A cell of a CSV takes
-1.1 microseconds, a column of Arrow 11 and its MiB 1,000: what takes longer than about a millisecond (`takes_long`) is
-for a thread beside the event loop (aks_serving.conversions).
+1.1 microseconds, a column of Arrow 11 and its MiB some 500, on the event loop, as all bodies are read.
 """
 
 import csv
@@ -33,10 +32,6 @@ from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError
 
 _MAX_COLUMNS = 10_000
-_SHORT_CELLS = 1024
-_SHORT_CSV_BYTES = 64 * 1024
-_SHORT_ARROW_BYTES = 8 * 1024
-"""A column takes some hundred bytes of a stream, whatever it holds."""
 _SHOWN = 80
 _PARAMETERS = ("model", "model_version", "user_id", "timeout_ms")
 _AS_JSON = (b"application/json", b"application/x-www-form-urlencoded", b"")
@@ -90,17 +85,6 @@ def form_of(content_type: bytes) -> Form | None:
     if b"header=present" in said:
         return Form.CSV_HEADER
     return Form.CSV_BARE if b"header=absent" in said else Form.CSV
-
-
-def takes_long(form: Form, body: bytes) -> bool:
-    """Whether reading a table takes more than about a millisecond; of some that take less it says so too."""
-    if form is Form.ARROW:
-        return len(body) > _SHORT_ARROW_BYTES or not arrow.is_loaded()
-    if len(body) <= _SHORT_CELLS:
-        return False  # a cell takes a byte
-    if len(body) > _SHORT_CSV_BYTES:
-        return True
-    return body.count(b",") + body.count(b"\n") + body.count(b"\r") > _SHORT_CELLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
