@@ -22,7 +22,8 @@ answers a request by the plan and the request's subject.
 Every path answers HEAD as GET without a body, and 405 to other methods. Errors are `{"error": "..."}`, one sentence.
 Before a request reaches a path, the transport may answer 400, 408, 413, 414, 417, 431, 501 or 505 for what is not
 proper HTTP or beyond its limits, 401 where the server wants a bearer token, and 503 where it has no room for the
-connection or the body. What is answered with 429, 503 or 504 may be tried again after `Retry-After` seconds.
+connection or the body. A defect of the server's own is answered with 500.
+What is answered with 429, 503 or 504 may be tried again after `Retry-After` seconds.
 Bodies may be packed with gzip or deflate (Content-Encoding)."""
 
 _MEANINGS = {
@@ -50,6 +51,12 @@ _VERSION: Json = {
     "in": "path",
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
+}
+_OVERRIDE: Json = {
+    "name": "x-slipway-override",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "A signed override, which names the version that answers; `slipway override` signs one.",
 }
 _NAMED: Json = {
     "name": "x-slipway-version",
@@ -95,6 +102,7 @@ def _plain_paths() -> Json:
                         for name, schema in _QUERY.items()
                     ),
                     _NAMED,
+                    _OVERRIDE,
                 ],
             )
         },
@@ -134,7 +142,7 @@ def _v2_paths() -> Json:
                 "v2Index",
                 "Every version of every plan.",
                 {"200": _answer("RepositoryIndex")},
-                errors=("400", "405"),
+                errors=("400", "405", "413", "415"),
                 body=_json_of("IndexRequest", required=False),
             )
         },
@@ -177,7 +185,7 @@ def _v2_paths() -> Json:
                 {"200": _answered("InferResponse", binary=True)},
                 errors=_OF_PREDICTIONS,
                 body=_json_of("InferRequest", binary=True),
-                parameters=[_NAMED],
+                parameters=[_NAMED, _OVERRIDE],
             ),
         }
     return paths
@@ -265,10 +273,11 @@ def _headers() -> Json:
         "x-slipway-role": ("What it is to its endpoint.", {"enum": ["stable", "candidate", "shadow"]}),
         "x-slipway-generation": ("The generation of the route plan.", integer),
         "x-slipway-fallback": ("There where stable answered in place of a candidate that failed.", {"const": "true"}),
+        "set-cookie": ("Where the plan has callers named by a cookie, and the request had none.", {"type": "string"}),
         "x-slipway-prediction-id": ("Names what answered; the admin API resolves it.", {"type": "string"}),
         "inference-header-content-length": ("The length of the JSON, where data follows.", integer),
     }
-    optional = ("x-slipway-fallback", "inference-header-content-length")
+    optional = ("set-cookie", "x-slipway-fallback", "inference-header-content-length")
     return {
         name: {"description": what, "required": name not in optional, "schema": schema}
         for name, (what, schema) in described.items()

@@ -143,7 +143,14 @@ def _v2_schemas() -> Json:
         ),
         "IndexRequest": {"type": "object", "properties": {"ready": _BOOLEAN}},
         "RepositoryIndex": list_of(
-            _object({"name": _TEXT, "version": _TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": _TEXT})
+            _object(
+                {
+                    "name": _TEXT,
+                    "version": _TEXT,
+                    "state": {"enum": ["READY", "LOADING", "UNAVAILABLE"]},
+                    "reason": _TEXT,
+                }
+            )
         ),
     }
 

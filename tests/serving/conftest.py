@@ -17,6 +17,7 @@ from aks_serving.settings import Settings
 
 from shared.core.ids import endpoint_name
 from shared.core.slots import Slot
+from tests.serving import documented
 from tests.serving.fakes import MemoryStorage
 from tests.serving.processes import account as account  # noqa: PLC0414 - a fixture, for all tests here
 from tests.serving.processes import launch as launch  # noqa: PLC0414 - likewise
@@ -108,12 +109,19 @@ def start(storage: MemoryStorage, tmp_path: Path) -> Start:
         app = AsgiApp(Api(server).handle, max_body_bytes=max_body_bytes)
         await server.start()
         try:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://server", event_hooks={"response": [_documented]}
+            ) as client:
                 yield Running(server, client, storage)
         finally:
             await server.stop()
 
     return started
+
+
+async def _documented(answer: httpx.Response) -> None:
+    """Whatever any test is answered with is a status that the document has."""
+    documented.check_status(answer)
 
 
 async def eventually(holds: Callable[[], bool | Awaitable[bool]], *, within_s: float = 20.0) -> None:
