@@ -304,4 +304,6 @@ async def test_each_of_many_mixed_requests_gets_what_it_would_get_alone(
     assert all(seen.versions[endpoint, STABLE, "requests"] > 100 for endpoint in endpoints)
     assert all(seen.versions["churn", version, "pinned"] for version in (STABLE, CANDIDATE))
     assert seen.versions["churn", STABLE, "fallbacks"] > 50
-    assert 0 < batches < seen.versions["churn", STABLE, "requests"] / 2
+    # What a batch fails that holds a bad row runs in smaller ones, and so does what stable answers in its place.
+    ran = sum(seen.versions["churn", STABLE, name] for name in ("requests", "fallbacks", "pinned"))
+    assert 0 < batches < ran / 1.5, ran
