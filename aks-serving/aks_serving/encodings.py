@@ -3,9 +3,9 @@
     body = decoded(body, headers[b"content-encoding"], max_body_bytes)
     response = packed(response, headers[b"accept-encoding"])
 
-A request's body is unpacked only up to the server's limit: a small body that stands for a large one costs no more
-memory than the limit allows, however often it is packed. The work is done on the caller's thread: about 4 ms to unpack
-a MiB, and 10 ms to pack one.
+A request's body is unpacked once, and only up to the server's limit: a small body that stands for a large one costs no
+more memory than the limit allows. The work is done on the caller's thread: about 4 ms to unpack a MiB, and 10 ms to
+pack one.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from shared.core.errors import InvalidInputError
 
 CODINGS = (b"gzip", b"deflate")
 
-_MAX_LAYERS = 4
+_KNOWN = frozenset({*CODINGS, b"x-gzip"})
 _MAX_MEMBERS = 16
 _MIN_WORTHWHILE_BYTES = 1024
 _LEVEL = 1
@@ -35,21 +35,20 @@ class UnsupportedCodingError(InvalidInputError):
 
 
 def decoded(body: bytes, codings: bytes, limit: int) -> bytes:
-    """A body without its codings, which are the value of Content-Encoding; at most `limit` bytes.
+    """A body without its coding, which is the value of Content-Encoding; at most `limit` bytes.
 
     Raises UnsupportedCodingError, BodyTooLargeError, or InvalidInputError for a body that is not what it is said to be.
     """
     layers = [coding for part in codings.lower().split(b",") if (coding := part.strip()) not in (b"", b"identity")]
-    if len(layers) > _MAX_LAYERS:
-        raise InvalidInputError(f"the body is said to be packed {len(layers)} times: pack it once")
-    for coding in reversed(layers):
-        if coding in (b"gzip", b"x-gzip"):
-            body = _unpacked(body, _GZIP, limit)
-        elif coding == b"deflate":
-            body = _unpacked(body, _deflate_form(body), limit)
-        else:
+    for coding in layers:
+        if coding not in _KNOWN:
             raise UnsupportedCodingError(coding)
-    return body
+    if len(layers) > 1:
+        # Packed twice, a few hundred bytes stand for the longest body: nobody needs that but an attacker.
+        raise InvalidInputError(f"the body is said to be packed {len(layers)} times: pack it once")
+    if not layers:
+        return body
+    return _unpacked(body, _deflate_form(body) if layers[0] == b"deflate" else _GZIP, limit)
 
 
 @lru_cache(maxsize=256)

@@ -34,7 +34,6 @@ def _bare(data: bytes) -> bytes:
         (gzip.compress(_BODY[:100], mtime=0) + gzip.compress(_BODY[100:], mtime=0), b"gzip"),
         (zlib.compress(_BODY), b"deflate"),
         (_bare(_BODY), b"deflate"),
-        (gzip.compress(zlib.compress(_BODY), mtime=0), b"deflate, gzip"),
         (gzip.compress(b"", mtime=0) + gzip.compress(_BODY, mtime=0), b"gzip"),
     ],
 )
@@ -52,12 +51,10 @@ def test_a_body_may_be_as_long_as_the_limit_and_no_longer(pack: Callable[[bytes]
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     bomb = gzip.compress(b"\0" * (64 << 20), 9)
-    twice = gzip.compress(bomb, 9, mtime=0)
     tracemalloc.start()
     try:
-        for body, codings in ((bomb, b"gzip"), (twice, b"gzip, gzip")):
-            with pytest.raises(BodyTooLargeError):
-                decoded(body, codings, 1 << 20)
+        with pytest.raises(BodyTooLargeError):
+            decoded(bomb, b"gzip", 1 << 20)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -82,7 +79,8 @@ def test_members_of_two_bodies_count_together() -> None:
         (zlib.compress(_BODY)[:-1], b"deflate", "cut off"),
         (zlib.compress(_BODY) + b"x", b"deflate", "goes on after"),
         (zlib.compress(_BODY), b"gzip", "is not the gzip"),
-        (_BODY, b"gzip, " * 5, "5 times"),
+        (gzip.compress(gzip.compress(_BODY, mtime=0), mtime=0), b"gzip, gzip", "packed 2 times: pack it once"),
+        (gzip.compress(zlib.compress(_BODY), mtime=0), b"deflate, gzip", "packed 2 times"),
     ],
 )
 def test_what_is_not_that_coding_is_refused(body: bytes, codings: bytes, said: str) -> None:
