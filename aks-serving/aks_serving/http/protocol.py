@@ -14,63 +14,20 @@ from collections import deque
 from time import perf_counter
 from typing import cast
 
-from aks_serving.exchange import Exchange, Head, Response
 from aks_serving.http.access import check_access
-from aks_serving.http.answers import CONTINUE, DATED, INTERNAL_ERROR, NAMED, http1, refusal
+from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, refusal
 from aks_serving.http.body import too_large
+from aks_serving.http.exchange import HttpExchange
 from aks_serving.http.head import END, RefusedError, RequestHead
 from aks_serving.http.reader import RequestReader
 from aks_serving.http.state import Pace, Shared
 
 log = logging.getLogger(__name__)
 
+_TURN_S = 0.005
+"""After so long over what one read brought, to within one request, a connection goes on in the next turn."""
+
 _REFUSED_HEAD = RequestHead("GET", "", b"", {}, 1)
-
-
-class HttpExchange(Exchange):
-    """A request that came over a connection."""
-
-    __slots__ = ("answered", "connection", "head", "last")
-
-    head: RequestHead
-
-    def __init__(self, connection: "Connection", head: RequestHead, body: bytes, received_s: float) -> None:
-        self.method = head.method
-        self.path = head.path
-        self.query = head.query
-        self.headers = head.headers
-        self.body = body
-        self.received_s = received_s
-        self.gone = False
-        self.head = head
-        self.last = False
-        self.connection: Connection | None = connection
-        self.answered = b""
-
-    def reply(self, response: Response) -> None:
-        """Answer. Raises RuntimeError where it was answered before."""
-        connection = self.connection
-        if connection is None:
-            raise RuntimeError(f"{self.method} {self.path} was answered twice")
-        self.connection = None
-        if self.gone:
-            return
-        try:
-            data = http1(response, self.head, last=self.last)
-        except ValueError:
-            log.exception("the answer to %s %r cannot be sent", self.method, self.path[:200])
-            data = http1(INTERNAL_ERROR, self.head, last=self.last)
-        connection.answer(self, data)
-
-    def reply_named(self, head: Head, body: bytes, prediction_id: bytes) -> None:
-        connection = self.connection
-        if connection is None or self.gone or self.last or not self.head.plain:
-            super().reply_named(head, body, prediction_id)
-            return
-        self.connection = None
-        # As `http1` writes it, in one go: most answers are of this form.
-        length = b"%d\r\n\r\n" % len(body)
-        connection.answer(self, b"".join((head.http1, NAMED, prediction_id, b"\r\n", DATED.line, length, body)))
 
 
 class Connection(asyncio.Protocol):
@@ -78,8 +35,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_full", "_heads", "_idle_s",
-        "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_served", "_shared", "_slow", "_transport",
-        "_unsent_bytes",
+        "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_resting", "_served", "_shared", "_slow",
+        "_transport", "_unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: Shared) -> None:
@@ -99,6 +56,8 @@ class Connection(asyncio.Protocol):
         """Nothing that comes is taken any more."""
         self._full = False
         self._choked = False
+        self._resting = False
+        """It had its share of this turn of the event loop, and goes on in the next."""
         self._paused = False
         self._owes_continue = False
         self._buffered_bytes = 0
@@ -214,7 +173,7 @@ class Connection(asyncio.Protocol):
             self._sweep_unsent(now_s)
         elif self._ended_s is not None:
             self._sweep_ended(now_s - self._ended_s)
-        elif self._closing or self._full or self._owes_continue:
+        elif self._closing or self._full or self._resting or self._owes_continue:
             pass
         elif self._reader.begun:
             self._sweep_request(now_s)
@@ -238,10 +197,13 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         stage = reader.begun, reader.in_body
         reader.push(data)
-        limit = self._shared.limits.max_pipelined
+        limit, clock = self._shared.limits.max_pipelined, self._shared.clock
+        until_s = clock() + _TURN_S
         try:
-            while not (self._closing or self._full or self._choked):
+            while not (self._closing or self._full or self._choked or self._resting):
                 request = reader.take(self._admit)
+                if clock() > until_s:
+                    self._rest()
                 if request is None:
                     break
                 stage = False, False
@@ -376,6 +338,16 @@ class Connection(asyncio.Protocol):
 
     # -- pausing
 
+    def _rest(self) -> None:
+        """Let the others have their turn. Reading pauses too: uvloop reads a full socket many times a turn."""
+        self._resting = True
+        asyncio.get_running_loop().call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._pace.restart(self._shared.clock())  # it was held off, and did not dawdle
+        self._read(b"")
+
     def _resume(self) -> None:
         if not (self._choked or self._full):
             self._pace.restart(self._shared.clock())
@@ -383,7 +355,7 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Read, or not, and the fast or the slow way, as the connection's state asks."""
-        paused = (self._choked or self._full) and not self._closing
+        paused = (self._choked or self._full or self._resting) and not self._closing
         self._slow = self._reader.begun or self._closing or paused
         self._odd = self._choked or self._full or self._closing or self._owes_continue or self._corked is not None
         if paused != self._paused and not self._transport.is_closing():

@@ -173,6 +173,55 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read_either() -> N
     assert [exchange.path for exchange in driven.seen] == ["/1", "/2"]
 
 
+async def test_a_connection_that_had_its_share_of_a_turn_lets_others_in_and_goes_on_after() -> None:
+    def handle(exchange: Exchange) -> None:
+        driven.now_s += 0.003
+        exchange.reply(told(exchange))
+        handled.append(exchange.path)
+
+    handled: list[str] = []
+    driven = Driven(handle=handle)
+    paths = [f"/{number}" for number in range(5)]
+    driven.send(b"".join(map(request, paths)))
+    turns = [len(handled)]
+    assert driven.paused()
+    while driven.paused():
+        await _turn()
+        turns.append(len(handled))
+    assert turns == [3, 5, 5]
+    assert [answer.json()["path"] for answer in driven.answers] == paths
+
+
+async def test_what_a_client_sent_does_not_count_as_slow_while_the_server_holds_it_off() -> None:
+    def handle(exchange: Exchange) -> None:
+        driven.now_s += 0.006
+        exchange.reply(told(exchange))
+
+    driven = Driven(limits=Limits(head_s=10), handle=handle)
+    driven.send(request("/1") + request("/2")[:9])
+    assert driven.paused()
+    driven.pass_s(11)
+    await _turn()
+    assert not driven.paused()
+    driven.pass_s(9)
+    driven.send(request("/2")[9:])
+    assert driven.statuses == [200, 200]
+
+
+async def test_a_client_that_is_lost_while_it_waits_for_its_next_turn_is_asked_nothing_more() -> None:
+    def handle(exchange: Exchange) -> None:
+        driven.now_s += 0.006
+        handled.append(exchange)
+
+    handled: list[Exchange] = []
+    driven = Driven(handle=handle)
+    driven.send(request("/1") * 3)
+    driven.connection.connection_lost(None)
+    await _turn()
+    assert len(handled) == 2
+    assert all(exchange.gone for exchange in handled)
+
+
 @pytest.mark.parametrize(
     ("sent", "connection"),
     [
