@@ -107,7 +107,8 @@ async def test_a_warm_candidate_without_traffic_answers_the_bearer_of_an_overrid
 
     requests = [asked("ann"), asked("ann"), asked("ci", feature=9), asked("ann", version=8), asked("")]
     server.ask(*requests)
-    await turn()
+    while server.engine.waiting:  # halves of the batch that fails
+        await turn()
     assert [one.status for one in requests] == [200, 200, 500, 404, 200]
     assert requests[0].told[b"x-slipway-version"] == b"7"
     assert requests[4].told[b"x-slipway-version"] == b"1"
