@@ -27,12 +27,14 @@ class _Queue(deque[Call]):
 class Queues:
     """What waits of one version. Used from the event loop alone."""
 
-    __slots__ = ("_all", "of_priority")
+    __slots__ = ("_all", "has_halves", "of_priority")
 
     def __init__(self) -> None:
         self.of_priority = (_Queue(URGENT), _Queue(NORMAL), _Queue(LOW))
         """Where calls are put that come."""
         self._all: list[_Queue] = list(self.of_priority)
+        self.has_halves = False
+        """Whether halves of batches that failed wait."""
 
     def __len__(self) -> int:
         """How many calls wait."""
@@ -41,11 +43,6 @@ class Queues:
     def __bool__(self) -> bool:
         """Whether any waits."""
         return any(self._all)
-
-    @property
-    def has_halves(self) -> bool:
-        """Whether halves of batches that failed wait."""
-        return len(self._all) > len(self.of_priority)
 
     def urgency(self) -> tuple[int, float]:
         """The less, the sooner the calls are to run."""
@@ -100,15 +97,18 @@ class Queues:
                     rows += call.rows
                 else:
                     skipped.append(call)
-            queue.extendleft(reversed(skipped))
-            if batch and queue.is_half:
+            if skipped:
+                queue.extendleft(reversed(skipped))
+            if queue.is_half and batch:
                 is_half = True
                 break
         if self.has_halves:
             self._all = [queue for queue in self._all if queue or not queue.is_half]
+            self.has_halves = len(self._all) > len(self.of_priority)
         return batch, is_half
 
     def _put_half(self, calls: Sequence[Call]) -> None:
         priority = calls[0].priority
         place = next(place for place, queue in enumerate(self._all) if queue.priority >= priority)
         self._all.insert(place, _Queue(priority, calls, is_half=True))
+        self.has_halves = True
