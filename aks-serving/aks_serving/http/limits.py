@@ -26,6 +26,8 @@ class Limits:
     """413 beyond, as soon as it is known."""
     max_buffered_bytes: int | None = None
     """Bodies of all connections that are not whole yet, 503 for what would exceed it; None: `buffered_bytes` says."""
+    max_unsent_bytes: int | None = None
+    """Answers of all connections that wait to be sent; beyond, who holds most is cut off; None: `unsent_bytes`."""
     head_s: float = 10.0
     """From a request's first byte until its head is whole; 408 beyond."""
     idle_s: float = 75.0
@@ -43,3 +45,8 @@ class Limits:
         if self.max_buffered_bytes is not None:
             return self.max_buffered_bytes
         return max(_BUFFERED_BYTES, _LONGEST_BODIES * self.max_body_bytes)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The bound of all answers that wait to be sent, as large as that of bodies."""
+        return self.buffered_bytes if self.max_unsent_bytes is None else self.max_unsent_bytes

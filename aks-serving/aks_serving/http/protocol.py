@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_full", "_heads", "_idle_s",
         "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_resting", "_served", "_shared", "_slow",
-        "_transport", "_unsent_bytes",
+        "_transport", "_unsent_bytes", "_waiting_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: Shared) -> None:
@@ -62,6 +62,8 @@ class Connection(asyncio.Protocol):
         self._owes_continue = False
         self._buffered_bytes = 0
         self._unsent_bytes = 0
+        self._waiting_bytes = 0
+        """Of answers that wait behind an earlier one."""
         self._pace = Pace(now_s)
         self._idle_s = now_s
         self._ended_s: float | None = None
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self._choked = False
         self._leave()
         shared = self._shared
         shared.connections.discard(self)
@@ -111,9 +114,11 @@ class Connection(asyncio.Protocol):
         self._unsent_bytes = self._transport.get_write_buffer_size()
         self._pace.restart(self._shared.clock())
         self._settle()
+        self._count_unsent()
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._count_unsent()
         if self._ended_s is not None:
             self._ended_s = self._shared.clock()
         self._resume()
@@ -130,6 +135,8 @@ class Connection(asyncio.Protocol):
             self._write_ready(data)
         else:
             exchange.answered = data
+            self._waiting_bytes += len(data)
+            self._count_unsent()
 
     # -- called by the transport
 
@@ -137,6 +144,11 @@ class Connection(asyncio.Protocol):
     def in_flight(self) -> int:
         """Requests handed to the handler and not answered."""
         return len(self._queue)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of answers that are made and not sent."""
+        return self._waiting_bytes + (self._transport.get_write_buffer_size() if self._choked else 0)
 
     @property
     def working(self) -> bool:
@@ -220,6 +232,8 @@ class Connection(asyncio.Protocol):
         corked, self._corked = self._corked, None
         if corked:
             self._transport.write(b"".join(corked))
+            if self._choked:
+                self._count_unsent()
         self._settle()
 
     def _admit(self, raw: bytes, head: RequestHead) -> None:
@@ -285,12 +299,15 @@ class Connection(asyncio.Protocol):
             exchange = queue.popleft()
             last = exchange.last
             parts.append(exchange.answered)
+        self._waiting_bytes -= sum(map(len, parts)) - len(data)
         if self._choked:
             self._unsent_bytes += sum(map(len, parts))
         if self._corked is not None:
             self._corked += parts
         else:
             self._transport.write(b"".join(parts))
+        if self._choked or len(parts) > 1:
+            self._count_unsent()
         if last:
             self._end()
         elif self._owes_continue:
@@ -298,6 +315,10 @@ class Connection(asyncio.Protocol):
         elif self._full and self._corked is None and len(queue) <= self._shared.limits.max_pipelined // 2:
             self._full = False
             self._resume()
+
+    def _count_unsent(self) -> None:
+        """Hold the answers of all connections that are not sent to their bound."""
+        self._shared.unsent.hold(self, self.held_bytes)
 
     def _continue(self) -> None:
         """Ask for the body, once all answers before are written and unless it comes unasked."""
@@ -332,6 +353,8 @@ class Connection(asyncio.Protocol):
         for exchange in self._queue:
             exchange.gone = True
         self._queue.clear()
+        self._waiting_bytes = 0
+        self._count_unsent()
         self._stop_reading()
         if self._ended_s is None:
             self._ended_s = self._shared.clock()
@@ -385,6 +408,7 @@ class Connection(asyncio.Protocol):
         unsent = self._transport.get_write_buffer_size()
         self._pace.moved_bytes += max(self._unsent_bytes - unsent, 0)
         self._unsent_bytes = unsent
+        self._count_unsent()
         if self._pace.too_slow(now_s, self._shared.limits):
             self.abort()
 

@@ -10,6 +10,7 @@ from aks_serving.http.access import Tokens
 from aks_serving.http.answers import DATED
 from aks_serving.http.head import RequestHead
 from aks_serving.http.limits import Limits
+from aks_serving.http.unsent import Unsent
 
 if TYPE_CHECKING:
     from aks_serving.http.protocol import Connection
@@ -23,7 +24,7 @@ class Shared:
 
     __slots__ = (
         "buffered_bytes", "clock", "connections", "draining", "emptied", "handle", "heads", "limits", "refused",
-        "retiring", "tokens",
+        "retiring", "tokens", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,7 @@ class Shared:
         """Set once the last connection is lost, when draining."""
         self.buffered_bytes = 0
         """Of bodies that are not whole yet."""
+        self.unsent = Unsent(limits.unsent_bytes)
         DATED.tell(time())
         self.refused: dict[int, int] = {}
         """Requests that the transport answered itself, by status."""
