@@ -1,7 +1,8 @@
 """The calls of one version that wait: in what order they run, and which of them make a batch.
 
 They run by priority, and of one priority the oldest first. A batch that failed comes back as two halves, each a batch
-of its own, before what waits of its priority: joined with other calls, what is wrong in it would spoil theirs too.
+of its own, before what waits of its priority: joined with other calls, what is wrong in it would spoil theirs too. What
+is more urgent goes before halves, and then waits for one of them: a batch takes no later call past them.
 """
 
 from collections import deque
@@ -27,7 +28,7 @@ class _Queue(deque[Call]):
 class Queues:
     """What waits of one version. Used from the event loop alone."""
 
-    __slots__ = ("_all", "has_halves", "of_priority")
+    __slots__ = ("_all", "_passed", "has_halves", "of_priority")
 
     def __init__(self) -> None:
         self.of_priority = (_Queue(URGENT), _Queue(NORMAL), _Queue(LOW))
@@ -35,6 +36,8 @@ class Queues:
         self._all: list[_Queue] = list(self.of_priority)
         self.has_halves = False
         """Whether halves of batches that failed wait."""
+        self._passed = False
+        """The last batch went before halves."""
 
     def __len__(self) -> int:
         """How many calls wait."""
@@ -81,9 +84,12 @@ class Queues:
         is_half = False
         rows = 0
         key: BatchKey = None
-        for queue in self._all:
-            if not queue or (batch and queue.is_half):
-                continue
+        queues = self._in_turn()
+        self._passed = False
+        for queue in queues:
+            if batch and queue.is_half:
+                self._passed = True
+                break
             skipped: list[Call] = []
             while queue and rows < MAX_BATCH_ROWS:
                 call = queue.popleft()
@@ -106,6 +112,12 @@ class Queues:
             self._all = [queue for queue in self._all if queue or not queue.is_half]
             self.has_halves = len(self._all) > len(self.of_priority)
         return batch, is_half
+
+    def _in_turn(self) -> list[_Queue]:
+        queues = [queue for queue in self._all if queue]
+        if self._passed:
+            queues.sort(key=lambda queue: not queue.is_half)
+        return queues
 
     def _put_half(self, calls: Sequence[Call]) -> None:
         priority = calls[0].priority

@@ -10,7 +10,10 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from aks_serving.asks import GeneralV2Ask
+from aks_serving.calls import LOW, NORMAL, URGENT, Call
 from aks_serving.model import Model
+from aks_serving.queues import Queues
 from aks_serving.run_times import RunTimes
 from aks_serving.tensors import Feeds
 from aks_serving.watchdog import SWEEP_S, Watchdog
@@ -123,8 +126,28 @@ async def test_halves_go_before_what_came_later_and_after_what_is_urgent_and_are
         server.ask(urgent)
         model.gate.release(9)
         await server.idle()
-        # What waits of lower priority runs with what is urgent, but for the halves.
-        assert model.ran == [[0, 1, BAD, 3], [0, 1], [1, 2], [BAD, 3], [BAD], [3]]
+        assert model.ran == [[0, 1, BAD, 3], [0, 1], [1], [BAD, 3], [BAD], [3], [2]]
+
+
+@pytest.mark.parametrize(("urgent", "failed"), [(URGENT, NORMAL), (NORMAL, LOW)])
+async def test_halves_wait_for_one_batch_of_what_is_more_urgent_and_for_no_later_call(urgent: int, failed: int) -> None:
+    def call(feature: int, priority: int) -> GeneralV2Ask:
+        asked = GeneralV2Ask(server.serving, float(feature), b"", 1, priority=priority)
+        asked.exchange = Asked("/predict")
+        return asked
+
+    def late(_call: Call, _now_s: float) -> None:
+        raise AssertionError("none of them is late")
+
+    async with _serving(_only(PICKY), Watched(PICKY)) as server:
+        queues, order = Queues(), list[list[float]]()
+        queues.split([call(feature, failed) for feature in range(4)])
+        for turn in range(5):
+            for priority in (urgent, failed):
+                queues.of_priority[priority].append(call(10 * priority + 10 + turn, priority))
+            order.append([one.started_s for one in queues.next_batch(0.0, late)[0]])
+    u, f = 10 * urgent, 10 * failed + 10
+    assert order == [[u + 10], [0, 1], [u + 11, u + 12], [2, 3], [u + 13, u + 14, *range(f, f + 5)]]
 
 
 async def test_a_half_that_waits_for_the_thread_is_joined_with_nothing() -> None:
