@@ -67,19 +67,17 @@ class AsgiApp:
     async def _body(self, receive: Receive) -> bytes | None:
         """The body, or None where the client went away. Raises RefusedError as soon as it is known to be too large."""
         limit = self._max_body_bytes
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()  # parts may be tiny, and an object for each would take far more
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
+            if len(body) + len(part) > limit:
                 raise too_large(limit)
+            body += part
             if not message.get("more_body"):
-                return b"".join((*parts, part)) if parts else part
-            parts.append(part)
+                return bytes(body)
 
 
 class _AsgiExchange(Exchange):

@@ -88,14 +88,12 @@ class RsgiApp:
             await _answered_or_gone(exchange, protocol)
 
     async def _body(self, protocol: HttpProtocol) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()  # parts may be tiny, and an object for each would take far more
         async for part in protocol:
-            size += len(part)
-            if size > self._max_body_bytes:
+            if len(body) + len(part) > self._max_body_bytes:
                 raise too_large(self._max_body_bytes)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            body += part
+        return bytes(body)
 
 
 class _RsgiExchange(Exchange):
