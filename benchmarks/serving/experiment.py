@@ -175,7 +175,7 @@ class Experiment:
         return asked
 
     def _not_run(self, what: str, error: Exception) -> None:
-        self.results.not_run[what] = str(error)
+        self.results.not_run[what] = str(error).partition("; its log ")[0]
         print(f"not run: {what}: {error}", file=sys.stderr, flush=True)
 
     def _ort(self, workload: Workload, number: int) -> Measurement:
