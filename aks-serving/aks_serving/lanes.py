@@ -86,9 +86,9 @@ class Lane:
             self._due = True
             self._loop.call_soon(self.turn)
 
-    def take_back(self, wanted: Callable[[Call], bool]) -> list[Call]:
-        """Take what waits and is wanted elsewhere; what runs goes on."""
-        taken = self._queues.take(wanted)
+    def take_back(self, wanted: Callable[[Call], bool], *, halves: bool = False) -> list[Call]:
+        """Take what waits, or what waits in `halves` of failed batches, and is wanted elsewhere; what runs goes on."""
+        taken = self._queues.take(wanted, halves=halves)
         self._engine.leave(taken)
         return taken
 

@@ -14,7 +14,7 @@ import logging
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from aks_serving.batches import Results, bytes_of
@@ -281,7 +281,23 @@ class Ask(Call):
 
 def divert_waiting(lane: Lane) -> None:
     """Have stable answer what still waits for a candidate that gets no more traffic. What runs goes on."""
-    for call in lane.take_back(lambda call: isinstance(call, Ask) and call.waits_for_candidate):
+    _divert(lane.take_back(lambda call: isinstance(call, Ask) and call.waits_for_candidate))
+
+
+def divert_late_halves(lane: Lane, now_s: float) -> None:
+    """Have stable answer what waits in a half of a batch that the candidate failed, once half of the time that it is
+    allowed is gone. Whether the candidate would fail it is not known, so nothing counts against the candidate.
+    """
+
+    def is_late(call: Call) -> bool:
+        gone_s, allowed_s = now_s - call.started_s, call.deadline_s - call.started_s
+        return gone_s >= allowed_s / 2 and isinstance(call, Ask) and call.waits_for_candidate
+
+    _divert(lane.take_back(is_late, halves=True))
+
+
+def _divert(calls: Sequence[Call]) -> None:
+    for call in calls:
         if isinstance(call, Ask):
             call.divert()
 

@@ -52,10 +52,12 @@ class Queues:
         heads = ((queue.priority, queue[0].started_s) for queue in self._all if queue)
         return next(heads, (len(self.of_priority), 0.0))
 
-    def take(self, wanted: Callable[[Call], bool]) -> list[Call]:
-        """Take what is wanted elsewhere."""
+    def take(self, wanted: Callable[[Call], bool], *, halves: bool = False) -> list[Call]:
+        """Take what is wanted elsewhere, of all that waits or of `halves` of failed batches alone."""
         taken: list[Call] = []
         for queue in self._all:
+            if halves and not queue.is_half:
+                continue
             calls = list(queue)
             queue.clear()
             for call in calls:
@@ -70,6 +72,7 @@ class Queues:
 
     def put_back(self, batch: Sequence[Call], *, is_half: bool) -> None:
         """Put a batch back that does not run yet, as `next_batch` gave it."""
+        self._passed = is_half  # as it was: its turn is still to come
         if is_half:
             self._put_half(batch)
             return

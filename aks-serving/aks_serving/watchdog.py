@@ -6,7 +6,8 @@ event loop that hangs stops everything: a thread of the watchdog's own sees it a
 starts another. Either way the version, unless it is stable, is tripped first, and the trip outlives the process.
 
 Where a run takes long and its callers allow little time, stable answers them while they wait, and the run goes on
-apart, one at a time: only when it takes as long as a run that hangs is it one. What time a caller allows trips nothing.
+apart, one at a time: only when it takes as long as a run that hangs is it one. Stable also answers what waits for long
+in a half of a batch that failed. What time a caller allows trips nothing.
 
 Time is counted in the watchdog's own ticks, each for no more than a few times its length, so that a process or machine
 that stood still finds nothing hanging when it goes on.
@@ -24,6 +25,7 @@ from aks_serving.batches import Outcome
 from aks_serving.engine import Engine
 from aks_serving.errors import LateError, ModelRunError
 from aks_serving.lanes import Lane
+from aks_serving.predictor import divert_late_halves
 from aks_serving.serving import Serving
 from shared.routing.plan import Role
 
@@ -83,7 +85,9 @@ class Watchdog:
             self._timer.cancel()
 
     def sweep(self, now_s: float) -> None:
-        """Fail what waits and is late, and leave behind what hangs. Called by itself, every `SWEEP_S`."""
+        """Fail what waits and is late, give stable what a candidate's failed batch holds up, and leave behind what
+        hangs. Called by itself, every `SWEEP_S`.
+        """
         passed_s = min(now_s - self._swept_s, SWEEP_S * _STOOD_STILL)
         self._swept_s = now_s
         if self._apart is not None:
@@ -94,6 +98,7 @@ class Watchdog:
         for lane in tuple(self._lanes):
             if not lane.idle:
                 lane.expire(now_s)
+                divert_late_halves(lane, now_s)
         self._look_at_thread(passed_s)
 
     def _swept(self) -> None:
