@@ -162,8 +162,8 @@ class Connection(asyncio.Protocol):
             self._stop_reading()
 
     def drain(self) -> None:
-        """Take no further request, and close once what came whole or in part is answered. A connection that was just
-        made has some time left for its request.
+        """Take no further request, and close once what was taken, or came in part, is answered. A connection that was
+        just made has some time left for its request; pipelined ones whose turn did not come are not taken.
         """
         if self._ended_s is not None:
             return
