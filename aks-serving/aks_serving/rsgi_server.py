@@ -4,8 +4,8 @@
 
 The settings are the server's own (aks_serving.settings), without those of addresses, TLS and workers, which Granian is
 told itself. It carries HTTP alone. There is no parent of ours: a process that lost a thread to a model that hangs is
-not replaced, nor is one whose event loop a model holds (a probe of liveness has to see that), workers do not know of one
-another, tokens are read at the start alone, nothing is traced, and the server is ready until it stops.
+not replaced, nor is one whose event loop a model holds (a probe of liveness has to see that), workers do not know of
+one another, tokens are read at the start alone, nothing is traced, and the server is ready until it stops.
 """
 
 from asyncio import AbstractEventLoop
