@@ -38,6 +38,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _START_DEADLINE_S = 180.0
 _ANSWER_TIMEOUT_S = 15.0
 _STOP_GRACE_S = 20.0
+_PORT_S = 2.0
 _PORTS: Final = range(16_384, 32_768)
 """Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
 _PORTS_EACH = 64
@@ -269,7 +270,11 @@ class System:
     def _check_ports(self, part: str) -> None:
         wanted = [self.ports.blob, self.ports.queue, self.ports.table] if part == AZURITE else [self._port(part)]
         for port in wanted:
-            if not is_port_free(port):
+            # A process that was killed as it began another leaves its port to that one for a moment.
+            deadline_s = time.monotonic() + _PORT_S
+            while not (free := is_port_free(port)) and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+            if not free:
                 raise ConflictError(
                     f"port {port}, for {part}, is taken: stop what listens there, or choose another port"
                 )

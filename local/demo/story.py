@@ -20,15 +20,16 @@ from local.demo.stickiness import plans_of
 from local.demo.traffic import Traffic
 from local.demo.training import Entry
 from local.demo.workshop import Workshop
-from shared.registry.policy import Policy
+from shared.registry.policy import Policy, ValidationPolicy
 from shared.registry.rollout_policy import Gates, RolloutPolicy, Stage, Triggers
 
 MODEL = "digits"
 POLICY = Policy(
+    # Two cores do everything here, training and validation included: what is slow is slow for both versions.
+    validation=ValidationPolicy(latency_floor_ms=100),
     rollout=RolloutPolicy(
         watch_s=0,
         stages=(Stage(weight_bp=1_000, duration_s=5), Stage(weight_bp=5_000, duration_s=5)),
-        # Two cores do everything here, training and validation included: what is slow is slow for both versions.
         gates=Gates(p99_ms=10_000),
         triggers=Triggers(p99_ms=10_000),
         tick_s=1,
