@@ -37,7 +37,7 @@ POLICY = Policy(
         failure_limit=2,
         max_stage_s=600,
         load_timeout_s=600,
-    )
+    ),
 )
 
 
