@@ -38,7 +38,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _START_DEADLINE_S = 180.0
 _ANSWER_TIMEOUT_S = 15.0
 _STOP_GRACE_S = 20.0
-_PORT_S = 2.0
+_PORT_S, _PORT_POLL_S = 2.0, 0.05
 _PORTS: Final = range(16_384, 32_768)
 """Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
 _PORTS_EACH = 64
@@ -270,11 +270,7 @@ class System:
     def _check_ports(self, part: str) -> None:
         wanted = [self.ports.blob, self.ports.queue, self.ports.table] if part == AZURITE else [self._port(part)]
         for port in wanted:
-            # A process that was killed as it began another leaves its port to that one for a moment.
-            deadline_s = time.monotonic() + _PORT_S
-            while not (free := is_port_free(port)) and time.monotonic() < deadline_s:
-                time.sleep(0.05)
-            if not free:
+            if not is_port_free(port, within_s=_PORT_S):
                 raise ConflictError(
                     f"port {port}, for {part}, is taken: stop what listens there, or choose another port"
                 )
@@ -308,8 +304,17 @@ def end_left_behind(state: StateDir, *, grace_s: float = _ORPHAN_GRACE_S) -> lis
     return [record.name for record in found]
 
 
-def is_port_free(port: int) -> bool:
-    """Whether a server could listen on the port now."""
+def is_port_free(port: int, *, within_s: float = 0.0) -> bool:
+    """Whether a server could listen on the port, now or within that time: a process that was killed as it began another
+    leaves its port to that one for a moment.
+    """
+    deadline_s = time.monotonic() + within_s
+    while not (free := _can_listen(port)) and time.monotonic() < deadline_s:
+        time.sleep(_PORT_POLL_S)
+    return free
+
+
+def _can_listen(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,10 +2,9 @@
 
 Each caller gets its own rows. The halves of a batch that fails run as batches of their own, and theirs, until only the
 guilty call fails: what is urgent may come between, a call whose caller went away or whose deadline passed runs no more,
-and no run takes longer than a batch. A batch that will be short, by the measured times
-of the version's last runs, runs on the event loop, where handing it to a thread would cost more than it; a longer one
-runs on the engine's thread, and gathers while each turn brings more of it, up to a part of its time. While that is
-taken, calls wait here.
+and no run takes longer than a batch. A batch that will be short, by the measured times of the version's last runs, runs
+on the event loop, where handing it to a thread would cost more than it; a longer one runs on the engine's thread, and
+gathers while each turn brings more of it, up to a part of its time. While that is taken, calls wait here.
 """
 
 import asyncio

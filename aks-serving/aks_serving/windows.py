@@ -19,8 +19,8 @@ from shared.core.clock import Clock
 from shared.core.slots import Slot
 from shared.routing.plan import RoutePlan
 from shared.telemetry.histogram import merged
-from shared.telemetry.names import CLOCK_SKEW
-from shared.telemetry.window import IDLE, Deaths, Window, window_blob_name
+from shared.telemetry.names import CLOCK_SKEW, IDLE
+from shared.telemetry.window import Deaths, Window, window_blob_name
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from shared.budgets.sums import Mark, RequestSums
 from shared.core.severity import Severity
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.telemetry.histogram import quantile
-from shared.telemetry.window import IDLE, host_of, start_of
+from shared.telemetry.names import IDLE
+from shared.telemetry.window import host_of, start_of
 
 BEHIND = timedelta(minutes=5)
 """How long ago all windows were counted for the last time at most, for anything to be said."""

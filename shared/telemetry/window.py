@@ -18,7 +18,6 @@ from hashlib import blake2b
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from shared.core.slots import Slot
-from shared.telemetry import names
 from shared.telemetry.exact import Exact, NonNegativeExact
 from shared.telemetry.feedback import MILLION, FeedbackCounts
 from shared.telemetry.histogram import merged
@@ -28,7 +27,6 @@ from shared.telemetry.predictions import added
 MAX_NAMES = 50
 """Of the names by which overrides are counted."""
 OTHERS = "(others)"
-IDLE = names.IDLE
 _PROCESS = re.compile(r"-([0-9a-f]{6})(?:-[0-9]+)?$")
 _FORMER = {"difference": ("difference_millionths", MILLION), "difference_squared": ("squared_millionths", MILLION**2)}
 """What sums of shadows were called as floats: in windows of older servers, and in endpoints of that time."""

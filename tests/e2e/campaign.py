@@ -123,10 +123,7 @@ class Faults:
         self._system.kill_part(part)
         self._pause(0.0, 2.0)
         # What it had started ends by itself, a moment later.
-        for _ in range(300):
-            if is_port_free(port):
-                break
-            self._pause(0.1, 0.1)
+        is_port_free(port, within_s=30.0)
         self._system.start_part(part)
 
     def _freeze(self) -> None:

@@ -58,6 +58,13 @@ async def _serving(plan: RoutePlan, *versions: Watched, inline: bool = False) ->
         server.close()
 
 
+def _call(server: HandServer, number: int, priority: int) -> GeneralV2Ask:
+    """A call that began at that second."""
+    asked = GeneralV2Ask(server.serving, float(number), b"", 1, priority=priority)
+    asked.exchange = Asked("/predict")
+    return asked
+
+
 def _only(data: bytes) -> RoutePlan:
     return models.plan(1, models.route(1, data))
 
@@ -131,20 +138,15 @@ async def test_halves_go_before_what_came_later_and_after_what_is_urgent_and_are
 
 @pytest.mark.parametrize(("urgent", "failed"), [(URGENT, NORMAL), (NORMAL, LOW)])
 async def test_halves_wait_for_one_batch_of_what_is_more_urgent_and_for_no_later_call(urgent: int, failed: int) -> None:
-    def call(feature: int, priority: int) -> GeneralV2Ask:
-        asked = GeneralV2Ask(server.serving, float(feature), b"", 1, priority=priority)
-        asked.exchange = Asked("/predict")
-        return asked
-
     def late(_call: Call, _now_s: float) -> None:
         raise AssertionError("none of them is late")
 
     async with _serving(_only(PICKY), Watched(PICKY)) as server:
         queues, order = Queues(), list[list[float]]()
-        queues.split([call(feature, failed) for feature in range(4)])
+        queues.split([_call(server, feature, failed) for feature in range(4)])
         for turn in range(5):
             for priority in (urgent, failed):
-                queues.of_priority[priority].append(call(10 * priority + 10 + turn, priority))
+                queues.of_priority[priority].append(_call(server, 10 * priority + 10 + turn, priority))
             order.append([one.started_s for one in queues.next_batch(0.0, late)[0]])
     u, f = 10 * urgent, 10 * failed + 10
     assert order == [[u + 10], [0, 1], [u + 11, u + 12], [2, 3], [u + 13, u + 14, *range(f, f + 5)]]
@@ -153,22 +155,17 @@ async def test_halves_wait_for_one_batch_of_what_is_more_urgent_and_for_no_later
 async def test_a_half_that_is_put_back_keeps_its_turn() -> None:
     async with _serving(_only(PICKY), Watched(PICKY)) as server:
 
-        def call(number: int, priority: int) -> GeneralV2Ask:
-            asked = GeneralV2Ask(server.serving, float(number), b"", 1, priority=priority)
-            asked.exchange = Asked("/predict")
-            return asked
-
         def next_batch() -> list[float]:
             batch, is_half = queues.next_batch(0.0, lambda _call, _now_s: None)
             if is_half and not order.count([1]):  # the thread is taken once
                 queues.put_back(batch, is_half=is_half)
-                queues.of_priority[URGENT].append(call(11, URGENT))
+                queues.of_priority[URGENT].append(_call(server, 11, URGENT))
                 batch, is_half = queues.next_batch(0.0, lambda _call, _now_s: None)
             return [one.started_s for one in batch]
 
         queues, order = Queues(), list[list[float]]()
-        queues.split([call(1, NORMAL), call(2, NORMAL)])
-        queues.of_priority[URGENT].append(call(10, URGENT))
+        queues.split([_call(server, 1, NORMAL), _call(server, 2, NORMAL)])
+        queues.of_priority[URGENT].append(_call(server, 10, URGENT))
         order += [next_batch(), next_batch()]
     assert order == [[10], [1]]
 
