@@ -28,7 +28,7 @@ from aks_serving.lingering import Lingering
 from aks_serving.numbering import Numbering
 from aks_serving.plans import MadeFrom, made_from, parsed_plan
 from aks_serving.predictor import divert_waiting
-from aks_serving.serving import Serving
+from aks_serving.serving import LOADING, Serving
 from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
 from shared.core.slots import Slot
@@ -227,7 +227,7 @@ class Deployment:
                 self._loading[key] = asyncio.create_task(self._load(key, route))
         if self.serving is not None:
             self.serving.coming.clear()
-            self.serving.coming.update(route.version for route in plan.routes)
+            self.serving.coming.update({key[0]: self._failed.get(key, LOADING) for key in keys})
         if not all(key in self._lanes or key in self._failed for key in keys):
             self.settled.clear()
             return

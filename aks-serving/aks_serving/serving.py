@@ -27,6 +27,8 @@ from shared.routing.prediction import prediction_prefix
 
 CANDIDATE_OK, CANDIDATE_FAILED, STABLE_OK, STABLE_FAILED = range(4)
 """Places in `Serving.seen`."""
+LOADING = "it is being loaded"
+"""Why a version that the plan names does not serve, where nothing went wrong."""
 
 _OCTETS = b"application/octet-stream"
 _MAX_BINARY_HEADS = 64
@@ -150,8 +152,8 @@ class Serving:
     answered; stable failed."""
     tripped: dict[int, str] = field(default_factory=dict, compare=False)
     """Versions that get no more traffic under this generation, by this pod's own judgement, and why."""
-    coming: set[int] = field(default_factory=set, compare=False)
-    """The versions of the plan that is to be applied next, which are being loaded for it."""
+    coming: dict[int, str] = field(default_factory=dict, compare=False)
+    """The versions of the plan that is to be applied next, and why each does not serve yet."""
     faults: Faults = field(default_factory=Faults, compare=False)
     """Tells the log of runs that failed."""
     _faces: dict[tuple[int, Kind], Face] = field(default_factory=dict, compare=False)
@@ -211,7 +213,7 @@ class Serving:
         if version is None:
             return NotServingError(f"endpoint {endpoint!r}", "no version serves it yet")
         if version in self.routes or version in self.failed or version in self.coming:
-            reason = self.failed.get(version, "it is being loaded")
+            reason = self.failed.get(version) or self.coming.get(version, LOADING)
             return NotServingError(f"version {version} of endpoint {endpoint!r}", reason)
         loaded = ", ".join(str(number) for number in sorted(self.lanes)) or "none"
         return NotFoundError(f"version {version} of endpoint {endpoint!r}", hint=f"loaded: {loaded}")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from shared.routing.plan import Role
 from tests.serving import models
 from tests.serving.conftest import Running, eventually
 from tests.serving.fakes import MemoryStorage
@@ -98,6 +99,29 @@ async def test_a_version_that_cannot_be_loaded_is_told_of_with_the_reason(reach:
     async with reach() as reached:
         await _is_to_come(reached, 2, "missing: ")
         await _is_not_there(reached, 9)
+
+
+async def test_of_the_versions_that_come_one_that_failed_says_why_while_others_are_loaded(
+    reach: Reach, storage: MemoryStorage
+) -> None:
+    async def says(why: str) -> bool:
+        return why in (await reached.running.predict([[1, 1]], model_version=2)).text
+
+    three = models.scaler(3.0)
+    storage.put(ONE, three)
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with reach() as reached:
+        arrives = storage.held[models.digest(three)] = threading.Event()
+        shadow = models.route(3, three, role=Role.SHADOW, weight=0)
+        storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 5_000), shadow))
+        polled = asyncio.create_task(reached.running.reload())
+        try:
+            await eventually(lambda: says("missing: "))
+            await _is_to_come(reached, 2, "missing: ")
+            await _is_to_come(reached, 3, "it is being loaded")
+        finally:
+            arrives.set()
+        await polled
 
 
 async def test_where_the_main_version_is_not_loaded_the_model_is_described_once_it_is(
