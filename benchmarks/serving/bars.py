@@ -55,15 +55,15 @@ def _rates(found: Sequence[Measurement]) -> list[Bar]:
         Bar(
             what=f"small, {connections} connections: rate over FastAPI's",
             limit=limit,
-            found=_to(found, SMALL, FASTAPI, connections=connections),
+            found=_to(found, single(SLIPWAY, SMALL, connections=connections), FASTAPI),
         )
         for connections, limit in ((1, 5), (16, 10), (64, 10))
     ]
     return [
         *small,
         Bar(what=f"small, 64: rate over the best of {', '.join(BEATEN)}", limit=25, found=best_ratio(found, SMALL)),
-        Bar(what="mid, 64: rate over FastAPI's", limit=12, found=_to(found, MID, FASTAPI)),
-        Bar(what="mid, 64: rate over PyTriton's", limit=2.5, found=_to(found, MID, PYTRITON)),
+        *_mid_rates(found, "FastAPI's", FASTAPI, 12),
+        *_mid_rates(found, "PyTriton's", PYTRITON, 2.5),
         *(
             Bar(
                 what=f"mid, 64, one version, {form}: rate over ONNX Runtime's own in batches of 64",
@@ -75,13 +75,27 @@ def _rates(found: Sequence[Measurement]) -> list[Bar]:
     ]
 
 
+def _mid_rates(found: Sequence[Measurement], whose: str, peer: str, limit: float) -> list[Bar]:
+    """With a candidate, and with one version as the peer has it."""
+    with_candidate = Bar(what=f"mid, 64: rate over {whose}", limit=limit, found=_to(found, single(SLIPWAY, MID), peer))
+    alone = [
+        Bar(
+            what=f"mid, 64, one version, {form}: rate over {whose}",
+            limit=limit,
+            found=_to(found, single(SLIPWAY_ONE, MID, form=form), peer),
+        )
+        for form in _MID_FORMS
+    ]
+    return [with_candidate, *alone]
+
+
 def _latencies(results: Results) -> list[Bar]:
     found = results.measurements
     lone = (single(SLIPWAY, SMALL, connections=1), single(BARE, SMALL, connections=1))
     both = ratio(found, single(SLIPWAY, SMALL), single(SLIPWAY_OFF, SMALL))
     cost = None if both is None else Spread.of(1 - one for one in (both.least, both.median, both.greatest))
     opened = results.open_loops.get(SLIPWAY)
-    held = results.memory.get(f"{SLIPWAY} {SMALL}")
+    held = results.memory.get(f"{SLIPWAY_ONE} {SMALL}")
     return [
         *(
             Bar(
@@ -101,7 +115,7 @@ def _latencies(results: Results) -> list[Bar]:
             at_least=False,
         ),
         Bar(
-            what="small, idle: PSS of the whole process tree in MB",
+            what="small, idle, one version: PSS of the whole process tree in MB",
             limit=90,
             found=Spread.of([held.pss_mb]) if held else None,
             at_least=False,
@@ -155,9 +169,10 @@ def peer_cell(found: Sequence[Measurement], name: str, workload: str, connection
     return next((cell for cell in cells if (cell.subject, cell.workload, cell.connections) == wanted), None)
 
 
-def _to(found: Sequence[Measurement], workload: str, peer: str, connections: int = 64) -> Spread | None:
-    cell = peer_cell(found, peer, workload, connections)
-    return ratio(found, single(SLIPWAY, workload, connections=connections), cell) if cell else None
+def _to(found: Sequence[Measurement], ours: Cell, peer: str) -> Spread | None:
+    """The rate of a cell of ours over that of a peer with as many connections."""
+    cell = peer_cell(found, peer, ours.workload, ours.connections)
+    return ratio(found, ours, cell) if cell else None
 
 
 def _tail(found: Sequence[Measurement], cell: Cell) -> Spread | None:

@@ -92,6 +92,7 @@ PEERS: tuple[Peer, ...] = (
         package="nvidia-pytriton",
         python="3.12",
         platform="x86_64-manylinux_2_35",
+        start_s=180.0,
         variants=(
             Variant(name="one by one", form=Form.V2_JSON, path=_V2),
             Variant(name="dynamic batching", form=Form.V2_JSON, path=_V2, settings=_BATCHING),

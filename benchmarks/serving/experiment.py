@@ -246,6 +246,7 @@ _MORE_ROWS = tuple(
     Ask(form=form, rows=rows, connections=16) for rows in (16, 256) for form in (Form.PLAIN, Form.V2_BINARY)
 )
 _SMALL_SETUPS: dict[str, list[Ask]] = {
+    SLIPWAY_ONE: [Ask()],
     SLIPWAY_OFF: [Ask()],
     SLIPWAY_TWO: [Ask(), Ask(connections=128)],
     SLIPWAY_GRPC: [Ask(form=Form.GRPC)],

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.serving.bars import BEATEN, Bar, bars, best_ratio
 from benchmarks.serving.experiment import Results, ort_cell, single
+from benchmarks.serving.machine import Memory
 from benchmarks.serving.ratios import Cell, Measurement, Spread, figure, ratio, spread
 from benchmarks.serving.wire import Form
 
@@ -75,6 +76,26 @@ def test_the_mid_models_rate_is_held_to_onnx_runtimes_of_the_same_round() -> Non
     found.append(measured(single("slipway", "mid"), 0, 300))  # with a candidate a batch is two runs
     held = [bar for bar in bars(Results(measurements=found)) if "ONNX Runtime's own" in bar.what]
     assert [(bar.found and bar.found.median, bar.verdict) for bar in held] == [(0.85, "held"), (0.7, "missed")]
+
+
+def test_the_mid_models_rate_is_told_with_a_candidate_and_with_one_version_as_its_peers_have() -> None:
+    peer = single("fastapi", "mid")
+    one = [single("slipway-one-version", "mid", form=form) for form in (Form.PLAIN, Form.V2_BINARY)]
+    cells = [single("slipway", "mid"), *one, peer]
+    found = [measured(cell, 0, rate) for cell, rate in zip(cells, (800, 1_100, 1_300, 100), strict=True)]
+    told = [bar for bar in bars(Results(measurements=found)) if "mid" in bar.what and "FastAPI" in bar.what]
+    assert [(bar.found and bar.found.median, bar.verdict) for bar in told] == [
+        (8, "missed"),
+        (11, "missed"),
+        (13, "held"),
+    ]
+
+
+def test_what_is_idle_has_one_small_model() -> None:
+    held = {"slipway small": Memory(rss_mb=1, pss_mb=95, processes=1)}
+    held |= {"slipway-one-version small": Memory(rss_mb=1, pss_mb=89, processes=1)}
+    idle = next(bar for bar in bars(Results(memory=held)) if "idle" in bar.what)
+    assert (idle.found and idle.found.median, idle.verdict) == (89, "held")
 
 
 def test_two_workers_cost_is_processor_time_a_request() -> None:
