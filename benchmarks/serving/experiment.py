@@ -157,7 +157,7 @@ class Experiment:
             for form, why in subject.missing.items():
                 self.results.not_run[f"{subject.name}, {form}, {workload.name}"] = why
         bare = subjects.bare(workload, folder=folder, core=core)
-        asked.append((running.enter_context(bare), [Ask(), Ask(connections=1)]))
+        asked.append((running.enter_context(bare), singles))
         if is_small:
             constant = subjects.bare(workload, folder=folder, core=core, constant=True)
             asked.append((running.enter_context(constant), [Ask()]))
