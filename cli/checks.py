@@ -33,6 +33,8 @@ _TESTS = (
     "tests/contract",
     "tests/serving",
     "tests/real",
+    "tests/simulation",
+    "tests/processes",
     "tests/unit",
 )
 # tests/conftest.py says which file comes first: xdist is to leave that order.

@@ -8,7 +8,20 @@ are plenty for a small machine.
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-FOLDERS = ("e2e", "world", "functions", "hostile", "infra", "sandbox", "contract", "serving", "real", "unit")
+FOLDERS = (
+    "e2e",
+    "world",
+    "functions",
+    "hostile",
+    "infra",
+    "sandbox",
+    "contract",
+    "serving",
+    "real",
+    "simulation",
+    "processes",
+    "unit",
+)
 """The folders of tests/, by what a file of theirs takes, the longest first."""
 
 

@@ -1,8 +1,6 @@
 """Errors of the command line: one sentence, one exit code, one JSON value."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -196,26 +194,3 @@ def test_the_key_of_this_machines_system_goes_to_no_other(
         )
         bare("models", "--url", api.url)
     assert [asked.key for asked in api.asked] == [None]
-
-
-def test_help_loads_nothing_heavy() -> None:
-    program = (
-        "import sys\nfrom cli.main import run\nrun(['--help'])\n"
-        "print(sorted({'httpx', 'azure', 'rich', 'numpy', 'onnx', 'sklearn', 'uvicorn'} & set(sys.modules)))"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "[]"
-    assert "Exit codes" in ended.stdout
-
-
-def test_a_reader_that_goes_away_leaves_no_traceback() -> None:
-    program = "import sys\nfrom cli.main import main\nsys.argv = ['slipway', 'models', '--url', 'x', '--json']\nmain()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        errors = process.stderr.read()
-    assert errors == ""
-    assert process.returncode == 141

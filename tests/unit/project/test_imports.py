@@ -1,10 +1,10 @@
-"""The arrows of docs/architecture.md that import-linter cannot see, and what importing the app may load."""
+"""The arrows of docs/architecture.md that import-linter cannot see."""
 
 import ast
 import importlib
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,14 @@ AZURE_ALLOWED: dict[str, tuple[str, ...]] = {
     "cli/upload.py": ("azure.core", "azure.identity", "azure.storage.blob"),
     "local/": ("azure.core", "azure.functions", "azure.storage.blob", "azure.storage.queue"),
 }
-HEAVY = ("azure.ai.ml", "azure.monitor", "numpy", "onnx", "onnxruntime", "opentelemetry", "pandas", "scipy", "sklearn")
 
 
-def imports_of(source: str) -> Iterator[str]:
+@cache
+def imports_of(source: str) -> tuple[str, ...]:
+    return tuple(_imports_in(source))
+
+
+def _imports_in(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -67,13 +71,6 @@ def test_the_app_imports_its_blueprints_and_nothing_imports_the_app() -> None:
     assert [path for path in importers if not path.startswith("tests/")] == []
 
 
-def test_importing_the_app_loads_nothing_heavy() -> None:
-    program = f"import sys, function_app\nprint(sorted(set({HEAVY!r}) & set(sys.modules)))"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize("package", PROJECT_PACKAGES)
 def test_the_packages_are_those_of_this_repository(package: str) -> None:
     found = importlib.import_module(package).__file__
@@ -82,6 +79,9 @@ def test_the_packages_are_those_of_this_repository(package: str) -> None:
 
 
 def edits_the_import_path(source: str) -> bool:
+    # Few files name it at all: only those are parsed.
+    if not re.search(r"sys\s*\.\s*path|syspath_prepend", source):
+        return False
     for node in ast.walk(ast.parse(source)):
         target = node
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -1,7 +1,5 @@
 """What a manifest may say, and how one that says anything else is refused."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -142,11 +140,6 @@ def test_no_text_gets_anything_but_a_manifest_or_a_refusal(text: bytes) -> None:
     except InvalidInputError:
         return
     assert manifest.task in Task
-
-
-def test_importing_the_manifest_loads_no_yaml_parser() -> None:
-    code = "import sys, shared.registry.manifest; sys.exit('yaml' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def said_of(**values: Any) -> str:

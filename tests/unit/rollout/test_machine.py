@@ -1,6 +1,4 @@
-"""What no sequence of events, commands, ticks and faults can do."""
-
-import random
+"""What no sequence of events and commands can do; tests/simulation/test_lives.py adds ticks and faults."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from shared.core.errors import ConflictError
 from shared.core.messages import CommandKind
 from shared.rollout.machine import COMMANDS, TRANSITIONS, RolloutEvent, RolloutState, check_command, next_state
-from tests.unit.rollout.walks import Walk
 
 BACK = {RolloutEvent.FAIL, RolloutEvent.ROLLBACK, RolloutEvent.ABORT}
 
@@ -60,26 +57,3 @@ def test_a_rollback_is_heard_in_every_state_and_a_promotion_never_while_loading(
     assert COMMANDS[CommandKind.ROLLBACK] == set(RolloutState)
     with pytest.raises(ConflictError, match="loading does not hear promote; it hears: abort, rollback"):
         check_command(RolloutState.LOADING, CommandKind.PROMOTE)
-
-
-def test_in_a_thousand_random_edits_the_plan_is_the_state_and_nothing_goes_on_unproven() -> None:
-    states: set[RolloutState] = set()
-    refused = edits = 0
-    for seed in range(80):
-        walk = Walk(random.Random(seed))
-        for _ in range(25):
-            walk.step()
-        states |= walk.seen
-        refused += walk.refused
-        edits += walk.edits
-    assert states == set(RolloutState)
-    assert refused > 50
-    assert edits >= 1_000
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(400))
-def test_a_long_random_life(seed: int) -> None:
-    walk = Walk(random.Random(1_000 + seed))
-    for _ in range(150):
-        walk.step()
