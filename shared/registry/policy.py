@@ -71,12 +71,15 @@ class ValidationPolicy(PolicyPart):
     drift_psi: float | None = Field(default=0.1, gt=0, le=100)
     """PSI of a feature in the validation data against the reference data. None reports and limits nothing."""
     latency_ratio: float | None = Field(default=2.0, ge=1, le=1_000)
-    """How many times the champion's latency (p50, p95 or p99) a version may be proven to take.
+    """How many times the champion's latency (p50, p95 or p99, of processor time) a version may be proven to take.
 
     None reports and limits nothing.
     """
     latency_floor_ms: float = Field(default=1.0, ge=0, le=3_600_000)
-    """A latency up to here is never too long, whatever the champion's."""
+    """A latency up to here, of processor time, is never too long, whatever the champion's.
+
+    Processor time is what a call takes that has a core to itself; what callers wait, the rollout's gates look at.
+    """
 
 
 class SigningPolicy(PolicyPart):

@@ -131,7 +131,7 @@ class ReferenceDriftFinding(_Section):
 
 
 class Quantile(_Section):
-    """A latency quantile of candidate and champion, and their ratio."""
+    """A latency quantile of candidate and champion, in processor time, and their ratio."""
 
     name: _Name
     """`p50`, `p95` or `p99`."""

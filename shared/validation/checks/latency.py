@@ -21,7 +21,7 @@ RESOLUTION = 1.1
 """Ratios up to here are not told apart: two sessions of one model differ by where they lie in memory."""
 
 type Nanoseconds = NDArray[np.int64]
-"""Durations of calls, shape [cycles, calls]."""
+"""Processor time of calls, shape [cycles, calls]."""
 
 
 def latency(
@@ -32,7 +32,8 @@ def latency(
     policy: ValidationPolicy,
 ) -> tuple[Latency, Verdict]:
     """The quantiles, and the verdict on the worst of their ratios. Cycles of both models stand in the same rows."""
-    quantiles = _quantiles(candidate_ns, champion_ns)
+    # A clock may tick more coarsely than a call takes, and a ratio to nothing is none.
+    quantiles = _quantiles(np.maximum(candidate_ns, 1), None if champion_ns is None else np.maximum(champion_ns, 1))
     figures = Latency(calls=int(candidate_ns.size), rows_a_call=rows_a_call, quantiles=quantiles)
     return figures, _verdict(figures, policy)
 
@@ -82,7 +83,7 @@ def _verdict(figures: Latency, policy: ValidationPolicy) -> Verdict:
     slower = [quantile for quantile in figures.quantiles if _is_slower(quantile, policy)]
     worst = max(slower, key=lambda quantile: quantile.interval[0] if quantile.interval else 0.0, default=None)
     shown = worst or figures.quantiles[-1]
-    said = f"{shown.name} is {shown.candidate_ms:.3g} ms over {figures.calls} calls"
+    said = f"{shown.name} is {shown.candidate_ms:.3g} ms of processor time over {figures.calls} calls"
     if shown.ratio is None or shown.interval is None:
         said += "; there is no champion to hold it against"
     else:

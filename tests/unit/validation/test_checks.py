@@ -41,6 +41,7 @@ def test_a_model_three_times_slower_fails_and_the_ratio_is_told() -> None:
     assert verdict.interval[0] > 2
     assert verdict.limit == 2
     assert verdict.n == figures.calls == 600
+    assert "ms of processor time over 600 calls" in verdict.sentence
     assert "proven to be above the limit of 2 times" in verdict.sentence
     assert [quantile.name for quantile in figures.quantiles] == ["p50", "p95", "p99"]
 
@@ -97,6 +98,15 @@ def test_a_burst_in_one_cycle_proves_nothing() -> None:
     candidate[7] *= 100
     _, verdict = latency(candidate, durations(1, seed=6), rows_a_call=1, policy=POLICY)
     assert verdict.outcome is Outcome.PASS
+
+
+def test_a_clock_that_ticks_more_coarsely_than_calls_take_proves_nothing() -> None:
+    still = np.zeros((60, 10), dtype=np.int64)
+    ticking = still.copy()
+    ticking[::10, 0] = 10 * MS
+    for candidate in (still, ticking):
+        _, verdict = latency(candidate, still, rows_a_call=1, policy=POLICY)
+        assert verdict.outcome is Outcome.PASS
 
 
 def test_without_a_champion_there_are_quantiles_and_no_limit() -> None:

@@ -1,5 +1,8 @@
 """What the probes observe of real sessions."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from onnx import TensorProto as Type
 from onnx import helper
 
+from shared.validation.datafile import Array
 from shared.validation.model import LoadedModel, Rows, load
 from shared.validation.probes.behaviour import STAGE, Observation, Probe, observe
 from shared.validation.probes.inputs import extremes, made_up_rows, spread_rows, with_infinity, with_nan
@@ -18,6 +22,20 @@ from tests.unit.validation.drops import onnx_model, scorer
 from tests.unit.validation.planted import answers_by_chance, rows_influence_each_other
 
 ROWS = 16
+BESIDE_S = 0.002
+
+
+class Beside(LoadedModel):
+    """A model beside whose every run something else happens."""
+
+    def __init__(self, model: LoadedModel, happens: Callable[[], None]) -> None:
+        self._model = model
+        self._happens = happens
+
+    def run(self, inputs: Rows) -> dict[str, Array]:
+        """One call."""
+        self._happens()
+        return self._model.run(inputs)
 
 
 def loaded(folder: Path, model: onnx.ModelProto) -> LoadedModel:
@@ -135,3 +153,27 @@ def test_both_models_are_timed_as_often_and_in_the_same_cycles(tmp_path: Path) -
     assert (timings.candidate_ns > 0).all()
     alone = interleaved(model, None, calls, rows_a_call=1, budget_s=0.02)
     assert alone.champion_ns is None
+
+
+def mean_s(folder: Path, happens: Callable[[], None]) -> float:
+    """What a call of a model is found to take, where this happens in each."""
+    model = Beside(loaded(folder, scorer()), happens)
+    timings = interleaved(model, None, [{"x": np.zeros((1, 3), dtype=np.float32)}], rows_a_call=1, budget_s=0.02)
+    return float(timings.candidate_ns.mean()) / 1e9
+
+
+def test_while_a_call_is_kept_off_the_processor_its_time_stands_still(tmp_path: Path) -> None:
+    assert mean_s(tmp_path, lambda: time.sleep(BESIDE_S)) < BESIDE_S / 2
+
+
+def test_what_a_call_computes_in_further_threads_counts(tmp_path: Path) -> None:
+    def compute() -> None:
+        while time.thread_time() < BESIDE_S:
+            pass
+
+    def happens() -> None:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
+    assert mean_s(tmp_path, happens) > BESIDE_S / 2
