@@ -1,8 +1,8 @@
 """`slipway test`: every check of this repository, all of them run whatever the first ones say.
 
-Three processes share the tests, also where there are two cores: many tests wait for processes that they started. The
-closing lines are pytest's own. With `--coverage` they are slower, and it fails as well where fewer lines are run than
-FLOOR says. With `--json` everything that the checks print goes to standard error.
+Three processes share the tests, all or those of folders that are named, also where there are two cores: many tests wait
+for processes that they started. The closing lines are pytest's own. With `--coverage` they are slower, and it fails as
+well where fewer lines are run than FLOOR says. With `--json` everything that the checks print goes to standard error.
 
 The tests start some hundred processes, which all import the same packages. So those are compiled once, while the first
 checks run, whatever PYTHONDONTWRITEBYTECODE says: many container images set it, and without bytecode a host takes three
@@ -61,17 +61,20 @@ class Check:
 def checks(pytest_arguments: Sequence[str], *, long: bool, coverage: bool = False) -> list[Check]:
     """The checks, in their order; pytest comes last, so that its summary closes the output.
 
-    With arguments of the caller's, pytest runs by those alone, and a part of the tests is held to no floor.
+    With arguments of the caller's, pytest runs by those alone, and a part of the tests is held to no floor. Where they
+    are folders and nothing else, processes share their tests as they do in the whole run; who gives an option or a file
+    looks at few tests, or at one process.
     """
     selection = () if long or _selects_markers(pytest_arguments) else ("-m", "not long")
     measured = _coverage(floor=0 if pytest_arguments else FLOOR) if coverage else ()
-    pytest = (sys.executable, "-m", "pytest", *selection, *measured)
+    shared = _SHARED if all((REPOSITORY / argument).is_dir() for argument in pytest_arguments) else ()
+    pytest = (sys.executable, "-m", "pytest", *selection, *measured, *shared)
     return [
         Check(name="ruff check", argv=(_tool("ruff"), "check", ".")),
         Check(name="ruff format", argv=(_tool("ruff"), "format", "--check", ".")),
         Check(name="mypy", argv=(_tool("mypy"),)),
         Check(name="import-linter", argv=(_tool("lint-imports"),)),
-        Check(name="pytest", argv=(*pytest, *(pytest_arguments or (*_SHARED, *_TESTS)))),
+        Check(name="pytest", argv=(*pytest, *(pytest_arguments or _TESTS))),
     ]
 
 

@@ -4,6 +4,8 @@ import os
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from cli.checks import FLOOR, REPOSITORY, check_environment, checks, compiling
 from tests.support.order import FOLDERS, longest_first
 
@@ -35,6 +37,26 @@ def test_where_there_is_little_else_each_test_is_run_all_the_same() -> None:
 def test_arguments_of_the_caller_s_run_pytest_once_by_those() -> None:
     runs = [check.argv for check in checks(["tests/unit", "-x"], long=False) if check.name.startswith("pytest")]
     assert [run[-2:] for run in runs] == [("tests/unit", "-x")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_shared"),
+    [
+        ([], True),
+        (["tests/unit"], True),
+        (["tests/unit/cli", "tests/world/"], True),
+        (["tests/unit/cli/test_checks.py"], False),
+        (["tests/unit/cli/test_checks.py::test_each"], False),
+        (["tests/unit", "-k", "policy"], False),
+        (["tests/unit", "--pdb"], False),
+        (["tests/unit", "-n", "8"], False),
+        (["-p", "no:xdist", "tests/unit"], False),
+    ],
+)
+def test_processes_share_what_is_run_of_whole_folders(arguments: list[str], *, is_shared: bool) -> None:
+    pytest_alone = checks(arguments, long=False)[-1].argv
+    assert ("loadfile" in pytest_alone) == is_shared
+    assert list(pytest_alone[len(pytest_alone) - len(arguments) :]) == arguments
 
 
 def test_coverage_is_of_every_package_for_who_asks_for_it_and_a_part_of_the_tests_is_held_to_no_floor() -> None:
