@@ -70,6 +70,13 @@ def test_a_defect_is_found_in_the_real_sandbox(plant: Callable[[], Planted], tmp
     assert found == ({planted.finds} if planted.finds else set())
 
 
+def test_the_clock_of_the_sandbox_resolves_single_calls(tmp_path: Path) -> None:
+    """Under its limit on processor time some clocks move by ticks alone."""
+    latency = sandboxed(sound(), tmp_path).details.latency
+    assert latency is not None
+    assert all(quantile.candidate_ms > 0 for quantile in latency.quantiles)
+
+
 def test_one_report_tells_all_that_is_wrong(tmp_path: Path) -> None:
     slice_of, drift = bad_in_one_slice(), drifted()
     x = drift.rows["x"]

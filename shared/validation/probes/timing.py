@@ -1,8 +1,10 @@
 """Times single calls of two models, interleaved, so that what slows the machine down slows both.
 
-A call's duration is the processor time that this process spent on it, in whatever thread: a model only computes. The
-wall's clock would add the turns of other programs on the same cores, each of milliseconds. The longer a model's calls, the
-larger the share of them that one falls into; beyond 5 % the p95 is theirs, and a model a little slower looks slower by far.
+A call's duration is the processor time of this thread: a model only computes, and its session has no other thread. The
+wall's clock would add the turns of other programs on the same cores, each of milliseconds. The longer a model's calls,
+the larger the share of them that one falls into: beyond 5 % the p95 is theirs, and a model somewhat slower looks slower
+by far. The clock of the whole process would not do: under a limit on processor time, as the sandbox has one, Linux
+moves it by ticks of milliseconds.
 
 Calls come in cycles of four blocks, candidate, champion, champion, candidate, and the other way round in every second
 cycle: a drift of the machine's speed then cancels within each. Both models get the same rows in the same order. The
@@ -101,7 +103,7 @@ def _plan(call_s: float, budget_s: float) -> tuple[int, int]:
 
 
 def _timed(model: LoadedModel, calls: Calls, first: int, count: int) -> list[int]:
-    run, clock, many = model.run, time.process_time_ns, len(calls)
+    run, clock, many = model.run, time.thread_time_ns, len(calls)
     taken = []
     for number in range(first, first + count):
         inputs = calls[number % many]

@@ -1,6 +1,5 @@
 """What the probes observe of real sessions."""
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,25 +154,19 @@ def test_both_models_are_timed_as_often_and_in_the_same_cycles(tmp_path: Path) -
     assert alone.champion_ns is None
 
 
-def mean_s(folder: Path, happens: Callable[[], None]) -> float:
-    """What a call of a model is found to take, where this happens in each."""
-    model = Beside(loaded(folder, scorer()), happens)
-    timings = interleaved(model, None, [{"x": np.zeros((1, 3), dtype=np.float32)}], rows_a_call=1, budget_s=0.02)
-    return float(timings.candidate_ns.mean()) / 1e9
-
-
 def test_while_a_call_is_kept_off_the_processor_its_time_stands_still(tmp_path: Path) -> None:
-    assert mean_s(tmp_path, lambda: time.sleep(BESIDE_S)) < BESIDE_S / 2
+    model = Beside(loaded(tmp_path, scorer()), lambda: time.sleep(BESIDE_S))
+    timings = interleaved(model, None, [{"x": np.zeros((1, 3), dtype=np.float32)}], rows_a_call=1, budget_s=0.02)
+    assert timings.candidate_ns.mean() / 1e9 < BESIDE_S / 2
 
 
-def test_what_a_call_computes_in_further_threads_counts(tmp_path: Path) -> None:
-    def compute() -> None:
-        while time.thread_time() < BESIDE_S:
-            pass
+def test_a_session_runs_in_the_thread_that_calls_it_alone(tmp_path: Path) -> None:
+    """Timings are of that thread."""
 
-    def happens() -> None:
-        thread = threading.Thread(target=compute)
-        thread.start()
-        thread.join()
+    def threads() -> set[str]:
+        return {path.name for path in Path("/proc/self/task").iterdir()}
 
-    assert mean_s(tmp_path, happens) > BESIDE_S / 2
+    before = threads()
+    model = loaded(tmp_path, scorer())
+    model.run({"x": np.zeros((1, 3), dtype=np.float32)})
+    assert threads() <= before
