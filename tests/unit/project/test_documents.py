@@ -1,18 +1,14 @@
 """Examples in the documents are run, and the commands that they show exist."""
 
-import json
 import re
-import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import pytest
 import typer
 
-from cli.main import build_app, run
+from cli.main import build_app
 from shared.core.errors import InvalidInputError
 from shared.registry.manifest import parse_manifest
 from tests.unit.project.repository import ROOT, text_of, tracked_files
@@ -149,28 +145,6 @@ def test_settings_that_documents_name_are_read_somewhere() -> None:
     named = {(path, one) for path in DOCUMENTS for one in SETTING.findall(text_of(path))}
     assert len(named) > 60
     assert {(path, one) for path, one in named if one not in read} == set()
-
-
-def test_the_guides_first_model_is_validated_and_answers_what_the_guide_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    guide = text_of("docs/deployment.md")
-    (example,) = python_examples(guide)
-    exec(compile(example, "iris.py", "exec"), {"__name__": "__main__"})  # noqa: S102 - that is the test
-    shown = [words.split() for line in code_in(guide) for words in COMMAND.findall(line)]
-    (validate,) = [words for words in shown if words[0] == "validate"]
-    assert run(validate) == 0, capsys.readouterr().err
-    (pushed,) = [words for words in shown if words[0] == "push"]
-    assert pushed[1] == validate[1]
-    assert ["rollout", "watch", pushed[3]] in shown
-    asked = set(re.findall(r'/predict -d \'\{"features": (\[.*?\])\}\'', guide))
-    (row,) = asked
-    with zipfile.ZipFile(pushed[1]) as archive:
-        session = onnxruntime.InferenceSession(archive.read("model.onnx"), providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    answer = session.run(None, {given.name: np.asarray(json.loads(row), dtype=np.float32)})
-    assert answer[0].tolist() == [0]
 
 
 def test_links_within_the_repository_lead_somewhere() -> None:

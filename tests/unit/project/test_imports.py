@@ -4,7 +4,6 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ AZURE_ALLOWED: dict[str, tuple[str, ...]] = {
 }
 
 
-@cache
-def imports_of(source: str) -> tuple[str, ...]:
-    return tuple(_imports_in(source))
+def imports_of(source: str, naming: str) -> Iterator[str]:
+    """What a source imports whose name holds a word. A source without the word is not parsed: that takes long."""
+    return (name for name in _imports_in(source) if naming in name) if naming in source else iter(())
 
 
 def _imports_in(source: str) -> Iterator[str]:
@@ -41,7 +40,7 @@ def stands_in(name: str, packages: tuple[str, ...]) -> bool:
 
 def stray_azure_imports(path: str, source: str) -> list[str]:
     allowed = next((names for place, names in AZURE_ALLOWED.items() if path.startswith(place)), ())
-    azure = [name for name in imports_of(source) if stands_in(name, ("azure",))]
+    azure = [name for name in imports_of(source, "azure") if stands_in(name, ("azure",))]
     return [name for name in azure if not stands_in(name, allowed)]
 
 
@@ -64,9 +63,11 @@ def test_a_stray_azure_import_is_found(path: str, source: str) -> None:
 
 
 def test_the_app_imports_its_blueprints_and_nothing_imports_the_app() -> None:
-    assert all(stands_in(name, ("azure.functions", "functions")) for name in imports_of(text_of("function_app.py")))
+    assert all(stands_in(name, ("azure.functions", "functions")) for name in _imports_in(text_of("function_app.py")))
     importers = [
-        path for path in python_files() if any(stands_in(n, ("function_app",)) for n in imports_of(text_of(path)))
+        path
+        for path in python_files()
+        if any(stands_in(name, ("function_app",)) for name in imports_of(text_of(path), "function_app"))
     ]
     assert [path for path in importers if not path.startswith("tests/")] == []
 

@@ -77,18 +77,6 @@ def test_the_stakes_mean_after_any_blocks_is_at_most_one_under_the_null(
             assert mean <= 1 + 1e-9, (claim, rates)
 
 
-@pytest.mark.parametrize(("rate", "share"), [(0.0, 0.05), (0.02, 0.05), (0.2, 0.2), (0.5, 0.5), (1.0, 0.05)])
-def test_equal_arms_are_rarely_called_worse_however_often_one_looks(rate: float, share: float) -> None:
-    generator, level, trials = random.Random(4), 0.25, 60
-    false = 0
-    for _ in range(trials):
-        test = ExcessTest(claim=Claim.WORSE, margin=0.0)
-        for _ in range(40):
-            test.add(drawn(generator, requests=40, share=share, rates=(rate, rate)))
-        false += test.proves(level)
-    assert false <= level * trials
-
-
 @pytest.mark.parametrize(("share", "most"), [(0.05, 8), (0.2, 12), (0.5, 20)])
 def test_a_candidate_that_fails_everything_is_found_within_a_few_requests(share: float, most: int) -> None:
     generator = random.Random(1)
