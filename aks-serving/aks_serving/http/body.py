@@ -20,6 +20,8 @@ _MAX_OVERHEAD_BYTES = 16 * 1024
 """Of lines around the data, beside as many bytes as there are of data: reading a line takes longer than its bytes say.
 Any body may have some three thousand chunks of one byte; a longer one needs chunks of five bytes in the mean.
 """
+_STEPS = 2048
+"""Lines and pieces of data that are read at once: a millisecond or two."""
 
 
 class FixedBody:
@@ -72,16 +74,20 @@ class ChunkedBody:
         return len(self._data)
 
     def feed(self, data: bytes) -> bytes:
-        """Read on. What is left of `data` after the end of the body; empty until then. Raises RefusedError."""
+        """Read on, for no more than a while. What is left of `data`: to be fed again, or where the body is whole, what
+        came after it. Raises RefusedError.
+        """
         data = self._rest + data if self._rest else data
         self._rest = b""
         at = 0
-        while not self.whole:
+        for _ in range(_STEPS):
             after = self._state(self, data, at)
             if after < 0:
                 self._rest = data[at:]
                 return b""
             at = after
+            if self.whole:
+                break
         return data[at:]
 
     def body(self) -> bytes:

@@ -25,7 +25,8 @@ from aks_serving.http.state import Pace, Shared
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.005
-"""After so long over what one read brought, to within one request, a connection goes on in the next turn."""
+"""After so long over what one read brought, to within one request or a part of one, a connection goes on in the next
+turn."""
 
 _REFUSED_HEAD = RequestHead("GET", "", b"", {}, 1)
 
@@ -216,11 +217,12 @@ class Connection(asyncio.Protocol):
                 request = reader.take(self._admit)
                 if clock() > until_s:
                     self._rest()
-                if request is None:
+                if request is not None:
+                    stage = False, False
+                    self._dispatch(*request)
+                    self._full = len(self._queue) >= limit
+                elif not reader.stopped_short:
                     break
-                stage = False, False
-                self._dispatch(*request)
-                self._full = len(self._queue) >= limit
             if stage != (reader.begun, reader.in_body):
                 self._pace.restart(self._shared.clock())
             self._pace.moved_bytes += len(data)
@@ -229,11 +231,9 @@ class Connection(asyncio.Protocol):
                 self._continue()
         except RefusedError as error:
             self._refuse(error)
-        corked, self._corked = self._corked, None
-        if corked:
-            self._transport.write(b"".join(corked))
-            if self._choked:
-                self._count_unsent()
+        self._uncork()
+        if self._choked:
+            self._count_unsent()
         self._settle()
 
     def _admit(self, raw: bytes, head: RequestHead) -> None:
@@ -316,6 +316,12 @@ class Connection(asyncio.Protocol):
             self._full = False
             self._resume()
 
+    def _uncork(self) -> None:
+        """Write what was answered while a read was looked at."""
+        corked, self._corked = self._corked, None
+        if corked:
+            self._transport.write(b"".join(corked))
+
     def _count_unsent(self) -> None:
         """Hold the answers of all connections that are not sent to their bound."""
         self._shared.unsent.hold(self, self.held_bytes)
@@ -338,9 +344,7 @@ class Connection(asyncio.Protocol):
         """
         self._stop_reading()
         self._ended_s = self._shared.clock()
-        corked, self._corked = self._corked, None
-        if corked:
-            self._transport.write(b"".join(corked))
+        self._uncork()
         if self._transport.is_closing():
             return
         if self._transport.can_write_eof():

@@ -40,13 +40,18 @@ class RequestReader:
         """What is held of the body that is being read."""
         return self._body.size_bytes if self._body is not None else 0
 
+    @property
+    def stopped_short(self) -> bool:
+        """Whether `take` read for a while and left more of what came."""
+        return self._body is not None and bool(self._unread)
+
     def push(self, data: bytes) -> None:
         """Bytes came."""
         self._unread = self._unread + data if self._unread else data
 
     def take(self, admit: Callable[[bytes, RequestHead], None]) -> tuple[RequestHead, bytes] | None:
-        """The next whole request, its head and its body; None where there is none. `admit` sees each head, its bytes
-        first, before its body is read, and may raise RefusedError as well.
+        """The next whole request, its head and its body; None where there is none, or none yet (`stopped_short`).
+        `admit` sees each head, its bytes first, before its body is read, and may raise RefusedError as well.
         """
         while self._unread:
             if self._body is None:
@@ -56,8 +61,8 @@ class RequestReader:
                 if head.length == 0:
                     return head, b""
                 self._begin_body(head)
-            elif self._read_body(self._body):
-                return self._whole()
+            else:
+                return self._whole() if self._read_body(self._body) else None
         return None
 
     def _next_head(self, admit: Callable[[bytes, RequestHead], None]) -> RequestHead | None:

@@ -14,6 +14,13 @@ def _in_chunks(size: int, count: int) -> bytes:
     return b"%x\r\n%b\r\n" % (size, b"x" * size) * count
 
 
+def _fed(body: ChunkedBody, data: bytes) -> bytes:
+    """What is left of the data once the body takes no more of it."""
+    while data and not body.whole:
+        data = body.feed(data)
+    return data
+
+
 @pytest.mark.parametrize("body", [FixedBody(_MIB), ChunkedBody(_MIB)], ids=["of a known length", "in chunks"])
 def test_a_body_that_is_not_whole_takes_the_memory_that_is_counted(body: FixedBody | ChunkedBody) -> None:
     piece = bytearray(b"x" * _PIECE if isinstance(body, FixedBody) else _in_chunks(_PIECE, 1))
@@ -35,9 +42,9 @@ def test_a_long_body_has_at_least_as_many_bytes_as_the_lines_of_its_chunks(size:
     sent = _in_chunks(size, 128 * 1024 // size) + b"0\r\n\r\n"
     if not taken:
         with pytest.raises(RefusedError, match="more lines than data"):
-            body.feed(sent)
+            _fed(body, sent)
         return
-    assert body.feed(sent) == b""
+    assert _fed(body, sent) == b""
     assert body.whole
     assert len(body.body()) == 128 * 1024 // size * size
-    assert ChunkedBody(_MIB).feed(_in_chunks(1, 2000) + b"0\r\n\r\nnext") == b"next"
+    assert _fed(ChunkedBody(_MIB), _in_chunks(1, 2000) + b"0\r\n\r\nnext") == b"next"

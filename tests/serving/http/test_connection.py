@@ -1,6 +1,7 @@
 """What a connection does with good requests, and with handlers that answer late, twice, never or wrongly."""
 
 import asyncio
+import itertools
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -190,6 +191,19 @@ async def test_a_connection_that_had_its_share_of_a_turn_lets_others_in_and_goes
         turns.append(len(handled))
     assert turns == [3, 5, 5]
     assert [answer.json()["path"] for answer in driven.answers] == paths
+
+
+async def test_a_body_of_many_tiny_chunks_lets_others_in_before_it_is_whole() -> None:
+    driven, ticks = Driven(), itertools.count()
+    driven.shared.clock = lambda: next(ticks) * 0.003
+    driven.send(chunked(*[b"bytes"] * 10_000) + request("/2"))
+    turns = 1
+    while driven.paused():
+        turns += not driven.seen
+        await _turn()
+    assert turns > 3
+    assert [len(exchange.body) for exchange in driven.seen] == [50_000, 0]
+    assert driven.statuses == [200, 200]
 
 
 async def test_what_a_client_sent_does_not_count_as_slow_while_the_server_holds_it_off() -> None:

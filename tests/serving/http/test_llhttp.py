@@ -87,7 +87,9 @@ def _ours(stream: bytes) -> tuple[list[tuple[RequestHead, bytes]], bool]:
     reader.push(stream)
     taken: list[tuple[RequestHead, bytes]] = []
     try:
-        while (request := reader.take(lambda _raw, _head: None)) is not None:
+        while (request := reader.take(lambda _raw, _head: None)) is not None or reader.stopped_short:
+            if request is None:
+                continue
             taken.append(request)
             if request[0].close:
                 break
