@@ -26,6 +26,7 @@ from aks_serving.http.answers import DATED
 from aks_serving.http.limits import Limits
 from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
+from aks_serving.http.secured import SecuredConnection
 from aks_serving.http.state import Shared
 from aks_serving.http.tls import ReloadingContext
 
@@ -127,12 +128,13 @@ class Transport:
     async def _start(self, sockets: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         context = self._tls.context if self._tls is not None else None
+        made = Connection if context is None else SecuredConnection
         self._sockets = sockets
         for sock in sockets:
             take_on(sock)
             self._servers.append(
                 await loop.create_server(
-                    lambda: Connection(self._shared),
+                    lambda: made(self._shared),
                     sock=sock,
                     backlog=_BACKLOG,
                     ssl=context,

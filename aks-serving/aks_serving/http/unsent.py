@@ -1,7 +1,8 @@
 """The bound over all answers that are made and not sent: what clients that read slowly, or not at all, may hold.
 
-A connection holds what its socket did not take, once that is more than the event loop's mark (64 KiB), and the answers
-that wait behind an earlier one. Beyond the bound who holds most is cut off, among equals who has held for the longest.
+A connection holds what its socket did not take, once that is more than the event loop's mark (64 KiB; over TLS twice
+that, as aks_serving.http.secured tells), and the answers that wait behind an earlier one. Beyond the bound who holds
+most is cut off, among equals who has held for the longest.
 """
 
 import asyncio

@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from aks_serving.exchange import OK, Response
 from aks_serving.http.access import Tokens
 from aks_serving.http.tls import ReloadingContext
 
@@ -33,6 +34,19 @@ async def test_requests_are_answered_over_tls(served: Serve, tmp_path: Path) -> 
         await client.send(request("/last", headers=("Connection: close",)))
         assert (await client.answer()).headers["connection"] == "close"
         assert await client.rest() == b""
+
+
+async def test_who_is_late_to_read_a_connections_last_answer_has_all_of_it(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    tls, body = ReloadingContext(cert, key), b"x" * 12_000_000
+    async with served(later=True, tls=tls) as server, server.client(_trusting(cert)) as client:
+        await client.send(request(headers=("Connection: close",)))
+        await until(lambda: server.seen, "the request came")
+        server.seen[0].reply(Response(OK, body))
+        await asyncio.sleep(2.5)  # longer than a TLS connection has for its close
+        assert (await client.answer()).body == body
+        assert await client.rest() == b""
+        await until(lambda: not server.transport.connections, "it is closed")
 
 
 async def test_tls_before_1_2_is_not_spoken(served: Serve, tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """The bound over answers that are made and not sent, over real sockets and on both event loops."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aks_serving.exchange import OK, Response
 from aks_serving.http.limits import Limits
+from aks_serving.http.tls import ReloadingContext
 
-from tests.serving.http.conftest import Client, Serve, Served, until
+from tests.serving.http.conftest import Client, Serve, Served, certificate, until
 from tests.serving.http.driven import Driven, request
 
 pytestmark = pytest.mark.anyio
@@ -18,6 +23,31 @@ _LARGE = Response(OK, b"x" * (12 * _MIB))
 _SMALL = Response(OK, b"small")
 
 
+class _Way:
+    """Plain or over TLS."""
+
+    def __init__(self, served: Serve, tls: tuple[Path, Path] | None) -> None:
+        self._served, self._tls = served, tls
+
+    @asynccontextmanager
+    async def served(self, **options: Any) -> AsyncIterator[Served]:
+        """A server that is told what to answer."""
+        tls = ReloadingContext(*self._tls) if self._tls else None
+        async with self._served(later=True, tls=tls, **options) as server:
+            yield server
+
+    @asynccontextmanager
+    async def client(self, server: Served) -> AsyncIterator[Client]:
+        tls = ssl.create_default_context(cafile=self._tls[0]) if self._tls else None
+        async with server.client(tls) as client:
+            yield client
+
+
+@pytest.fixture(params=["plain", "tls"])
+def way(request: pytest.FixtureRequest, served: Serve, tmp_path: Path) -> _Way:
+    return _Way(served, certificate(tmp_path, "one") if request.param == "tls" else None)
+
+
 async def _asked(server: Served, client: Client, answer: Response) -> None:
     """Ask, and have it answered; nobody reads."""
     number = len(server.seen)
@@ -26,16 +56,14 @@ async def _asked(server: Served, client: Client, answer: Response) -> None:
     server.seen[number].reply(answer)
 
 
-async def test_many_that_do_not_read_hold_no_more_than_the_bound(
-    served: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_many_that_do_not_read_hold_no_more_than_the_bound(way: _Way, caplog: pytest.LogCaptureFixture) -> None:
     bound = 30 * _MIB
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(served(later=True, limits=Limits(max_unsent_bytes=bound)))
+        server = await stack.enter_async_context(way.served(limits=Limits(max_unsent_bytes=bound)))
         unsent = server.transport._shared.unsent
-        usual = await stack.enter_async_context(server.client())
+        usual = await stack.enter_async_context(way.client(server))
         for _ in range(8):
-            await _asked(server, await stack.enter_async_context(server.client()), _LARGE)
+            await _asked(server, await stack.enter_async_context(way.client(server)), _LARGE)
             await _asked(server, usual, _SMALL)
             assert (await usual.answer()).body == b"small"
             held = sum(connection.held_bytes for connection in server.transport._shared.connections)
@@ -47,13 +75,28 @@ async def test_many_that_do_not_read_hold_no_more_than_the_bound(
     assert unsent.total_bytes == 0
 
 
-async def test_a_client_that_reads_has_its_large_answer_and_holds_nothing_after(served: Serve) -> None:
-    async with served(later=True, limits=Limits(max_unsent_bytes=30 * _MIB)) as server, server.client() as client:
+async def test_a_client_that_reads_has_its_large_answer_and_holds_nothing_after(way: _Way) -> None:
+    async with way.served(limits=Limits(max_unsent_bytes=30 * _MIB)) as server, way.client(server) as client:
         for _ in range(4):
             await _asked(server, client, _LARGE)
             assert server.transport._shared.unsent.total_bytes > 0
             assert len((await client.answer()).body) == 12 * _MIB
             await until(lambda: server.transport._shared.unsent.total_bytes == 0, "all is sent")
+
+
+async def test_what_a_client_does_not_read_of_its_answers_counts_until_it_does(way: _Way) -> None:
+    async with way.served() as server, way.client(server) as client:
+        unsent, numbers = server.transport._shared.unsent, range(1, 5)
+        await client.send(request() * len(numbers))
+        await until(lambda: len(server.seen) == len(numbers), "the requests came")
+        bodies = [bytes([number]) * (6 * _MIB + number) for number in numbers]
+        for exchange, body in zip(server.seen, bodies, strict=True):
+            exchange.reply(Response(OK, body))
+        for left, body in zip((3, 2, 1, 0), bodies, strict=True):
+            assert (await client.answer()).body == body
+            server.transport.sweep()
+            assert unsent.total_bytes <= left * (6 * _MIB + 100)
+            assert left < 3 or unsent.total_bytes > _MIB, "sockets take some by themselves"
 
 
 async def test_answers_that_wait_behind_an_earlier_one_count(served: Serve) -> None:
