@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NoReturn
 
 import typer
 
@@ -83,11 +84,17 @@ def build_app() -> typer.Typer:
     return app
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """Of the app, which takes longer to put together than most command lines to run."""
+    return typer.main.get_command(build_app())
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run a command line, and return its exit code."""
     as_json = JSON_OPTION in arguments
     try:
-        code = build_app()(list(arguments), prog_name="slipway", standalone_mode=False)
+        code = _command()(list(arguments), prog_name="slipway", standalone_mode=False)
     except typer.TyperException as error:
         return tell_error(CliError(error.format_message(), ExitCode.USAGE, "usage"), as_json=as_json)
     except SlipwayError as error:
