@@ -157,6 +157,8 @@ def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket
 
 def _ready(settings: Settings, shared: _Shared) -> None:
     address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
+    if ":" in address:
+        address = f"[{address}]"
     scheme = "http" if shared.tls is None else "https"
     # In one write: where the output is not buffered, a log line could come between a line and its end.
     text = f"ready {scheme}://{address}:{shared.sockets[0].getsockname()[1]}\n"

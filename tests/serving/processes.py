@@ -65,7 +65,7 @@ class Server:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
-        assert line.startswith("ready http://127.0.0.1:"), log.read_text()
+        assert line.startswith("ready http://"), log.read_text()
         self.url = line.removeprefix("ready ").strip()
         self.http = httpx.Client(base_url=self.url, timeout=20, verify=NO_TLS)
 

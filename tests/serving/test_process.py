@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 from shared.routing.plan import Signing
 from shared.telemetry.window import merge_counts
@@ -157,6 +158,19 @@ def test_a_pod_with_keys_of_its_own_serves_a_signed_model_in_several_files_and_n
     assert server.predict([[7]]).json()["model_version"] == 1
     assert server.stop() == 0
     assert account.windows()[-1].failed[2].startswith("unsigned: ")
+
+
+def test_an_address_of_ipv6_is_told_in_brackets(launch: Launch) -> None:
+    with socket.socket(socket.AF_INET6) as tried:
+        try:
+            tried.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no loopback for IPv6")
+    server = launch(dead_connection(), SLIPWAY_BIND="::1", SLIPWAY_GRPC_PORT="0")
+    assert server.url.startswith("http://[::1]:")
+    assert server.http.get("/health").status_code == 200
+    assert server.grpc_address().startswith("[::1]:")
+    assert server.stop() == 0
 
 
 def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
