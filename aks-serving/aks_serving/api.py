@@ -21,7 +21,7 @@ from aks_serving.errors import BodyTooLargeError, NotServingError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.feedback import FeedbackIntake
-from aks_serving.feedback_items import MAX_BODY_BYTES
+from aks_serving.feedback_items import MAX_BODY_BYTES, FeedbackTooLargeError
 from aks_serving.override import VERSION_HEADER, Pinning, pinned_version
 from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
@@ -142,8 +142,7 @@ class Api:
                 self._v2_infer(exchange, servings.infer_paths[path], None)
             elif path == "/feedback":
                 _check_method(exchange, "POST")
-                limit = min(MAX_BODY_BYTES, self._max_body_bytes)
-                self._later(exchange, self._feedback(self._body(exchange, limit)))
+                self._later(exchange, self._feedback(self._feedback_body(exchange)))
             elif path == "/models/reload":
                 _check_method(exchange, "POST")
                 self._later(exchange, self._reload())
@@ -165,7 +164,7 @@ class Api:
                 self._begin_plain(exchange, tables.read_request(form, body, exchange.query), held_bytes=len(body))
                 return
         serving = self._server.servings.only
-        if serving is not None and serving.fast is not None:
+        if serving is not None and serving.fast is not None and not exchange.query:
             read = serving.fast.plain(body, serving.plan.endpoint)
             if read is not None:
                 ask = PlainAsk(serving, exchange.received_s, read.packed, read.rows)
@@ -344,6 +343,16 @@ class Api:
         if limit is not None and len(exchange.body) > limit:
             raise BodyTooLargeError(limit)
         return exchange.body
+
+    def _feedback_body(self, exchange: Exchange) -> bytes:
+        content_type = exchange.headers.get(b"content-type", _JSON)
+        if not tables.is_json(content_type):
+            raise tables.UnsupportedTypeError(content_type, "send application/json")
+        limit = min(MAX_BODY_BYTES, self._max_body_bytes)
+        try:
+            return self._body(exchange, limit)
+        except BodyTooLargeError as error:
+            raise FeedbackTooLargeError(len(exchange.body), limit) from error
 
     def _later(self, exchange: Exchange, answer: Coroutine[Any, Any, Response]) -> None:
         async def wait() -> None:

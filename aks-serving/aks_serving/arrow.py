@@ -19,6 +19,8 @@ import numpy as np
 from aks_serving.tensors import Array
 from shared.core.errors import InvalidInputError
 
+_FILE = b"ARROW1"
+"""What the file format begins with."""
 _MAX_COLUMNS = 10_000
 _SHOWN = 80
 _HEADER, _COMPRESSION = 2, 3
@@ -32,11 +34,16 @@ def is_installed() -> bool:
 
 def read_stream(body: bytes) -> dict[str, Array]:
     """The columns of a stream by name, in its order; text as objects of `str`. Raises InvalidInputError."""
+    if body.startswith(_FILE):
+        raise _refused("it is an Arrow file (Feather): write it in the stream format")
     pa = _pyarrow()
     try:
-        messages = iter(pa.ipc.MessageReader.open_stream(pa.py_buffer(body)))
+        source = pa.BufferReader(body)
+        messages = iter(pa.ipc.MessageReader.open_stream(source))
         schema = _schema(pa, messages)
         batches = list(_batches(pa, messages, schema, len(body)))
+        if source.tell() != len(body):
+            raise _refused(f"{len(body) - source.tell()} bytes follow its end: send one stream and nothing after it")
         return {
             field.name: _joined([batch.column(place) for batch in batches], field.type)
             for place, field in enumerate(schema)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from shared.core.errors import InvalidInputError
+from aks_serving.errors import BodyTooLargeError
+from shared.core.errors import InvalidInputError, SlipwayError
 from shared.telemetry.feedback import MAX_LABEL_CHARS, MAX_NUMBER
 
 MAX_ITEMS = 1_000
@@ -18,6 +19,17 @@ MAX_BODY_BYTES = 1_000_000
 _LAST_OF_ASCII_CONTROL, _DELETE = 0x1F, 0x7F
 
 type Label = str | bool | int | float
+
+
+class FeedbackTooLargeError(BodyTooLargeError):
+    """The body is larger than MAX_BODY_BYTES, or than the server takes."""
+
+    def __init__(self, found_bytes: int, limit: int) -> None:
+        """`found_bytes` as it came: where those are no more than the limit, it is what it unpacks to that is."""
+        found = f"{found_bytes} bytes" if found_bytes > limit else f"more than {limit} bytes, unpacked"
+        SlipwayError.__init__(
+            self, f"the body has {found}: send at most {limit} bytes and {MAX_ITEMS} pieces of feedback at a time"
+        )
 
 
 class FeedbackItem(msgspec.Struct, forbid_unknown_fields=True):

@@ -39,18 +39,21 @@ _MEANINGS = {
     "504": "The request's time was over before a model ran it. It never runs.",
 }
 _OF_PREDICTIONS = ("400", "403", "404", "405", "413", "415", "429", "500", "503", "504")
+_OF_MODELS = ("400", "404", "405")
+_VERSION_NUMBER: Json = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _QUERY: Json = {
     "model": {"type": "string"},
-    "model_version": {"type": "integer", "minimum": 1},
+    "model_version": _VERSION_NUMBER,
     "user_id": {"type": "string"},
     "timeout_ms": {"type": "number", "exclusiveMinimum": 0},
 }
+_ASKED = "For every body; where a JSON body says it too, both say the same."
 _MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _VERSION: Json = {
     "name": "version",
     "in": "path",
     "required": True,
-    "schema": {"type": "integer", "minimum": 1},
+    "schema": _VERSION_NUMBER,
 }
 _OVERRIDE: Json = {
     "name": "x-slipway-override",
@@ -61,7 +64,7 @@ _OVERRIDE: Json = {
 _NAMED: Json = {
     "name": "x-slipway-version",
     "in": "header",
-    "schema": {"type": "integer", "minimum": 1},
+    "schema": _VERSION_NUMBER,
     "description": "Names the version that answers, as body and path may.",
 }
 
@@ -92,13 +95,13 @@ def _plain_paths() -> Json:
         "/predict": {
             "post": _operation(
                 "predict",
-                "Predict: features in, predictions out.",
+                "Predict: features in, predictions out. An unknown parameter of the query is answered with 400.",
                 {"200": _answered("Prediction")},
                 errors=_OF_PREDICTIONS,
                 body=_tables(),
                 parameters=[
                     *(
-                        {"name": name, "in": "query", "schema": schema, "description": "For tables and rows."}
+                        {"name": name, "in": "query", "schema": schema, "description": _ASKED}
                         for name, schema in _QUERY.items()
                     ),
                     _NAMED,
@@ -151,7 +154,6 @@ def _v2_paths() -> Json:
         root = "/v2/models/{model}" + ("/versions/{version}" if version else "")
         suffix = "Version" if version else ""
         parameters = [_MODEL, _VERSION] if version else [_MODEL]
-        errors = ("400", "404", "405") if version else ("404", "405")
 
         def of_model(
             name: str,
@@ -159,14 +161,14 @@ def _v2_paths() -> Json:
             schema: str,
             *,
             more: Json | None = None,
-            errors: tuple[str, ...] = errors,
+            errors: tuple[str, ...] = _OF_MODELS,
             suffix: str = suffix,
             parameters: list[Json] = parameters,
         ) -> Json:
             answers = {"200": _answer(schema)} | (more or {})
             return _get(f"{name}{suffix}", what, answers, errors=errors, parameters=parameters)
 
-        described = (*errors, "503")
+        described = (*_OF_MODELS, "503")
         paths[root] = of_model("v2Model", "The model's metadata.", "ModelMetadata", errors=described)
         paths[f"{root}/ready"] = of_model(
             "v2ModelReady", "Whether it answers.", "ModelReady", more={"503": _answer("ModelReady", "It does not.")}
@@ -175,7 +177,10 @@ def _v2_paths() -> Json:
             "v2ModelConfig", "The model's configuration.", "ModelConfig", errors=described
         )
         paths[f"{root}/stats"] = of_model(
-            "v2ModelStatistics", "The model's statistics.", "ModelStatistics", errors=described if version else errors
+            "v2ModelStatistics",
+            "The model's statistics.",
+            "ModelStatistics",
+            errors=described if version else _OF_MODELS,
         )
         paths[f"{root}/infer"] = {
             "parameters": parameters,

@@ -18,6 +18,7 @@ from aks_serving.tensors import Array, Feeds, read
 from aks_serving.v2 import check_names
 from shared.core.errors import InvalidInputError
 
+_SHOWN = 80
 _encode = msgspec.json.Encoder().encode
 
 
@@ -56,10 +57,22 @@ _BY_NAME = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_request(body: bytes, query: bytes = b"") -> PredictRequest:
-    """Read a request. A body that is rows of objects has the rest in its query. Raises InvalidInputError."""
+    """Read a request. What it says beside its features may stand in the query, and for a body that is rows of objects
+    only there; where both say it, they say the same. Raises InvalidInputError.
+    """
+    said = read_query(query) if query else {}
     if _OBJECTS.match(body):
-        return PredictRequest(msgspec.Raw(body), **read_query(query))
-    return _decoded(_REQUEST, body)
+        return PredictRequest(msgspec.Raw(body), **said)
+    asked = _decoded(_REQUEST, body)
+    for name, value in said.items():
+        own = getattr(asked, name)
+        if own is None:
+            setattr(asked, name, value)
+        elif value is not None and str(own) != str(value):
+            raise InvalidInputError(
+                f"{name} is {str(own)[:_SHOWN]!r} in the body and {str(value)[:_SHOWN]!r} in the query: name one"
+            )
+    return asked
 
 
 def response(face: Face, number: bytes, results: Results, start: int, stop: int, latency_ms: float) -> bytes:

@@ -66,13 +66,18 @@ class Form(StrEnum):
     ARROW = "application/vnd.apache.arrow.stream"
 
 
+def is_json(content_type: bytes) -> bool:
+    """Whether a body of that type is read as JSON."""
+    return content_type.partition(b";")[0].strip().lower() in _AS_JSON
+
+
 @lru_cache(maxsize=64)
 def form_of(content_type: bytes) -> Form | None:
     """The form that a value of Content-Type names; None for JSON. Raises UnsupportedTypeError."""
+    if is_json(content_type):
+        return None
     kind, _, parameters = content_type.lower().partition(b";")
     kind = kind.strip()
-    if kind in _AS_JSON:
-        return None
     if kind == Form.ARROW.encode():
         if not arrow.is_installed():
             raise ArrowMissingError(content_type)
@@ -176,7 +181,10 @@ def read_query(query: bytes) -> dict[str, Any]:
     """What a query says: model, model_version, user_id and timeout_ms, or None. Raises InvalidInputError."""
     said: dict[str, Any] = dict.fromkeys(_PARAMETERS)
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=16)
+        text = query.decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=16)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("the query is not UTF-8, percent-encoded") from error
     except ValueError as error:
         raise InvalidInputError("the query is not one like ?model=churn&user_id=ada") from error
     for name, value in pairs:

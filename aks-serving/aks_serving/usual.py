@@ -1,9 +1,9 @@
 """What the head of a request settles, found out once for all requests whose heads are the same bytes.
 
 A client that keeps its connection sends the same head again and again. Of a usual one (a prediction as JSON or binary
-data, no coding, no version named, no cookie to issue) the path, the form of the body and where the subject stands are
-the same each time; only the body is left to read. Whatever is not usual, in its head or in its body, is left to the
-general way, which also writes every error: nothing here answers with one.
+data, no coding, no query, no version named, no cookie to issue) the path, the form of the body and where the subject
+stands are the same each time; only the body is left to read. Whatever is not usual, in its head or in its body, is left
+to the general way, which also writes every error: nothing here answers with one.
 
 What is found belongs to a snapshot (aks_serving.serving.Servings.usual), and goes with it.
 """
@@ -119,13 +119,14 @@ def usual(exchange: Exchange, servings: Servings) -> Usual:
 
 def _found(exchange: Exchange, servings: Servings) -> Usual:
     headers = exchange.headers
-    serving = servings.only if exchange.path == "/predict" else servings.infer_paths.get(exchange.path)
+    is_plain = exchange.path == "/predict"
+    serving = servings.only if is_plain else servings.infer_paths.get(exchange.path)
     if serving is None or serving.fast is None or exchange.method != "POST":
         return GENERAL
-    if not headers.keys().isdisjoint(_GENERAL):
+    if (is_plain and exchange.query) or not headers.keys().isdisjoint(_GENERAL):
         return GENERAL
     try:
-        if exchange.path == "/predict":
+        if is_plain:
             if tables.form_of(headers.get(b"content-type", JSON)) is not None:
                 return GENERAL
             way: _Usual = _UsualPlain(serving, serving.fast, headers)

@@ -253,6 +253,9 @@ async def test_a_body_that_would_keep_predictions_waiting_is_too_large_packed_or
             )
             plain = await running.client.post("/feedback", content=body)
             assert (packed.status_code, plain.status_code) == (status, status)
+        wanted = f"send at most {MAX_BODY_BYTES} bytes and 1000 pieces of feedback at a time"
+        assert packed.json() == {"error": f"the body has more than {MAX_BODY_BYTES} bytes, unpacked: {wanted}"}
+        assert plain.json() == {"error": f"the body has {len(body)} bytes: {wanted}"}
 
 
 async def test_a_packed_body_of_several_models(start: Start, storage: MemoryStorage) -> None:

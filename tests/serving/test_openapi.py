@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 DOCUMENT = documented.DOCUMENT
 WRITTEN = Path(__file__).resolve().parents[2] / "docs" / "serving-openapi.json"
 PICKY = models.picky(limit=4)
+VERSIONS = DOCUMENT["paths"]["/v2/models/{model}/versions/{version}"]["parameters"][1]["schema"]
 TENSOR = {"name": "x", "datatype": "INT64", "shape": [1, 1], "data": [1]}
 
 type Asked = tuple[str, str, str]
@@ -104,7 +105,8 @@ async def _ask_feedback(client: _Client) -> None:
     assert (await client.ask("post", "/feedback", json=other)).status_code == 404
     assert (await client.ask("get", "/feedback")).status_code == 405
     assert (await client.ask("post", "/feedback", content=b" " * 2_000_000)).status_code == 413
-    assert (await client.ask("post", "/feedback", json=good, headers={"content-encoding": "br"})).status_code == 415
+    for odd in ({"content-encoding": "br"}, {"content-type": "text/csv"}):
+        assert (await client.ask("post", "/feedback", json=good, headers=odd)).status_code == 415
     many = [{"prediction_id": named.replace("churn.1.", f"churn.{n}."), "value": 1} for n in range(2, MAX_ROWS + 2)]
     assert (await client.ask("post", "/feedback", json={"feedback": many})).status_code == 503
 
@@ -128,9 +130,11 @@ async def _ask_the_rest(client: _Client) -> None:
         for model in ("churn", "churn/versions/1"):
             assert (await client.ask("get", f"/v2/models/{model}{tail}")).status_code == 200
             assert (await client.ask("post", f"/v2/models/{model}{tail}")).status_code == 405
+        assert (await client.ask("get", f"/v2/models/%01{tail}")).status_code == 400
         assert (await client.ask("get", f"/v2/models/no{tail}")).status_code == 404
         assert (await client.ask("get", f"/v2/models/no/versions/1{tail}")).status_code == 404
-        assert (await client.ask("get", f"/v2/models/churn/versions/one{tail}")).status_code == 400
+        for version, status in (("one", 400), (VERSIONS["maximum"], 404), (VERSIONS["maximum"] + 1, 400)):
+            assert (await client.ask("get", f"/v2/models/churn/versions/{version}{tail}")).status_code == status
         assert (await client.ask("get", f"/v2/models/churn/versions/9{tail}")).status_code == 404
 
 

@@ -128,11 +128,43 @@ async def test_the_query_says_what_a_json_body_would(start: Start, storage: Memo
             ("?timeout_ms=0", "timeout_ms is '0'"),
             ("?timeout_ms=soon", "timeout_ms is 'soon'"),
             ("?model", "the query is not one"),
+            ("?user_id=%ff", "the query is not UTF-8"),
         ):
-            bad = await _post(running, "1,1", CSV, query)
-            assert (bad.status_code, words in bad.json()["error"]) == (400, True), bad.text
+            for body, kind in ((b"1,1", CSV), (b'{"features":[[1,1]]}', "application/json"), (b"", ARROW)):
+                bad = await _post(running, body, kind, query)
+                assert (bad.status_code, words in bad.json()["error"]) == (400, True), bad.text
         assert (await _post(running, "1,1", CSV, "?model=none")).status_code == 404
         assert (await _post(running, "1,1", CSV, "?timeout_ms=1e-9")).status_code == 504
+
+
+async def test_a_json_body_and_its_query_together_say_what_is_asked(start: Start, storage: MemoryStorage) -> None:
+    other = models.scaler(3.0)
+    storage.put(TABLE, other)
+    storage.publish(models.plan(1, *models.canary((1, TABLE), (2, other), 5_000)))
+
+    async def ask(query: str, **fields: Any) -> httpx.Response:
+        return await running.client.post(f"/predict{query}", json={"features": [[1, 1]]} | fields)
+
+    async with start() as running:
+        await running.reload()
+        for version in (1, 2):
+            assert (await ask(f"?model=churn&model_version={version}")).json()["model_version"] == version
+            both = await ask(f"?model_version={version}&timeout_ms=5e3", model_version=version, timeout_ms=5000)
+            assert both.json()["model_version"] == version
+        for number in range(20):
+            of_body = (await ask("", user_id=number)).json()["model_version"]
+            assert (await ask(f"?user_id={number}")).json()["model_version"] == of_body
+            assert (await ask(f"?user_id={number}", user_id=number)).json()["model_version"] == of_body
+        assert (await ask("?model=none")).status_code == 404
+        assert (await ask("?timeout_ms=1e-9")).status_code == 504
+        for query, fields, words in (
+            ("?model=churn", {"model": "none"}, "model is 'none' in the body and 'churn' in the query"),
+            ("?model_version=2", {"model_version": 1}, "model_version is '1' in the body and '2' in the query"),
+            ("?user_id=ada", {"user_id": "bea"}, "user_id is 'bea' in the body and 'ada' in the query"),
+            ("?timeout_ms=5", {"timeout_ms": 50}, "timeout_ms is '50.0' in the body and '5.0' in the query"),
+        ):
+            bad = await ask(query, **fields)
+            assert (bad.status_code, words in bad.json()["error"]) == (400, True), bad.text
 
 
 @pytest.mark.parametrize(
@@ -289,6 +321,14 @@ def test_arrow_columns_are_read_as_pyarrow_wrote_them(values: Any) -> None:
             assert found.dtype == values.type.to_pandas_dtype()
 
 
+def _file(columns: dict[str, Any]) -> bytes:
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
 def _dictionary() -> bytes:
     return stream({"c": pa.array(["a", "b"]).dictionary_encode()})
 
@@ -303,6 +343,9 @@ def _dictionary() -> bytes:
         (stream({"c": [1] * 1000}, options=pa.ipc.IpcWriteOptions(compression="lz4")), "its buffers are compressed"),
         (b"", "it has no schema"),
         (b"not an arrow stream", "torn or malformed"),
+        (stream({"c": [1]}) * 2, f"{len(stream({'c': [1]}))} bytes follow its end: send one stream"),
+        (stream({"c": [1]}) + b"\0", "1 bytes follow its end"),
+        (_file({"c": [1]}), "it is an Arrow file (Feather)"),
     ],
 )
 def test_what_is_not_plain_in_arrow_is_refused(body: bytes, words: str) -> None:

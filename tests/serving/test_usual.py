@@ -35,6 +35,9 @@ REQUESTS: dict[str, tuple[str, bytes, dict[bytes, bytes], str]] = {
     "a coding": ("/predict", gzip.compress(BODY), {b"content-encoding": b"gzip"}, "POST"),
     "a coding that is not known": ("/predict", BODY, {b"content-encoding": b"rot13"}, "POST"),
     "an answer in a coding": ("/predict", BODY, {b"accept-encoding": b"gzip"}, "POST"),
+    "a query": ("/predict?model_version=2", BODY, {}, "POST"),
+    "an unknown parameter": ("/predict?colour=red", BODY, {}, "POST"),
+    "a query of V2": (f"{INFER}?any=1", V2, {}, "POST"),
     "a CSV": ("/predict", b"a,b\n1,2\n", BEA | {b"content-type": b"text/csv"}, "POST"),
     "a type that is not taken": ("/predict", BODY, {b"content-type": b"image/png"}, "POST"),
     "another method": ("/predict", BODY, {}, "PUT"),
@@ -57,8 +60,9 @@ def _server(source: SubjectSource | None = None) -> HandServer:
 
 async def _answer(server: HandServer, name: str, head: object) -> tuple[int, dict[bytes, bytes], Any]:
     path, body, headers, method = REQUESTS[name]
+    path, _, query = path.partition("?")
     asked = Asked(path, body, dict(headers), method=method)
-    asked.head = head
+    asked.query, asked.head = query.encode(), head
     server.ask(asked)
     await turn()
     told = dict(asked.told)
