@@ -3,7 +3,8 @@
 A plan is taken only where its generation is higher than any before. It is applied, by swapping one reference, once each
 of its versions is loaded or has failed; until then the last one goes on. A plan that needs nothing loaded applies at
 once, even while loads of an older plan go on. A version that failed to load takes no part; a plan whose stable version
-failed is not applied while an older one can answer.
+failed is not applied while an older one can answer. What storage does not give, or does not have, is tried again later
+and later, and at once with the next plan.
 
 A plan that names pods, or has versions in slots, is taken as this pod is to follow it. Where it has none for this pod
 any more, and other pods have them, what is served goes on until LINGER_S pass without a request: the Gateway hears of a
@@ -11,6 +12,7 @@ plan later than pods do. Nothing here blocks the event loop.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -22,6 +24,7 @@ from weakref import WeakKeyDictionary
 from aks_serving.batches import LoadedModel
 from aks_serving.counts import Tally
 from aks_serving.engine import Engine
+from aks_serving.errors import LoadCode, LoadError
 from aks_serving.guard import TripGuard
 from aks_serving.lanes import Lane
 from aks_serving.lingering import Lingering
@@ -99,6 +102,8 @@ class Deployment:
         self._waiting: set[MadeFrom] = set()
         self._evicted: set[MadeFrom] = set()
         self._loading: dict[MadeFrom, asyncio.Task[None]] = {}
+        self._again = asyncio.Event()
+        """Set, and replaced, where what failed is to be tried again without a pause."""
         self._loaded_s: WeakKeyDictionary[Lane, float] = WeakKeyDictionary()
 
     @property
@@ -145,6 +150,7 @@ class Deployment:
         for key in {made_from(route) for route in plan.routes if route.weight_bp or route.mirror_bp} & self._evicted:
             self._evicted.discard(key)
             self._failed.pop(key, None)
+        self._end_pauses()
         self._step()
 
     def look(self) -> None:
@@ -155,9 +161,9 @@ class Deployment:
 
     def retry_failed(self) -> None:
         """Try again to load what failed."""
-        for key in set(self._failed) - set(self._loading):
-            del self._failed[key]
+        self._failed.clear()
         self._evicted.clear()
+        self._end_pauses()
         self._step()
 
     def evictable(self) -> list[Lane]:
@@ -305,18 +311,14 @@ class Deployment:
         loop = asyncio.get_running_loop()
         attempt = 0
         while self._wants(key):
+            again = self._again
             try:
                 loaded = await loop.run_in_executor(self._threads, self._load_route, route)
-            except UnavailableError as error:
-                attempt += 1
-                if attempt >= _ATTEMPTS_BEFORE_APPLYING and self._wants(key):
-                    self._waiting.add(key)
-                    self._fail(key, f"{error}; trying again")
-                    self._step()
-                await asyncio.sleep(min(_BACKOFF_S * 2 ** min(attempt - 1, 10), _MAX_BACKOFF_S))
-                continue
             except SlipwayError as error:
-                self._fail(key, str(error))
+                attempt += 1
+                if self._fail_by(key, error, attempt):
+                    await _pause(again, attempt)
+                    continue
             except Exception:
                 log.exception("endpoint %s: loading version %d went wrong", self.endpoint, route.version)
                 self._fail(key, "loading it went wrong; the server's log says how")
@@ -333,6 +335,26 @@ class Deployment:
         del self._loading[key]
         self._step()
 
+    def _fail_by(self, key: MadeFrom, error: SlipwayError, attempt: int) -> bool:
+        """Note why a version is not loaded; whether trying again may help. An outage is no failure of the version, and
+        the rest of the plan waits for its first attempts; a file that is not there may be put back.
+        """
+        is_out = isinstance(error, UnavailableError)
+        may_pass = is_out or (isinstance(error, LoadError) and error.code is LoadCode.MISSING)
+        if self._wants(key) and (not is_out or attempt >= _ATTEMPTS_BEFORE_APPLYING):
+            if is_out:
+                self._waiting.add(key)
+            else:
+                self._waiting.discard(key)
+            self._fail(key, f"{error}; trying again" if may_pass else str(error))
+            if may_pass:
+                self._step()
+        return may_pass
+
+    def _end_pauses(self) -> None:
+        self._again.set()
+        self._again = asyncio.Event()
+
     def _fail(self, key: MadeFrom, reason: str) -> None:
         if self._failed.get(key) != reason:
             log.error("endpoint %s: version %d is not loaded: %s", self.endpoint, key[0], reason)
@@ -340,3 +362,10 @@ class Deployment:
 
     def _wants(self, key: MadeFrom) -> bool:
         return self._wanted is not None and any(made_from(route) == key for route in self._wanted.routes)
+
+
+async def _pause(again: asyncio.Event, attempt: int) -> None:
+    """Wait, the longer the more attempts there were, until a load is to be tried again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(_BACKOFF_S * 2 ** min(attempt - 1, 10), _MAX_BACKOFF_S)):
+            await again.wait()

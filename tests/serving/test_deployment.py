@@ -238,6 +238,48 @@ async def test_a_missing_artifact_fails_at_once_and_an_outage_is_waited_out(
         assert (await running.reload())["endpoints"]["churn"]["loaded"] == [1, 2]
 
 
+@pytest.mark.parametrize("role", ["stable", "candidate"])
+async def test_an_artifact_that_is_put_back_is_loaded_without_being_asked_for(
+    start: Start, storage: MemoryStorage, role: str
+) -> None:
+    stable, candidate = ((1, ONE), (2, TWO)) if role == "candidate" else ((2, TWO), (1, ONE))
+    storage.put(ONE)
+    storage.publish(models.plan(1, *models.canary(stable, candidate, 5_000)))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: storage.artifact_reads >= 4)
+        serving = running.server.servings["churn"]
+        assert serving.failed[2].startswith("missing: the model cannot be had: ")
+        assert serving.waiting == frozenset()
+        await eventually(lambda: storage.windows()[-1].failed == serving.failed)
+        storage.put(TWO)
+        await eventually(lambda: sorted(running.server.servings["churn"].lanes) == [1, 2])
+        assert running.server.servings["churn"].failed == {}
+
+
+@pytest.mark.parametrize("fault", ["missing", "out"])
+async def test_what_is_to_be_tried_again_later_is_tried_at_once_by_a_reload_and_with_the_next_plan(
+    start: Start, storage: MemoryStorage, fault: str
+) -> None:
+    routes = models.canary((1, ONE), (2, TWO), 5_000)
+    storage.put(ONE)
+    storage.outages[models.digest(TWO)] = 1_000 if fault == "out" else 0
+    storage.publish(models.plan(1, *routes))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: 2 in running.server.servings["churn"].failed if running.server.servings else False)
+        async with asyncio.timeout(30):  # the pauses between so many attempts are minutes
+            for _ in range(10):
+                reads = storage.artifact_reads
+                assert (await running.reload())["endpoints"]["churn"]["loaded"] == [1]
+                assert storage.artifact_reads > reads
+            for generation in range(2, 8):
+                reads = storage.artifact_reads
+                storage.publish(models.plan(generation, *routes))
+                await eventually(lambda reads=reads: storage.artifact_reads > reads)  # type: ignore[misc]
+        storage.put(TWO)
+        storage.outages.clear()
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == [1, 2]
+
+
 @pytest.mark.parametrize("outages", [2, 4])  # fewer than what a plan waits for, and more
 async def test_a_load_that_storage_interrupts_is_tried_again_and_never_reported_as_failed(
     start: Start, storage: MemoryStorage, outages: int
