@@ -143,7 +143,8 @@ async def test_a_json_body_and_its_query_together_say_what_is_asked(start: Start
     storage.publish(models.plan(1, *models.canary((1, TABLE), (2, other), 5_000)))
 
     async def ask(query: str, **fields: Any) -> httpx.Response:
-        return await running.client.post(f"/predict{query}", json={"features": [[1, 1]]} | fields)
+        answer: httpx.Response = await running.client.post(f"/predict{query}", json={"features": [[1, 1]]} | fields)
+        return answer
 
     async with start() as running:
         await running.reload()

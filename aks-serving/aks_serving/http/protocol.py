@@ -5,9 +5,9 @@ else takes the slower way through `_read`. Nothing here starts a timer: `Connect
 holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer or
 a close.
 
-A client that closes its half may still read (RFC 9112, 9.6): what came whole before is answered, and then the connection
-closed. Who closed both looks the same until a write fails: from then on, as after a reset, the client is gone, and what
-it still waits for is dropped.
+A client that closes its half may still read (RFC 9112, 9.6): what came whole before is answered, and then the
+connection closed. Who closed both looks the same until a write fails: from then on, as after a reset, the client is
+gone, and what it still waits for is dropped.
 """
 
 import asyncio
