@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import grpc
 
 from aks_serving.grpc.caller import Authorize, Caller
+from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.status import SilentError, Status, UnsupportedError, status_of
 from shared.core.errors import InvalidInputError, SlipwayError
 
@@ -29,15 +30,18 @@ type Answer = Callable[[bytes, Caller], Awaitable[Any]]
 """From a request's bytes to a message of protobuf. Raises SlipwayError."""
 
 
-def unary(answer: Answer, authorize: Authorize | None, *, message_s: float = MESSAGE_S) -> grpc.RpcMethodHandler:
+def unary(
+    answer: Answer, authorize: Authorize | None, *, leaving: Leaving, message_s: float = MESSAGE_S
+) -> grpc.RpcMethodHandler:
     """A method of one request and one response. `authorize` is None where anybody may call it."""
 
     async def handle(_: Any, context: Any) -> bytes:  # noqa: ANN401 - grpc has no types
         try:
-            caller = Caller(context)
-            caller.check(authorize)
-            message = await answer(await only_message(context, message_s), caller)
-            serialized: bytes = message.SerializeToString()
+            async with leaving.call():
+                caller = Caller(context)
+                caller.check(authorize)
+                message = await answer(await only_message(context, message_s), caller)
+                serialized: bytes = message.SerializeToString()
         except Exception as error:  # noqa: BLE001 - by contract
             status = status_for(error)
         else:

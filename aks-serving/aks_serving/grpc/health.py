@@ -13,6 +13,7 @@ import grpc
 from aks_serving.api import Server
 from aks_serving.grpc.caller import Caller
 from aks_serving.grpc.calls import MESSAGE_S, end, only_message, status_for, unary
+from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.messages import HEALTH, HealthCheckRequest, HealthCheckResponse
 from aks_serving.grpc.request import parsed
 from aks_serving.grpc.status import Status
@@ -31,9 +32,10 @@ _TOO_MANY = Status(
 class Health:
     """The methods. Used from the event loop alone."""
 
-    def __init__(self, server: Server, *, service: str, message_s: float = MESSAGE_S) -> None:
+    def __init__(self, server: Server, *, service: str, leaving: Leaving, message_s: float = MESSAGE_S) -> None:
         """`service` is what is served beside."""
         self._server = server
+        self._leaving = leaving
         self._message_s = message_s
         self._names = ("", service)
         self._stopping = False
@@ -48,7 +50,7 @@ class Health:
     def handler(self) -> grpc.GenericRpcHandler:
         """All methods, as a gRPC server takes them."""
         methods = {
-            "Check": unary(self._check, None, message_s=self._message_s),
+            "Check": unary(self._check, None, leaving=self._leaving, message_s=self._message_s),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watched),
         }
         return grpc.method_handlers_generic_handler(f"{HEALTH}.Health", methods)

@@ -22,6 +22,7 @@ from aks_serving.api import Server
 from aks_serving.grpc.caller import Authorize
 from aks_serving.grpc.calls import MESSAGE_S
 from aks_serving.grpc.health import Health
+from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.service import SERVICE, InferenceService
 from aks_serving.grpc.spans import no_spans, sampled_spans
 from aks_serving.grpc.streams import IDLE_S
@@ -33,6 +34,8 @@ _PING_MS = 60_000
 _PING_ANSWER_MS = 20_000
 _HANDSHAKE_MS = 10_000
 _MAX_METADATA_BYTES = 16 * 1024
+_LAST_S = 5.0
+"""How long it may take to tell the last callers that they are not answered."""
 _MAX_STREAMS = 256
 """Calls of one connection at once: no single one takes all places. A client waits with the next by itself."""
 
@@ -48,18 +51,28 @@ class TlsFiles:
 class RunningGrpc:
     """A started gRPC server."""
 
-    def __init__(self, server: grpc.aio.Server, service: InferenceService, health: Health, port: int) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, service: InferenceService, health: Health, leaving: Leaving, port: int
+    ) -> None:
         self.port = port
         """The port that it listens on."""
         self._server = server
         self._service = service
         self._health = health
+        self._leaving = leaving
 
     async def drain(self, *, within_s: float) -> None:
-        """Take no more calls, finish those that run, and stop; what runs longer than `within_s` is cancelled."""
+        """Take no more calls, finish those that run, and stop; what runs longer than `within_s` gets UNAVAILABLE.
+
+        Callers are told to leave their connections before they have their last answers (aks_serving.grpc.leaving).
+        """
+        await self._leaving.hold()
+        stopping = asyncio.create_task(self._server.stop(within_s + _LAST_S))
+        await asyncio.sleep(0)  # it begins: connections take no more calls
         self._health.stop()
         self._service.streams.stop()
-        await self._server.stop(within_s)
+        self._leaving.release(within_s)
+        await stopping
 
 
 async def serve_grpc(
@@ -87,8 +100,10 @@ async def serve_grpc(
     stream that then sends none for `idle_s`. `traced` gives inferences spans. Raises InvalidInputError where the port
     or the TLS files cannot be used.
     """
+    leaving = Leaving()
     service = InferenceService(
         server,
+        leaving=leaving,
         timeout_s=timeout_s,
         pinning=pinning,
         override_keys=override_keys,
@@ -96,7 +111,7 @@ async def serve_grpc(
         idle_s=idle_s,
         spans=sampled_spans if traced else no_spans,
     )
-    health = Health(server, service=SERVICE, message_s=message_s)
+    health = Health(server, service=SERVICE, leaving=leaving, message_s=message_s)
     transport = grpc.aio.server(
         handlers=(service.handler(authorize), health.handler()),
         options=_options(max_message_bytes, share_port=share_port),
@@ -112,7 +127,7 @@ async def serve_grpc(
     except RuntimeError as error:
         raise InvalidInputError(f"gRPC cannot listen on {host}:{port}: {error}") from error
     await transport.start()
-    return RunningGrpc(transport, service, health, bound)
+    return RunningGrpc(transport, service, health, leaving, bound)
 
 
 def _options(max_message_bytes: int, *, share_port: bool) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ from aks_serving.awaited import Prediction, predict
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
+from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.messages import (
     INFERENCE,
     ModelConfigRequest,
@@ -67,6 +68,7 @@ class InferenceService:
         self,
         server: Server,
         *,
+        leaving: Leaving,
         timeout_s: float = math.inf,
         pinning: Pinning = Pinning.OPEN,
         override_keys: Sequence[bytes] = (),
@@ -79,9 +81,10 @@ class InferenceService:
         self._timeout_s = timeout_s
         self._pinning = pinning
         self._override_keys = override_keys
+        self._leaving = leaving
         self._message_s = message_s
         self._spans = spans
-        self.streams = Streams(self._infer, message_s=message_s, idle_s=idle_s, spans=spans)
+        self.streams = Streams(self._infer, leaving=leaving, message_s=message_s, idle_s=idle_s, spans=spans)
 
     def handler(self, authorize: Authorize | None) -> grpc.GenericRpcHandler:
         """All methods, as a gRPC server takes them. Liveness and readiness are told to anybody."""
@@ -97,7 +100,8 @@ class InferenceService:
         }
         methods: dict[str, grpc.RpcMethodHandler] = {"ModelStreamInfer": self.streams.method(authorize)}
         for access, answers in ((None, to_anybody), (authorize, to_callers)):
-            methods |= {name: unary(answer, access, message_s=self._message_s) for name, answer in answers.items()}
+            for name, answer in answers.items():
+                methods[name] = unary(answer, access, leaving=self._leaving, message_s=self._message_s)
         methods |= {method: unsupported(method, reason) for method, reason in _UNSUPPORTED.items()}
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 

@@ -19,11 +19,11 @@ import grpc
 from aks_serving.awaited import Prediction
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, end, next_message, status_for
+from aks_serving.grpc.leaving import Leaving, StoppingError
 from aks_serving.grpc.messages import INFERENCE, ModelInferRequest, ModelStreamInferResponse
 from aks_serving.grpc.request import InferRequest, parsed
 from aks_serving.grpc.spans import Spans, no_spans
 from aks_serving.grpc.status import SilentError, Status, status_of
-from shared.core.errors import UnavailableError
 from shared.core.tracing import Span
 
 MAX_UNANSWERED = 64
@@ -33,16 +33,22 @@ type Infer = Callable[[InferRequest, Caller, float, Span | None], Awaitable[tupl
 """Answers a request that came at a time of perf_counter, as a ModelInferResponse, in a span. Raises SlipwayError."""
 
 _INFER = f"/{INFERENCE}.GRPCInferenceService/ModelStreamInfer"
-_STOPPING = UnavailableError("this server", "it is stopping; open another stream")
 
 
 class Streams:
     """The open streams. Used from the event loop alone."""
 
     def __init__(
-        self, infer: Infer, *, message_s: float = MESSAGE_S, idle_s: float = IDLE_S, spans: Spans = no_spans
+        self,
+        infer: Infer,
+        *,
+        leaving: Leaving,
+        message_s: float = MESSAGE_S,
+        idle_s: float = IDLE_S,
+        spans: Spans = no_spans,
     ) -> None:
         self._infer = infer
+        self._leaving = leaving
         self._spans = spans
         self._message_s = message_s
         self._idle_s = idle_s
@@ -54,9 +60,10 @@ class Streams:
 
         async def handle(_: Any, context: Any) -> None:  # noqa: ANN401 - grpc has no types
             try:
-                caller = Caller(context)
-                caller.check(authorize)
-                status = await self._serve(context, caller)
+                async with self._leaving.call():
+                    caller = Caller(context)
+                    caller.check(authorize)
+                    status = await self._serve(context, caller)
             except Exception as error:  # noqa: BLE001 - by contract, as in aks_serving.grpc.calls
                 status = status_for(error)
             if status is not None:
@@ -90,7 +97,7 @@ class Streams:
                 await context.write(message.SerializeToString())
                 places.release()
             if self._stopping:
-                return status_of(_STOPPING)
+                return status_of(StoppingError())
             return await reader
         finally:
             self._readers.discard(reader)
