@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 
 from aks_serving.cache import digests
 from aks_serving.deployment import Deployment
+from aks_serving.serving import LOADING
 from shared.core.ids import EndpointName
 from shared.routing.plan import Route, RoutePlan
 
@@ -40,6 +41,19 @@ class Deployments(dict[EndpointName, Deployment]):
         if wanted is None or serving is None or not wanted.routes:
             return False
         return wanted.generation > serving.plan.generation
+
+    def why_none_answers(self) -> str:
+        """Why no endpoint has a version that answers; empty where one has, or no plan has any traffic for this pod."""
+        servings = [found.serving for found in self.values() if found.serving is not None]
+        if any(serving.answers for serving in servings):
+            return ""
+        for serving in servings:
+            route = serving.stable or serving.candidate
+            if route is not None and any(found.weight_bp for found in serving.plan.routes):
+                reason = serving.failed.get(route.version) or serving.tripped.get(route.version, LOADING)
+                version = f"version {route.version} of endpoint {serving.plan.endpoint!r}"
+                return f"no endpoint has a version that answers: {version}: {reason}"
+        return ""
 
     def asked_s(self) -> dict[str, float]:
         """By endpoint whose versions linger, when they were last asked for (aks_serving.lingering)."""

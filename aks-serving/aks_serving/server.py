@@ -122,6 +122,8 @@ class ModelServer:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
+        self._was_ready = False
+        """Only where the settings name no endpoints."""
         self._stopping = False
         self._flush_s = flush_s
         self._together = Together(
@@ -203,17 +205,18 @@ class ModelServer:
         """Why this process is not ready; empty where it is.
 
         What it means where the settings name endpoints is said in aks_serving.readiness. Where they name none: the
-        plans were found once, in storage or in the cache, and each was tried; endpoints that come later change
-        nothing.
+        plans were found once, in storage or in the cache, each was tried, and of those that have a version with traffic
+        for this pod one answers. What comes later changes nothing: who was ready once goes on with what it has.
         """
         if self._stopping:
             return "the server is stopping"
         if self._settings.endpoints:
             return why_not_ready(self._settings.endpoints, self._servings, self._settings.slot)
-        if self._first_round is None:
-            return "no plan was found yet, in storage or in the cache"
-        loading = [d.endpoint for d in self._first_round if d.serving is None]
-        return f"endpoint {loading[0]!r} is being loaded" if loading else ""
+        if self._was_ready:
+            return ""
+        reason = self._why_never_ready()
+        self._was_ready = not reason
+        return reason
 
     @property
     def is_idle(self) -> bool:
@@ -287,6 +290,12 @@ class ModelServer:
         self._kept.flush()
         self._disk.shutdown(wait=True)
         self._engine.close()
+
+    def _why_never_ready(self) -> str:
+        if self._first_round is None:
+            return "no plan was found yet, in storage or in the cache"
+        loading = [d.endpoint for d in self._first_round if d.serving is None]
+        return f"endpoint {loading[0]!r} is being loaded" if loading else self._deployments.why_none_answers()
 
     def _offer(self, endpoint: EndpointName, data: bytes) -> None:
         self._deployments.offer(endpoint, data)

@@ -221,7 +221,7 @@ async def test_altered_golden_rows_are_refused(start: Start, storage: MemoryStor
     async with start() as running:
         failed = (await running.reload())["endpoints"]["churn"]["failed"]
         assert failed["1"].startswith("altered: what storage has as the golden rows is")
-        assert (await running.client.get("/ready")).status_code == 200
+        assert (await running.client.get("/ready")).status_code == 503
         assert (await running.predict([[1, 1]])).status_code == 503
 
 
@@ -430,6 +430,57 @@ async def test_ready_without_configured_endpoints_needs_plans_to_have_been_looke
         await eventually(lambda: running.server.not_ready() == "")
         running.server.stop_soon()
         assert (await running.client.get("/v2/health/ready")).status_code == 503
+
+
+@pytest.mark.parametrize("fault", ["golden", "missing", "blob storage"])
+async def test_a_pod_of_no_certain_endpoints_that_can_answer_none_is_not_ready_and_says_why(
+    start: Start, storage: MemoryStorage, fault: str
+) -> None:
+    golden = _one_case(2.0 if fault == "golden" else 1.0)
+    storage.put(golden, TWO, *(() if fault == "missing" else (ONE,)))
+    storage.outages[models.digest(ONE)] = 1_000 if fault == "blob storage" else 0
+    storage.publish(models.plan(1, models.route(1, ONE, golden=golden)))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: "churn" in running.server.servings)
+        answer = await running.client.get("/ready")
+        reason = "no endpoint has a version that answers: version 1 of endpoint 'churn': "
+        assert (answer.status_code, answer.json()["reason"][: len(reason + fault)]) == (503, reason + fault)
+        assert (await running.predict([[1, 1]])).status_code == 503
+        # One that answers is enough: what ails an endpoint takes no other out of service.
+        storage.publish(models.plan(1, models.route(1, TWO), endpoint="fraud"))
+        await eventually(lambda: running.server.not_ready() == "")
+        assert (await running.predict([[1, 1]], model="fraud")).status_code == 200
+        assert (await running.predict([[1, 1]], model="churn")).status_code == 503
+
+
+async def test_a_pod_that_could_answer_nothing_is_ready_once_it_can(start: Start, storage: MemoryStorage) -> None:
+    storage.publish(models.plan(1, models.route(1, ONE)))
+    async with start(poll_s=0.02) as running:
+        await eventually(lambda: "missing: " in running.server.not_ready())
+        storage.put(ONE)
+        await eventually(lambda: running.server.not_ready() == "")
+        assert (await running.predict([[1, 1]])).status_code == 200
+
+
+async def test_a_pod_that_was_ready_once_stays_so_whatever_plans_bring(start: Start, storage: MemoryStorage) -> None:
+    (_, first), (_, second) = models.canary((9, ONE), (1, ONE), 10_000), models.canary((9, ONE), (2, TWO), 10_000)
+    storage.put(ONE)
+    storage.publish(models.plan(1, first))
+    async with start() as running:
+        await running.reload()
+        assert (await running.client.get("/ready")).status_code == 200
+        storage.publish(models.plan(2, second))
+        assert (await running.reload())["endpoints"]["churn"]["loaded"] == []
+        assert (await running.predict([[1, 1]])).status_code == 503
+        assert (await running.client.get("/ready")).status_code == 200
+
+
+async def test_a_pod_is_ready_whose_plans_have_no_traffic_for_it(start: Start, storage: MemoryStorage) -> None:
+    (_, candidate) = models.canary((9, TWO), (1, ONE), 0)
+    storage.publish(models.plan(1, candidate))
+    async with start() as running:
+        assert (await running.reload())["endpoints"]["churn"]["failed"]
+        assert (await running.client.get("/ready")).status_code == 200
 
 
 async def test_a_plan_that_serves_nothing_yet_answers_503(start: Start, storage: MemoryStorage) -> None:

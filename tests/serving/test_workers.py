@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from azure.storage.blob import BlobServiceClient
 from onnx import TensorProto, helper
 from tritonclient import grpc as triton
 
+from shared.routing.plan import artifact_blob_name
 from tests.serving import models
 from tests.serving.processes import Account, Launch, Server
 from tests.support.plain import NO_TLS
@@ -159,6 +161,27 @@ def test_a_worker_that_is_killed_is_replaced_and_no_counter_falls(
     )
     with httpx.Client(base_url=server.url, timeout=20, verify=NO_TLS) as client:
         eventually(lambda: client.get("/ready").status_code == 200, what="the server is ready again")
+    assert server.stop() == 0
+
+
+def test_a_worker_that_follows_another_answers_once_it_has_what_its_plans_name(
+    account: Account, launch: Launch, tmp_path: Path
+) -> None:
+    """Its file is gone from the disk and, for a while, from storage. Who asks meanwhile waits and is answered."""
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection)
+    _served(server)
+    with BlobServiceClient.from_connection_string(account.connection) as client:
+        client.get_blob_client("artifacts", artifact_blob_name(models.digest(ONE))).delete_blob()
+    (tmp_path / "cache" / "artifacts" / models.digest(ONE)).unlink()
+    os.kill(server.workers()[0], signal.SIGKILL)
+    eventually(lambda: "missing: " in (tmp_path / "server.log").read_text(), what="it finds that the file is gone")
+    url, body = httpx.URL(server.url), b'{"features": [[3, 1]]}'
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        account.put(ONE)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert server.stop() == 0
 
 
