@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
-from aks_serving.errors import BodyTooLargeError, NotServingError
+from aks_serving.errors import BodyTooLargeError, NotServingError, UnknownModelError, a_few
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
 from aks_serving.feedback import FeedbackIntake
@@ -98,7 +98,7 @@ class Api:
         server: Server,
         *,
         timeout_s: float = math.inf,
-        override_keys: tuple[bytes, ...] = (),
+        override_keys: Sequence[bytes] = (),
         pinning: Pinning = Pinning.OPEN,
         max_body_bytes: int = 16 * 1024 * 1024,
         secure_cookies: bool = False,
@@ -248,7 +248,7 @@ class Api:
                 raise NotFoundError(f"the path {exchange.path[:200]!r}")
 
     def _v2_server(self, _: Exchange) -> Response:
-        return _ok({"name": v2.SERVER_NAME, "version": v2.SERVER_VERSION, "extensions": list(v2.EXTENSIONS)})
+        return _ok({"name": v2.SERVER_NAME, "version": v2.SERVER_VERSION, "extensions": list(v2.HTTP_EXTENSIONS)})
 
     def _v2_extension(self, exchange: Exchange, parts: list[str]) -> Response | None:
         server = self._server
@@ -329,10 +329,10 @@ class Api:
                 return next(iter(servings.values()))
             if not servings:
                 raise NotServingError("the model server", "it serves no model yet")
-            raise InvalidInputError(f"name the model: the server serves {', '.join(sorted(servings))}")
+            raise InvalidInputError(f"name the model: the server serves {a_few(servings)}")
         serving = servings.get(model)
         if serving is None:
-            raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+            raise UnknownModelError(model, servings)
         return serving
 
     def _body(self, exchange: Exchange, limit: int | None = None) -> bytes:

@@ -1,10 +1,13 @@
 """What goes wrong in serving, beside the errors of the domain (shared.core.errors). HTTP statuses are in `api`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 from shared.core.errors import NotFoundError, SlipwayError, UnavailableError
 from shared.core.slots import Slot
+
+_SHOWN = 80
+_A_FEW = 5
 
 
 class OverloadedError(UnavailableError):
@@ -16,6 +19,21 @@ class OverloadedError(UnavailableError):
 
 class NotServingError(UnavailableError):
     """No version can answer now."""
+
+
+class UnknownModelError(NotFoundError):
+    """No endpoint has this name."""
+
+    def __init__(self, model: str, served: Collection[str]) -> None:
+        """`served` are the names of those that there are."""
+        super().__init__(f"model {model[:_SHOWN]!r}", hint=f"served: {a_few(served)}")
+
+
+def a_few(names: Collection[str]) -> str:
+    """The first few names, and how many there are beside them."""
+    named = sorted(names)
+    shown, others = ", ".join(named[:_A_FEW]) or "none", len(named) - _A_FEW
+    return f"{shown} and {others} more" if others > 0 else shown
 
 
 class ElsewhereError(NotFoundError):

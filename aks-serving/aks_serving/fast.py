@@ -15,6 +15,7 @@ import msgspec
 
 from aks_serving.batches import Layout, layout_of
 from aks_serving.model import Signature
+from aks_serving.v2_bodies import MAX_WHOLE
 from aks_serving.wide import LONG_BYTES, Cutter
 
 type _Row = list[float] | list[int]
@@ -208,7 +209,7 @@ class _Output(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
     user_id: str | int | None = None
-    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)] = 0
     binary_data_output: bool = False
 
 

@@ -16,11 +16,12 @@ from hashlib import sha256
 
 import msgspec
 
+from aks_serving.errors import UnknownModelError, a_few
 from aks_serving.feedback_items import Accepted, FeedbackItem, read_items, said_of
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject
 from shared.core.clock import Clock
-from shared.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from shared.core.errors import InvalidInputError, UnavailableError
 from shared.routing.plan import Route
 from shared.routing.prediction import PredictionId
 from shared.telemetry.feedback import BY_USER, MAX_ROWS, Feedback, FeedbackTally, Key, hour_of
@@ -185,11 +186,11 @@ def _of_user(item: FeedbackItem, number: int, servings: Servings, now: datetime)
 def _serving(servings: Servings, endpoint: str | None) -> Serving:
     if endpoint is None:
         if servings.only is None:
-            raise InvalidInputError(f"name the model: the server serves {', '.join(sorted(servings)) or 'none yet'}")
+            raise InvalidInputError(f"name the model: the server serves {a_few(servings)}")
         return servings.only
     serving = servings.get(endpoint)
     if serving is None:
-        raise NotFoundError(f"model {endpoint[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+        raise UnknownModelError(endpoint, servings)
     return serving
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from aks_serving.batches import Results
+from aks_serving.escapes import why
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.serving import Face
 from aks_serving.tables import by_column, read_query
@@ -105,7 +106,9 @@ def _decoded[T](decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> 
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f'the body is not a request like {{"features": [[1, 2]]}}: {error}') from error
+        raise InvalidInputError(
+            f'the body is not a request like {{"features": [[1, 2]]}}: {why(error, memoryview(text))}'
+        ) from error
     except RecursionError as error:
         raise InvalidInputError("the body is not a request: it is nested too deep") from error
 

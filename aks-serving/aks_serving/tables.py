@@ -27,6 +27,7 @@ import numpy as np
 
 from aks_serving import arrow, cells
 from aks_serving.columns import REAL, column_of, is_column
+from aks_serving.escapes import why
 from aks_serving.model import Signature
 from aks_serving.tensors import Array, Feeds
 from shared.core.errors import InvalidInputError
@@ -210,7 +211,7 @@ def by_column(rows: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     try:
         objects = _OBJECTS.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInputError(f'the rows are not objects like [{{"age": 31}}]: {error}') from error
+        raise InvalidInputError(f'the rows are not objects like [{{"age": 31}}]: {why(error, text)}') from error
     cells.check(objects)
     names = list(objects[0]) if objects else []
     for number, row in enumerate(objects, start=1):

@@ -6,8 +6,8 @@
     response(request, prediction, model)                       # arrays in, Encoded(body, header_length) out
 
 `header_length` is the value of Inference-Header-Content-Length, or None where there is no such header: the body is then
-JSON alone. Taken are the protocol and the extensions of EXTENSIONS: tensors as JSON or as binary data, mixed as the
-caller likes, both ways; a body that is the data of the only input (a header length of 0); the best classes of an output
+JSON alone. Taken are the protocol and HTTP_EXTENSIONS: tensors as JSON or as binary data, mixed as the caller likes,
+both ways; a body that is the data of the only input (a header length of 0); the best classes of an output
 (`classification`); `timeout` in microseconds and `priority`, where 1 is the highest and 0 the default. What needs
 memory that is shared with the caller, or a sequence of requests, is refused; other
 unknown fields and parameters are ignored, since a client may offer extensions unasked.
@@ -22,6 +22,7 @@ import msgspec
 
 from aks_serving.calls import LOW, NORMAL
 from aks_serving.classification import best_classes, check_classes
+from aks_serving.escapes import why
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import Array, Feeds, flat, to_bytes
 from aks_serving.v2_bodies import (
@@ -38,14 +39,10 @@ from shared.core.errors import InvalidInputError
 SERVER_NAME = "slipway"
 SERVER_VERSION = "0.1.0"
 PLATFORM = "onnx_onnxv1"
-EXTENSIONS = (
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "parameters",
-    "schedule_policy",
-    "statistics",
-)
+EXTENSIONS = ("classification", "model_configuration", "parameters", "schedule_policy", "statistics")
+"""The protocol's extensions that this server has, whole, over HTTP and gRPC."""
+HTTP_EXTENSIONS = ("binary_tensor_data", *EXTENSIONS)
+"""Those that it has over HTTP."""
 
 SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 """Parameters of requests that belong to a sequence."""
@@ -231,7 +228,7 @@ def _decoded(text: bytes | memoryview) -> Body:
     try:
         return _REQUEST.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"the body is not an inference request: {error}") from error
+        raise InvalidInputError(f"the body is not an inference request: {why(error, text)}") from error
     except RecursionError as error:
         raise InvalidInputError("the body is not an inference request: it is nested too deep") from error
 

@@ -4,8 +4,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-type _NotNegative = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-type _Size = Annotated[int, msgspec.Meta(le=2**63 - 1)]
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number of a request's parameters, over HTTP and gRPC."""
+
+type _NotNegative = Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)]
+type _Size = Annotated[int, msgspec.Meta(le=MAX_WHOLE)]
 
 NO_DATA = msgspec.Raw(b"")
 """The `data` of a tensor that has none, by identity."""

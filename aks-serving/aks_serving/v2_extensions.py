@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 
 from aks_serving.counts import VersionTally
+from aks_serving.errors import UnknownModelError
+from aks_serving.escapes import why
 from aks_serving.failures import MethodNotAllowedError
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.serving import Serving
 from aks_serving.v2 import PLATFORM
-from shared.core.errors import InvalidInputError, NotFoundError
+from shared.core.errors import InvalidInputError
 from shared.core.ids import version_number
 
 type Totals = Mapping[str, Mapping[int, VersionTally]]
@@ -142,7 +144,7 @@ def _of_model(serving: Serving, version: int | None, what: str, totals: Callable
 def _found(model: str, servings: Mapping[str, Serving]) -> Serving:
     serving = servings.get(model)
     if serving is None:
-        raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+        raise UnknownModelError(model, servings)
     return serving
 
 
@@ -157,7 +159,7 @@ def _index_request(body: bytes) -> _IndexRequest:
     try:
         return _INDEX_REQUEST.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInputError(f"the body is not a request for the index: {error}") from error
+        raise InvalidInputError(f"the body is not a request for the index: {why(error, body)}") from error
 
 
 def _configured(spec: TensorSpec) -> dict[str, Any]:

@@ -15,10 +15,8 @@ from aks_serving.grpc.messages import (
     ServerMetadataResponse,
 )
 from aks_serving.serving import Serving
-from aks_serving.v2 import PLATFORM, SERVER_NAME, SERVER_VERSION
+from aks_serving.v2 import EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION
 from aks_serving.v2_extensions import Totals, signature_of
-
-EXTENSIONS = ("model_configuration", "statistics", "model_repository")
 
 
 def server_metadata() -> Any:  # noqa: ANN401 - a message

@@ -16,6 +16,7 @@ from aks_serving.grpc.messages import ModelInferRequest
 from aks_serving.model import Signature, TensorSpec
 from aks_serving.tensors import Array, Feeds, from_bytes
 from aks_serving.v2 import check_names, check_sequences
+from aks_serving.v2_bodies import MAX_WHOLE
 from shared.core.errors import InvalidInputError
 from shared.core.ids import VersionNumber, version_number
 
@@ -23,7 +24,6 @@ type Parameter = bool | int | float | str
 
 CLASSIFICATION = "classification"
 _SHARED_MEMORY = "shared_memory_region"
-_MAX_WHOLE = 2**53
 _COPIES = 3
 """What came, the message, and its contents as Python has them."""
 
@@ -73,12 +73,12 @@ class InferRequest:
 
     def timeout_s(self) -> float | None:
         """How long the caller waits, from the parameter `timeout` in microseconds. Raises InvalidInputError."""
-        timeout_us = self._whole("timeout")
+        timeout_us = _whole(self.parameters, "timeout")
         return timeout_us / 1e6 if timeout_us else None
 
     def priority(self) -> int:
         """The priority as the engine has it; the caller's 1 is the highest. Raises InvalidInputError."""
-        level = self._whole("priority")
+        level = _whole(self.parameters, "priority")
         return min(level - 1, LOW) if level else NORMAL
 
     def feeds(self, signature: Signature) -> Feeds:
@@ -112,12 +112,6 @@ class InferRequest:
         spec.check(array)
         return array
 
-    def _whole(self, name: str) -> int:
-        value = self.parameters.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_WHOLE:
-            raise InvalidInputError(f"parameter {name!r} is {str(value)[:40]!r}: use a whole number from 0")
-        return value
-
 
 def read_request(data: bytes) -> InferRequest:
     """Read an inference request. Raises InvalidInputError."""
@@ -148,10 +142,15 @@ def _classes(output: Any) -> int:  # noqa: ANN401 - a message
         raise InvalidInputError(
             f"output {output.name[:200]!r} is to go to shared memory, to which this server does not write: leave it"
         )
-    classes = parameters.get(CLASSIFICATION, 0)
-    if isinstance(classes, bool) or not isinstance(classes, int) or not 0 <= classes < 2**31:
-        raise InvalidInputError(f"{CLASSIFICATION} is {str(classes)[:40]!r}: use how many classes you want")
-    return classes
+    return _whole(parameters, CLASSIFICATION)
+
+
+def _whole(parameters: dict[str, Parameter], name: str) -> int:
+    """A parameter as HTTP takes it too; 0 where it is not given."""
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WHOLE:
+        raise InvalidInputError(f"parameter {name!r} is {str(value)[:40]!r}: use a whole number from 0 to {MAX_WHOLE}")
+    return value
 
 
 def _parameters(given: Any) -> dict[str, Parameter]:  # noqa: ANN401 - a map of messages

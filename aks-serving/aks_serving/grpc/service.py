@@ -13,6 +13,7 @@ import grpc
 
 from aks_serving.api import Server
 from aks_serving.awaited import Prediction, predict
+from aks_serving.errors import UnknownModelError
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
@@ -188,5 +189,5 @@ class InferenceService:
         servings = self._server.servings
         serving = servings.get(model)
         if serving is None:
-            raise NotFoundError(f"model {model[:80]!r}", hint=f"served: {', '.join(sorted(servings)) or 'none'}")
+            raise UnknownModelError(model, servings)
         return serving
