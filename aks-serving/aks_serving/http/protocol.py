@@ -16,7 +16,7 @@ from collections import deque
 from time import perf_counter
 from typing import cast
 
-from aks_serving.http.access import check_access
+from aks_serving.http.access import check_access, is_open
 from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, refusal
 from aks_serving.http.body import too_large
 from aks_serving.http.exchange import HttpExchange
@@ -30,6 +30,8 @@ _TURN_S = 0.005
 """After so long over what one read brought, to within one request or a part of one, a connection goes on in the next
 turn."""
 
+_SPARES = 16
+"""Connections beyond their bound that may ask how the server is, so that a probe is answered when all are taken."""
 _REFUSED_HEAD = RequestHead("GET", "", b"", {}, 1)
 
 
@@ -39,7 +41,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_finished", "_full", "_heads",
         "_idle_s", "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_resting", "_served", "_shared",
-        "_slow", "_transport", "_unsent_bytes", "_waiting_bytes",
+        "_slow", "_spare", "_transport", "_unsent_bytes", "_waiting_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: Shared) -> None:
@@ -53,6 +55,8 @@ class Connection(asyncio.Protocol):
         """What comes goes through the reader."""
         self._odd = False
         """An answer is more than one write."""
+        self._spare = False
+        """It is beyond the bound of connections, and may ask once how the server is."""
         self._active = False
         self._served = False
         self._closing = False
@@ -80,8 +84,13 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         shared = self._shared
         shared.connections.add(self)
-        if len(shared.connections) > shared.limits.max_connections or shared.draining:
-            self._refuse(RefusedError(503, "the server has all the connections it takes: try again in a second"))
+        beyond = len(shared.connections) > shared.limits.max_connections
+        if beyond and not shared.draining and shared.spares < _SPARES:
+            shared.spares += 1
+            self._spare = True
+            self._heads = {}  # what it asks is looked at in `_admit`
+        elif beyond or shared.draining:
+            self._refuse(_no_room())
             if len(shared.connections) > 2 * shared.limits.max_connections:
                 self.abort()  # those that linger over their refusal are bounded too
 
@@ -250,6 +259,8 @@ class Connection(asyncio.Protocol):
     def _admit(self, raw: bytes, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read."""
         shared = self._shared
+        if self._spare and not (is_open(head.path) and head.length == 0):
+            raise _no_room()
         check_access(shared.tokens, head.path, head.headers.get(b"authorization"))
         if head.length > shared.limits.max_body_bytes:
             raise too_large(shared.limits.max_body_bytes)
@@ -266,7 +277,7 @@ class Connection(asyncio.Protocol):
     def _dispatch(self, head: RequestHead, body: bytes) -> None:
         """Hand a request to the handler."""
         exchange = HttpExchange(self, head, body, perf_counter())
-        if head.close or self._shared.retiring:
+        if head.close or self._spare or self._shared.retiring:
             exchange.last = True
             self._closing = True
         self._queue.append(exchange)
@@ -293,6 +304,9 @@ class Connection(asyncio.Protocol):
     def _stop_reading(self) -> None:
         """Take nothing more of what comes."""
         self._closing = True
+        if self._spare:
+            self._spare = False
+            self._shared.spares -= 1
         self._owes_continue = False
         self._shared.buffered_bytes -= self._buffered_bytes
         self._buffered_bytes = 0
@@ -407,7 +421,7 @@ class Connection(asyncio.Protocol):
 
     def _idle_limit_s(self) -> float:
         limits = self._shared.limits
-        if self._shared.draining:
+        if self._shared.draining or self._spare:
             return limits.linger_s
         return limits.idle_s if self._served else limits.head_s
 
@@ -434,3 +448,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif ended_for_s >= max(limits.progress_s, limits.linger_s):
             self.abort()
+
+
+def _no_room() -> RefusedError:
+    return RefusedError(503, "the server has all the connections it takes: try again in a second")

@@ -24,7 +24,7 @@ class Shared:
 
     __slots__ = (
         "buffered_bytes", "clock", "connections", "draining", "emptied", "handle", "heads", "limits", "refused",
-        "retiring", "tokens", "unsent",
+        "retiring", "spares", "tokens", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +37,8 @@ class Shared:
         self.connections: set[Connection] = set()
         self.heads: dict[bytes, RequestHead] = {}
         """Plain heads by their bytes, each let in by the tokens of now."""
+        self.spares = 0
+        """Connections beyond the bound that may ask how the server is."""
         self.retiring = False
         """Every answer is its connection's last."""
         self.draining = False

@@ -41,6 +41,16 @@ def test_a_connection_that_sends_nothing_is_closed_without_an_answer() -> None:
     assert driven.transport.written == b""
 
 
+def test_who_is_beyond_the_bound_of_connections_has_little_time_to_ask() -> None:
+    driven = Driven(limits=Limits(max_connections=0, linger_s=2.0, head_s=10.0))
+    driven.pass_s(1.9)
+    assert not driven.over
+    driven.pass_s(0.2)
+    assert driven.transport.closed
+    assert driven.transport.written == b""
+    assert driven.shared.spares == 0
+
+
 def test_a_kept_connection_may_idle_for_longer() -> None:
     driven = Driven(limits=_LIMITS)
     driven.send(request("/1"))

@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -100,12 +101,41 @@ async def test_connections_beyond_the_bound_are_told_so(served: Serve) -> None:
                 await client.send(request())
                 assert (await client.answer()).status == 200
             async with server.client() as three:
+                await three.send(request())
                 answer = await three.answer()
                 assert (answer.status, answer.headers["retry-after"]) == (503, "1")
                 assert await three.rest() == b""
         await until(lambda: server.transport.connections == 0, "all are closed")
         async with server.client() as client:
             await client.send(request())
+            assert (await client.answer()).status == 200
+
+
+async def test_beyond_the_bound_of_connections_a_few_may_ask_how_the_server_is_once(served: Serve) -> None:
+    async with served(limits=Limits(max_connections=20)) as server, AsyncExitStack() as stack:
+        taken = [await stack.enter_async_context(server.client()) for _ in range(20)]
+        for client in taken:
+            await client.send(request())
+            assert (await client.answer()).status == 200
+        silent = [await stack.enter_async_context(server.client()) for _ in range(15)]
+        await until(lambda: server.transport.connections == 35, "they are open")
+        for _ in range(3):  # each gives its place back
+            for path in ("/health", "/ready", "/v2/health/live"):
+                async with server.client() as probe:
+                    await probe.send(request(path) + request(path))
+                    answer = await probe.answer()
+                    assert (answer.status, answer.headers["connection"]) == (200, "close")
+                    assert await probe.rest() == b""
+            for other in (request(), request("/health", body=b"long")):
+                async with server.client() as client:
+                    await client.send(other)
+                    assert (await client.answer()).status == 503
+        async with server.client() as last, server.client() as beyond:
+            assert (await beyond.answer()).status == 503  # unasked
+            await last.send(request("/health"))
+            assert (await last.answer()).status == 200
+        for client in silent:
+            await client.send(request("/health"))
             assert (await client.answer()).status == 200
 
 
