@@ -7,13 +7,18 @@ open anybody may name one; where it is signed, only the bearer of an override he
 counted by who signed it, whatever becomes of them: the control plane puts them on record.
 """
 
+import logging
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from aks_serving.file_changes import FileChanges
 from shared.core.errors import InvalidInputError
 from shared.core.ids import version_number
-from shared.signing.override import HEADER, OverrideRefusedError, read_override
+from shared.signing.override import HEADER, OverrideRefusedError, read_override, read_override_keys
+
+log = logging.getLogger(__name__)
 
 VERSION_HEADER = b"x-slipway-version"
 """The header, in gRPC the metadata, that names a version."""
@@ -35,6 +40,40 @@ class Pinning(StrEnum):
     """Anybody."""
     SIGNED = "signed"
     """Whoever has a signed override."""
+
+
+class OverrideKeys(Sequence[bytes]):
+    """The keys of a file that sign overrides, any of them; none without a file. The setting SLIPWAY_OVERRIDE_KEYS."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises InvalidInputError where the file cannot be read, or holds no key."""
+        self._path = path
+        self._changes = FileChanges() if path is None else FileChanges(path)
+        self._keys = () if path is None else _keys_of(path)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as the tuple does
+        return self._keys[index]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def reload(self) -> None:
+        """Read the file again where it changed. One that cannot be used is logged, and changes nothing."""
+        if self._path is None or not self._changes.look():
+            return
+        try:
+            self._keys = _keys_of(self._path)
+        except InvalidInputError as error:
+            log.warning("the keys of overrides stay as they were: %s", error)
+        else:
+            log.info("the keys of overrides were read again from %s", self._path)
+
+
+def _keys_of(path: Path) -> tuple[bytes, ...]:
+    try:
+        return read_override_keys(path.read_text("utf-8"))
+    except (OSError, ValueError, InvalidInputError) as error:
+        raise InvalidInputError(f"SLIPWAY_OVERRIDE_KEYS is {str(path)[:200]!r}, and cannot be used: {error}") from error
 
 
 def pinned_version(

@@ -53,6 +53,7 @@ LOAD_HANG_S = 600.0
 FLUSH_S = 3.0
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
+_READ_AGAIN_EVERY_S = 1.0
 
 
 class ModelServer:
@@ -226,6 +227,7 @@ class ModelServer:
     async def start(self) -> None:
         """Take the cached plans, and begin polling and reporting."""
         sys.setswitchinterval(_SWITCH_S)
+        await self._read_keys_again()  # the parent read them when it started, which may be long ago
         cached = await asyncio.get_running_loop().run_in_executor(self._disk, self._read_disk)
         await self._measure_memory()
         for endpoint, data in cached.items():
@@ -243,6 +245,7 @@ class ModelServer:
             asyncio.create_task(_again_and_again(self._load_watch.look, every_s=self._load_watch.tick_s)),
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
             asyncio.create_task(_again_and_again(self._end_lingering, every_s=_HEAR_EVERY_S)),
+            asyncio.create_task(_again_and_again(self._read_keys_again, every_s=_READ_AGAIN_EVERY_S)),
         ]
         self._watchdog.start()
 
@@ -384,6 +387,9 @@ class ModelServer:
 
     async def _end_lingering(self) -> None:
         self._deployments.end_lingering()
+
+    async def _read_keys_again(self) -> None:
+        self._settings.override_keys.reload()
 
     async def _hear_of_trips(self) -> None:
         await self._convictions.hear(self._servings)

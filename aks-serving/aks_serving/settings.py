@@ -7,15 +7,14 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from aks_serving.override import Pinning
+from aks_serving.override import OverrideKeys, Pinning
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.core.slots import Slot
-from shared.signing.override import read_override_keys
 from shared.telemetry.names import IDLE
 
 _POD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99})")
@@ -70,8 +69,8 @@ class Settings:
     """A run that takes longer hangs, and so does a process whose event loop does not turn for so long."""
     memory_limit_bytes: int | None = None
     """What all processes may take together; None: what the control group allows, where it limits anything."""
-    override_keys: tuple[bytes, ...] = ()
-    """Keys that sign override headers, any of them."""
+    override_keys: OverrideKeys = field(default_factory=OverrideKeys)
+    """Keys that sign override headers: alone of all settings they change, with their file."""
     pinning: Pinning = Pinning.OPEN
     """Who may name the version that answers."""
     trusted_keys: tuple[str, ...] = ()
@@ -117,7 +116,7 @@ class Settings:
             workers=_workers(env),
             hang_s=_seconds(env, "SLIPWAY_HANG_S", default=30.0, low=0.5),
             memory_limit_bytes=_whole(env, "SLIPWAY_MEMORY_LIMIT_BYTES", default=0, low=_MIB, high=2**39) or None,
-            override_keys=_override_keys(env),
+            override_keys=OverrideKeys(_file(env, "SLIPWAY_OVERRIDE_KEYS")),
             pinning=_pinning(env.get("SLIPWAY_PINNING", "").strip()),
             trusted_keys=_trusted_keys(env.get("SLIPWAY_TRUSTED_KEYS", "").strip()),
         )
@@ -217,16 +216,6 @@ def _tls(env: Mapping[str, str]) -> tuple[Path | None, Path | None]:
     if (certificate is None) != (key is None):
         raise InvalidInputError("only one of SLIPWAY_TLS_CERTIFICATE and SLIPWAY_TLS_KEY is set: set both, or none")
     return certificate, key
-
-
-def _override_keys(env: Mapping[str, str]) -> tuple[bytes, ...]:
-    path = _file(env, "SLIPWAY_OVERRIDE_KEYS")
-    if path is None:
-        return ()
-    try:
-        return read_override_keys(path.read_text("utf-8"))
-    except (OSError, ValueError, InvalidInputError) as error:
-        raise InvalidInputError(f"SLIPWAY_OVERRIDE_KEYS is {str(path)[:200]!r}, and cannot be used: {error}") from error
 
 
 def _pinning(text: str) -> Pinning:

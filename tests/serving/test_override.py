@@ -1,13 +1,15 @@
 """Who may name the version that answers: anybody, or the bearer of a signed override."""
 
 import json
+import logging
 import time
+from pathlib import Path
 
 import pytest
 from aks_serving.api import Api
 from aks_serving.counts import VersionTally
 from aks_serving.model import Model
-from aks_serving.override import Pin, Pinning, pinned_version
+from aks_serving.override import OverrideKeys, Pin, Pinning, pinned_version
 
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName
@@ -15,6 +17,8 @@ from shared.signing.override import HEADER, Override, OverrideRefusedError, sign
 from shared.telemetry.window import MAX_NAMES, OTHERS, added_names
 from tests.serving import models
 from tests.serving.handled import Asked, HandServer, turn
+from tests.serving.processes import Account, Launch
+from tests.support import waiting
 
 KEYS = (b"k" * 32, b"old" * 16)
 NOW_S = 1_764_000_000.0
@@ -56,6 +60,36 @@ def test_where_pinning_is_signed_only_an_override_names_one() -> None:
 
 def test_an_override_signed_with_a_key_that_is_being_replaced_holds_still() -> None:
     assert pinned(header(key=KEYS[1])) == 7
+
+
+def test_keys_follow_their_file_and_stay_where_it_cannot_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0].hex())
+    keys = OverrideKeys(path)
+    path.write_text(f"{KEYS[1].hex()}\n{KEYS[0].hex()}")
+    keys.reload()
+    assert tuple(keys) == (KEYS[1], KEYS[0])
+    path.write_text(KEYS[1].hex())
+    keys.reload()
+    assert tuple(keys) == KEYS[1:]
+    with caplog.at_level(logging.WARNING):
+        for spoil in (lambda: path.write_text("no key"), path.unlink):
+            spoil()
+            for _ in range(3):
+                keys.reload()
+            assert tuple(keys) == KEYS[1:]
+    assert ["stay as they were" in record.message for record in caplog.records] == [True, True]
+    path.write_text(KEYS[0].hex())
+    keys.reload()
+    assert tuple(keys) == KEYS[:1]
+
+
+def test_without_a_file_there_are_no_keys() -> None:
+    keys = OverrideKeys()
+    keys.reload()
+    assert tuple(keys) == ()
 
 
 @pytest.mark.parametrize("pinning", Pinning)
@@ -131,3 +165,23 @@ def test_however_many_sign_overrides_a_window_names_few_of_them_and_counts_all()
     assert both[OTHERS] == 2 * (200 - (MAX_NAMES - 1))
     # Two servers' windows add up to that of one that was asked all.
     assert added_names([one, other]) == both
+
+
+def test_a_server_goes_by_the_keys_that_its_file_has_now(account: Account, launch: Launch, tmp_path: Path) -> None:
+    model = models.scaler(1.0)
+    account.put(model)
+    account.publish(models.plan(1, models.route(7, model)))
+    path = tmp_path / "keys"
+    path.write_text(KEYS[0].hex())
+    server = launch(account.connection, SLIPWAY_OVERRIDE_KEYS=str(path), SLIPWAY_PINNING="signed")
+    waiting.eventually(server.ready, what="the server is ready")
+
+    def status(key: bytes) -> int:
+        override = Override(endpoint=EndpointName("churn"), version=7, expires_s=int(time.time()) + 60, by="ann")
+        headers = {HEADER: sign_override(override, [key])}
+        return server.http.post("/predict", json={"features": [[1, 1]]}, headers=headers).status_code
+
+    assert [status(key) for key in KEYS] == [200, 403]
+    path.write_text(KEYS[1].hex())
+    waiting.eventually(lambda: [status(key) for key in KEYS] == [403, 200], what="the keys are read again")
+    assert server.stop() == 0
