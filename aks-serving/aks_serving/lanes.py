@@ -30,8 +30,6 @@ _INLINE_S = 1e-3
 """A batch that takes less runs on the event loop: handing it to a thread and back costs 0.1 to 0.3 ms of its own."""
 _GATHER = 0.25
 """How much of a long run's time its batch may be waited for, while every turn of the event loop brings more of it."""
-_FAILS_ALL = 4
-"""After so many calls in a row that failed, each by itself, a version is not expected to answer the rest of a batch."""
 _WRONG = "the server made an error; its log says which"
 
 
@@ -64,8 +62,6 @@ class Lane:
         self._run: Future[Outcome] | None = None
         self.last_run_s = 0.0
         """When its last run began (perf_counter); 0 before the first."""
-        self._failed_alone = 0
-        """How many calls failed by themselves since a run went well, or since the last batch was split."""
 
     @property
     def running_beside(self) -> Sequence[Call]:
@@ -76,11 +72,6 @@ class Lane:
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
         return self._running is None and not self._queues
-
-    @property
-    def fails_all(self) -> bool:
-        """Whether halves of a batch that failed wait, and their first calls failed one after the other."""
-        return self._failed_alone >= _FAILS_ALL and self._queues.has_halves
 
     def urgency(self) -> tuple[int, float]:
         """The less, the sooner its calls are to run."""
@@ -225,16 +216,12 @@ class Lane:
 
     def _finish(self, batch: list[Call], outcome: Outcome, now_s: float) -> None:
         if isinstance(outcome, ModelRunError) and len(batch) > 1:
-            if not self._queues.has_halves:
-                self._failed_alone = 0
             self._queues.split(batch)
             return
         self._engine.leave(batch)
         if isinstance(outcome, ModelRunError):
-            self._failed_alone += 1
             _tell(batch[0], outcome)
             return
-        self._failed_alone = 0
         if isinstance(outcome, Results):
             self.runs.ran(self._answer_all(batch, outcome, now_s) or 1, outcome.took_s)
             if self._counts_values:

@@ -6,8 +6,8 @@ does not take inputs that stable takes), stable answers it, within the request's
 the candidate. A version that the caller named answers or fails by itself.
 
 The guard hears of a candidate's failure when its request ends, whatever stable then did but fail too. Where a candidate
-gets no more traffic, stable answers what still waits for it, as in place of one that failed; so it does with the rest
-of a batch that the candidate failed call after call. Nothing of that counts against the candidate.
+gets no more traffic, stable answers what still waits for it, as in place of one that failed, and nothing counts against
+the candidate.
 """
 
 import logging
@@ -149,7 +149,6 @@ class Ask(Call):
             serving.faults.tell(serving.plan, self.route.version, error, self.span)
         if isinstance(error, (ModelRunError, LostError)) and self._may_fall_back():
             self.blame = _blame(error)
-            lane = serving.lanes[self.route.version]
             try:
                 self._fall_back()
             except SlipwayError as second:
@@ -157,8 +156,6 @@ class Ask(Call):
             except Exception:
                 log.exception("a request that the candidate failed could not be given to stable")
                 self._end(SlipwayError(_WRONG))
-            if lane.fails_all:
-                _divert_halves(lane, lambda _: True)
             return
         if self.kind is Kind.ASSIGNED and isinstance(error, ModelRunError):
             serving.seen[STABLE_FAILED if self.route.role is Role.STABLE else CANDIDATE_FAILED] += 1
@@ -289,18 +286,14 @@ def divert_waiting(lane: Lane) -> None:
 
 def divert_late_halves(lane: Lane, now_s: float) -> None:
     """Have stable answer what waits in a half of a batch that the candidate failed, once half of the time that it is
-    allowed is gone.
+    allowed is gone. Whether the candidate would fail it is not known, so nothing counts against the candidate.
     """
-    _divert_halves(lane, lambda call: now_s - call.started_s >= (call.deadline_s - call.started_s) / 2)
 
+    def is_late(call: Call) -> bool:
+        gone_s, allowed_s = now_s - call.started_s, call.deadline_s - call.started_s
+        return gone_s >= allowed_s / 2 and isinstance(call, Ask) and call.waits_for_candidate
 
-def _divert_halves(lane: Lane, wanted: Callable[[Call], bool]) -> None:
-    """Whether the candidate would fail what waits in halves is not known, so nothing counts against the candidate."""
-
-    def is_ours(call: Call) -> bool:
-        return isinstance(call, Ask) and call.waits_for_candidate and wanted(call)
-
-    _divert(lane.take_back(is_ours, halves=True))
+    _divert(lane.take_back(is_late, halves=True))
 
 
 def _divert(calls: Sequence[Call]) -> None:

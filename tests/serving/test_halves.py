@@ -121,48 +121,6 @@ async def test_a_good_half_is_told_while_the_other_runs_and_the_rest_still_count
         assert model.ran == [[0, 1, 2, 3, 0, BAD, 2, 3], [0, 1, 2, 3], [0, BAD, 2, 3], [0, BAD], [0], [BAD], [2, 3]]
 
 
-@WAYS
-async def test_a_candidate_that_fails_call_after_call_is_asked_no_further_and_stable_answers_the_rest_at_once(
-    *, inline: bool
-) -> None:
-    stable, candidate = Watched(TABLE), Watched(PICKY, version=2)
-    plan = models.plan(1, *models.canary((1, TABLE), (2, PICKY), 10_000))
-    async with _serving(plan, stable, candidate, inline=inline) as server:
-        for batches in (1, 2):
-            asked = _ask([4 + number % 60 for number in range(64)])
-            server.ask(*asked)
-            await server.idle()
-            assert [one.json()["predictions"] for one in asked] == [[[10.0 * (4 + n % 60)]] for n in range(64)]
-            assert [len(rows) for rows in candidate.ran] == [64, 32, 16, 8, 4, 2, 1, 1, 2, 1, 1] * batches
-            assert [len(rows) for rows in stable.ran] == [1, 1, 1, 61] * batches
-            assert server.serving.seen == [0, 4 * batches, 0, 0]
-
-
-@WAYS
-@pytest.mark.parametrize("bad", [[0, 1, 2], [0, 2, 4, 5, 6]], ids=str)
-async def test_a_few_bad_calls_do_not_take_the_good_ones_from_the_candidate(bad: list[int], *, inline: bool) -> None:
-    stable, candidate = Watched(TABLE), Watched(PICKY, version=2)
-    plan = models.plan(1, *models.canary((1, TABLE), (2, PICKY), 10_000))
-    async with _serving(plan, stable, candidate, inline=inline) as server:
-        asked = _ask([BAD if number in bad else 1 for number in range(8)])
-        server.ask(*asked)
-        await server.idle()
-        by = [int(one.told[b"x-slipway-version"]) for one in asked]
-        assert by == [1 if number in bad else 2 for number in range(8)]
-        assert server.serving.seen == [8 - len(bad), len(bad), 0, 0]
-
-
-async def test_what_stable_cannot_answer_for_is_asked_of_its_version_to_the_last() -> None:
-    stable, candidate = Watched(TABLE), Watched(PICKY, version=2)
-    async with _serving(models.plan(1, *models.canary((1, TABLE), (2, PICKY), 10_000)), stable, candidate) as server:
-        named, assigned = _ask([BAD] * 7 + [1], model_version=2), _ask([BAD] * 7 + [1])
-        server.ask(*(one for pair in zip(named, assigned, strict=True) for one in pair))
-        await server.idle()
-        assert [one.status for one in named] == [500] * 7 + [200]
-        assert [int(one.told[b"x-slipway-version"]) for one in assigned] == [1] * 8
-        assert server.serving.seen == [0, 2, 0, 0]
-
-
 async def test_halves_go_before_what_came_later_and_after_what_is_urgent_and_are_joined_with_neither() -> None:
     model = _Stepped(PICKY)
     async with _serving(_only(PICKY), model) as server:

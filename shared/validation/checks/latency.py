@@ -32,7 +32,8 @@ def latency(
     policy: ValidationPolicy,
 ) -> tuple[Latency, Verdict]:
     """The quantiles, and the verdict on the worst of their ratios. Cycles of both models stand in the same rows."""
-    quantiles = _quantiles(candidate_ns, champion_ns)
+    # A clock may tick more coarsely than a call takes, and a ratio to nothing is none.
+    quantiles = _quantiles(np.maximum(candidate_ns, 1), None if champion_ns is None else np.maximum(champion_ns, 1))
     figures = Latency(calls=int(candidate_ns.size), rows_a_call=rows_a_call, quantiles=quantiles)
     return figures, _verdict(figures, policy)
 

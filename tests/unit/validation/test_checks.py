@@ -100,6 +100,15 @@ def test_a_burst_in_one_cycle_proves_nothing() -> None:
     assert verdict.outcome is Outcome.PASS
 
 
+def test_a_clock_that_ticks_more_coarsely_than_calls_take_proves_nothing() -> None:
+    still = np.zeros((60, 10), dtype=np.int64)
+    ticking = still.copy()
+    ticking[::10, 0] = 10 * MS
+    for candidate in (still, ticking):
+        _, verdict = latency(candidate, still, rows_a_call=1, policy=POLICY)
+        assert verdict.outcome is Outcome.PASS
+
+
 def test_without_a_champion_there_are_quantiles_and_no_limit() -> None:
     figures, verdict = latency(durations(1, seed=0), None, rows_a_call=4, policy=POLICY)
     assert (verdict.outcome, verdict.limit, verdict.value) == (Outcome.PASS, None, figures.quantiles[-1].candidate_ms)
