@@ -5,9 +5,7 @@ else takes the slower way through `_read`. Nothing here starts a timer: `Connect
 holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer or
 a close.
 
-A client that closes its half may still read (RFC 9112, 9.6): what came whole before is answered, and then the
-connection closed. Who closed both looks the same until a write fails: from then on, as after a reset, the client is
-gone, and what it still waits for is dropped.
+A client that closes its side is gone: what it still waits for is dropped, as nginx and Go's net/http do.
 """
 
 import asyncio
@@ -39,9 +37,9 @@ class Connection(asyncio.Protocol):
     """One connection, from its opening to its loss."""
 
     __slots__ = (
-        "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_finished", "_full", "_heads",
-        "_idle_s", "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_resting", "_served", "_shared",
-        "_slow", "_spare", "_transport", "_unsent_bytes", "_waiting_bytes",
+        "_active", "_buffered_bytes", "_choked", "_closing", "_corked", "_ended_s", "_full", "_heads", "_idle_s",
+        "_odd", "_owes_continue", "_pace", "_paused", "_queue", "_reader", "_resting", "_served", "_shared", "_slow",
+        "_spare", "_transport", "_unsent_bytes", "_waiting_bytes",
     )  # fmt: skip
 
     def __init__(self, shared: Shared) -> None:
@@ -61,8 +59,6 @@ class Connection(asyncio.Protocol):
         self._served = False
         self._closing = False
         """Nothing that comes is taken any more."""
-        self._finished = False
-        """The client closed its half."""
         self._full = False
         self._choked = False
         self._resting = False
@@ -111,15 +107,8 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - it is logged
             self._failed(exchange, error)
 
-    def eof_received(self) -> bool:
-        """Whether the event loop is to leave the connection open."""
-        if not self._queue or self._ended_s is not None:
-            self._leave()
-            return False
-        self._finished = True
-        self._queue[-1].last = True
-        self._stop_reading()
-        return True
+    def eof_received(self) -> None:
+        self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -372,7 +361,7 @@ class Connection(asyncio.Protocol):
         self._uncork()
         if self._transport.is_closing():
             return
-        if self._transport.can_write_eof() and not self._finished:
+        if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()

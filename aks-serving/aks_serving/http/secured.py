@@ -32,11 +32,6 @@ class SecuredConnection(Connection):
         super().connection_made(self._pieces)
         below.set_write_buffer_limits(high=_MARK_BYTES, low=0)
 
-    def eof_received(self) -> bool:
-        """An event loop's TLS layer closes both ways when one is closed: the client is gone."""
-        self._leave()
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._pieces.rest.clear()
         super().connection_lost(exc)

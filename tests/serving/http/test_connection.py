@@ -350,31 +350,10 @@ def test_a_body_that_came_meanwhile_is_not_asked_for() -> None:
     assert driven.seen[1].body == b"abc"
 
 
-def test_who_closes_his_half_has_what_came_whole_answered_and_then_the_connection_closed() -> None:
-    driven = Driven(later=True)
-    driven.send(request("/0") + request("/1") + request("/2"), request("/3", body=b"cut")[:-1])
-    driven.reply(1)
-    assert driven.connection.eof_received()
-    driven.reply(0)
-    assert not driven.over
-    driven.reply(2)
-    assert [answer.json()["path"] for answer in driven.answers] == ["/0", "/1", "/2"]
-    assert [answer.headers.get("connection") for answer in driven.answers] == [None, None, "close"]
-    assert (driven.transport.closed, driven.connection.in_flight, len(driven.seen)) == (True, 0, 3)
-
-
-@pytest.mark.parametrize("sent", [b"", request("/0"), request("/0", body=b"cut")[:-1]])
-def test_who_closes_his_half_and_waits_for_nothing_has_the_connection_closed(sent: bytes) -> None:
-    driven = Driven()
-    driven.send(sent)
-    assert not driven.connection.eof_received()
-
-
 def test_who_goes_away_is_told_to_the_handler_and_gets_nothing() -> None:
     driven = Driven(later=True)
     driven.send(request("/1") + request("/2"))
     driven.connection.eof_received()
-    assert [exchange.gone for exchange in driven.seen] == [False, False]  # it may yet read
     driven.connection.connection_lost(None)
     assert [exchange.gone for exchange in driven.seen] == [True, True]
     driven.reply(1)

@@ -49,17 +49,6 @@ async def test_who_is_late_to_read_a_connections_last_answer_has_all_of_it(serve
         await until(lambda: not server.transport.connections, "it is closed")
 
 
-async def test_who_leaves_over_tls_is_gone(served: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cert, key = certificate(tmp_path, "one")
-    async with served(later=True, tls=ReloadingContext(cert, key)) as server:
-        async with server.client(_trusting(cert)) as client:
-            await client.send(request())
-            await until(lambda: server.seen, "the request came")
-        await until(lambda: not server.transport.connections, "it is closed")
-        assert server.seen[0].gone
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
-
-
 async def test_tls_before_1_2_is_not_spoken(served: Serve, tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "one")
     context = ReloadingContext(cert, key)

@@ -18,7 +18,7 @@ from aks_serving.http.protocol import Connection
 from aks_serving.http.transport import Transport, serve, within_descriptors
 
 from tests.serving.http.conftest import Serve, until
-from tests.serving.http.driven import answers_in, chunked, request, told
+from tests.serving.http.driven import chunked, request, told
 from tests.support.plain import NO_TLS
 
 pytestmark = pytest.mark.anyio
@@ -137,36 +137,6 @@ async def test_beyond_the_bound_of_connections_a_few_may_ask_how_the_server_is_o
         for client in silent:
             await client.send(request("/health"))
             assert (await client.answer()).status == 200
-
-
-async def test_who_has_closed_his_half_is_answered(served: Serve) -> None:
-    size = 3_000_000
-    async with served(later=True) as server, server.client() as client:
-        await client.send(request("/0") + request("/1", body=b"x" * size) + request("/2"))
-        client.writer.write_eof()
-        await until(lambda: len(server.seen) == 3, "the requests came")
-        await asyncio.sleep(0.05)  # the end comes too
-        for exchange in server.seen:
-            exchange.reply(told(exchange))
-        answers = answers_in(await client.rest())
-        assert [(answer.status, answer.json()["path"]) for answer in answers] == [(200, f"/{n}") for n in range(3)]
-        assert len(answers[1].json()["body"]) == size
-        await until(lambda: server.transport.connections == 0, "the connection is closed")
-
-
-async def test_who_closed_all_at_once_is_known_to_be_gone_when_an_answer_does_not_reach_it(served: Serve) -> None:
-    async with served(later=True) as server:
-        async with server.client() as client:
-            await client.send(request("/0") + request("/1") + request("/2"))
-            await until(lambda: len(server.seen) == 3, "the requests came")
-        await asyncio.sleep(0.05)  # the end comes
-        assert [exchange.gone for exchange in server.seen] == [False, False, False]
-        for exchange in server.seen[:2]:  # the first is answered by a reset, and the next fails
-            exchange.reply(told(exchange))
-            await asyncio.sleep(0.05)
-        await until(lambda: server.transport.connections == 0, "the connection is closed")
-        assert server.seen[2].gone
-        assert server.transport.in_flight == 0
 
 
 async def test_a_client_that_goes_away_is_known_to_be_gone(served: Serve, caplog: pytest.LogCaptureFixture) -> None:
