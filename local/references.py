@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from shared.core.contracts import Contract
 from shared.registry import manifest, policy
 from shared.validation import refusal
 
@@ -117,7 +118,7 @@ def _objects(schema: dict[str, Any], root: str) -> Iterator[tuple[str, dict[str,
 def _modules_of(model: type[BaseModel]) -> set[Any]:
     """The modules of a model and of the models that its module uses."""
     used = [found for found in vars(sys.modules[model.__module__]).values() if isinstance(found, type)]
-    return {sys.modules[found.__module__] for found in used if issubclass(found, BaseModel) and found is not BaseModel}
+    return {sys.modules[found.__module__] for found in used if issubclass(found, BaseModel | Contract)}
 
 
 def _field_docstrings(module: Any) -> dict[str, dict[str, str]]:  # noqa: ANN401 - a module

@@ -219,7 +219,7 @@ class VersionTally:
             self.looked_at(fate, rows)
         if other.shadow is not None:
             mine = self.shadowed()
-            for name in ShadowCounts.model_fields:
+            for name in ShadowCounts.__struct_fields__:
                 setattr(mine, name, getattr(mine, name) + getattr(other.shadow, name))
 
     def counts(self) -> VersionCounts:

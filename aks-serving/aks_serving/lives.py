@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import msgspec
 
 from shared.telemetry.window import Deaths
 
@@ -29,8 +29,6 @@ _MOST_KEPT = 200
 
 type _Held = dict[str, tuple[str, list[int]]]
 """By endpoint, the rollout and the versions."""
-
-_NOTE: TypeAdapter[_Held] = TypeAdapter(_Held)
 
 
 class Lives:
@@ -125,4 +123,4 @@ def _changed_at(path: Path) -> float:
 def _parsed(data: bytes) -> _Held:
     """What a note says: its first line. Raises ValueError."""
     line, newline, _ = data.partition(b"\n")
-    return _NOTE.validate_json(line) if newline else {}
+    return msgspec.json.decode(line, type=_Held) if newline else {}

@@ -1,7 +1,5 @@
 """A published plan, read, and what each of its versions is made from."""
 
-from pydantic import ValidationError
-
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName
 from shared.routing.plan import ArtifactFile, Route, RoutePlan, Signing
@@ -16,10 +14,8 @@ def parsed_plan(endpoint: EndpointName, data: bytes) -> RoutePlan:
     """The plan that is stored as an endpoint's. Raises InvalidInputError where it is none, or another's."""
     try:
         plan = RoutePlan.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InvalidInputError(f"{where}: {first['msg']}") from error
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
     if plan.endpoint != endpoint:
         raise InvalidInputError(f"it is the plan of endpoint {plan.endpoint!r}, stored as that of {endpoint!r}")
     return plan

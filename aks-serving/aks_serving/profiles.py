@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
-
 from aks_serving.model import Signature
 from shared.core.errors import InvalidInputError
 from shared.telemetry.profile import AnswerSource, ColumnSource, Feature, Profile, SummarySource
@@ -17,9 +15,8 @@ def read_profile(data: bytes, digest: str, signature: Signature) -> Profile:
     """The profile of that digest. Raises InvalidInputError where it is none, or is not of a version's signature."""
     try:
         profile = Profile.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInputError(f"{digest} is no reference profile: {first['msg']}") from error
+    except ValueError as error:
+        raise InvalidInputError(f"{digest} is no reference profile: {error}") from error
     if profile.id != digest:
         raise InvalidInputError(f"the reference profile {digest} has the id {profile.id}: it is not in canonical JSON")
     unknown = sorted(names_of(profile) - {spec.name for spec in (*signature.inputs, *signature.outputs)})

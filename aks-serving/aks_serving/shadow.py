@@ -287,5 +287,5 @@ def _kept(results: Results, start: int, stop: int) -> Sequence[Array]:
 
 
 def _add(mine: ShadowCounts, other: ShadowCounts) -> None:
-    for name in ShadowCounts.model_fields:
+    for name in ShadowCounts.__struct_fields__:
         setattr(mine, name, getattr(mine, name) + getattr(other, name))

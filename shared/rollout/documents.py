@@ -1,8 +1,8 @@
 """A rollout, as its endpoint's document holds it, and as it is archived once it is over."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.core.canonical import digest_of_bytes
 from shared.core.ids import RolloutId
@@ -17,13 +17,16 @@ from shared.rollout.rollbacks import Reverted
 from shared.rollout.schedule import QuietStage, schedule_of
 from shared.routing.plan import (
     FULL_WEIGHT_BP,
+    MAX_FILE_NAME_LENGTH,
     ArtifactFile,
-    FileName,
     Role,
     Route,
-    Sha256,
     Signing,
 )
+
+type Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+type FileName = Annotated[str, StringConstraints(max_length=MAX_FILE_NAME_LENGTH)]
+"""As shared.routing.plan has them."""
 
 
 class Target(BaseModel):

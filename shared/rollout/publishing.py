@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
+import msgspec
 
+from shared.core.contracts import Contract
 from shared.core.messages import RolloutTick
 from shared.rollout.convergence import fresh
 from shared.rollout.documents import Rollout
@@ -46,13 +47,13 @@ def _dumped(plan: RoutePlan) -> dict[str, Any]:
     return body | {"routes": [_told(route) for route in plan.routes]}
 
 
-def _told(of: BaseModel) -> dict[str, Any]:
-    fields = type(of).model_fields
+def _told(of: Contract) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(of)}
     # A None that is not the default says something, as no header does of a subject's source.
     return {
         name: value
         for name, value in of.model_dump(mode="json").items()
-        if value is not None or fields[name].default is not None
+        if value is not None or defaults[name] is not None
     }
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName
@@ -191,7 +189,7 @@ class StoredPlans:
         try:
             blob = self._blobs.read(container, name, max_bytes=MAX_PLAN_BYTES)
             return blob is not None and RoutePlan.model_validate_json(blob.data) == endpoint.plan()
-        except (InvalidInputError, ValidationError):
+        except (InvalidInputError, ValueError):
             return False
 
     def _reported(self, endpoint: str) -> int | None:
@@ -214,7 +212,7 @@ class StoredPlans:
         try:
             blob = self._blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
             return Window.model_validate_json(blob.data) if blob else None
-        except (InvalidInputError, ValidationError):
+        except (InvalidInputError, ValueError):
             return None
 
 

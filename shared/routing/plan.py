@@ -7,8 +7,9 @@ only if its generation is higher than the one it serves.
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from msgspec import Meta, ValidationError
 
+from shared.core.contracts import Contract, Count, First
 from shared.core.slots import Slot
 
 FULL_WEIGHT_BP = 10_000
@@ -16,15 +17,14 @@ MAX_FILE_BYTES = 8_000_000_000
 """The largest file of an artifact."""
 MAX_FILE_NAME_LENGTH = 256
 
-type Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+type Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """A digest. A server makes paths of it, so that nothing else may stand there."""
-type FileName = Annotated[str, StringConstraints(max_length=MAX_FILE_NAME_LENGTH)]
+type FileName = Annotated[str, Meta(max_length=MAX_FILE_NAME_LENGTH)]
 """A file's name within a drop. A server checks by itself that it leads nowhere but down."""
-
-
-type HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,100}$")]
+type BasisPoints = Annotated[int, Meta(ge=0, le=FULL_WEIGHT_BP)]
+type HeaderName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,100}\Z")]
 """A header's name, in lower case."""
-type CookieName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+type CookieName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
 
 
 class Role(StrEnum):
@@ -36,34 +36,28 @@ class Role(StrEnum):
     """Gets copies of requests; what it answers is compared with the answer that was given, and dropped."""
 
 
-class ArtifactFile(BaseModel):
+class ArtifactFile(Contract, frozen=True, kw_only=True):
     """A file of an artifact: its name within the drop, and the SHA-256 under which it is stored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: FileName
     digest: Sha256
-    size_bytes: int = Field(ge=0)
+    size_bytes: Count
 
 
-class Signing(BaseModel):
+class Signing(Contract, frozen=True, kw_only=True):
     """A cryptographic signature over a drop's files, in OpenSSF model signing's form, and who may have made it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     digest: Sha256
     """SHA-256 of the signature file, at `artifacts/sha256/<digest>`."""
-    trusted_keys: tuple[str, ...] = Field(min_length=1)
+    trusted_keys: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Public keys in PEM, of which one must have made it. A server that pins keys of its own goes by those alone."""
 
 
-class SubjectSource(BaseModel):
+class SubjectSource(Contract, frozen=True, kw_only=True):
     """Where a request says whom it is for: the first of header, body field and cookie that is there.
 
     A request that says nothing is assigned at random, each one anew.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     header: HeaderName | None = "x-slipway-user"
     body: bool = True
@@ -71,38 +65,34 @@ class SubjectSource(BaseModel):
     cookie: CookieName | None = None
 
 
-class Guard(BaseModel):
+class Guard(Contract, frozen=True, kw_only=True):
     """What a pod does by itself about a candidate that fails more requests than stable does at the same time.
 
     The pod tests the two error rates ten times a second, by a test that may be looked at as often as one likes
     (shared.sequential); at the level's evidence it sends the candidate no more traffic under this generation.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     enabled: bool = True
-    level: float = Field(default=0.001, gt=0, lt=1)
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.001
     """At most the probability that a candidate that is no worse than stable is ever tripped: in a policy, by any of the
     pods that report under any of the stages' plans; in a plan, by one that reports (a process: a pod may have several)
     under its generation, to which end the policy's is divided by those that reported when the plan was made, and by the
     stages with traffic."""
-    margin: float = Field(default=0.0, ge=0, lt=1)
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """By how much the candidate's error rate may exceed stable's."""
 
 
-class Route(BaseModel):
+class Route(Contract, frozen=True, kw_only=True):
     """A version and its share of the traffic in basis points. A share of 0 means: loaded and warm, no traffic."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: int = Field(ge=1)
+    version: Annotated[int, Meta(ge=1)]
     role: Role
-    weight_bp: int = Field(ge=0, le=FULL_WEIGHT_BP)
-    mirror_bp: int = Field(default=0, ge=0, le=FULL_WEIGHT_BP)
+    weight_bp: BasisPoints
+    mirror_bp: BasisPoints = 0
     """The share of the endpoint's requests of which a shadow gets a copy, while there is capacity to spare."""
     artifact_digest: Sha256
     """SHA-256 of the ONNX file, at `artifacts/sha256/<digest>`."""
-    size_bytes: int = Field(ge=0)
+    size_bytes: Count
     model_file: FileName = "model.onnx"
     """The ONNX file's name within the drop, by which a signature knows it."""
     external: tuple[ArtifactFile, ...] = ()
@@ -118,18 +108,16 @@ class Route(BaseModel):
     """The endpoint's own pods that have it; None: those that endpoints share."""
 
 
-class RoutePlan(BaseModel):
+class RoutePlan(Contract, frozen=True, kw_only=True):
     """What an endpoint serves. `salt` seeds the assignment of subjects, anew for each rollout.
 
     The weights sum to 10,000; only a plan without a stable version may sum to 0: nothing is served yet. Where versions
     are in different pods, the Gateway before them draws by the weights, and a pod gives its version all that it gets.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = Field(default=1, ge=1, le=1)
+    schema_version: First = 1
     endpoint: str
-    generation: int = Field(ge=1)
+    generation: Annotated[int, Meta(ge=1)]
     rollout_id: str | None = None
     salt: str
     routes: tuple[Route, ...]
@@ -141,37 +129,41 @@ class RoutePlan(BaseModel):
     trace: str | None = None
     """The W3C `traceparent` of what led to it. It decides nothing."""
 
-    @model_validator(mode="after")
-    def _is_coherent(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check it as a whole, too. Raises ValidationError."""
+        super().__post_init__()
         versions = [route.version for route in self.routes]
         if len(set(versions)) != len(versions):
-            raise ValueError(f"a version stands in two routes: {versions}")
+            raise ValidationError(f"a version stands in two routes: {versions}")
         for role in (Role.STABLE, Role.CANDIDATE):
             if sum(route.role is role for route in self.routes) > 1:
-                raise ValueError(f"more than one {role} route")
+                raise ValidationError(f"more than one {role} route")
         for route in self.routes:
             if route.role is Role.SHADOW and route.weight_bp:
-                raise ValueError(f"version {route.version} is a shadow and has a weight: a shadow answers nobody")
+                raise ValidationError(f"version {route.version} is a shadow and has a weight: a shadow answers nobody")
             if route.role is not Role.SHADOW and route.mirror_bp:
-                raise ValueError(f"version {route.version} is {route.role} and is mirrored to: only a shadow is")
+                raise ValidationError(f"version {route.version} is {route.role} and is mirrored to: only a shadow is")
         self._check_slots()
         if self.pods is not None and (self.stable is None or self.candidate is None):
-            raise ValueError("pods are named, and there are no stable and candidate routes between which they choose")
+            raise ValidationError(
+                "pods are named, and there are no stable and candidate routes between which they choose"
+            )
         total = sum(route.weight_bp for route in self.routes)
         if total != FULL_WEIGHT_BP and (self.stable is not None or total != 0):
-            raise ValueError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
-        return self
+            raise ValidationError(f"the weights sum to {total} basis points, not {FULL_WEIGHT_BP}")
 
     def _check_slots(self) -> None:
         slots = [route.slot for route in self.routes if route.slot is not None]
         if len(set(slots)) != len(slots):
-            raise ValueError(f"two routes have the slot {slots[0]}: two versions in pods of their own share none")
+            raise ValidationError(f"two routes have the slot {slots[0]}: two versions in pods of their own share none")
         if slots and self.shadows:
-            raise ValueError(
+            raise ValidationError(
                 "a version has a slot and another is a shadow, which needs what is mirrored in its process"
             )
         if slots and self.pods is not None:
-            raise ValueError("a version has a slot and pods are named, which choose between versions in one process")
+            raise ValidationError(
+                "a version has a slot and pods are named, which choose between versions in one process"
+            )
 
     @property
     def stable(self) -> Route | None:

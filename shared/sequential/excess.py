@@ -18,8 +18,7 @@ import math
 from enum import StrEnum
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
-
+from shared.core.contracts import Contract, Count, Finite
 from shared.core.errors import InvalidInputError
 from shared.sequential.evariable import Block, Counts, log_factor
 
@@ -42,20 +41,18 @@ class Claim(StrEnum):
     """It does not."""
 
 
-class ExcessState(BaseModel):
+class ExcessState(Contract, frozen=True, kw_only=True):
     """A test between two blocks, as it is stored. Logarithms are natural."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: int = 1
     claim: Claim
-    margin: float
-    blocks: NonNegativeInt
-    log_stakes: tuple[float, ...]
-    log_peak: float
-    remembered: tuple[float, float, float, float]
-    pending: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
-    total: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    margin: Finite
+    blocks: Count
+    log_stakes: tuple[Finite, ...]
+    log_peak: Finite
+    remembered: tuple[Finite, Finite, Finite, Finite]
+    pending: tuple[Count, Count, Count, Count]
+    total: tuple[Count, Count, Count, Count]
 
 
 class ExcessTest:

@@ -16,7 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+import msgspec
+from msgspec import Meta
 
 from shared.signing.errors import SigningCode, SigningError
 
@@ -33,81 +34,79 @@ _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[{}\]]")
 _AGAIN = "sign again with model-signing 1.0 or later and its defaults (a SHA-256 for each file)"
 
-type _Text = Annotated[str, StringConstraints(max_length=1_000)]
-type _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+type _Text = Annotated[str, Meta(max_length=1_000)]
+type _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
-class _Lenient(BaseModel):
+class _Lenient(msgspec.Struct, frozen=True):
     """Further keys are passed over, as the form asks of its readers."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-
-class _KeyName(_Strict):
+class _KeyName(_Strict, frozen=True):
     hint: _Text | None = None
     rawBytes: Any = None  # noqa: N815 - older signatures carry the key itself, which proves nothing
     keyDetails: Any = None  # noqa: N815
 
 
-class _Material(_Strict):
+class _Material(_Strict, frozen=True):
     publicKey: _KeyName  # noqa: N815 - the form's own names
-    tlogEntries: tuple[Any, ...] = Field(default=(), strict=False)  # noqa: N815
+    tlogEntries: tuple[Any, ...] = ()  # noqa: N815
 
 
-class _Signature(_Strict):
-    sig: Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+class _Signature(_Strict, frozen=True):
+    sig: Annotated[str, Meta(min_length=1, max_length=1_000)]
     keyid: _Text | None = None
 
 
-class _Envelope(_Strict):
+class _Envelope(_Strict, frozen=True):
     payload: str
     payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815
-    signatures: tuple[_Signature, ...] = Field(min_length=1, max_length=1, strict=False)
+    signatures: Annotated[tuple[_Signature, ...], Meta(min_length=1, max_length=1)]
 
 
-class _Bundle(_Strict):
+class _Bundle(_Strict, frozen=True):
     mediaType: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]  # noqa: N815
     verificationMaterial: _Material  # noqa: N815
     dsseEnvelope: _Envelope  # noqa: N815
 
 
-class _Digests(_Lenient):
+class _Digests(_Lenient, frozen=True):
     sha256: _Sha256
 
 
-class _Subject(_Lenient):
+class _Subject(_Lenient, frozen=True):
     name: str
     digest: _Digests
 
 
-class _Serialization(_Lenient):
+class _Serialization(_Lenient, frozen=True):
     method: str
     hash_type: str
 
 
-class _Resource(_Lenient):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+class _Resource(_Lenient, frozen=True):
+    name: Annotated[str, Meta(min_length=1, max_length=1_000)]
     algorithm: Literal["sha256"]
     digest: _Sha256
 
 
-class _Predicate(_Lenient):
+class _Predicate(_Lenient, frozen=True):
     serialization: _Serialization
-    resources: tuple[_Resource, ...] = Field(min_length=1, max_length=2_000, strict=False)
+    resources: Annotated[tuple[_Resource, ...], Meta(min_length=1, max_length=2_000)]
 
 
-class _Statement(_Lenient):
-    type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
-    subject: tuple[_Subject, ...] = Field(min_length=1, max_length=1, strict=False)
+class _Statement(_Lenient, frozen=True):
+    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
+    subject: Annotated[tuple[_Subject, ...], Meta(min_length=1, max_length=1)]
     predicateType: Literal["https://model_signing/signature/v1.0"]  # noqa: N815
     predicate: _Predicate
 
 
-class Envelope(_Strict):
+class Envelope(_Strict, frozen=True):
     """What a signature file holds: the signed bytes, the signature over them, and the hint at the key, if any."""
 
     payload: bytes
@@ -135,9 +134,9 @@ def read_bundle(data: bytes) -> Envelope:
         # Signatures by certificate and by Sigstore's own identity service are bundles too.
         _refuse("the signature was not made with a key: sign with a key, as in `model_signing sign key`")
     try:
-        bundle = _Bundle.model_validate(value)
-    except ValidationError as error:
-        _refuse(f"the signature file is no Sigstore bundle of the form that model-signing writes: {_first(error)}")
+        bundle = msgspec.convert(value, _Bundle)
+    except msgspec.ValidationError as error:
+        _refuse(f"the signature file is no Sigstore bundle of the form that model-signing writes: {_said(error)}")
     envelope = bundle.dsseEnvelope
     return Envelope(
         payload=_decoded(envelope.payload, "payload"),
@@ -158,9 +157,9 @@ def read_statement(payload: bytes) -> Mapping[str, str]:
         by, algorithm = (str(method.get(key))[:40] for key in ("method", "hash_type"))
         _refuse(f"the signature hashes by {by!r} with {algorithm!r}: {_AGAIN}")
     try:
-        statement = _Statement.model_validate(value)
-    except ValidationError as error:
-        _refuse(f"what was signed is not a model's list of files: {_first(error)}")
+        statement = msgspec.convert(value, _Statement)
+    except msgspec.ValidationError as error:
+        _refuse(f"what was signed is not a model's list of files: {_said(error)}")
     resources = statement.predicate.resources
     files = {resource.name: resource.digest for resource in resources}
     if len(files) != len(resources):
@@ -210,10 +209,9 @@ def _decoded(text: str, what: str) -> bytes:
         _refuse(f"the {what} in the signature file is not base64: {error}")
 
 
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(ascii(part).strip("'")[:60] for part in detail["loc"][:6]) or "the object"
-    return f"{where}: {detail['msg'][:150]}"
+def _said(error: msgspec.ValidationError) -> str:
+    """What was wanted and where, without what is not for a terminal."""
+    return ascii(str(error))[1:-1][:250]
 
 
 def _refuse(message: str) -> NoReturn:

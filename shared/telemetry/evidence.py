@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import batched
 
-from pydantic import ValidationError
-
 from shared.core.errors import InvalidInputError
 from shared.core.threads import AT_ONCE, side_by_side
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
@@ -173,6 +171,6 @@ def _window(blobs: BlobStore, name: str) -> Window | None:
     try:
         blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
         return Window.model_validate_json(blob.data) if blob else None
-    except (InvalidInputError, ValidationError) as error:
+    except (InvalidInputError, ValueError) as error:
         _log.warning("telemetry window %s is left out: %s", name, error)
         return None

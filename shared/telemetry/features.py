@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+from msgspec import Meta, field
 
+from shared.core.contracts import Aware, Contract, Count, First
 from shared.core.errors import InvalidInputError
 from shared.telemetry.names import window_name
 from shared.telemetry.subjects import GROUPS
@@ -21,10 +22,10 @@ MOST_SPREADS = 64
 """A value farther from the mean is summed as if it were so far away."""
 MAX_CELL = 2**62
 
-type Cell = Annotated[int, Field(ge=-MAX_CELL, le=MAX_CELL)]
+type Cell = Annotated[int, Meta(ge=-MAX_CELL, le=MAX_CELL)]
 
 
-class FeatureCounts(BaseModel):
+class FeatureCounts(Contract, frozen=True, kw_only=True):
     """Rows, counted by a profile: its cells, in its order.
 
     Of each number: rows by bin, the missing last; infinite ones; of the finite ones the sum of z = (x - mean) / spread
@@ -34,12 +35,10 @@ class FeatureCounts(BaseModel):
     request named one. Rows that are in none are independent.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     profile: str
-    rows: NonNegativeInt = 0
+    rows: Count = 0
     cells: list[Cell]
-    subjects: list[NonNegativeInt] = Field(default_factory=list)
+    subjects: list[Count] = field(default_factory=list)
 
     @classmethod
     def sum_of(cls, parts: Sequence["FeatureCounts"]) -> Self:
@@ -67,7 +66,7 @@ class FeatureCounts(BaseModel):
         )
 
 
-class FeatureWindow(BaseModel):
+class FeatureWindow(Contract, frozen=True, kw_only=True):
     """What one pod saw of the versions of one endpoint, in some minutes. Written once, and never changed.
 
     `versions` is keyed by the version and what it was to its endpoint, as in `3:stable`, and by `beside_key`. `share`
@@ -75,17 +74,15 @@ class FeatureWindow(BaseModel):
     not keep up.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = Field(default=1, ge=1, le=1)
+    schema_version: First = 1
     endpoint: str
     pod: str
-    sequence: NonNegativeInt
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    share: float = Field(default=1.0, gt=0, le=1)
-    versions: dict[str, FeatureCounts] = Field(default_factory=dict)
-    dropped: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    sequence: Count
+    started_at: Aware
+    ended_at: Aware
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    versions: dict[str, FeatureCounts] = field(default_factory=dict)
+    dropped: dict[str, Count] = field(default_factory=dict)
 
 
 def _added(parts: Sequence[Sequence[int]]) -> list[int]:

@@ -11,11 +11,12 @@ value's probability: the mean stays what it was, and an exact test of yes-or-no 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+from msgspec import Meta, field
 
-from shared.telemetry.exact import Exact, NonNegativeExact
+from shared.core.contracts import Aware, Contract, Count
+from shared.telemetry.exact import Exact, NonNegativeExact, keep_exact
 from shared.telemetry.histogram import bucket_index, merged
 
 MILLION = 1_000_000
@@ -39,27 +40,30 @@ type Role = Literal["stable", "candidate", "shadow"]
 type Reason = Literal["assigned", "fallback", "pinned", "by_user"]
 
 
-class Errors(BaseModel):
+class Errors(Contract, frozen=True, kw_only=True):
     """Sums over labels that are numbers: of the error (the prediction less the label) and of the label.
 
     In whole millionths, the squares in millionths of millionths: each number is rounded to a millionth first.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    count: NonNegativeInt = 0
+    count: Count = 0
     error: Exact = 0
     absolute: NonNegativeExact = 0
     squared: NonNegativeExact = 0
     label: Exact = 0
     label_squared: NonNegativeExact = 0
 
+    def __post_init__(self) -> None:
+        """Read sums from text, too. Raises ValidationError."""
+        super().__post_init__()
+        keep_exact(self, "error", "absolute", "squared", "label", "label_squared")
+
     def __add__(self, other: "Errors") -> "Errors":
-        sums = {name: getattr(self, name) + getattr(other, name) for name in Errors.model_fields}
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Errors.__struct_fields__}
         return Errors(**sums)
 
 
-class FeedbackCounts(BaseModel):
+class FeedbackCounts(Contract, frozen=True, kw_only=True):
     r"""Feedback on the predictions of one version, hour (UTC), generation, role and reason.
 
     `count` pieces of feedback came; `valued` of them with a value, of which `good` came out good; `value_millionths`
@@ -68,22 +72,20 @@ class FeedbackCounts(BaseModel):
     long after its prediction feedback came (shared.telemetry.histogram), where that is known.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: int = Field(ge=1)
-    generation: int = Field(ge=1)
+    version: Annotated[int, Meta(ge=1)]
+    generation: Annotated[int, Meta(ge=1)]
     role: Role
     reason: Reason
-    hour: AwareDatetime
-    count: NonNegativeInt = 0
-    valued: NonNegativeInt = 0
-    good: NonNegativeInt = 0
-    value_millionths: NonNegativeInt = 0
-    labelled: NonNegativeInt = 0
-    correct: NonNegativeInt = 0
-    labels: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    hour: Aware
+    count: Count = 0
+    valued: Count = 0
+    good: Count = 0
+    value_millionths: Count = 0
+    labelled: Count = 0
+    correct: Count = 0
+    labels: dict[str, Count] = field(default_factory=dict)
     numbers: Errors = Errors()
-    delay_s: dict[int, NonNegativeInt] = Field(default_factory=dict)
+    delay_s: dict[int, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,7 @@ class _Row:
         self.count = self.valued = self.good = self.value_millionths = self.labelled = self.correct = 0
         self.labels: dict[str, int] = {}
         self.delay_s: dict[int, int] = {}
-        self.sums = [0] * len(Errors.model_fields)
+        self.sums = [0] * len(Errors.__struct_fields__)
 
     def add_numbers(self, predicted: float, actual: float) -> None:
         label = round(actual * MILLION)
@@ -204,7 +206,7 @@ class _Row:
             labelled=self.labelled,
             correct=self.correct,
             labels=self.labels,
-            numbers=Errors(**dict(zip(Errors.model_fields, self.sums, strict=True))),
+            numbers=Errors(**dict(zip(Errors.__struct_fields__, self.sums, strict=True))),
             delay_s=self.delay_s,
         )
 

@@ -11,16 +11,16 @@ too wide to look at value by value (images, text, audio); the error of a reconst
 Loads no numpy: the control plane reads profiles too.
 """
 
-from collections.abc import Mapping
+import sys
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
-from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from msgspec import Meta, ValidationError
 
 from shared.core.canonical import digest_of
+from shared.core.contracts import Contract, Count, Finite, First
 
 MAX_EDGES = 64
 MAX_CATEGORIES = 20
@@ -50,79 +50,69 @@ class Summary(StrEnum):
     """Characters of a text."""
 
 
-class ColumnSource(BaseModel):
+class ColumnSource(Contract, frozen=True, kw_only=True, tag_field="kind", tag="column"):
     """A column of an input with a row a case: `place` along its second axis; 0 where it has one axis."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["column"] = "column"
+    kind: ClassVar[Literal["column"]] = "column"
     input: str
-    place: NonNegativeInt = Field(default=0, lt=MAX_COLUMNS)
+    place: Annotated[int, Meta(ge=0, lt=MAX_COLUMNS)] = 0
 
 
-class SummarySource(BaseModel):
+class SummarySource(Contract, frozen=True, kw_only=True, tag_field="kind", tag="summary"):
     """A number that summarises a row of an input."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["summary"] = "summary"
+    kind: ClassVar[Literal["summary"]] = "summary"
     input: str
     summary: Summary
-    place: NonNegativeInt = 0
+    place: Count = 0
     """Which projection."""
 
 
-class ReconstructionSource(BaseModel):
+class ReconstructionSource(Contract, frozen=True, kw_only=True, tag_field="kind", tag="reconstruction"):
     """The distance of a row from the plane that holds most of the reference's variance (Jackson and Mudholkar 1979).
 
     Of the profile's numeric columns in their order, z = (x - mean) / spread, what is not finite as 0: the root of the
     mean square of z - z V V', where the rows of `components` are the columns of V, shape [k, columns].
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["reconstruction"] = "reconstruction"
-    components: tuple[tuple[float, ...], ...] = Field(max_length=MAX_COMPONENTS)
+    kind: ClassVar[Literal["reconstruction"]] = "reconstruction"
+    components: Annotated[tuple[tuple[Finite, ...], ...], Meta(max_length=MAX_COMPONENTS)]
 
 
-class AnswerSource(BaseModel):
+class AnswerSource(Contract, frozen=True, kw_only=True, tag_field="kind", tag="answer"):
     """What the version answered: its first output (`prediction`), or the greatest of its scores (`confidence`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["answer"] = "answer"
+    kind: ClassVar[Literal["answer"]] = "answer"
     of: Literal["prediction", "confidence"]
     output: str
 
 
-type Source = Annotated[ColumnSource | SummarySource | ReconstructionSource | AnswerSource, Field(discriminator="kind")]
+type Source = ColumnSource | SummarySource | ReconstructionSource | AnswerSource
 
 
-class NumberFeature(BaseModel):
+class NumberFeature(Contract, frozen=True, kw_only=True, tag_field="kind", tag="number"):
     """Numbers, in bins up to each of `edges` (rising), above the last, and missing (NaN). Infinities lie in the
     outermost bins, and are counted by themselves besides.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["number"] = "number"
+    kind: ClassVar[Literal["number"]] = "number"
     name: str
     source: Source
-    edges: tuple[float, ...] = Field(max_length=MAX_EDGES)
-    counts: tuple[NonNegativeInt, ...]
+    edges: Annotated[tuple[Finite, ...], Meta(max_length=MAX_EDGES)]
+    counts: tuple[Count, ...]
     """Reference rows in each bin, the missing last."""
-    infinite: NonNegativeInt = 0
-    mean: float = 0.0
-    spread: float = Field(default=1.0, gt=0)
+    infinite: Count = 0
+    mean: Finite = 0.0
+    spread: Annotated[float, Meta(gt=0, le=sys.float_info.max)] = 1.0
     """Mean and standard deviation of the reference's finite values; 1 where they do not differ."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not all(map(isfinite, self.edges)) or any(low >= high for low, high in pairwise(self.edges)):
-            raise ValueError(f"feature {self.name!r}: edges must rise, and be finite")
+    def __post_init__(self) -> None:
+        """Check that its parts agree, too. Raises ValidationError."""
+        super().__post_init__()
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValidationError(f"feature {self.name!r}: edges must rise")
         if len(self.counts) != self.bins:
-            raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
-        return self
+            raise ValidationError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
 
     @property
     def bins(self) -> int:
@@ -135,26 +125,24 @@ class NumberFeature(BaseModel):
         return self.bins + 3
 
 
-class CategoryFeature(BaseModel):
+class CategoryFeature(Contract, frozen=True, kw_only=True, tag_field="kind", tag="category"):
     """Categories by their text: each of `categories`, the rarer ones of the reference, and those it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["category"] = "category"
+    kind: ClassVar[Literal["category"]] = "category"
     name: str
     source: Source
-    categories: tuple[str, ...] = Field(max_length=MAX_CATEGORIES)
-    rare: tuple[str, ...] = Field(default=(), max_length=MAX_KNOWN)
-    counts: tuple[NonNegativeInt, ...]
+    categories: Annotated[tuple[str, ...], Meta(max_length=MAX_CATEGORIES)]
+    rare: Annotated[tuple[str, ...], Meta(max_length=MAX_KNOWN)] = ()
+    counts: tuple[Count, ...]
     """Reference rows of each category, of the rarer ones, and of those that are in neither."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check that its parts agree, too. Raises ValidationError."""
+        super().__post_init__()
         if len({*self.categories, *self.rare}) != len(self.categories) + len(self.rare):
-            raise ValueError(f"feature {self.name!r}: a category stands twice")
+            raise ValidationError(f"feature {self.name!r}: a category stands twice")
         if len(self.counts) != self.bins:
-            raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
-        return self
+            raise ValidationError(f"feature {self.name!r}: {len(self.counts)} counts, and {self.bins} bins")
 
     @property
     def bins(self) -> int:
@@ -167,36 +155,28 @@ class CategoryFeature(BaseModel):
         return self.bins
 
 
-type Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="kind")]
+type Feature = NumberFeature | CategoryFeature
 
 
-class Profile(BaseModel):
+class Profile(Contract, frozen=True, kw_only=True, dict=True):
     """A reference profile."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    schema_version: int = Field(default=1, ge=1, le=1)
-    rows: NonNegativeInt
+    schema_version: First = 1
+    rows: Count
     """Reference rows that are counted."""
-    features: tuple[Feature, ...] = Field(max_length=MAX_FEATURES)
+    features: Annotated[tuple[Feature, ...], Meta(max_length=MAX_FEATURES)]
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def __post_init__(self) -> None:
+        """Check that its parts agree, too. Raises ValidationError."""
+        super().__post_init__()
         if len({feature.name for feature in self.features}) != len(self.features):
-            raise ValueError("two features have one name")
+            raise ValidationError("two features have one name")
         columns = sum(isinstance(one, NumberFeature) and one.source.kind == "column" for one in self.features)
         for feature in self.features:
             if not isinstance(feature.source, ReconstructionSource):
                 continue
             if feature.kind != "number" or any(len(row) != columns for row in feature.source.components):
-                raise ValueError(f"feature {feature.name!r}: its components need {columns} numbers each")
-        return self
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, which is named by its own content."""
-        found = super().model_copy(update=update, deep=deep)
-        found.__dict__.pop("id", None)
-        return found
+                raise ValidationError(f"feature {feature.name!r}: its components need {columns} numbers each")
 
     @property
     def width(self) -> int:

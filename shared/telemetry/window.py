@@ -14,11 +14,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from fractions import Fraction
 from hashlib import blake2b
+from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+import msgspec
+from msgspec import Meta, field
 
+from shared.core.contracts import Aware, Contract, Count, First
 from shared.core.slots import Slot
-from shared.telemetry.exact import Exact, NonNegativeExact
+from shared.telemetry.exact import Exact, NonNegativeExact, keep_exact
 from shared.telemetry.feedback import MILLION, FeedbackCounts
 from shared.telemetry.histogram import merged
 from shared.telemetry.names import window_name
@@ -32,7 +35,7 @@ _FORMER = {"difference": ("difference_millionths", MILLION), "difference_squared
 """What sums of shadows were called as floats: in windows of older servers, and in endpoints of that time."""
 
 
-class ShadowCounts(BaseModel):
+class ShadowCounts(Contract, frozen=False, kw_only=True):  # type: ignore[misc] # a server counts in it
     """What became of the copies of requests that a shadow was to get.
 
     `mirrored` were chosen; of these, `shed` were dropped for want of capacity to spare, `errors` failed, and `compared`
@@ -41,21 +44,23 @@ class ShadowCounts(BaseModel):
     answer's, rounded to a millionth, and `squared_millionths` its square, in millionths of millionths.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    mirrored: NonNegativeInt = 0
-    shed: NonNegativeInt = 0
-    errors: NonNegativeInt = 0
-    compared: NonNegativeInt = 0
-    disagreements: NonNegativeInt = 0
-    numbers: NonNegativeInt = 0
+    mirrored: Count = 0
+    shed: Count = 0
+    errors: Count = 0
+    compared: Count = 0
+    disagreements: Count = 0
+    numbers: Count = 0
     difference_millionths: Exact = 0
     squared_millionths: NonNegativeExact = 0
 
-    @model_validator(mode="before")
+    def __post_init__(self) -> None:
+        """Read sums from text, too. Raises ValidationError."""
+        super().__post_init__()
+        keep_exact(self, "difference_millionths", "squared_millionths")
+
     @classmethod
-    def _read_former(cls, given: object) -> object:
-        """Read floats of older servers and stored endpoints in millionths."""
+    def renamed(cls, given: object) -> object:
+        """Floats of older servers and stored endpoints, in millionths."""
         if not isinstance(given, Mapping) or not given.keys() & _FORMER.keys():
             return given
         read = dict(given)
@@ -76,7 +81,7 @@ class ShadowCounts(BaseModel):
         return self.squared_millionths / MILLION**2
 
 
-class VersionCounts(BaseModel):
+class VersionCounts(Contract, frozen=True, kw_only=True):
     """What happened to the requests that a plan assigned to one version.
 
     `requests` counts those assigned and tried; `errors` those of them that the version failed (whether or not another
@@ -89,61 +94,83 @@ class VersionCounts(BaseModel):
     (shared.telemetry.histogram).
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    requests: NonNegativeInt = 0
-    errors: NonNegativeInt = 0
-    fallbacks: NonNegativeInt = 0
-    pinned: NonNegativeInt = 0
-    pinned_errors: NonNegativeInt = 0
-    latency_ms: dict[int, int] = Field(default_factory=dict)
-    predictions: dict[str, NonNegativeInt] = Field(default_factory=dict)
-    overrides: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    requests: Count = 0
+    errors: Count = 0
+    fallbacks: Count = 0
+    pinned: Count = 0
+    pinned_errors: Count = 0
+    latency_ms: dict[int, int] = field(default_factory=dict)
+    predictions: dict[str, Count] = field(default_factory=dict)
+    overrides: dict[str, Count] = field(default_factory=dict)
     shadow: ShadowCounts | None = None
 
 
-class Deaths(BaseModel):
+class Deaths(Contract, frozen=True, kw_only=True):
     """Processes in one place that ended unbidden within an hour, under the rollout that the latest of them was in: how
     many, by each version that they had loaded, or were loading.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     rollout_id: str
-    processes: dict[int, NonNegativeInt]
+    processes: dict[int, Count]
 
 
-class Window(BaseModel):
+class Window(Contract, frozen=True, kw_only=True):
     """One window of one pod. `loaded` names the versions ready to answer, `failed` those it could not load, and why."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = Field(default=1, ge=1, le=1)
+    schema_version: First = 1
     endpoint: str
     pod: str
-    sequence: NonNegativeInt
-    generation: NonNegativeInt
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
+    sequence: Count
+    generation: Count
+    started_at: Aware
+    ended_at: Aware
     loaded: list[int]
-    failed: dict[int, str] = Field(default_factory=dict)
-    tripped: dict[int, str] = Field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    tripped: dict[int, str] = field(default_factory=dict)
     """Versions that this pod's guard took out of traffic under this generation, and why."""
-    refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    refused: dict[str, Count] = field(default_factory=dict)
     """Requests that no version ran: `overloaded`, `expired`, `invalid`, `cancelled`; `elsewhere`, where the plan has
     what was asked for in other pods.
     """
-    memory_share: float | None = Field(default=None, ge=0)
+    memory_share: Annotated[float, Meta(ge=0)] | None = None
     """The share of its memory limit that the pod used at the window's end; None where it has no limit."""
     deaths: Deaths | None = None
     """The processes before this one in the same place that ended unbidden. They are told again in each window."""
-    versions: dict[int, VersionCounts] = Field(default_factory=dict)
-    feedback: list[FeedbackCounts] = Field(default_factory=list)
+    versions: dict[int, VersionCounts] = field(default_factory=dict)
+    feedback: list[FeedbackCounts] = field(default_factory=list)
     """Feedback that came in this window, on predictions of whatever generation, hour and pod."""
     is_last: bool = False
     """Whether the pod stops, as it was told to: nothing comes after it. One that dies does not say so."""
-    slot: Slot | None = Field(default=None, exclude_if=lambda slot: slot is None)
+    slot: Slot | None = None
     """The slot that the pod is of. One of none says nothing, so that readers of an older release take its windows."""
+
+    @classmethod
+    def model_validate_json(cls, data: bytes | str) -> Self:
+        """Read JSON, also of an older server. Raises ValidationError."""
+        text = data if isinstance(data, str) else data.decode()
+        if any(f'"{name}"' in text for name in _FORMER):
+            return cls.model_validate(msgspec.json.decode(text, type=dict[str, Any]))
+        return super().model_validate_json(text)
+
+    @classmethod
+    def renamed(cls, given: object) -> object:
+        """With the sums of its shadows as they are counted now."""
+        match given:
+            case {"versions": dict(versions), **others}:
+                return {**others, "versions": {version: _renamed(counts) for version, counts in versions.items()}}
+        return given
+
+    def model_dump_json(self) -> str:
+        """As JSON, without spaces."""
+        said = {name: getattr(self, name) for name in self.__struct_fields__ if name != "slot" or self.slot}
+        return msgspec.json.encode(said, enc_hook=str).decode()
+
+
+def _renamed(counts: object) -> object:
+    match counts:
+        case {"shadow": shadow, **others}:
+            return {**others, "shadow": ShadowCounts.renamed(shadow)}
+    return counts
 
 
 def window_blob_name(endpoint: str, ended_at: datetime, pod: str, sequence: int) -> str:
@@ -200,4 +227,4 @@ def _hash(name: str) -> tuple[bytes, str]:
 def _merge_shadows(counts: list[ShadowCounts]) -> ShadowCounts | None:
     if not counts:
         return None
-    return ShadowCounts(**{name: sum(getattr(one, name) for one in counts) for name in ShadowCounts.model_fields})
+    return ShadowCounts(**{name: sum(getattr(one, name) for one in counts) for name in ShadowCounts.__struct_fields__})

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
 from shared.core.errors import InvalidInputError
 from shared.drift.inflation import LEAST_WINDOWS
 from shared.drift.performance import PerformanceModel
@@ -58,7 +56,7 @@ class Profiles:
             name = artifact_blob_name(digest)
             blob = self._blobs.read(BlobContainer.ARTIFACTS, name, max_bytes=MAX_PROFILE_BYTES)
             profile = Profile.model_validate_json(blob.data) if blob else None
-        except (InvalidInputError, ValidationError):
+        except (InvalidInputError, ValueError):
             return None
         if profile is None or profile.id != digest:
             return None
@@ -75,7 +73,7 @@ class Profiles:
             name = artifact_blob_name(digest)
             blob = self._blobs.read(BlobContainer.ARTIFACTS, name, max_bytes=MAX_PROFILE_BYTES)
             return PerformanceModel.model_validate_json(blob.data) if blob else None
-        except (InvalidInputError, ValidationError):
+        except (InvalidInputError, ValueError):
             return None
 
     def check(self, counts: FeatureCounts) -> None:

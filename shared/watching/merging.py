@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
 from shared.core.errors import ChangedMeanwhileError, InvalidInputError
 from shared.core.threads import side_by_side
 from shared.store.ports import BlobContainer, BlobStore
@@ -210,7 +208,7 @@ def _window(blobs: BlobStore, endpoint: str, name: str) -> FeatureWindow | None:
     try:
         blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
         window = FeatureWindow.model_validate_json(blob.data) if blob else None
-    except (InvalidInputError, ValidationError) as error:
+    except (InvalidInputError, ValueError) as error:
         _log.warning("feature window %s is left out: %s", name, error)
         return None
     return window if window and window.endpoint == endpoint else None

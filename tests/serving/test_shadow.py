@@ -392,7 +392,7 @@ def test_comparing_together_equals_comparing_one_by_one(requests: list[list[tupl
     shown = [np.array([[b] for _, b in rows]) for rows in requests]
     together = compared(given_, [np.concatenate(shown)])
     single = [compared([part], [show]) for part, show in zip(given_, shown, strict=True)]
-    for name in ShadowCounts.model_fields:
+    for name in ShadowCounts.__struct_fields__:
         assert getattr(together, name) == sum(getattr(part, name) for part in single)
 
 

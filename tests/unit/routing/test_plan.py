@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from shared.core.slots import Slot
 from shared.routing.plan import (

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from shared.core.errors import InvalidInputError
 from shared.telemetry.features import MAX_CELL, FeatureCounts

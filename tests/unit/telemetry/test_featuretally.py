@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import ValidationError
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from shared.drift.profiling import profile_of
 from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
@@ -296,5 +296,5 @@ def test_many_narrow_rows_of_one_request_take_no_memory_of_all_columns() -> None
 
 
 def test_a_profile_asks_for_no_column_beyond_those_that_are_put_together() -> None:
-    with pytest.raises(ValidationError, match="less than 256"):
+    with pytest.raises(ValidationError, match="<= 255"):
         ColumnSource(input="x", place=MAX_COLUMNS)

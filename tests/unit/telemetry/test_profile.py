@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from shared.telemetry.profile import CategoryFeature, ColumnSource, NumberFeature, Profile, ReconstructionSource
 

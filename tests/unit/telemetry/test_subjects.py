@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.core.errors import InvalidInputError
-from shared.telemetry.features import FeatureCounts, FeatureWindow
+from shared.telemetry.features import FeatureCounts
 from shared.telemetry.subjects import GROUPS, Worth, grouped, groups_of, worth_of
+from shared.watching.rollups import FeatureRollup
 
 VECTORS = json.loads(Path(__file__).with_name("subject_groups.json").read_text())
 ASKED = st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), st.integers(1, 50)), max_size=30)
@@ -57,7 +58,7 @@ def test_counts_of_servers_that_told_of_no_subjects_can_be_read_and_added() -> N
     assert FeatureCounts.sum_of([old]).subjects == []
     with pytest.raises(InvalidInputError, match="64 groups"):
         FeatureCounts.sum_of([new, new.model_copy(update={"subjects": [1]})])
-    assert "subjects" in FeatureWindow.model_json_schema()["$defs"]["FeatureCounts"]["properties"]
+    assert "subjects" in FeatureRollup.model_json_schema()["$defs"]["FeatureCounts"]["properties"]
 
 
 @pytest.mark.parametrize(("subjects", "each"), [(20, 1_000), (100, 1), (100, 50), (1_000, 7), (20_000, 3)])
