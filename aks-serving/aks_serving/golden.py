@@ -13,7 +13,7 @@ import numpy as np
 
 from aks_serving.errors import LoadCode, LoadError, ModelRunError
 from aks_serving.model import Model
-from aks_serving.tensors import DTYPES, Array, Feeds, flat, is_real, read, shaped
+from aks_serving.tensors import DATATYPES, Array, Feeds, flat, is_real, read, shaped
 from shared.core.errors import InvalidInputError
 
 _MAX_VALUE = 60
@@ -32,8 +32,8 @@ class Tensor(msgspec.Struct, forbid_unknown_fields=True):
 
     def array(self) -> Array:
         """The tensor. Raises InvalidInputError."""
-        if self.datatype not in DTYPES:
-            raise InvalidInputError(f"tensor {self.name!r} has the datatype {self.datatype!r}: {', '.join(DTYPES)}")
+        if self.datatype not in DATATYPES:
+            raise InvalidInputError(f"tensor {self.name!r} has the datatype {self.datatype!r}: {', '.join(DATATYPES)}")
         what = f"tensor {self.name!r}"
         return shaped(read(self.data, self.datatype, what), self.shape, what)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from aks_serving.errors import LoadCode, LoadError, ModelRunError
-from aks_serving.tensors import BF16, DTYPES, Array, Feeds
+from aks_serving.tensors import DATATYPES, DTYPES, Array, Feeds
 from shared.core.errors import InvalidInputError
 
 _DATATYPE_OF_ONNX = {
@@ -177,7 +177,7 @@ def _value(array: Array) -> Any:  # noqa: ANN401 - onnxruntime has no types
     from onnxruntime import OrtValue  # noqa: PLC0415 - heavy: only where a model is loaded
 
     array = np.ascontiguousarray(array).reshape(array.shape)
-    if array.dtype != BF16:
+    if array.dtype != DTYPES["BF16"]:
         return OrtValue.ortvalue_from_numpy(array)
     return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
 
@@ -188,15 +188,16 @@ def _taken(value: Any) -> Array:  # noqa: ANN401 - onnxruntime has no types
         array: Array = value.numpy()
         return array
     shape = value.shape()
-    size = math.prod(shape) * BF16.itemsize
+    dtype = DTYPES["BF16"]
+    size = math.prod(shape) * dtype.itemsize
     data = ctypes.string_at(value.data_ptr(), size) if size else b""
-    return np.frombuffer(data, BF16).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
     datatype = _DATATYPE_OF_ONNX.get(node.type)
     if datatype is None:
-        known = ", ".join(DTYPES)
+        known = ", ".join(DATATYPES)
         raise LoadError(
             LoadCode.MODEL,
             f"{what} {node.name!r} is a {node.type}: this server takes tensors of {known}"

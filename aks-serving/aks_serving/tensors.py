@@ -16,7 +16,6 @@ from functools import cache
 from itertools import chain
 from typing import Any, Literal
 
-import ml_dtypes
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +25,37 @@ from shared.core.errors import InvalidInputError
 type Array = NDArray[Any]
 type Feeds = dict[str, Array]
 
-BF16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BF16": BF16,
-    "BYTES": np.dtype(np.object_),
-}
-"""The numpy dtype of each datatype. BYTES elements are `str`; BF16 is not of numpy's own, and its kind is "V"."""
+
+class _Dtypes(dict[str, np.dtype[Any]]):
+    """Dtypes by datatype. That of BF16 is in a library of 2 MB, which the first model that has it loads."""
+
+    def __missing__(self, datatype: str) -> np.dtype[Any]:
+        if datatype != "BF16":
+            raise KeyError(datatype)
+        import ml_dtypes  # noqa: PLC0415
+
+        found = self[datatype] = np.dtype(ml_dtypes.bfloat16)
+        _DATATYPE_OF[found] = datatype
+        return found
+
+
+DTYPES = _Dtypes(
+    BOOL=np.dtype(np.bool_),
+    UINT8=np.dtype(np.uint8),
+    UINT16=np.dtype(np.uint16),
+    UINT32=np.dtype(np.uint32),
+    UINT64=np.dtype(np.uint64),
+    INT8=np.dtype(np.int8),
+    INT16=np.dtype(np.int16),
+    INT32=np.dtype(np.int32),
+    INT64=np.dtype(np.int64),
+    FP16=np.dtype(np.float16),
+    FP32=np.dtype(np.float32),
+    FP64=np.dtype(np.float64),
+    BYTES=np.dtype(np.object_),
+)
+"""The numpy dtype of each of DATATYPES. BYTES elements are `str`; BF16 is not of numpy's own, and its kind is "V"."""
+DATATYPES = (*DTYPES, "BF16")
 
 _DATATYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_RANK = 32
@@ -51,11 +63,10 @@ _LENGTH_BYTES = 4
 _OPENING = re.compile(rb"[ \t\r\n\[]*")
 
 _ELEMENT: dict[str, Any] = {
-    name: {"b": bool, "u": int, "i": int, "f": float, "V": float, "O": str}[dtype.kind]
-    for name, dtype in DTYPES.items()
-}
+    name: {"b": bool, "u": int, "i": int, "f": float, "O": str}[dtype.kind] for name, dtype in DTYPES.items()
+} | {"BF16": float}
 _SpecialFloat = float | Literal["NaN", "Infinity", "-Infinity"]
-_PACKED = dict(zip(DTYPES, "?BHIQbhiqefdd", strict=False))
+_PACKED = dict(zip(DTYPES, "?BHIQbhiqefd", strict=False)) | {"BF16": "d"}
 """One value in the struct module's terms. BF16 stands as the FP64 that it is rounded from."""
 
 
@@ -119,7 +130,7 @@ def check_shape(shape: list[int], what: str) -> None:
 
 
 def from_bytes(data: memoryview, datatype: str, shape: list[int], what: str) -> Array:
-    """Read binary data (a view of bytes) of a datatype that DTYPES has. Raises InvalidInputError.
+    """Read binary data (a view of bytes) of a datatype of DATATYPES. Raises InvalidInputError.
 
     The array may share the data's memory, and not be writeable.
     """

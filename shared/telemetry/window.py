@@ -33,6 +33,7 @@ OTHERS = "(others)"
 _PROCESS = re.compile(r"-([0-9a-f]{6})(?:-[0-9]+)?$")
 _FORMER = {"difference": ("difference_millionths", MILLION), "difference_squared": ("squared_millionths", MILLION**2)}
 """What sums of shadows were called as floats: in windows of older servers, and in endpoints of that time."""
+_SUMS = ("difference_millionths", "squared_millionths")
 
 
 class ShadowCounts(Contract, frozen=False, kw_only=True):  # type: ignore[misc] # a server counts in it
@@ -56,7 +57,12 @@ class ShadowCounts(Contract, frozen=False, kw_only=True):  # type: ignore[misc] 
     def __post_init__(self) -> None:
         """Read sums from text, too. Raises ValidationError."""
         super().__post_init__()
-        keep_exact(self, "difference_millionths", "squared_millionths")
+        keep_exact(self, *_SUMS)
+
+    def model_dump_json(self) -> str:
+        """As JSON, without spaces, whatever was counted since it was made."""
+        keep_exact(self, *_SUMS)
+        return super().model_dump_json()
 
     @classmethod
     def renamed(cls, given: object) -> object:

@@ -33,7 +33,7 @@ def _served(account: Account, launch: Launch, **settings: str) -> Server:
 def test_the_parent_of_one_worker_has_loaded_nothing_that_it_does_not_need(account: Account, launch: Launch) -> None:
     server = _served(account, launch)
     parent, (worker,) = _libraries(server.process.pid), map(_libraries, server.workers())
-    heavy = {"_pydantic_core", "_multiarray_umath", "onnxruntime_pybind11_state", "_obstore", "libcrypto", "_decimal"}
+    heavy = {"_multiarray_umath", "onnxruntime_pybind11_state", "_obstore", "libcrypto", "_decimal"}
     assert heavy & parent == set()
     assert heavy <= worker, "the test looks for what the worker has by these names"
 
@@ -41,6 +41,7 @@ def test_the_parent_of_one_worker_has_loaded_nothing_that_it_does_not_need(accou
 def test_a_worker_has_loaded_nothing_for_what_is_not_asked_of_it(account: Account, launch: Launch) -> None:
     (worker,) = _served(account, launch).workers()
     unused = {"_rust": "signatures", "cygrpc": "gRPC", "_generator": "shares of rows", "csimdjson": "long bodies"}
+    unused |= {"_pydantic_core": "documents of the control plane", "_ml_dtypes_ext": "BF16"}
     assert {why for library, why in unused.items() if library in _libraries(worker)} == set()
 
 
@@ -63,4 +64,10 @@ def test_settings_are_read_without_cryptography_and_models_of_documents(given: s
     ended = subprocess.run(
         [sys.executable, "-c", look], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
+
+
+def test_a_worker_imports_no_pydantic() -> None:
+    look = "import sys, aks_serving.worker; print([name for name in sys.modules if name.startswith('pydantic')])"
+    ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr

@@ -10,7 +10,7 @@ from aks_serving import v2
 from aks_serving.calls import LOW, NORMAL, URGENT
 from aks_serving.errors import LoadError
 from aks_serving.model import Model, Signature, TensorSpec
-from aks_serving.tensors import BF16, DTYPES, Array, from_bytes, nested, read, to_bytes
+from aks_serving.tensors import DATATYPES, DTYPES, Array, from_bytes, nested, read, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -135,7 +135,8 @@ def test_a_response_mixes_binary_data_and_json_in_the_order_asked() -> None:
     assert answer.body[answer.header_length :] == outputs[2].tobytes()
 
 
-_ARRAYS = st.sampled_from(sorted(set(DTYPES) - {"BYTES", "BOOL"})).flatmap(
+BF16 = DTYPES["BF16"]
+_ARRAYS = st.sampled_from(sorted(set(DATATYPES) - {"BYTES", "BOOL"})).flatmap(
     lambda name: st.tuples(st.just(name), st.lists(st.integers(0, 3), max_size=4), st.randoms(use_true_random=False))
 )
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aks_serving.tensors import DTYPES, flat, nested, read, shaped
+from aks_serving.tensors import DATATYPES, DTYPES, flat, nested, read, shaped
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.errors import InvalidInputError
 
-_INTEGERS = [name for name in DTYPES if "INT" in name]
+_INTEGERS = [name for name in DATATYPES if "INT" in name]
 
 
 @pytest.mark.parametrize("datatype", _INTEGERS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from aks_serving.tensors import DTYPES
+from aks_serving.tensors import DATATYPES, DTYPES
 
 from tests.serving.v2 import zoo
 
@@ -42,7 +42,7 @@ def cases(seed: int, count: int) -> list[Case]:
 
 def _right(chance: random.Random) -> tuple[str, dict[str, Any], bytes]:
     """An endpoint, the JSON of a right request, and the binary data that follows it."""
-    datatype = chance.choice(tuple(DTYPES))
+    datatype = chance.choice(DATATYPES)
     endpoint, rows, width = chance.choice(((zoo.identity_of(datatype), 2, 3), ("several", 2, 1), ("churn", 1, 2)))
     if endpoint == "several":
         inputs = [_input("age", "INT64", [2, 1]), _input("income", "FP32", [2, 1]), _input("plan", "BYTES", [2, 1])]
@@ -115,7 +115,7 @@ def _change_value(asked: dict[str, Any], chance: random.Random) -> None:
         case 2 if isinstance(inner, int) and not isinstance(inner, bool):
             holder[key] = inner + chance.choice((-1, 1, 2**32, -(2**40)))
         case 3 if key == "datatype":
-            holder[key] = chance.choice((*DTYPES, "FP8", "fp32"))
+            holder[key] = chance.choice((*DATATYPES, "FP8", "fp32"))
         case _:
             holder[key] = copy.deepcopy(chance.choice(_JUNK))
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from aks_serving.tensors import DTYPES, Array
+from aks_serving.tensors import DATATYPES, DTYPES, Array
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from tests.serving.v2 import zoo
@@ -81,7 +81,7 @@ def test_every_datatype_makes_the_round_trip(client: Client, datatype: str, bina
     assert _same(result.as_numpy("y"), sent, datatype)
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", DATATYPES)
 def test_without_requested_outputs_all_come_as_binary_data(client: Client, datatype: str) -> None:
     sent = _edges(datatype)
     result = client.infer(zoo.identity_of(datatype), [_tensor("x", sent, datatype)])
@@ -89,7 +89,7 @@ def test_without_requested_outputs_all_come_as_binary_data(client: Client, datat
     assert _same(result.as_numpy("y"), sent, datatype)
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", DATATYPES)
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)])
 def test_empty_tensors_keep_their_shape(client: Client, datatype: str, shape: tuple[int, int]) -> None:
     sent = np.empty(shape, DTYPES[datatype])
@@ -328,7 +328,7 @@ def test_the_server_describes_itself(client: Client) -> None:
     assert not {"system_shared_memory", "sequence", "trace"} & set(described["extensions"])
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", DATATYPES)
 def test_a_model_describes_itself(client: Client, datatype: str) -> None:
     name = zoo.identity_of(datatype)
     assert client.is_model_ready(name)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from aks_serving.tensors import DTYPES
+from aks_serving.tensors import DATATYPES
 from onnx import TensorProto, helper
 
 from tests.serving import models
@@ -30,7 +30,7 @@ def identity_of(datatype: str) -> str:
 
 def publish(storage: MemoryStorage) -> None:
     """Put every model and its plan into storage."""
-    for datatype in DTYPES:
+    for datatype in DATATYPES:
         _publish(storage, identity_of(datatype), _identity(datatype, ("n", "m")))
     for name, shape in RANKS.items():
         _publish(storage, name, _identity("FP32", shape))
@@ -98,6 +98,6 @@ def _halves() -> bytes:
 
 NAMES = tuple(
     itertools.chain(
-        (identity_of(datatype) for datatype in DTYPES), RANKS, ("several", "halves", "picky", "churn", "half-loaded")
+        (identity_of(datatype) for datatype in DATATYPES), RANKS, ("several", "halves", "picky", "churn", "half-loaded")
     )
 )
