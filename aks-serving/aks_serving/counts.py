@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from aks_serving.tensors import Array, Feeds
@@ -233,7 +234,7 @@ class VersionTally:
             latency_ms=dict(self.latency_ms),
             predictions=dict(self.predictions.counts),
             overrides=dict(self.overrides),
-            shadow=None if self.shadow is None else self.shadow.model_copy(),
+            shadow=None if self.shadow is None else msgspec.structs.replace(self.shadow),
         )
 
     def _other(self, outcome: str, latency_ms: float) -> None:

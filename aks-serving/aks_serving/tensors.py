@@ -34,7 +34,8 @@ class _Dtypes(dict[str, np.dtype[Any]]):
             raise KeyError(datatype)
         import ml_dtypes  # noqa: PLC0415
 
-        found = self[datatype] = np.dtype(ml_dtypes.bfloat16)
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        self[datatype] = found
         _DATATYPE_OF[found] = datatype
         return found
 

@@ -10,6 +10,7 @@ contracts as fields (shared.core.contractmodels): nothing here imports pydantic 
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from copy import copy
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -68,8 +69,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {name: value for name, value in found.items() if include is None or name in include}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
-        """A copy with other values, which are checked."""
-        return msgspec.structs.replace(self, **update or {})
+        """A copy with other values, unchecked: a part of a plan need not be a plan that may be published."""
+        found = copy(self)
+        for name, value in (update or {}).items():
+            msgspec.structs.force_setattr(found, name, value)
+        return found
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, handler: "GetCoreSchemaHandler") -> "CoreSchema":
