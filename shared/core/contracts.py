@@ -1,7 +1,7 @@
 """What the two planes tell each other: route plans, telemetry windows, reference profiles.
 
 A contract is a msgspec Struct, so that a server reads and writes it without pydantic, whose core and schemas would cost
-every worker 12 MB and a tenth of a second. It is read strictly: what is unknown, of another type or out of bounds is
+every worker 10 MB and a tenth of a second. It is read strictly: what is unknown, of another type or out of bounds is
 refused by msgspec.ValidationError, a ValueError, with what was wanted and where. What is made in code is checked alike,
 at once. Its methods are called as those of the control plane's own documents, which are pydantic models and may have
 contracts as fields (shared.core.contractmodels): nothing here imports pydantic before such a model asks.
