@@ -27,6 +27,8 @@ type Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.ma
 """Neither infinite nor NaN, which JSON has not."""
 type Aware = Annotated[datetime, Meta(tz=True)]
 """A time that says its zone."""
+type Number = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""A whole number from 1 to the last that every reader of JSON tells from the next."""
 type First = Annotated[int, Meta(ge=1, le=1)]
 """The version of a schema that never changed."""
 
@@ -49,6 +51,14 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def model_validate_json(cls, data: bytes | str) -> Self:
         """Read JSON. Raises ValidationError."""
+        try:
+            return cls.decoded(data)
+        except RecursionError as error:
+            raise msgspec.ValidationError("it is nested too deep") from error
+
+    @classmethod
+    def decoded(cls, data: bytes | str) -> Self:
+        """Read JSON. Raises ValidationError, and RecursionError for what is nested too deep."""
         return msgspec.json.decode(data, type=cls)
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from msgspec import Meta, ValidationError
 
-from shared.core.contracts import Contract, Count, First
+from shared.core.contracts import Contract, Count, First, Number
 from shared.core.slots import Slot
 
 FULL_WEIGHT_BP = 10_000
@@ -85,7 +85,7 @@ class Guard(Contract, frozen=True, kw_only=True):
 class Route(Contract, frozen=True, kw_only=True):
     """A version and its share of the traffic in basis points. A share of 0 means: loaded and warm, no traffic."""
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Number
     role: Role
     weight_bp: BasisPoints
     mirror_bp: BasisPoints = 0
@@ -117,7 +117,7 @@ class RoutePlan(Contract, frozen=True, kw_only=True):
 
     schema_version: First = 1
     endpoint: str
-    generation: Annotated[int, Meta(ge=1)]
+    generation: Number
     rollout_id: str | None = None
     salt: str
     routes: tuple[Route, ...]

@@ -151,12 +151,12 @@ class Window(Contract, frozen=True, kw_only=True):
     """The slot that the pod is of. One of none says nothing, so that readers of an older release take its windows."""
 
     @classmethod
-    def model_validate_json(cls, data: bytes | str) -> Self:
-        """Read JSON, also of an older server. Raises ValidationError."""
+    def decoded(cls, data: bytes | str) -> Self:
+        """As of any contract, also of an older server."""
         text = data if isinstance(data, str) else data.decode()
         if any(f'"{name}"' in text for name in _FORMER):
             return cls.model_validate(msgspec.json.decode(text, type=dict[str, Any]))
-        return super().model_validate_json(text)
+        return super().decoded(text)
 
     @classmethod
     def renamed(cls, given: object) -> object:

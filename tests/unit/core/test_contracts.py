@@ -11,8 +11,10 @@ from aks_serving.counts import VersionTally
 from msgspec import ValidationError
 from pydantic import BaseModel, TypeAdapter
 
+from shared.core.contracts import Contract
 from shared.routing.plan import Guard, Role, Route, RoutePlan, Signing, SubjectSource
 from shared.telemetry.feedback import Errors, FeedbackCounts
+from shared.telemetry.profile import Profile
 from shared.telemetry.window import ShadowCounts, VersionCounts, Window
 
 DIGEST = "a" * 64
@@ -36,6 +38,7 @@ class Document(BaseModel):
     ("changed", "said"),
     [
         ({"weight_bp": -1}, r"Expected `int` >= 0 - at `\$.weight_bp`"),
+        ({"version": 2**53}, r"Expected `int` <= 9007199254740991 - at `\$.version`"),
         ({"weight_bp": "1"}, r"Expected `int`, got `str` - at `\$.weight_bp`"),
         ({"artifact_digest": DIGEST + "\n"}, r"regex .* - at `\$.artifact_digest`"),
         ({"external": [{"name": "x", "digest": "y", "size_bytes": 1}]}, r"regex .* - at `\$.external\[0\].digest`"),
@@ -45,6 +48,26 @@ def test_what_is_made_in_code_is_refused_as_what_is_read_is(changed: dict[str, A
     for make in (Route.model_validate, lambda given: Route(**given)):
         with pytest.raises(ValidationError, match=said):
             make(ROUTE | changed)
+
+
+@pytest.mark.parametrize(
+    ("contract", "data"),
+    [
+        (Window, b'{"difference":' + b"[" * 100_000),
+        (Profile, b'{"rows":1,"features":[{"name":' + b"[" * 100_000),
+    ],
+)
+def test_what_is_nested_too_deep_is_refused_as_what_is_wrong_is(contract: type[Contract], data: bytes) -> None:
+    with pytest.raises(ValidationError, match="nested too deep"):
+        contract.model_validate_json(data)
+
+
+@pytest.mark.parametrize("generation", [0, 2**53, 2**64, 10**30])
+def test_a_generation_is_a_whole_number_that_all_readers_hold(generation: int) -> None:
+    plan = {"endpoint": "e", "salt": "", "routes": [ROUTE]}
+    assert RoutePlan.model_validate(plan | {"generation": 2**53 - 1}).generation == 2**53 - 1
+    with pytest.raises(ValidationError, match="generation"):
+        RoutePlan.model_validate(plan | {"generation": generation})
 
 
 def test_an_unknown_field_is_refused_and_a_part_that_is_wrong_is_named_within_the_whole() -> None:
