@@ -112,6 +112,7 @@ async def test_of_the_versions_that_come_one_that_failed_says_why_while_others_a
     storage.publish(models.plan(1, models.route(1, ONE)))
     async with reach() as reached:
         arrives = storage.held[models.digest(three)] = threading.Event()
+        storage.outages[models.digest(three)] = 1  # whichever is first, version 2 is not kept waiting
         shadow = models.route(3, three, role=Role.SHADOW, weight=0)
         storage.publish(models.plan(2, *models.canary((1, ONE), (2, TWO), 5_000), shadow))
         polled = asyncio.create_task(reached.running.reload())
