@@ -8,6 +8,7 @@ import logging
 from hashlib import sha256
 from pathlib import Path
 
+from aks_serving.file_changes import FileChanges
 from aks_serving.http.head import RefusedError
 from shared.core.errors import InvalidInputError
 
@@ -27,7 +28,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         """Raises InvalidInputError where the file cannot be read, or holds no token."""
         self._path = path
-        self._seen = _stamp(path)
+        self._changes = FileChanges(path)
         self._digests = _read(path)
 
     def allow(self, authorization: bytes | None) -> bool:
@@ -45,10 +46,8 @@ class Tokens:
 
     def reload(self) -> bool:
         """Read the file again where it changed; whether it was taken. A bad file is logged, and changes nothing."""
-        seen = _stamp(self._path)
-        if seen == self._seen:
+        if not self._changes.look():
             return False
-        self._seen = seen
         try:
             self._digests = _read(self._path)
         except InvalidInputError as error:
@@ -66,14 +65,6 @@ def check_access(tokens: Tokens | None, path: str, authorization: bytes | None) 
     """Raises RefusedError unless the tokens, where there are any, let a request go on."""
     if tokens is not None and not is_open(path) and not tokens.allow(authorization):
         raise RefusedError(401, "a bearer token known here is wanted: send the header Authorization: Bearer <token>")
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _read(path: Path) -> tuple[bytes, ...]:

@@ -4,11 +4,10 @@ import logging
 import ssl
 from pathlib import Path
 
+from aks_serving.file_changes import FileChanges
 from shared.core.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
-
-type _Stamp = tuple[tuple[int, int, int], ...]
 
 
 class ReloadingContext:
@@ -20,17 +19,15 @@ class ReloadingContext:
         """`certificate` is a chain in PEM, the server's own first; `key` its private key. Raises InvalidInputError."""
         self._certificate = certificate
         self._key = key
-        self._seen = self._stamp()
+        self._changes = FileChanges(certificate, key)
         self.context = _context(certificate, key)
 
     def reload(self) -> bool:
         """Read the files again where they changed; whether they were taken. Files that do not fit each other, as in the
         midst of a rotation, are logged and change nothing.
         """
-        seen = self._stamp()
-        if seen == self._seen:
+        if not self._changes.look():
             return False
-        self._seen = seen
         try:
             _context(self._certificate, self._key)
         except InvalidInputError as error:
@@ -39,17 +36,6 @@ class ReloadingContext:
         self.context.load_cert_chain(self._certificate, self._key)
         log.info("the certificate was read again from %s", self._certificate)
         return True
-
-    def _stamp(self) -> _Stamp:
-        stamps = []
-        for path in (self._certificate, self._key):
-            try:
-                stat = path.stat()
-            except OSError:
-                stamps.append((0, 0, 0))
-            else:
-                stamps.append((stat.st_mtime_ns, stat.st_ino, stat.st_size))
-        return tuple(stamps)
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
