@@ -316,6 +316,8 @@ class Deployment:
                 loaded = await loop.run_in_executor(self._threads, self._load_route, route)
             except SlipwayError as error:
                 attempt += 1
+                if again.is_set():
+                    continue  # to be tried again since it began: what it found is of before
                 if self._fail_by(key, error, attempt):
                     await _pause(again, attempt)
                     continue
