@@ -10,7 +10,6 @@ process that serves, never before a fork. For compatibility: HTTP is several tim
 
 import asyncio
 import math
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.service import SERVICE, InferenceService
 from aks_serving.grpc.spans import no_spans, sampled_spans
 from aks_serving.grpc.streams import IDLE_S
+from aks_serving.http.tls import ReloadingContext
 from aks_serving.override import Pinning
 from shared.core.errors import InvalidInputError
 
@@ -147,37 +147,17 @@ def _options(max_message_bytes: int, *, share_port: bool) -> list[tuple[str, int
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that follow the files: what changed is used from the next handshake on, where it can be read."""
-    try:
-        stamp, first = _stamp(tls), _configuration(tls)
-    except OSError as error:
-        raise InvalidInputError(
-            f"the certificate {tls.certificate} and the key {tls.key} cannot be used: {error}: name a chain and its "
-            "private key in PEM, without a passphrase"
-        ) from error
+    """Credentials that follow the files: what changed is used from the next handshake on, where it can be."""
+    # gRPC itself says nothing of files that do not fit, as they are for a moment when they are replaced one by one.
+    files = ReloadingContext(tls.certificate, tls.key)
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())])
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal stamp
         try:
-            found = _stamp(tls)
-            if found == stamp:
-                return None
-            configuration = _configuration(tls)
-        except OSError:
+            return read() if files.reload() else None
+        except OSError:  # they are gone again
             return None
-        stamp = found
-        return configuration
 
-    return grpc.dynamic_ssl_server_credentials(first, changed)
-
-
-def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    """What the files hold. Raises OSError (ssl.SSLError is one) where they cannot be read or do not fit together."""
-    # gRPC itself says nothing of files that do not fit, as they are for a moment when they are replaced one by one.
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
-    return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())])
-
-
-def _stamp(tls: TlsFiles) -> tuple[tuple[int, int], ...]:
-    found = [file.stat() for file in (tls.certificate, tls.key)]
-    return tuple((stat.st_mtime_ns, stat.st_ino) for stat in found)
+    return grpc.dynamic_ssl_server_credentials(read(), changed)

@@ -1,7 +1,6 @@
 """Deadlines, callers that go away, health, stopping, and TLS."""
 
 import asyncio
-import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,6 @@ from aks_serving.grpc.caller import Caller
 from aks_serving.grpc.health import MAX_WATCHES
 from aks_serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
 from aks_serving.grpc.server import TlsFiles, serve_grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from tritonclient.grpc import service_pb2_grpc
 
 from shared.core.errors import InvalidInputError
@@ -24,6 +19,7 @@ from tests.serving.fakes import MemoryStorage
 from tests.serving.grpc.cases import publish, request
 from tests.serving.grpc.conftest import Reach, refused
 from tests.serving.handled import HandServer, Watched
+from tests.serving.http.conftest import certificate
 
 pytestmark = pytest.mark.anyio
 
@@ -275,32 +271,14 @@ async def test_a_port_that_is_taken_is_refused(reach: Reach) -> None:
                 pass
 
 
-def _certificate(tls: TlsFiles, name: str) -> bytes:
-    """Write a new self-signed certificate for localhost, and its key; the certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    tls.certificate.write_bytes(pem)
-    tls.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pem
+def _tls(directory: Path, name: str) -> TlsFiles:
+    """A new certificate and its key, in place of those of that name."""
+    cert, key = certificate(directory, name)
+    return TlsFiles(certificate=cert, key=key)
 
 
 async def _ask_trusting(root: bytes, port: int) -> Any:
-    options = (("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+    options = (("grpc.use_local_subchannel_pool", 1),)
     credentials = grpc.ssl_channel_credentials(root)
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
         return await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request(1, 2))
@@ -308,25 +286,22 @@ async def _ask_trusting(root: bytes, port: int) -> Any:
 
 @pytest.mark.usefixtures("doubling")
 async def test_tls_follows_its_files(reach: Reach, tmp_path: Path) -> None:
-    tls = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
-    first = _certificate(tls, "first")
+    tls = _tls(tmp_path, "one")
+    first = tls.certificate.read_bytes()
     async with reach(tls=tls) as reached:
         assert (await _ask_trusting(first, reached.served.port)).model_name == "churn"
         assert (await refused(_stub(reached).ModelInfer(request(1, 2))))[0] == "UNAVAILABLE"
-        second = _certificate(tls, "second")
+        second = _tls(tmp_path, "one").certificate.read_bytes()
         assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
         key = tls.key.read_bytes()
-        _certificate(tls, "third")
+        _tls(tmp_path, "one")
         tls.key.write_bytes(key)  # replaced by halves: the pair that fits goes on
         assert (await _ask_trusting(second, reached.served.port)).model_name == "churn"
 
 
 @pytest.mark.usefixtures("doubling")
 async def test_tls_files_that_cannot_be_used_are_refused(reach: Reach, tmp_path: Path) -> None:
-    tls = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
-    other = TlsFiles(certificate=tmp_path / "other.crt", key=tmp_path / "other.key")
-    _certificate(tls, "one")
-    _certificate(other, "other")
+    tls, other = _tls(tmp_path, "one"), _tls(tmp_path, "other")
     for wrong in (
         TlsFiles(certificate=tmp_path / "none.crt", key=tls.key),
         TlsFiles(certificate=tls.key, key=tls.key),
