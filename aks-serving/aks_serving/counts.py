@@ -219,9 +219,7 @@ class VersionTally:
         for fate, rows in other.looked.items():
             self.looked_at(fate, rows)
         if other.shadow is not None:
-            mine = self.shadowed()
-            for name in ShadowCounts.__struct_fields__:
-                setattr(mine, name, getattr(mine, name) + getattr(other.shadow, name))
+            add_shadow(self.shadowed(), other.shadow)
 
     def counts(self) -> VersionCounts:
         """As a window carries them."""
@@ -307,6 +305,12 @@ def added[Key](parts: Iterable[Mapping[Key, VersionTally]]) -> dict[Key, Version
         for key, tally in part.items():
             total.setdefault(key, VersionTally()).add(tally)
     return total
+
+
+def add_shadow(mine: ShadowCounts, other: ShadowCounts) -> None:
+    """Add counts of copies to others."""
+    for name in ShadowCounts.__struct_fields__:
+        setattr(mine, name, getattr(mine, name) + getattr(other, name))
 
 
 def by_version(tallies: Mapping[Variant, VersionTally]) -> dict[int, VersionTally]:

@@ -1,4 +1,4 @@
-"""What goes wrong in serving, beside the errors of the domain (shared.core.errors). HTTP statuses are in `api`."""
+"""What goes wrong in serving, beside the errors of the domain (shared.core.errors). HTTP statuses are in `failures`."""
 
 from collections.abc import Collection, Iterable
 from enum import StrEnum

@@ -14,12 +14,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from aks_serving.batches import BatchKey, Results, run_calls
-from aks_serving.counts import Asked, Kind, RowCounter, Tally
+from aks_serving.counts import Asked, Kind, RowCounter, Tally, add_shadow
 from aks_serving.errors import ModelRunError
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 RTOL, ATOL = 1e-3, 1e-5
 _MAX_DIFFERENCE = 1e15
+"""A difference beyond it enters no sum: its square, summed, might be no finite number."""
 _EXACT = 2.0**53
 """Up to it sums of whole numbers are exact as floats."""
-"""A difference beyond it enters no sum: its square, summed, might be no finite number."""
 
 
 class Answered(Protocol):
@@ -129,7 +129,7 @@ class Mirror(Target):
     def count_fresh(self) -> None:
         """Take what was copied or shed since the last time into the counts."""
         if self._mirrored:
-            _add(self._tally.of(self.version).shadowed(), ShadowCounts(mirrored=self._mirrored, shed=self._shed))
+            add_shadow(self._tally.of(self.version).shadowed(), ShadowCounts(mirrored=self._mirrored, shed=self._shed))
             self._mirrored = self._shed = 0
 
     def run(self, copies: Sequence[Copy]) -> ShadowCounts:
@@ -149,7 +149,7 @@ class Mirror(Target):
                 return ShadowCounts(errors=1)
             middle = len(copies) // 2
             counts = self._compared(copies[:middle])
-            _add(counts, self._compared(copies[middle:]))
+            add_shadow(counts, self._compared(copies[middle:]))
             return counts
         if self.counter is not None:
             ran = (
@@ -164,14 +164,13 @@ class Mirror(Target):
             return compared([copy.given for copy in copies], outcome.arrays)
         total = ShadowCounts()
         for copy, result in zip(copies, outcome, strict=True):
-            _add(
-                total, compared([copy.given], result.arrays) if isinstance(result, Results) else ShadowCounts(errors=1)
-            )
+            one = compared([copy.given], result.arrays) if isinstance(result, Results) else ShadowCounts(errors=1)
+            add_shadow(total, one)
         return total
 
     def count(self, copies: int, counts: ShadowCounts) -> None:
         tally = self._tally.of(self.version)
-        _add(tally.shadowed(), counts)
+        add_shadow(tally.shadowed(), counts)
         while self._ran and self.counter is not None:
             self.counter.saw(tally, *self._ran.popleft())
         self._tally.in_flight -= copies
@@ -188,13 +187,6 @@ class Mirror(Target):
             return Copy(given, packed=ask.packed, feeds=ask.feeds, rows=rows, key=ask.key, subject=ask.subject)
         read, signature = ask.read, lane.model.signature
         return Copy(given, reread=lambda: read(signature), held_bytes=ask.held_bytes, subject=ask.subject)
-
-
-class _Compared(NamedTuple):
-    differs: Array
-    """Whether each row differs."""
-    differences: Array | None
-    """What is to be summed."""
 
 
 def _asked(copies: Sequence[Copy]) -> Asked:
@@ -224,7 +216,7 @@ def compared(given: Sequence[Sequence[Array]], shown: Sequence[Array]) -> Shadow
         total, start = ShadowCounts(), 0
         for part in given:
             stop = start + part[0].shape[0]
-            _add(total, compared([part], [array[start:stop] for array in shown]))
+            add_shadow(total, compared([part], [array[start:stop] for array in shown]))
             start = stop
         return total
     return _counted(given[0], shown, lambda differs: int(differs.any()), 1)
@@ -284,8 +276,3 @@ def _differences(given: Array, shown: Array) -> Array:
 def _kept(results: Results, start: int, stop: int) -> Sequence[Array]:
     """A request's part of the results, without holding on to the whole batch's."""
     return results.arrays if results.whole else [array[start:stop].copy() for array in results.arrays]
-
-
-def _add(mine: ShadowCounts, other: ShadowCounts) -> None:
-    for name in ShadowCounts.__struct_fields__:
-        setattr(mine, name, getattr(mine, name) + getattr(other, name))

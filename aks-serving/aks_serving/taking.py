@@ -98,7 +98,7 @@ class FeatureCounter:
         """Of what was handed over. The thread's."""
 
     def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array], asked: Asked = ((), ())) -> None:
-        """As aks_serving.serving.RowCounter says."""
+        """As aks_serving.counts.RowCounter says."""
         try:
             rows = len(next(iter(feeds.values())))
             if not self.profiles:

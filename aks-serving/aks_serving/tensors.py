@@ -36,7 +36,6 @@ class _Dtypes(dict[str, np.dtype[Any]]):
 
         found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         self[datatype] = found
-        _DATATYPE_OF[found] = datatype
         return found
 
 
@@ -58,7 +57,6 @@ DTYPES = _Dtypes(
 """The numpy dtype of each of DATATYPES. BYTES elements are `str`; BF16 is not of numpy's own, and its kind is "V"."""
 DATATYPES = (*DTYPES, "BF16")
 
-_DATATYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_RANK = 32
 _LENGTH_BYTES = 4
 _OPENING = re.compile(rb"[ \t\r\n\[]*")
@@ -69,11 +67,6 @@ _ELEMENT: dict[str, Any] = {
 _SpecialFloat = float | Literal["NaN", "Infinity", "-Infinity"]
 _PACKED = dict(zip(DTYPES, "?BHIQbhiqefd", strict=False)) | {"BF16": "d"}
 """One value in the struct module's terms. BF16 stands as the FP64 that it is rounded from."""
-
-
-def datatype_of(array: Array) -> str:
-    """The datatype of an array. Raises KeyError for a dtype that the protocol does not name."""
-    return _DATATYPE_OF[array.dtype]
 
 
 def is_real(array: Array) -> bool:

@@ -9,8 +9,8 @@
 JSON alone. Taken are the protocol and HTTP_EXTENSIONS: tensors as JSON or as binary data, mixed as the caller likes,
 both ways; a body that is the data of the only input (a header length of 0); the best classes of an output
 (`classification`); `timeout` in microseconds and `priority`, where 1 is the highest and 0 the default. What needs
-memory that is shared with the caller, or a sequence of requests, is refused; other
-unknown fields and parameters are ignored, since a client may offer extensions unasked.
+memory that is shared with the caller, or a sequence of requests, is refused; other unknown fields and parameters are
+ignored, since a client may offer extensions unasked.
 
 A request may ask for an output once: a short body never calls for an answer larger than the model's outputs.
 """
