@@ -17,9 +17,9 @@ import msgspec
 from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
-from aks_serving.errors import BodyTooLargeError, NotServingError, UnknownModelError, a_few
+from aks_serving.errors import BodyTooLargeError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
-from aks_serving.failures import AGAIN, MethodNotAllowedError, failure
+from aks_serving.failures import AGAIN, check_method, failure
 from aks_serving.feedback import FeedbackIntake
 from aks_serving.feedback_items import MAX_BODY_BYTES, FeedbackTooLargeError
 from aks_serving.override import VERSION_HEADER, Pinning, pinned_version
@@ -138,13 +138,13 @@ class Api:
             if path == "/predict":
                 self._predict(exchange)
             elif path in servings.infer_paths:
-                _check_method(exchange, "POST")
+                check_method(exchange.method, "POST")
                 self._v2_infer(exchange, servings.infer_paths[path], None)
             elif path == "/feedback":
-                _check_method(exchange, "POST")
+                check_method(exchange.method, "POST")
                 self._later(exchange, self._feedback(self._feedback_body(exchange)))
             elif path == "/models/reload":
-                _check_method(exchange, "POST")
+                check_method(exchange.method, "POST")
                 self._later(exchange, self._reload())
             else:
                 self._other(exchange)
@@ -155,7 +155,7 @@ class Api:
             exchange.reply(failure(_WRONG))
 
     def _predict(self, exchange: Exchange) -> None:
-        _check_method(exchange, "POST")
+        check_method(exchange.method, "POST")
         body = self._body(exchange)
         content_type = exchange.headers.get(b"content-type", _JSON)
         if content_type != _JSON:
@@ -173,7 +173,7 @@ class Api:
         self._begin_plain(exchange, plain.read_request(body, exchange.query), held_bytes=len(body))
 
     def _begin_plain(self, exchange: Exchange, asked: plain.PredictRequest | tables.Asked, *, held_bytes: int) -> None:
-        serving = self._serving(asked.model)
+        serving = self._server.servings.named(asked.model)
         ask = PlainAsk(serving, exchange.received_s, read=asked.feeds, held_bytes=held_bytes)
         timeout_s = None if asked.timeout_ms is None else asked.timeout_ms / 1e3
         self._begin(exchange, ask, version=asked.model_version, user=asked.user_id, timeout_s=timeout_s)
@@ -224,7 +224,7 @@ class Api:
         fixed = self._fixed.get(exchange.path)
         if fixed is not None:
             method, answer = fixed
-            _check_method(exchange, method)
+            check_method(exchange.method, method)
             exchange.reply(answer(exchange))
             return
         match exchange.path.rstrip("/").split("/")[1:]:
@@ -238,9 +238,9 @@ class Api:
                 if len(rest) >= 2 and rest[0] == "versions":
                     version = version_number(rest[1])
                     rest = rest[2:]
-                serving = self._serving(model)
+                serving = self._server.servings.named(model)
                 if rest == ["infer"]:
-                    _check_method(exchange, "POST")
+                    check_method(exchange.method, "POST")
                     self._v2_infer(exchange, serving, version)
                 else:
                     exchange.reply(self._v2_model(exchange, serving, version, rest))
@@ -263,7 +263,7 @@ class Api:
         model = serving.plan.endpoint
         if rest not in ([], ["ready"]):
             raise NotFoundError(f"the path {exchange.path[:200]!r}")
-        _check_method(exchange, "GET")
+        check_method(exchange.method, "GET")
         if rest:
             if version is not None and version not in serving.lanes:
                 absent = serving.absent(version)
@@ -322,19 +322,6 @@ class Api:
     def _openapi(self, _: Exchange) -> Response:
         return Response(OK, openapi.document())
 
-    def _serving(self, model: str | None) -> Serving:
-        servings = self._server.servings
-        if model is None:
-            if len(servings) == 1:
-                return next(iter(servings.values()))
-            if not servings:
-                raise NotServingError("the model server", "it serves no model yet")
-            raise InvalidInputError(f"name the model: the server serves {a_few(servings)}")
-        serving = servings.get(model)
-        if serving is None:
-            raise UnknownModelError(model, servings)
-        return serving
-
     def _body(self, exchange: Exchange, limit: int | None = None) -> bytes:
         """The body, unpacked; where a limit is given that is lower than the transport's, held to it."""
         encoding = exchange.headers.get(b"content-encoding")
@@ -371,11 +358,6 @@ class Api:
 
 def _ok(body: dict[str, Any]) -> Response:
     return Response(OK, _encode(body))
-
-
-def _check_method(exchange: Exchange, allowed: str) -> None:
-    if exchange.method != allowed and not (exchange.method == "HEAD" and allowed == "GET"):
-        raise MethodNotAllowedError(exchange.method, allowed)
 
 
 def _header_length(exchange: Exchange, body: bytes) -> int | None:

@@ -42,6 +42,12 @@ class MethodNotAllowedError(SlipwayError):
         self.allowed = allowed
 
 
+def check_method(method: str, allowed: str) -> None:
+    """Raises MethodNotAllowedError. What answers GET answers HEAD."""
+    if method != allowed and not (method == "HEAD" and allowed == "GET"):
+        raise MethodNotAllowedError(method, allowed)
+
+
 def failure(error: SlipwayError) -> Response:
     """The response that tells of an error."""
     body = _encode({"error": str(error)})

@@ -16,7 +16,6 @@ from hashlib import sha256
 
 import msgspec
 
-from aks_serving.errors import UnknownModelError, a_few
 from aks_serving.feedback_items import Accepted, FeedbackItem, read_items, said_of
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject
@@ -82,7 +81,7 @@ class FeedbackIntake:
                     f"window holds {MAX_ROWS}: order it by when the predictions were made, and send as many bodies as "
                     f"leave at most {MAX_ROWS} to each, none before the last was taken"
                 )
-            if not _serving(found, endpoint).tally.feedback.has_room(keys):
+            if not found.named(endpoint).tally.feedback.has_room(keys):
                 raise FullError
         accepted = 0
         for number, joined in enumerate(read, start=1):
@@ -133,7 +132,7 @@ def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, n
     if item.user_id is not None or item.model is not None:
         raise InvalidInputError("a prediction_id says it all: leave out user_id and model, or the prediction_id")
     prediction = PredictionId.parse(prediction_id)
-    serving = _serving(servings, prediction.endpoint)
+    serving = servings.named(prediction.endpoint)
     if prediction.generation > serving.plan.generation + MAX_AHEAD:
         raise InvalidInputError(
             f"the prediction is of generation {prediction.generation} of the plan, and this server is at "
@@ -160,7 +159,7 @@ def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, n
 def _of_user(item: FeedbackItem, number: int, servings: Servings, now: datetime) -> _Joined:
     if item.user_id is None or item.user_id == "":
         raise InvalidInputError("it says neither prediction_id nor user_id: say which prediction it is of")
-    serving = _serving(servings, item.model)
+    serving = servings.named(item.model)
     if serving.plan.pods is not None:
         raise InvalidInputError(
             f"{serving.plan.endpoint} is rolled out pod by pod, so that a user has no version: send the prediction_id"
@@ -181,17 +180,6 @@ def _of_user(item: FeedbackItem, number: int, servings: Servings, now: datetime)
     )
     drawn = sha256(f"{serving.plan.endpoint}\0{subject}\0{now.timestamp()}\0{number}".encode()).digest()
     return _Joined(serving.plan.endpoint, _feedback(item, key, drawn, delay_s=None), None)
-
-
-def _serving(servings: Servings, endpoint: str | None) -> Serving:
-    if endpoint is None:
-        if servings.only is None:
-            raise InvalidInputError(f"name the model: the server serves {a_few(servings)}")
-        return servings.only
-    serving = servings.get(endpoint)
-    if serving is None:
-        raise UnknownModelError(endpoint, servings)
-    return serving
 
 
 def _route_of(serving: Serving, subject: str) -> Route:

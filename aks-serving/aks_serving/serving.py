@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from aks_serving.counts import Kind, RowCounter, Runs, Tally, VersionTally
-from aks_serving.errors import ElsewhereError, NotServingError
+from aks_serving.errors import ElsewhereError, NotServingError, UnknownModelError, a_few
 from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
 from aks_serving.faults import Faults
@@ -20,7 +20,7 @@ from aks_serving.model import Signature
 from aks_serving.numbering import Numbering
 from aks_serving.shadow import Mirrors, mirrors_of
 from aks_serving.subjects import Share
-from shared.core.errors import NotFoundError
+from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName
 from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
@@ -49,6 +49,21 @@ class Servings(dict[str, "Serving"]):
         self.usual: dict[object, Any] = {}
         """What heads settle under this snapshot."""
         self.infer_paths = {f"/v2/models/{name}/infer": serving for name, serving in self.items()}
+
+    def named(self, model: str | None) -> "Serving":
+        """What answers an endpoint; without a name, the only one there is.
+
+        Raises UnknownModelError, InvalidInputError where one of several is to be named, NotServingError where there is
+        none.
+        """
+        serving = self.only if model is None else self.get(model)
+        if serving is not None:
+            return serving
+        if model is not None:
+            raise UnknownModelError(model, self)
+        if not self:
+            raise NotServingError("the model server", "it serves no model yet")
+        raise InvalidInputError(f"name the model: the server serves {a_few(self)}")
 
 
 class Face:

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from aks_serving.counts import VersionTally
-from aks_serving.errors import UnknownModelError
 from aks_serving.escapes import why
-from aks_serving.failures import MethodNotAllowedError
+from aks_serving.failures import check_method
 from aks_serving.model import Signature, TensorSpec
-from aks_serving.serving import Serving
+from aks_serving.serving import Serving, Servings
 from aks_serving.v2 import PLATFORM
 from shared.core.errors import InvalidInputError
 from shared.core.ids import version_number
@@ -38,16 +37,14 @@ class _IndexRequest(msgspec.Struct):
 _INDEX_REQUEST = msgspec.json.Decoder(_IndexRequest)
 
 
-def answer(
-    method: str, parts: Sequence[str], body: bytes, servings: Mapping[str, Serving], totals: Callable[[], Totals]
-) -> Any:  # noqa: ANN401 - a JSON value
+def answer(method: str, parts: Sequence[str], body: bytes, servings: Servings, totals: Callable[[], Totals]) -> Any:  # noqa: ANN401 - a JSON value
     """What answers the path /v2/<parts>, or None where it is none of these endpoints.
 
     Raises InvalidInputError for what is refused, NotFoundError, NotServingError, or MethodNotAllowedError.
     """
     match list(parts):
         case ["repository", "index"]:
-            _check(method, "POST")
+            check_method(method, "POST")
             return index(servings, ready_only=_index_request(body).ready)
         case ["repository", "models", _, "load" | "unload"]:
             raise InvalidInputError(_NO_LOADING)
@@ -56,15 +53,15 @@ def answer(
         case ["logging"] | ["trace", "setting"] | ["models", _, "trace", "setting"]:
             raise InvalidInputError(_NO_SETTINGS)
         case ["models", "stats"]:
-            _check(method, "GET")
+            check_method(method, "GET")
             counted = totals()
             return {"model_stats": [one for name in sorted(servings) for one in statistics(servings[name], counted)]}
         case ["models", model, "config" | "stats" as what]:
-            _check(method, "GET")
-            return _of_model(_found(model, servings), None, what, totals)
+            check_method(method, "GET")
+            return _of_model(servings.named(model), None, what, totals)
         case ["models", model, "versions", version, "config" | "stats" as what]:
-            _check(method, "GET")
-            return _of_model(_found(model, servings), version_number(version), what, totals)
+            check_method(method, "GET")
+            return _of_model(servings.named(model), version_number(version), what, totals)
     return None
 
 
@@ -139,18 +136,6 @@ def _of_model(serving: Serving, version: int | None, what: str, totals: Callable
     if what == "stats":
         return {"model_stats": statistics(serving, totals(), version)}
     return config(serving, version)
-
-
-def _found(model: str, servings: Mapping[str, Serving]) -> Serving:
-    serving = servings.get(model)
-    if serving is None:
-        raise UnknownModelError(model, servings)
-    return serving
-
-
-def _check(method: str, allowed: str) -> None:
-    if method != allowed and not (method == "HEAD" and allowed == "GET"):
-        raise MethodNotAllowedError(method, allowed)
 
 
 def _index_request(body: bytes) -> _IndexRequest:

@@ -277,6 +277,11 @@ async def test_a_packed_body_of_several_models(start: Start, storage: MemoryStor
         assert "name the model" in (await send(running, {"user_id": "ann", "value": 1}, status=400))["error"]
 
 
+async def test_by_user_it_is_to_be_sent_again_where_nothing_is_served_yet(start: Start) -> None:
+    async with start() as running:
+        assert "serves no model yet" in (await send(running, {"user_id": "ann", "value": 1}, status=503))["error"]
+
+
 async def test_the_same_prediction_falls_on_the_same_side_at_every_server(start: Start, storage: MemoryStorage) -> None:
     items = [{"prediction_id": an_id(count=number), "value": 0.5} for number in range(200)]
     found = []

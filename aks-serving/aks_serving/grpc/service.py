@@ -13,7 +13,6 @@ import grpc
 
 from aks_serving.api import Server
 from aks_serving.awaited import Prediction, predict
-from aks_serving.errors import UnknownModelError
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
@@ -154,7 +153,7 @@ class InferenceService:
     async def _infer(
         self, request: InferRequest, caller: Caller, started_s: float, span: Span | None
     ) -> tuple[Any, Prediction]:
-        serving = self._serving(request.message.model_name)
+        serving = self._server.servings.named(request.message.model_name)
         endpoint = serving.plan.endpoint
         pin = pinned_version(
             caller.headers,
@@ -183,11 +182,4 @@ class InferenceService:
         return response(request, prediction, endpoint), prediction
 
     def _named(self, asked: Any) -> tuple[Serving, int | None]:  # noqa: ANN401
-        return self._serving(asked.name), version_number(asked.version) if asked.version else None
-
-    def _serving(self, model: str) -> Serving:
-        servings = self._server.servings
-        serving = servings.get(model)
-        if serving is None:
-            raise UnknownModelError(model, servings)
-        return serving
+        return self._server.servings.named(asked.name), version_number(asked.version) if asked.version else None

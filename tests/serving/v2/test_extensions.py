@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from aks_serving.grpc import describe
-from aks_serving.serving import Serving
+from aks_serving.serving import Serving, Servings
 from aks_serving.v2_extensions import Totals, answer, index
 from tritonclient.utils import InferenceServerException
 
@@ -67,7 +67,7 @@ def test_all_statistics_are_of_one_count() -> None:
         counts += 1
         return {}
 
-    servings = {name: _waiting() for name in ("a", "b", "c")}
+    servings = Servings({name: _waiting() for name in ("a", "b", "c")})
     assert answer("GET", ["models", "stats"], b"", servings, totals) == {"model_stats": []}
     assert counts == 1
 
