@@ -53,10 +53,11 @@ def bars(results: Results) -> list[Bar]:
 def _rates(found: Sequence[Measurement]) -> list[Bar]:
     small = [
         Bar(
-            what=f"small, {connections} connections: rate over FastAPI's",
+            what=f"small, {connections} connections{versions}: rate over FastAPI's",
             limit=limit,
-            found=_to(found, single(SLIPWAY, SMALL, connections=connections), FASTAPI),
+            found=_to(found, single(ours, SMALL, connections=connections), FASTAPI),
         )
+        for ours, versions in ((SLIPWAY, ""), (SLIPWAY_ONE, ", one version"))
         for connections, limit in ((1, 5), (16, 10), (64, 10))
     ]
     return [

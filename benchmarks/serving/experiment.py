@@ -145,8 +145,7 @@ class Experiment:
         folder, core = self._scratch(), self._cores.serve
         connection = running.enter_context(subjects.storage(folder))
         is_small = workload.name == SMALL
-        singles = [Ask(connections=number) for number in reversed(CONNECTIONS)]
-        ours: dict[str, list[Ask]] = {SLIPWAY: [*singles, *_OTHER_FORMS, *(_MORE_ROWS if is_small else ())]}
+        ours: dict[str, list[Ask]] = {SLIPWAY: [*_SINGLES, *_OTHER_FORMS, *(_MORE_ROWS if is_small else ())]}
         ours |= _SMALL_SETUPS if is_small else _MID_SETUPS
         asked: _Asked = []
         for name, asks in ours.items():
@@ -157,7 +156,7 @@ class Experiment:
             for form, why in subject.missing.items():
                 self.results.not_run[f"{subject.name}, {form}, {workload.name}"] = why
         bare = subjects.bare(workload, folder=folder, core=core)
-        asked.append((running.enter_context(bare), singles))
+        asked.append((running.enter_context(bare), _SINGLES))
         if is_small:
             constant = subjects.bare(workload, folder=folder, core=core, constant=True)
             asked.append((running.enter_context(constant), [Ask()]))
@@ -241,12 +240,13 @@ def ort_cell(workload: str) -> Cell:
 
 
 _PEER_ERRORS = (EnvironmentMissingError, ProcessStartError, WrongAnswerError, LoadError, OSError)
+_SINGLES = [Ask(connections=number) for number in reversed(CONNECTIONS)]
 _OTHER_FORMS = (Ask(form=Form.V2_JSON), Ask(form=Form.V2_BINARY))
 _MORE_ROWS = tuple(
     Ask(form=form, rows=rows, connections=16) for rows in (16, 256) for form in (Form.PLAIN, Form.V2_BINARY)
 )
 _SMALL_SETUPS: dict[str, list[Ask]] = {
-    SLIPWAY_ONE: [Ask()],
+    SLIPWAY_ONE: _SINGLES,
     SLIPWAY_OFF: [Ask()],
     SLIPWAY_TWO: [Ask(), Ask(connections=128)],
     SLIPWAY_GRPC: [Ask(form=Form.GRPC)],
