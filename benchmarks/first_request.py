@@ -1,7 +1,8 @@
 """What the first prediction of a version takes, over the median of those that follow: after a swap, and after a start.
 
-Run `.venv/bin/python -m benchmarks.first_request`. A small boosted-trees model, over Azurite, one connection, in the
-plain form and in that of the inference protocol, by turns.
+Run `.venv/bin/python -m benchmarks.first_request`. A small boosted-trees model, a run of which takes microseconds, then
+a perceptron, a run of which takes a millisecond; over Azurite, one connection, in the plain form and in that of the
+inference protocol, by turns.
 
 After a swap: one connection predicts all the time while one version after another is published; held to the bar is the
 first answer of each. After a start: a server process is started anew for every repeat, over a warm disk cache, and
@@ -29,6 +30,7 @@ from sklearn.datasets import load_breast_cancer
 
 from benchmarks.hot_swap import ENDPOINT, _models
 from benchmarks.loading import _published
+from benchmarks.models import mlp
 from benchmarks.serving import machine
 from local.state import StateDir
 from local.system import AZURITE, System
@@ -37,15 +39,30 @@ from shared.store.blobs import AzureBlobs
 REPEATS, SWAPS, REQUESTS = 20, 40, 201
 FIRST_BAR = 1.5
 PAUSE_S = 0.05
+MID_WIDTHS, MID_MODELS = (512, 2048, 2048, 10), 3
 ROOT = Path(__file__).parents[1]
 
 
-def _bodies() -> dict[str, tuple[str, bytes]]:
+def _small() -> tuple[list[bytes], dict[str, bytes]]:
     row = load_breast_cancer().data[0].astype(np.float32).tolist()
-    tensor = {"name": "X", "datatype": "FP32", "shape": [1, len(row)], "data": row}
+    return _models(), _requests("X", row)
+
+
+def _mid() -> tuple[list[bytes], dict[str, bytes]]:
+    model = mlp(MID_WIDTHS)
+    models = []
+    for number in range(MID_MODELS):
+        model.doc_string = f"number {number}"  # of other bytes: another version
+        models.append(model.SerializeToString())
+    return models, _requests("x", np.random.default_rng(0).normal(size=MID_WIDTHS[0]).round(4).tolist())
+
+
+def _requests(name: str, row: list[float]) -> dict[str, bytes]:
+    """By form."""
+    tensor = {"name": name, "datatype": "FP32", "shape": [1, len(row)], "data": row}
     return {
-        "plain": ("/predict", json.dumps({"features": [row]}).encode()),
-        "v2": (f"/v2/models/{ENDPOINT}/infer", json.dumps({"inputs": [tensor]}).encode()),
+        "plain": _request("/predict", json.dumps({"features": [row]}).encode()),
+        "v2": _request(f"/v2/models/{ENDPOINT}/infer", json.dumps({"inputs": [tensor]}).encode()),
     }
 
 
@@ -169,8 +186,9 @@ def _quartiles(ratios: Iterable[float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _measured(blobs: AzureBlobs, connection: str, cache: Path, models: list[bytes]) -> dict[str, object]:
-    requests = {form: _request(path, body) for form, (path, body) in _bodies().items()}
+def _measured(
+    blobs: AzureBlobs, connection: str, cache: Path, models: list[bytes], requests: dict[str, bytes]
+) -> dict[str, object]:
     starts: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
     swaps: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
     for repeat in range(REPEATS + 1):
@@ -184,7 +202,6 @@ def _measured(blobs: AzureBlobs, connection: str, cache: Path, models: list[byte
             for form, request in requests.items():
                 swaps[form].append(served.swap(request))
     return {
-        "bar": FIRST_BAR,
         "after_a_swap": {form: _shown(found) for form, found in swaps.items()},
         "after_a_start": {form: _shown(found) for form, found in starts.items()},
     }
@@ -193,17 +210,20 @@ def _measured(blobs: AzureBlobs, connection: str, cache: Path, models: list[byte
 def main() -> None:
     """Measure, and print one JSON object."""
     machine.prefer(os.getpid())
-    models = _models()
-    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
-        system = System(StateDir(Path(folder)))
-        system.state.create()
-        try:
-            system.start_part(AZURITE)
-            with closing(AzureBlobs.from_connection_string(system.storage_connection)) as blobs:
-                _published(blobs, ENDPOINT, 1, models[1])
-                print(json.dumps(_measured(blobs, system.storage_connection, Path(folder) / "cache", models)))
-        finally:
-            system.stop()
+    found: dict[str, object] = {"bar": FIRST_BAR}
+    for name, (models, requests) in (("small", _small()), ("mid", _mid())):
+        with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
+            system = System(StateDir(Path(folder)))
+            system.state.create()
+            try:
+                system.start_part(AZURITE)
+                connection = system.storage_connection
+                with closing(AzureBlobs.from_connection_string(connection)) as blobs:
+                    _published(blobs, ENDPOINT, 1, models[1])
+                    found[name] = _measured(blobs, connection, Path(folder) / "cache", models, requests)
+            finally:
+                system.stop()
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
