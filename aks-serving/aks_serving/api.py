@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +23,6 @@ from aks_serving.failures import AGAIN, check_method, failure
 from aks_serving.feedback import FeedbackIntake
 from aks_serving.feedback_items import MAX_BODY_BYTES, FeedbackTooLargeError
 from aks_serving.override import VERSION_HEADER, Pinning, pinned_version
-from aks_serving.reports import Present
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import issue_cookie, subject_of
 from aks_serving.usual import Usual, usual
@@ -51,16 +50,6 @@ class Server(Protocol):
         """What answers each endpoint now."""
         ...
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait or run."""
-        ...
-
-    @property
-    def windows_lost(self) -> int:
-        """Telemetry windows that storage never got."""
-        ...
-
     def not_ready(self) -> str:
         """Why the server is not ready; empty where it is."""
         ...
@@ -69,20 +58,12 @@ class Server(Protocol):
         """Counts since the start, by endpoint and version."""
         ...
 
-    def variants(self) -> dict[str, Any]:
-        """As `totals`, by endpoint, version and role."""
+    def tripped(self) -> Mapping[str, Mapping[int, str]]:
+        """By endpoint, the versions that are out of traffic, and why."""
         ...
 
-    def refused(self) -> dict[str, dict[str, int]]:
-        """Requests that no version ran since the start, by endpoint and why."""
-        ...
-
-    def present(self) -> Present:
-        """What is so now, in all processes."""
-        ...
-
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        """What each loaded version takes of memory, by endpoint and version."""
+    def facts(self) -> prometheus.Facts:
+        """What a scrape tells of."""
         ...
 
     async def reload(self) -> None:
@@ -287,14 +268,14 @@ class Api:
 
     async def _reload(self) -> Response:
         await self._server.reload()
-        tripped = self._server.present().tripped
+        tripped = self._server.tripped()
         servings = self._server.servings
         return _ok(
             {"endpoints": {name: stats.served(found, tripped.get(name, {})) for name, found in servings.items()}}
         )
 
     def _stats(self, _: Exchange) -> Response:
-        totals, tripped = self._server.totals(), self._server.present().tripped
+        totals, tripped = self._server.totals(), self._server.tripped()
         endpoints = {
             name: stats.served(serving, tripped.get(name, {}))
             | {"versions": {str(v): stats.statistics(t) for v, t in sorted(totals.get(name, {}).items())}}
@@ -303,21 +284,10 @@ class Api:
         return _ok({"endpoints": endpoints})
 
     def _metrics(self, exchange: Exchange) -> Response:
-        server = self._server
-        present = server.present()
-        facts = prometheus.Facts(
-            totals=server.variants(),
-            servings=server.servings,
-            refused=server.refused(),
-            waiting=server.waiting,
-            windows_lost=server.windows_lost,
-            memory_bytes=server.memory_bytes(),
-            in_flight=present.in_flight,
-            tripped=present.tripped,
-            transport=present.http,
-        )
         openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
-        return Response(_OPENMETRICS if openmetrics else _METRICS, prometheus.text(facts, openmetrics=openmetrics))
+        return Response(
+            _OPENMETRICS if openmetrics else _METRICS, prometheus.text(self._server.facts(), openmetrics=openmetrics)
+        )
 
     def _openapi(self, _: Exchange) -> Response:
         return Response(OK, openapi.document())

@@ -26,7 +26,7 @@ from aks_serving.http.protocol import Connection
 from aks_serving.http.state import Shared
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
-from aks_serving.reports import Present
+from aks_serving.prometheus import Facts
 from aks_serving.serving import Serving, Servings
 from aks_serving.tensors import Feeds, flat, nested, to_bytes
 from shared.core.errors import UnavailableError
@@ -79,9 +79,6 @@ async def rehearse(plan: RoutePlan, route: Route, loaded: LoadedModel, *, rounds
 
 class _Stage:
     """A server of one version, which counts for itself alone. Both of its routes lead to that version."""
-
-    windows_lost = 0
-    waiting = 0
 
     def __init__(self, plan: RoutePlan, route: Route, loaded: LoadedModel) -> None:
         self._engine = Engine(max_queue=4 * AT_ONCE)
@@ -161,17 +158,11 @@ class _Stage:
     def totals(self) -> dict[str, Any]:
         return {}
 
-    def variants(self) -> dict[str, Any]:
+    def tripped(self) -> Mapping[str, Mapping[int, str]]:
         return {}
 
-    def refused(self) -> dict[str, dict[str, int]]:
-        return {}
-
-    def present(self) -> Present:
-        return Present(in_flight={}, tripped={}, http=None)
-
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        return {}
+    def facts(self) -> Facts:
+        return Facts(totals={}, servings={})
 
     async def reload(self) -> None:
         raise UnavailableError("a rehearsal", "it reloads nothing")

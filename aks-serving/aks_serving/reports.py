@@ -118,7 +118,7 @@ class Siblings:
         whole = msgspec.structs.replace(
             report,
             counts=counts_of(joined(totals)),
-            refused=refused_of([part.refused for part in parts]),
+            refused=summed([part.refused for part in parts]),
             lost=sum(part.lost for part in parts),
             http=http_of(parts),
         )
@@ -156,8 +156,8 @@ def joined(parts: list[Totals]) -> Totals:
     return {name: added([part.get(name, {}) for part in parts]) for name in names}
 
 
-def refused_of(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
-    """The sum of refusals by endpoint and why."""
+def summed[Key](parts: Sequence[Mapping[str, Mapping[Key, int]]]) -> dict[str, dict[Key, int]]:
+    """The sum of numbers by endpoint and a key."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: merged([part.get(name, {}) for part in parts]) for name in names}
 
@@ -172,15 +172,13 @@ def http_of(parts: Sequence[Report]) -> Http | None:
 
 def present_of(mine: Report, others: Sequence[Report]) -> Present:
     """What is so now in a worker and the others. Of a trip under another generation than its own, nothing."""
-    in_flight = dict(mine.in_flight)
     tripped = {name: dict(found) for name, found in mine.tripped.items()}
     for other in others:
-        for name, count in other.in_flight.items():
-            in_flight[name] = in_flight.get(name, 0) + count
         for name, found in other.tripped.items():
             if name in mine.generations and other.generations.get(name) == mine.generations[name]:
                 tripped[name] = dict(found) | tripped.get(name, {})
-    return Present(in_flight=in_flight, tripped=tripped, http=http_of([mine, *others]))
+    parts = [mine, *others]
+    return Present(in_flight=merged([part.in_flight for part in parts]), tripped=tripped, http=http_of(parts))
 
 
 def counts_of(totals: Mapping[str, Mapping[Variant, VersionTally]]) -> dict[str, list[tuple[int, str, Counts]]]:

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -28,10 +28,10 @@ from aks_serving.poller import Poller
 from aks_serving.ports import Storage
 from aks_serving.predictor import divert_waiting
 from aks_serving.priority import give_way
-from aks_serving.prometheus import Transport
+from aks_serving.prometheus import Facts, Transport
 from aks_serving.readiness import is_idle, why_not_ready
 from aks_serving.rehearsal import ROUNDS, rehearse
-from aks_serving.reports import Present, Siblings, Totals
+from aks_serving.reports import Siblings
 from aks_serving.serving import Serving, Servings
 from aks_serving.settings import Settings
 from aks_serving.together import Together
@@ -148,16 +148,6 @@ class ModelServer:
         return self._engine
 
     @property
-    def waiting(self) -> int:
-        """Requests that wait or run, in all processes."""
-        return self._together.waiting
-
-    @property
-    def windows_lost(self) -> int:
-        """Telemetry windows that storage never got, of all processes."""
-        return self._together.windows_lost
-
-    @property
     def transport(self) -> Transport | None:
         """What carries the API by HTTP in this process, for the metrics."""
         return self._together.transport
@@ -170,21 +160,13 @@ class ModelServer:
         """Counts since the start, by endpoint and version, of all processes. What it gives never falls."""
         return self._together.totals()
 
-    def variants(self) -> Totals:
-        """As `totals`, by endpoint and variant: of a version, what it did in each role that it had."""
-        return self._together.variants()
+    def tripped(self) -> Mapping[str, Mapping[int, str]]:
+        """By endpoint, the versions that a process took out of traffic under the plan that answers here, and why."""
+        return self._together.tripped()
 
-    def refused(self) -> dict[str, dict[str, int]]:
-        """Requests that no version ran since the start, by endpoint and why, of all processes."""
-        return self._together.refused()
-
-    def present(self) -> Present:
-        """What is so now, in all processes. What its counters give never falls."""
-        return self._together.present()
-
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        """What each loaded version takes of memory, by endpoint and version, in all processes together."""
-        return self._together.memory_bytes()
+    def facts(self) -> Facts:
+        """What a scrape tells of, of all processes. Its counters never fall."""
+        return self._together.facts()
 
     def tell(self) -> None:
         """Have the other processes know what was counted here, and whether this process is ready."""

@@ -4,7 +4,7 @@ A process tells before it shows: what was shown once is then in the sum for good
 never fall. What is so now, of a process that is gone, is not told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 import msgspec
@@ -12,8 +12,8 @@ import msgspec
 from aks_serving.board import State
 from aks_serving.counts import VersionTally, by_version
 from aks_serving.engine import Engine
-from aks_serving.prometheus import Transport
-from aks_serving.reports import Http, Present, Report, Siblings, Totals, counts_of, joined, present_of, refused_of
+from aks_serving.prometheus import Facts, Transport
+from aks_serving.reports import Http, Report, Siblings, Totals, counts_of, joined, present_of, summed
 from aks_serving.serving import Servings
 from aks_serving.uplink import Uplink
 from aks_serving.windows import Windows
@@ -60,53 +60,43 @@ class Together:
 
     def others_asked_s(self, endpoint: str) -> float:
         """When the other processes were last asked for what lingers in them of an endpoint."""
-        return max((report.asked_s.get(endpoint, -inf) for report in self._others()), default=-inf)
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait or run."""
-        return self._engine.waiting + sum(report.waiting for report in self._others())
-
-    @property
-    def windows_lost(self) -> int:
-        """Telemetry windows that storage never got."""
-        carried = self._siblings.carried.lost if self._siblings is not None else 0
-        return self._uplink.lost + carried + sum(report.lost for report in self._others())
+        others = [] if self._siblings is None else self._siblings.others()
+        return max((report.asked_s.get(endpoint, -inf) for report in others), default=-inf)
 
     def totals(self) -> dict[str, dict[int, VersionTally]]:
         """Counts since the start, by endpoint and version."""
-        return {endpoint: by_version(tallies) for endpoint, tallies in self.variants().items()}
+        return {endpoint: by_version(tallies) for endpoint, tallies in self._totals(self._parts()).items()}
 
-    def variants(self) -> Totals:
-        """As `totals`, by endpoint and variant: of a version, what it did in each role that it had."""
+    def tripped(self) -> Mapping[str, Mapping[int, str]]:
+        """By endpoint, the versions that are out of traffic under the plan that answers here, and why."""
+        return present_of(self._report(), self._parts()).tripped
+
+    def facts(self) -> Facts:
+        """What a scrape tells of."""
+        mine, others = self._report(), self._parts()
+        parts, now = [mine, *others], present_of(mine, others)
+        return Facts(
+            totals=self._totals(others),
+            servings=self._servings(),
+            refused=summed([self._windows.refused(), *(part.refused for part in others)]),
+            waiting=sum(part.waiting for part in parts),
+            windows_lost=sum(part.lost for part in parts),
+            memory_bytes=summed([part.memory_bytes for part in parts]),
+            in_flight=now.in_flight,
+            tripped=now.tripped,
+            transport=now.http,
+        )
+
+    def _parts(self) -> list[Report]:
+        """What the others tell, and earlier processes in this one's place counted; this one tells them first."""
         if self._siblings is None:
-            return self._counted()
+            return []
         self.tell()
-        return joined([self._counted(), self._siblings.carried.totals(), *(r.totals() for r in self._others())])
+        return [self._siblings.carried, *self._siblings.others()]
 
-    def refused(self) -> dict[str, dict[str, int]]:
-        """Requests that no version ran since the start, by endpoint and why."""
-        if self._siblings is None:
-            return self._windows.refused()
-        parts = [self._windows.refused(), self._siblings.carried.refused, *(r.refused for r in self._others())]
-        return refused_of(parts)
-
-    def present(self) -> Present:
-        """What is so now."""
-        if self._siblings is None:
-            return present_of(self._report(), [])
-        self.tell()
-        return present_of(self._report(), [self._siblings.carried, *self._others()])
-
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        """What each loaded version takes of memory, by endpoint and version."""
-        found: dict[str, dict[int, int]] = {}
-        for part in (self._memory_here(), *(report.memory_bytes for report in self._others())):
-            for endpoint, sizes in part.items():
-                mine = found.setdefault(endpoint, {})
-                for version, size in sizes.items():
-                    mine[version] = mine.get(version, 0) + size
-        return found
+    def _totals(self, others: list[Report]) -> Totals:
+        """Counts since the start, by endpoint and variant: of a version, what it did in each role that it had."""
+        return joined([self._counted(), *(part.totals() for part in others)])
 
     def _report(self) -> Report:
         """What this process tells the others, but what it counted of requests."""
@@ -114,7 +104,10 @@ class Together:
         return Report(
             lost=self._uplink.lost,
             waiting=self._engine.waiting,
-            memory_bytes=self._memory_here(),
+            memory_bytes={
+                name: {version: lane.loaded.memory_bytes for version, lane in serving.lanes.items()}
+                for name, serving in servings.items()
+            },
             generations={name: serving.plan.generation for name, serving in servings.items()},
             in_flight={name: serving.tally.in_flight for name, serving in servings.items()},
             tripped={name: dict(serving.tripped) for name, serving in servings.items()},
@@ -122,14 +115,5 @@ class Together:
             asked_s=self._asked_s(),
         )
 
-    def _memory_here(self) -> dict[str, dict[int, int]]:
-        return {
-            endpoint: {version: lane.loaded.memory_bytes for version, lane in serving.lanes.items()}
-            for endpoint, serving in self._servings().items()
-        }
-
     def _counted(self) -> Totals:
         return {endpoint: dict(tallies) for endpoint, tallies in self._windows.totals().items()}
-
-    def _others(self) -> list[Report]:
-        return [] if self._siblings is None else self._siblings.others()

@@ -14,7 +14,7 @@ from aks_serving.engine import Engine
 from aks_serving.exchange import Exchange, Response
 from aks_serving.lanes import Lane
 from aks_serving.model import Model
-from aks_serving.reports import Present
+from aks_serving.prometheus import Facts
 from aks_serving.serving import Serving, Servings
 from aks_serving.tensors import Feeds
 
@@ -109,7 +109,6 @@ class HandServer:
             keep(lane, inline=inline)
         self.serving = Serving(plan=plan, lanes=lanes, failed={})
         self.servings = Servings({plan.endpoint: self.serving})
-        self.windows_lost = 0
         self.api = Api(self, timeout_s=timeout_s)
 
     @property
@@ -122,19 +121,14 @@ class HandServer:
     def totals(self) -> dict[str, Any]:
         return {self.serving.plan.endpoint: dict(self.serving.tally.versions)}
 
-    def variants(self) -> dict[str, Any]:
-        routes = self.serving.routes
-        return {name: {(v, str(routes[v].role)): t for v, t in found.items()} for name, found in self.totals().items()}
-
     def refused(self) -> dict[str, dict[str, int]]:
         return {self.serving.plan.endpoint: dict(self.serving.tally.refused)}
 
-    def memory_bytes(self) -> dict[str, dict[int, int]]:
-        return {self.serving.plan.endpoint: dict.fromkeys(self.serving.lanes, 0)}
+    def tripped(self) -> dict[str, dict[int, str]]:
+        return {self.serving.plan.endpoint: self.serving.tripped}
 
-    def present(self) -> Present:
-        name, serving = self.serving.plan.endpoint, self.serving
-        return Present(in_flight={name: serving.tally.in_flight}, tripped={name: serving.tripped}, http=None)
+    def facts(self) -> Facts:
+        return Facts(totals={}, servings=self.servings)
 
     async def reload(self) -> None:
         """Nothing to load."""

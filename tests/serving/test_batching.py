@@ -262,7 +262,7 @@ async def test_overload_is_answered_429_with_retry_after(start: Start, storage: 
         assert refused
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
         assert any(answer.status_code == 200 for answer in answers)
-        assert running.server.waiting == 0
+        assert running.server.engine.waiting == 0
 
 
 def _columns() -> bytes:

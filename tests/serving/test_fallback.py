@@ -184,7 +184,7 @@ async def test_a_caller_that_leaves_does_not_change_the_counts_of_others(start: 
         answers: list[Any] = await asyncio.gather(*asking, return_exceptions=True)
         left = [n for n, answer in enumerate(answers) if not isinstance(answer, asyncio.CancelledError)]
         assert [answers[n].json()["predictions"] for n in left] == [[[n % 8 * 10.0]] for n in left]
-        await eventually(lambda: running.server.waiting == 0)
+        await eventually(lambda: running.server.engine.waiting == 0)
         assert running.server.servings["churn"].tally.in_flight == 0
     counts = _merged(storage.windows())
     assert counts[2].requests >= len(left)

@@ -346,7 +346,7 @@ async def test_a_candidate_that_hangs_costs_its_callers_time_and_nobody_else_any
             answers = await asyncio.gather(*asking)
             assert [answer.json()["predictions"] for answer in answers] == [[[n * 10.0]] for n in range(5)]
             assert all(answer.json()["fallback"] for answer in answers)
-            assert running.server.waiting == 0
+            assert running.server.engine.waiting == 0
             assert serving.tripped == {}  # how little time its callers allow says nothing of it
             hanging.open.set()
             later = await running.predict([[3]])

@@ -113,7 +113,7 @@ def _total(storage: MemoryStorage, key: str = "1:stable") -> FeatureCounts:
 
 
 def _fates(running: Running, version: int = 1, role: Role = Role.STABLE) -> Mapping[str, int]:
-    tally = running.server.variants()["churn"].get((version, str(role)))
+    tally = running.server.facts().totals["churn"].get((version, str(role)))
     return {} if tally is None else tally.looked
 
 

@@ -211,7 +211,7 @@ async def _ask_all(running: Running, cases: Sequence[Case], rng: random.Random) 
                 beside |= any(lane.running_beside for lane in lanes)
         for case in wave:
             case.asked.gone |= case.leaves == "later"
-        await eventually(lambda: running.server.waiting == 0)
+        await eventually(lambda: running.server.engine.waiting == 0)
     return beside
 
 
@@ -283,7 +283,7 @@ async def test_each_of_many_mixed_requests_gets_what_it_would_get_alone(
         cases = [_case(rng, endpoints, number) for number in range(REQUESTS)]
         assert await _ask_all(running, cases, rng) is not inline
         batches = sum(running.server.totals()["churn"][STABLE].runs.sizes.values())
-        assert running.server.waiting == 0
+        assert running.server.engine.waiting == 0
         assert all(serving.tally.in_flight == 0 for serving in servings.values())
         assert all(lane.idle for serving in servings.values() for lane in serving.lanes.values())
     seen = Seen()

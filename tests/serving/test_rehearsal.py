@@ -183,8 +183,8 @@ async def test_a_version_is_rehearsed_before_it_serves_and_nothing_counts_it(
             assert not lane.runs.any
             assert lane.last_run_s == 0.0
         assert running.server.totals() == {"churn": {}}
-        assert running.server.refused() == {"churn": {}}
-        assert (running.server.waiting, serving.tally.in_flight, serving.seen) == (0, 0, [0, 0, 0, 0])
+        assert running.server.facts().refused == {"churn": {}}
+        assert (running.server.engine.waiting, serving.tally.in_flight, serving.seen) == (0, 0, [0, 0, 0, 0])
         text = (await running.client.get("/metrics")).text
         assert "model_prediction_requests_total{" not in text
     assert [window.versions for window in storage.windows()] == [{}] * len(storage.windows())

@@ -95,7 +95,7 @@ async def test_callers_that_go_away_harm_no_others(reach: Reach) -> None:
         answers = await asyncio.gather(*calls[1::2])
         assert [answer.id for answer in answers] == [str(number) for number in range(1, 60, 2)]
         server = reached.running.server
-        await eventually(lambda: not server.waiting and not server.servings["churn"].tally.in_flight)
+        await eventually(lambda: not server.engine.waiting and not server.servings["churn"].tally.in_flight)
 
 
 def _health(reached: Any, service: str = "") -> Any:

@@ -123,7 +123,7 @@ async def test_a_cancelled_stream_leaves_nothing_behind(reach: Reach) -> None:
             call.cancel()
         assert (await stub.ModelInfer(request(1, 2))).model_name == "churn"
         server = reached.running.server
-        await eventually(lambda: len(asyncio.all_tasks()) <= before + 2 and not server.waiting)
+        await eventually(lambda: len(asyncio.all_tasks()) <= before + 2 and not server.engine.waiting)
 
 
 class _Context:
