@@ -94,32 +94,47 @@ def unsticky(answers: Iterable[Answer], plans: Mapping[int, PlanFacts]) -> dict[
 
 
 def _wrong(history: Sequence[Answer], plans: Mapping[int, PlanFacts]) -> str | None:
-    belonged: dict[int, int] = {}
+    met: dict[int, list[tuple[int, Answer]]] = defaultdict(list)
     for answer in sorted(history, key=lambda answer: answer.sent_s):
         plan, version = plans.get(answer.generation), assigned(answer, plans)
         if plan is None:
             return f"an answer of generation {answer.generation}, which the audit trail does not know"
         if version is None or not plan.allows(version):
             return f"version {version} under generation {answer.generation}, which did not allow it"
-        before = belonged.setdefault(answer.generation, version)
-        if before == plan.candidate and version == plan.stable and plan.taken_back:
-            belonged[answer.generation] = version
-        elif before != version:
-            return f"versions {before} and {version} under generation {answer.generation}"
-    return _wrong_move(belonged, plans) or _wrong_return(history, plans)
+        met[answer.generation].append((version, answer))
+    for generation, answers in met.items():
+        if change := _wrong_change(answers, plans[generation]):
+            return f"versions {change[0]} and {change[1]} under generation {generation}"
+    return _wrong_move(met, plans) or _wrong_return(history, plans)
 
 
-def _wrong_move(belonged: Mapping[int, int], plans: Mapping[int, PlanFacts]) -> str | None:
+def _wrong_change(answers: Sequence[tuple[int, Answer]], plan: PlanFacts) -> tuple[int, int] | None:
+    """Two versions that a user met under one generation, and should not have.
+
+    Where the candidate was taken back, the user may go from it to stable once. Requests that were under way together
+    may have met the two in either order.
+    """
+    for index, (later, answer) in enumerate(answers):
+        for earlier, before in answers[:index]:
+            if earlier == later:
+                continue
+            if not plan.taken_back or (later == plan.candidate and answer.sent_s >= before.answered_s):
+                return earlier, later
+    return None
+
+
+def _wrong_move(met: Mapping[int, Sequence[tuple[int, Answer]]], plans: Mapping[int, PlanFacts]) -> str | None:
     """A move within a rollout that its ramp does not explain."""
-    generations = sorted(belonged)
-    for earlier, later in pairwise(generations):
+    for earlier, later in pairwise(sorted(met)):
         before, after = plans[earlier], plans[later]
-        if before.rollout_id is None or before.rollout_id != after.rollout_id or belonged[earlier] == belonged[later]:
+        was, became = met[earlier][0][0], met[later][0][0]
+        if before.rollout_id is None or before.rollout_id != after.rollout_id or was == became:
             continue
-        joined = belonged[later] == after.candidate
-        if not joined or after.weight_bp <= before.weight_bp:
+        if became == after.stable and after.taken_back:
+            continue
+        if became != after.candidate or after.weight_bp <= before.weight_bp:
             return (
-                f"from version {belonged[earlier]} to {belonged[later]} while the candidate's weight went from "
+                f"from version {was} to {became} while the candidate's weight went from "
                 f"{before.weight_bp} to {after.weight_bp} basis points"
             )
     return None

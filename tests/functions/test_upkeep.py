@@ -102,6 +102,12 @@ def test_an_overwritten_artifact_is_found_alerted_and_refused_until_the_right_by
             lambda: call(system, "GET", "alerts?state=firing")["items"], what="an alert", deadline_s=120
         )
         assert (alert["rule"], alert["subject"]) == ("artifact_altered", f"version:{MODEL}:{version['version']}")
+        # The alert comes first: the version says it a moment later.
+        eventually(
+            lambda: call(system, "GET", f"models/{MODEL}/versions/{version['version']}")["altered"],
+            what="the version altered",
+            deadline_s=120,
+        )
         refused = call(system, "POST", f"endpoints/{MODEL}/rollouts", json={"version": version["version"]})
         assert refused["status"] == 409
         assert f"model.onnx at sha256/{version['artifact_digest']} holds bytes" in refused["error"]["message"]

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +112,26 @@ def test_a_guard_may_take_a_candidates_users_to_stable_before_the_rollback_does_
     found = unsticky(history("user", [(8, 3), (8, 2), (8, 3), (9, 2)]), PLANS)
     assert "versions 2 and 3 under generation 8" in found["user"]
     assert "versions 2 and 1 under generation 5" in unsticky(history("user", [(5, 2), (5, 1)]), PLANS)["user"]
+
+
+def test_requests_that_were_under_way_together_may_meet_what_the_guard_takes_back_in_either_order() -> None:
+    stable, candidate = history("user", [(8, 2), (8, 3)])
+    assert "versions 2 and 3 under generation 8" in unsticky([stable, candidate], PLANS)["user"]
+    assert unsticky([replace(stable, answered_s=candidate.answered_s), candidate], PLANS) == {}
+    stable, candidate = history("user", [(5, 1), (5, 2)])
+    assert "user" in unsticky([replace(stable, answered_s=candidate.answered_s), candidate], PLANS)
+
+
+def test_who_had_the_candidate_may_meet_stable_first_under_the_plan_in_which_it_was_taken_back() -> None:
+    plans = {
+        number: PlanFacts(
+            generation=number, stable=1, candidate=2, weight_bp=number, rollout_id=CANARY, taken_back=number == 2
+        )
+        for number in (1, 2)
+    }
+    assert unsticky(history("user", [(1, 2), (2, 1)]), plans) == {}
+    plans[2] = replace(plans[2], taken_back=False)
+    assert "from version 2 to 1" in unsticky(history("user", [(1, 2), (2, 1)]), plans)["user"]
 
 
 def test_a_fallback_under_a_plan_without_a_candidate_is_found() -> None:
