@@ -34,27 +34,22 @@ _ARENAS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shared:
-    """What is made before a worker is forked; a worker when it is called, in the process that was forked."""
+class Shared:
+    """What is the same for all workers, made before they are forked; a worker when it is called, in its process."""
 
     settings: Settings
     sockets: tuple[socket.socket, ...]
+    """They listen, one a place."""
     grpc_socket: socket.socket | None
+    """It keeps the port of gRPC."""
     tls: "ReloadingContext | None"
     tokens: "Tokens | None"
     board: Board
 
     def __call__(self, post: Post) -> int:
-        from aks_serving.worker import Worker  # noqa: PLC0415 - not in the parent of a single worker
+        from aks_serving.worker import work  # noqa: PLC0415 - not in the parent of a single worker
 
-        return Worker(
-            settings=self.settings,
-            sockets=self.sockets,
-            grpc_socket=self.grpc_socket,
-            tls=self.tls,
-            tokens=self.tokens,
-            board=self.board,
-        )(post)
+        return work(self, post)
 
 
 def main() -> int:
@@ -111,7 +106,7 @@ def prepare() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def _shared(settings: Settings) -> _Shared:
+def _shared(settings: Settings) -> Shared:
     """What all workers share. Raises InvalidInputError where a setting cannot be used."""
     tls, tokens = None, None
     if settings.tls_certificate is not None and settings.tls_key is not None:
@@ -131,7 +126,7 @@ def _shared(settings: Settings) -> _Shared:
     if settings.grpc_port is not None:
         # Bound, and never listening: it keeps the port for the workers, which listen on it by themselves.
         grpc = _bound(settings.bind, settings.grpc_port, "SLIPWAY_GRPC_PORT", shared=True)
-    return _Shared(
+    return Shared(
         settings=settings,
         sockets=tuple(sockets),
         grpc_socket=grpc,
@@ -155,7 +150,7 @@ def _bound(address: str, port: int, name: str, *, shared: bool) -> socket.socket
     return sock
 
 
-def _ready(settings: Settings, shared: _Shared) -> None:
+def _ready(settings: Settings, shared: Shared) -> None:
     address = "127.0.0.1" if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - compared
     if ":" in address:
         address = f"[{address}]"

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from aks_serving.board import SEATS_A_PLACE, Board, State
 
@@ -53,10 +53,8 @@ class Post:
     follows: bool
 
 
-class Run(Protocol):
-    """The worker, in the forked process: its exit code."""
-
-    def __call__(self, post: Post) -> int: ...
+type Run = Callable[[Post], int]
+"""The worker, in the forked process: its exit code."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,9 +93,7 @@ class _Place:
 class Supervisor:
     """Runs workers until a signal. Made and run in a process that has one thread."""
 
-    def __init__(
-        self, run: Run, board: Board, *, hang_s: float, stop_s: float, all_listen: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, run: Run, board: Board, *, hang_s: float, stop_s: float, all_listen: Callable[[], None]) -> None:
         """`run` is the worker, called in the forked process. One that does not beat for half as long again as `hang_s`
         is killed, and one that has not ended `stop_s` after it was told to. `all_listen` is called once, when each
         place has a worker that listens.

@@ -9,24 +9,19 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from aks_serving.api import Api
-from aks_serving.board import Board
-from aks_serving.http.access import Tokens
 from aks_serving.http.limits import Limits
-from aks_serving.http.tls import ReloadingContext
 from aks_serving.http.transport import Transport, serve
 from aks_serving.reports import Siblings
 from aks_serving.server import ModelServer
-from aks_serving.settings import Settings
 from aks_serving.storage import open_storage
 from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, FINISH_S, LEAVE, LISTENING, POLL, REPLACE, Post
 from aks_serving.tracing import set_up, traced
@@ -35,6 +30,7 @@ from shared.core.errors import InvalidInputError, UnavailableError
 from shared.core.tracing import tracer
 
 if TYPE_CHECKING:
+    from aks_serving.__main__ import Shared
     from aks_serving.grpc.server import RunningGrpc
 
 log = logging.getLogger(__name__)
@@ -45,31 +41,20 @@ _FIRST_READY_S = 60.0
 """How long a worker that follows another waits to be ready before it listens all the same."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
-    """What is the same for all workers. `sockets` listen, one a place; `grpc_socket` keeps the port of gRPC."""
-
-    settings: Settings
-    sockets: tuple[socket.socket, ...]
-    grpc_socket: socket.socket | None
-    tls: ReloadingContext | None
-    tokens: Tokens | None
-    board: Board
-
-    def __call__(self, post: Post) -> int:
-        """Be a worker: its exit code."""
-        try:
-            return uvloop.run(_Running(self, post).until_stopped())
-        except InvalidInputError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
-            return EXIT_UNUSABLE
+def work(shared: "Shared", post: Post) -> int:
+    """Be a worker: its exit code."""
+    try:
+        return uvloop.run(_Running(shared, post).until_stopped())
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+        return EXIT_UNUSABLE
 
 
 class _Running:
-    def __init__(self, worker: Worker, post: Post) -> None:
-        self._worker = worker
+    def __init__(self, shared: "Shared", post: Post) -> None:
+        self._shared = shared
         self._post = post
-        self._settings = replace(worker.settings, pod=f"{worker.settings.pod}-{post.number}")
+        self._settings = replace(shared.settings, pod=f"{shared.settings.pod}-{post.number}")
         self._channel = post.channel
         self._stop = asyncio.Event()
         self._leave = False
@@ -85,7 +70,7 @@ class _Running:
             server = ModelServer(
                 self._settings,
                 open_storage(self._settings),
-                siblings=Siblings(self._worker.board, place=self._post.place, seat=self._post.seat),
+                siblings=Siblings(self._shared.board, place=self._post.place, seat=self._post.seat),
                 replace=self._replace,
                 reload_others=lambda: self._say(POLL),
             )
@@ -124,19 +109,19 @@ class _Running:
             override_keys=self._settings.override_keys,
             pinning=self._settings.pinning,
             max_body_bytes=self._settings.max_body_bytes,
-            secure_cookies=self._worker.tls is not None,
+            secure_cookies=self._shared.tls is not None,
         )
         grpc = await self._grpc(server)
         try:
-            for number, sock in enumerate(self._worker.sockets):
+            for number, sock in enumerate(self._shared.sockets):
                 if number != self._post.place:
                     sock.close()
             self._http = await serve(
                 traced(api.handle) if self._is_traced else api.handle,
-                [self._worker.sockets[self._post.place]],
+                [self._shared.sockets[self._post.place]],
                 limits=Limits(max_body_bytes=self._settings.max_body_bytes),
-                tls=self._worker.tls,
-                tokens=self._worker.tokens,
+                tls=self._shared.tls,
+                tokens=self._shared.tokens,
             )
             server.transport = self._http
             yield
@@ -149,7 +134,7 @@ class _Running:
             await asyncio.gather(*drains)
 
     async def _grpc(self, server: ModelServer) -> "RunningGrpc | None":
-        if self._worker.grpc_socket is None:
+        if self._shared.grpc_socket is None:
             return None
         from aks_serving.grpc.server import TlsFiles, serve_grpc  # noqa: PLC0415 - heavy, and starts threads
 
@@ -159,10 +144,10 @@ class _Running:
         return await serve_grpc(
             server,
             address=settings.bind,
-            port=self._worker.grpc_socket.getsockname()[1],
+            port=self._shared.grpc_socket.getsockname()[1],
             max_message_bytes=settings.max_body_bytes,
             timeout_s=settings.timeout_s,
-            authorize=None if self._worker.tokens is None else self._worker.tokens.allow,
+            authorize=None if self._shared.tokens is None else self._shared.tokens.allow,
             pinning=settings.pinning,
             override_keys=settings.override_keys,
             tls=tls,
