@@ -119,7 +119,7 @@ class ModelServer:
         self._rehearse = functools.partial(rehearse, rounds=rehearsal_rounds)
         self._replace = replace
         self._watchdog = Watchdog(
-            self._engine, servings=lambda: self._servings, hang_s=settings.hang_s, trip=_trip, replace=replace
+            self._engine, servings=lambda: self._servings, hang_s=settings.hang_s, replace=replace
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._first_round: list[Deployment] | None = None
@@ -389,8 +389,3 @@ async def _again_and_again(do: Callable[[], Awaitable[None]], *, every_s: float)
             await do()
         except Exception:
             log.exception("what is done every %g s went wrong; it is done again", every_s)
-
-
-def _trip(serving: Serving, _version: int, reason: str) -> None:
-    if serving.guard is not None:
-        serving.guard.trip(reason)

@@ -48,14 +48,12 @@ class Watchdog:
         *,
         servings: Callable[[], Mapping[str, Serving]],
         hang_s: float,
-        trip: Callable[[Serving, int, str], None],
         replace: Callable[[], None],
     ) -> None:
-        """`trip` takes a version out of traffic; `replace` is called when a run was left behind. Both on the loop."""
+        """`replace` is called, on the loop, when a run was left behind."""
         self._engine = engine
         self._servings = servings
         self._hang_s = hang_s
-        self._trip = trip
         self._replace = replace
         self._lanes: WeakSet[Lane] = WeakSet()
         self._timer: asyncio.TimerHandle | None = None
@@ -64,11 +62,6 @@ class Watchdog:
         self._head_ran_s = 0.0
         self._apart: _Apart | None = None
         """What was left to its thread, and may yet end."""
-
-    @property
-    def waits_apart(self) -> bool:
-        """Whether a run that took long still goes on apart, as of the last sweep."""
-        return self._apart is not None
 
     def watch(self, lane: Lane) -> None:
         """Watch a lane for as long as it lives."""
@@ -151,7 +144,8 @@ class Watchdog:
         """Take a version that hangs out of traffic, and have the process replaced, since its thread is lost."""
         log.error("a run of version %d hangs, since %.1f s; it is left behind", lane.model.version, ran_s)
         for serving, why in convicted(self._servings(), lane, ran_s):
-            self._trip(serving, lane.model.version, why)
+            if serving.guard is not None:
+                serving.guard.trip(why)
         self._replace()
 
 

@@ -210,7 +210,6 @@ async def test_runs_of_halves_are_not_one_run_that_takes_long(
             server.engine,
             servings=lambda: server.servings,
             hang_s=30.0,
-            trip=lambda _, __, why: done.append(why),
             replace=lambda: done.append("replaced"),
         )
         watchdog.watch(lane)

@@ -64,16 +64,11 @@ class _World:
         )
         self.replaced = 0
         self.watchdog = Watchdog(
-            self.engine, servings=lambda: {"churn": self.serving}, hang_s=HANG_S, trip=self._trip, replace=self._replace
+            self.engine, servings=lambda: {"churn": self.serving}, hang_s=HANG_S, replace=self._replace
         )
         self.watchdog.watch(self.lane)
         self.watchdog.watch(self.stable)
         self.now_s = perf_counter()
-
-    def _trip(self, serving: Serving, version: int, why: str) -> None:
-        assert (serving, version) == (self.serving, 2)
-        assert serving.guard is not None
-        serving.guard.trip(why)
 
     def _replace(self) -> None:
         self.replaced += 1
@@ -96,7 +91,7 @@ class _World:
     def ended_apart(self) -> bool:
         """Whether no run goes on apart any more, seen by a sweep for which no time passes."""
         self.watchdog.sweep(self.now_s)
-        return not self.watchdog.waits_apart
+        return self.watchdog._apart is None
 
     def pass_s(self, seconds: float) -> None:
         """Sweep as often as the watchdog does in so many seconds."""
