@@ -17,8 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import replace
-from math import inf
-from time import monotonic, perf_counter
+from time import perf_counter
 from weakref import WeakKeyDictionary
 
 from aks_serving.batches import LoadedModel
@@ -58,12 +57,12 @@ class Deployment:
         numbering: Numbering,
         guard: Callable[[RoutePlan], tuple[TripGuard | None, dict[int, str]]],
         applied: Callable[["Deployment", Serving], None],
-        laned: Callable[[Lane], None] = lambda _: None,
-        rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]] | None = None,
-        taken: Callable[[RoutePlan], None] = lambda _: None,
-        slot: Slot | None = None,
-        now_s: Callable[[], float] = monotonic,
-        others_asked_s: Callable[[], float] = lambda: -inf,
+        laned: Callable[[Lane], None],
+        rehearse: Callable[[RoutePlan, Route, LoadedModel], Awaitable[object]],
+        taken: Callable[[RoutePlan], None],
+        slot: Slot | None,
+        now_s: Callable[[], float],
+        others_asked_s: Callable[[], float],
     ) -> None:
         """`pod` is the name that this process has in its windows, and `slot` that which its pod is of.
 
@@ -325,7 +324,7 @@ class Deployment:
                 log.exception("endpoint %s: loading version %d went wrong", self.endpoint, route.version)
                 self._fail(key, "loading it went wrong; the server's log says how")
             else:
-                if self._rehearse is not None and self._wanted is not None:
+                if self._wanted is not None:
                     await self._rehearse(self._wanted, route, loaded)
                 self._failed.pop(key, None)
                 if self._wants(key):

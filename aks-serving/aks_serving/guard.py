@@ -34,10 +34,6 @@ type _Trip = tuple[str, int, int]
 """An endpoint, a generation of its plan, and a version."""
 
 
-def _nothing(_: str) -> None:
-    """What a trip calls where nobody listens."""
-
-
 class TripGuard:
     """The guard of one candidate under one generation of a plan. Used from the event loop alone."""
 
@@ -62,7 +58,7 @@ class TripGuard:
         *,
         version: int,
         tripped: str | None = None,
-        on_trip: Callable[[str], None] = _nothing,
+        on_trip: Callable[[str], None],
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`version` is the candidate's; `tripped` says why it tripped before, where it did. The plan's level is for one

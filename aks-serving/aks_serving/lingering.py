@@ -20,7 +20,7 @@ HEARD_S = 120.0
 class Lingering:
     """Of one endpoint. `now_s` is monotonic, and the same in all processes of the pod."""
 
-    def __init__(self, now_s: Callable[[], float], others_asked_s: Callable[[], float] = lambda: -inf) -> None:
+    def __init__(self, now_s: Callable[[], float], others_asked_s: Callable[[], float]) -> None:
         """`others_asked_s` tells when the pod's other processes were last asked for what lingers there (`now_s`)."""
         self._now_s = now_s
         self._others_asked_s = others_asked_s

@@ -30,9 +30,7 @@ type Answer = Callable[[bytes, Caller], Awaitable[Any]]
 """From a request's bytes to a message of protobuf. Raises SlipwayError."""
 
 
-def unary(
-    answer: Answer, authorize: Authorize | None, *, leaving: Leaving, message_s: float = MESSAGE_S
-) -> grpc.RpcMethodHandler:
+def unary(answer: Answer, authorize: Authorize | None, *, leaving: Leaving, message_s: float) -> grpc.RpcMethodHandler:
     """A method of one request and one response. `authorize` is None where anybody may call it."""
 
     async def handle(_: Any, context: Any) -> bytes:  # noqa: ANN401 - grpc has no types

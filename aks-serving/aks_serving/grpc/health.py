@@ -12,7 +12,7 @@ import grpc
 
 from aks_serving.api import Server
 from aks_serving.grpc.caller import Caller
-from aks_serving.grpc.calls import MESSAGE_S, end, only_message, status_for, unary
+from aks_serving.grpc.calls import end, only_message, status_for, unary
 from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.messages import HEALTH, HealthCheckRequest, HealthCheckResponse
 from aks_serving.grpc.request import parsed
@@ -32,7 +32,7 @@ _TOO_MANY = Status(
 class Health:
     """The methods. Used from the event loop alone."""
 
-    def __init__(self, server: Server, *, service: str, leaving: Leaving, message_s: float = MESSAGE_S) -> None:
+    def __init__(self, server: Server, *, service: str, leaving: Leaving, message_s: float) -> None:
         """`service` is what is served beside."""
         self._server = server
         self._leaving = leaving

@@ -4,7 +4,6 @@ What a plan decides in Slipway (which versions are loaded) a client cannot chang
 are answered with UNIMPLEMENTED and say so.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from aks_serving.api import Server
 from aks_serving.awaited import Prediction, predict
 from aks_serving.grpc import describe
 from aks_serving.grpc.caller import Authorize, Caller
-from aks_serving.grpc.calls import MESSAGE_S, unary, unsupported
+from aks_serving.grpc.calls import unary, unsupported
 from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.messages import (
     INFERENCE,
@@ -30,8 +29,8 @@ from aks_serving.grpc.messages import (
 )
 from aks_serving.grpc.request import InferRequest, parsed, read_request
 from aks_serving.grpc.response import response
-from aks_serving.grpc.spans import Spans, no_spans
-from aks_serving.grpc.streams import IDLE_S, Streams
+from aks_serving.grpc.spans import Spans
+from aks_serving.grpc.streams import Streams
 from aks_serving.override import Pinning, pinned_version
 from aks_serving.serving import Serving
 from aks_serving.subjects import subject_of
@@ -69,12 +68,12 @@ class InferenceService:
         server: Server,
         *,
         leaving: Leaving,
-        timeout_s: float = math.inf,
-        pinning: Pinning = Pinning.OPEN,
-        override_keys: Sequence[bytes] = (),
-        message_s: float = MESSAGE_S,
-        idle_s: float = IDLE_S,
-        spans: Spans = no_spans,
+        timeout_s: float,
+        pinning: Pinning,
+        override_keys: Sequence[bytes],
+        message_s: float,
+        idle_s: float,
+        spans: Spans,
     ) -> None:
         """As aks_serving.api.Api is told. `message_s` and `idle_s` are for how long calls and streams may be silent."""
         self._server = server

@@ -18,11 +18,11 @@ import grpc
 
 from aks_serving.awaited import Prediction
 from aks_serving.grpc.caller import Authorize, Caller
-from aks_serving.grpc.calls import MESSAGE_S, end, next_message, status_for
+from aks_serving.grpc.calls import end, next_message, status_for
 from aks_serving.grpc.leaving import Leaving, StoppingError
 from aks_serving.grpc.messages import INFERENCE, ModelInferRequest, ModelStreamInferResponse
 from aks_serving.grpc.request import InferRequest, parsed
-from aks_serving.grpc.spans import Spans, no_spans
+from aks_serving.grpc.spans import Spans
 from aks_serving.grpc.status import SilentError, Status, status_of
 from shared.core.tracing import Span
 
@@ -38,15 +38,7 @@ _INFER = f"/{INFERENCE}.GRPCInferenceService/ModelStreamInfer"
 class Streams:
     """The open streams. Used from the event loop alone."""
 
-    def __init__(
-        self,
-        infer: Infer,
-        *,
-        leaving: Leaving,
-        message_s: float = MESSAGE_S,
-        idle_s: float = IDLE_S,
-        spans: Spans = no_spans,
-    ) -> None:
+    def __init__(self, infer: Infer, *, leaving: Leaving, message_s: float, idle_s: float, spans: Spans) -> None:
         self._infer = infer
         self._leaving = leaving
         self._spans = spans

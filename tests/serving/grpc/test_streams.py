@@ -13,6 +13,7 @@ from aks_serving.grpc import messages
 from aks_serving.grpc.caller import Caller
 from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.request import InferRequest
+from aks_serving.grpc.spans import no_spans
 from aks_serving.grpc.streams import MAX_UNANSWERED, Streams
 from tritonclient.grpc import service_pb2_grpc
 
@@ -163,7 +164,7 @@ async def test_no_more_is_read_than_may_be_unanswered_and_a_stop_answers_what_wa
             raise InvalidInputError("odd")
         return messages.ModelInferResponse(id=asked.message.id), None
 
-    streams, context = Streams(infer, leaving=Leaving()), _Context()
+    streams, context = Streams(infer, leaving=Leaving(), message_s=30.0, idle_s=300.0, spans=no_spans), _Context()
     serving = asyncio.ensure_future(streams.method(None).stream_stream(None, context))
     for _ in range(MAX_UNANSWERED * 4):
         await asyncio.sleep(0)
