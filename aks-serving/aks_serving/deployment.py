@@ -3,8 +3,8 @@
 A plan is taken only where its generation is higher than any before. It is applied, by swapping one reference, once each
 of its versions is loaded or has failed; until then the last one goes on. A plan that needs nothing loaded applies at
 once, even while loads of an older plan go on. A version that failed to load takes no part; a plan whose stable version
-failed is not applied while an older one can answer. What storage does not give, or does not have, is tried again later
-and later, and at once with the next plan.
+failed is not applied while an older one can answer. What storage does not give, does not have, or has otherwise than
+the plan says, is tried again later and later, and at once with the next plan.
 
 A plan that names pods, or has versions in slots, is taken as this pod is to follow it. Where it has none for this pod
 any more, and other pods have them, what is served goes on until LINGER_S pass without a request: the Gateway hears of a
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
+_MAY_BE_PUT_BACK = (LoadCode.MISSING, LoadCode.ALTERED)
+"""Failures that end where storage has the right file again."""
 
 
 class Deployment:
@@ -338,10 +340,10 @@ class Deployment:
 
     def _fail_by(self, key: MadeFrom, error: SlipwayError, attempt: int) -> bool:
         """Note why a version is not loaded; whether trying again may help. An outage is no failure of the version, and
-        the rest of the plan waits for its first attempts; a file that is not there may be put back.
+        the rest of the plan waits for its first attempts; a file that is not there, or another, may be put back.
         """
         is_out = isinstance(error, UnavailableError)
-        may_pass = is_out or (isinstance(error, LoadError) and error.code is LoadCode.MISSING)
+        may_pass = is_out or (isinstance(error, LoadError) and error.code in _MAY_BE_PUT_BACK)
         if self._wants(key) and (not is_out or attempt >= _ATTEMPTS_BEFORE_APPLYING):
             if is_out:
                 self._waiting.add(key)

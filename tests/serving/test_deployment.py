@@ -239,16 +239,21 @@ async def test_a_missing_artifact_fails_at_once_and_an_outage_is_waited_out(
 
 
 @pytest.mark.parametrize("role", ["stable", "candidate"])
+@pytest.mark.parametrize(
+    "fault", ["missing: the model cannot be had: ", "altered: what storage has as the model is "], ids=lambda f: f[:7]
+)
 async def test_an_artifact_that_is_put_back_is_loaded_without_being_asked_for(
-    start: Start, storage: MemoryStorage, role: str
+    start: Start, storage: MemoryStorage, role: str, fault: str
 ) -> None:
     stable, candidate = ((1, ONE), (2, TWO)) if role == "candidate" else ((2, TWO), (1, ONE))
     storage.put(ONE)
+    if fault.startswith("altered"):
+        storage.artifacts[models.digest(TWO)] = ONE
     storage.publish(models.plan(1, *models.canary(stable, candidate, 5_000)))
     async with start(poll_s=0.02) as running:
         await eventually(lambda: storage.artifact_reads >= 4)
         serving = running.server.servings["churn"]
-        assert serving.failed[2].startswith("missing: the model cannot be had: ")
+        assert serving.failed[2].startswith(fault)
         assert serving.waiting == frozenset()
         await eventually(lambda: storage.windows()[-1].failed == serving.failed)
         storage.put(TWO)
