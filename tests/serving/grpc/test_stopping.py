@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -24,13 +26,28 @@ _CALLERS = 8
 _SCALER = models.scaler(2.0)
 
 
-def _server(model: Any = None) -> HandServer:
-    loaded = model or Model(version=1, digest="", data=_SCALER)
-    return HandServer(models.plan(1, models.route(1, _SCALER)), {1: loaded}, inline=model is None)
+@asynccontextmanager
+async def _serving(model: Model, *, inline: bool, port: int = 0) -> AsyncIterator[RunningGrpc]:
+    server = HandServer(models.plan(1, models.route(1, _SCALER)), {1: model}, inline=inline)
+    served = await serve_grpc(server, address="127.0.0.1", port=port, max_message_bytes=2**20, share_port=True)
+    try:
+        yield served
+    finally:
+        await served.drain(within_s=1)
+        server.close()
 
 
-async def _serve(server: HandServer, port: int = 0) -> RunningGrpc:
-    return await serve_grpc(server, address="127.0.0.1", port=port, max_message_bytes=2**20, share_port=True)
+@asynccontextmanager
+async def _hanging() -> AsyncIterator[tuple[Watched, RunningGrpc, Any]]:
+    """A model whose runs hang until it is let go, who serves it, and a stub to ask them."""
+    model = Watched(_SCALER)
+    model.open.clear()
+    async with _serving(model, inline=False) as served:
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+                yield model, served, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        finally:
+            model.open.set()
 
 
 def _call_on(port: int, seen: Counter[str], over: threading.Event) -> None:
@@ -47,75 +64,50 @@ def _call_on(port: int, seen: Counter[str], over: threading.Event) -> None:
 
 
 async def test_busy_callers_of_a_server_that_stops_are_answered_by_the_other_one() -> None:
-    servers = [_server(), _server()]
-    stopping = await _serve(servers[0])
-    staying = await _serve(servers[1], stopping.port)
+    model = Model(version=1, digest="", data=_SCALER)
     seen: Counter[str] = Counter()
     over = threading.Event()
-    callers = [asyncio.to_thread(_call_on, stopping.port, seen, over) for _ in range(_CALLERS)]
-    calling = asyncio.gather(*callers)
-    try:
-        await eventually(lambda: seen["answered"] >= 20 * _CALLERS)
-        await stopping.drain(within_s=20)
-        answered = seen["answered"]
-        await eventually(lambda: seen["answered"] >= answered + 20 * _CALLERS or len(seen) > 1)
-    finally:
-        over.set()
-        await calling
-        for running in (stopping, staying):
-            await running.drain(within_s=1)
-        for server in servers:
-            server.close()
+    async with _serving(model, inline=True) as stopping, _serving(model, inline=True, port=stopping.port):
+        callers = [asyncio.to_thread(_call_on, stopping.port, seen, over) for _ in range(_CALLERS)]
+        calling = asyncio.gather(*callers)
+        try:
+            await eventually(lambda: seen["answered"] >= 20 * _CALLERS)
+            await stopping.drain(within_s=20)
+            answered = seen["answered"]
+            await eventually(lambda: seen["answered"] >= answered + 20 * _CALLERS or len(seen) > 1)
+        finally:
+            over.set()
+            await calling
     assert seen.keys() == {"answered"}
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
 async def test_a_call_that_does_not_end_in_time_is_told_to_ask_another_server(method: str) -> None:
-    model = Watched(_SCALER)
-    server = _server(model)
-    served = await _serve(server)
-    model.open.clear()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            if method == "ModelStreamInfer":
-                stream = stub.ModelStreamInfer()
-                await stream.write(request(1, 2))
-                call = asyncio.ensure_future(stream.read())
-            else:
-                call = asyncio.ensure_future(stub.ModelInfer(request(1, 2)))
-            assert await asyncio.to_thread(model.began.wait, 30)
-            async with asyncio.timeout(30):
-                await served.drain(within_s=0.05)
-            code, details = await refused(call)
-            assert (code, "it is stopping: ask another server" in details) == ("UNAVAILABLE", True)
-    finally:
-        model.open.set()
-        await served.drain(within_s=1)
-        server.close()
+    async with _hanging() as (model, served, stub):
+        if method == "ModelStreamInfer":
+            stream = stub.ModelStreamInfer()
+            await stream.write(request(1, 2))
+            call = asyncio.ensure_future(stream.read())
+        else:
+            call = asyncio.ensure_future(stub.ModelInfer(request(1, 2)))
+        assert await asyncio.to_thread(model.began.wait, 30)
+        async with asyncio.timeout(30):
+            await served.drain(within_s=0.05)
+        code, details = await refused(call)
+        assert (code, "it is stopping: ask another server" in details) == ("UNAVAILABLE", True)
 
 
 async def test_a_call_that_runs_when_the_server_is_told_to_stop_is_answered() -> None:
-    model = Watched(_SCALER)
-    server = _server(model)
-    served = await _serve(server)
-    model.open.clear()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            call = asyncio.ensure_future(stub.ModelInfer(request(1, 2)))
-            assert await asyncio.to_thread(model.began.wait, 30)
-            draining = asyncio.create_task(served.drain(within_s=60))
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(draining), 0.3)
-            model.open.set()
-            assert (await call).model_name == "churn"
-            async with asyncio.timeout(30):
-                await draining
-    finally:
+    async with _hanging() as (model, served, stub):
+        call = asyncio.ensure_future(stub.ModelInfer(request(1, 2)))
+        assert await asyncio.to_thread(model.began.wait, 30)
+        draining = asyncio.create_task(served.drain(within_s=60))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(draining), 0.3)
         model.open.set()
-        await served.drain(within_s=1)
-        server.close()
+        assert (await call).model_name == "churn"
+        async with asyncio.timeout(30):
+            await draining
 
 
 async def test_an_answer_waits_while_answers_are_held() -> None:
