@@ -11,12 +11,11 @@ Latencies of answers that the plan assigned are `latency_ms`; those of the rare 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from aks_serving.tensors import Array, Feeds
+from aks_serving.tensors import Array
 from aks_serving.values import Values
 from shared.routing.prediction import Reason
 from shared.telemetry.feedback import FeedbackTally
@@ -252,17 +251,6 @@ class VersionTally:
 
 type Asked = tuple[Sequence[str | None], Sequence[int]]
 """The subjects of requests, and the rows of each; of one request these need not be told."""
-
-
-class RowCounter(Protocol):
-    """What is told of the rows that a version answered."""
-
-    def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array], asked: Asked = ((), ())) -> None:
-        """Rows were answered: `outputs` in the signature's order. No array changes afterwards. Never raises.
-
-        `asked` says whose requests they are and of how many rows each, in the rows' order; empty where nobody knows.
-        """
-        ...
 
 
 class Tally:

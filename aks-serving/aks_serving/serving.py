@@ -5,11 +5,11 @@ A request keeps the snapshot that it began with. Nothing of it changes but its c
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aks_serving.counts import Kind, RowCounter, Runs, Tally, VersionTally
+from aks_serving.counts import Kind, Runs, Tally, VersionTally
 from aks_serving.errors import ElsewhereError, NotServingError, UnknownModelError, a_few
 from aks_serving.exchange import HEADER_LENGTH, Head
 from aks_serving.fast import FastReader, fast_reader
@@ -24,6 +24,9 @@ from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.ids import EndpointName
 from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
 from shared.routing.prediction import prediction_prefix
+
+if TYPE_CHECKING:
+    from aks_serving.taking import FeatureCounter
 
 CANDIDATE_OK, CANDIDATE_FAILED, STABLE_OK, STABLE_FAILED = range(4)
 """Places in `Serving.seen`."""
@@ -156,7 +159,7 @@ class Serving:
     """Reads requests of the usual form at once, where every version takes inputs of the same form."""
     gives_bytes: bool = field(init=False, compare=False)
     """Whether any version has an output of BYTES."""
-    features: dict[int, RowCounter] = field(init=False, default_factory=dict, compare=False)
+    features: "dict[int, FeatureCounter]" = field(init=False, default_factory=dict, compare=False)
     """What counts the features of a version's requests, by version, where anything does."""
     mirrors: Mirrors | None = field(init=False, compare=False)
     """What copies requests to the plan's shadows, where it has any."""

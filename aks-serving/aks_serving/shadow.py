@@ -14,15 +14,14 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aks_serving.batches import BatchKey, Results, run_calls
-from aks_serving.counts import Asked, Kind, RowCounter, Tally, add_shadow
+from aks_serving.batches import Results, run_calls
+from aks_serving.counts import Asked, Kind, Tally, add_shadow
 from aks_serving.errors import ModelRunError
 from aks_serving.lanes import Lane
-from aks_serving.model import Signature
 from aks_serving.spare import Copy, Spare, Target
 from aks_serving.tensors import Array, Feeds, is_real
 from shared.core.errors import InvalidInputError
@@ -30,6 +29,10 @@ from shared.routing.assignment import bucket
 from shared.routing.plan import FULL_WEIGHT_BP, Route, RoutePlan
 from shared.telemetry.feedback import MILLION
 from shared.telemetry.window import ShadowCounts
+
+if TYPE_CHECKING:
+    from aks_serving.predictor import Ask
+    from aks_serving.taking import FeatureCounter
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +43,6 @@ _EXACT = 2.0**53
 """Up to it sums of whole numbers are exact as floats."""
 
 
-class Answered(Protocol):
-    """What is asked of a request that was answered: its inputs as aks_serving.batches.Inputs says."""
-
-    packed: bytes | None
-    feeds: Feeds | None
-    rows: int | None
-    key: BatchKey
-    held_bytes: int
-    read: Callable[[Signature], Feeds] | None
-    kind: Kind
-    subject: str | None
-    route: Route
-
-
 class Mirrors:
     """The shadows of one snapshot. Used from the event loop alone."""
 
@@ -61,7 +50,7 @@ class Mirrors:
         self._mirrors = mirrors
         self._lanes = lanes
 
-    def copy(self, ask: Answered, results: Results, start: int, stop: int) -> None:
+    def copy(self, ask: "Ask", results: Results, start: int, stop: int) -> None:
         """Copy a request that was answered with its rows of the results. Never raises."""
         if ask.kind is Kind.PINNED:
             return
@@ -74,7 +63,7 @@ class Mirrors:
         except Exception:
             log.exception("copying a request for the shadows went wrong")
 
-    def counted_by(self, counters: Mapping[int, RowCounter]) -> None:
+    def counted_by(self, counters: "Mapping[int, FeatureCounter]") -> None:
         """Have the features of what is copied counted, by version."""
         for mirror in self._mirrors:
             mirror.counter = counters.get(mirror.version)
@@ -98,7 +87,7 @@ class Mirror(Target):
         self._spare = spare
         self._takes_same: dict[int, bool] = {}
         self._mirrored = self._shed = 0
-        self.counter: RowCounter | None = None
+        self.counter: FeatureCounter | None = None
         """What counts the features of what is copied, where anything does."""
         self._ran: deque[tuple[Feeds, Sequence[Array], Asked]] = deque()
         """Inputs and outputs of runs that are not counted yet, and whose requests they were."""
@@ -119,7 +108,7 @@ class Mirror(Target):
             return False
         return True
 
-    def offer(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> None:
+    def offer(self, ask: "Ask", ran: Lane, given: Sequence[Array]) -> None:
         """Have a copy run in spare capacity."""
         if self._spare.offer(self, self._copy(ask, ran, given)):
             self._tally.in_flight += 1
@@ -176,7 +165,7 @@ class Mirror(Target):
         self._tally.in_flight -= copies
         self._spare.used_s[self._lane] = perf_counter()
 
-    def _copy(self, ask: Answered, ran: Lane, given: Sequence[Array]) -> Copy:
+    def _copy(self, ask: "Ask", ran: Lane, given: Sequence[Array]) -> Copy:
         lane = self._lane
         same = self._takes_same.get(ran.model.version)
         if same is None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from shared.telemetry.features import FeatureCounts, beside_key
 from shared.telemetry.featuretally import FeatureTally
 from shared.telemetry.profile import Profile
 from shared.telemetry.subjects import grouped
+
+if TYPE_CHECKING:
+    from aks_serving.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +41,6 @@ class Fate(StrEnum):
     """Its version has a profile, which could not be read."""
 
 
-class Counting(Protocol):
-    """What has rows counted: aks_serving.features.Features."""
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether so much waits for the thread that rows are dropped."""
-        ...
-
-    def chosen(self, rows: int) -> Array | None:
-        """Which of so many rows are counted; None: all."""
-        ...
-
-    def saw(self, counter: "FeatureCounter") -> None:
-        """A counter has something for the window that is open."""
-        ...
-
-    def holds(self, size_bytes: int) -> bool:
-        """So much more is kept; whether that is too much to keep for later."""
-        ...
-
-    def hand_over(self, counter: "FeatureCounter", batch: "Batch") -> None:
-        """Have rows counted on the thread."""
-        ...
-
-
 class FeatureCounter:
     """Counts what one version does in one role. On the event loop, but for what is said to be on the thread.
 
@@ -72,7 +50,7 @@ class FeatureCounter:
 
     def __init__(
         self,
-        features: Counting,
+        features: "Features",
         endpoint: str,
         key: str,
         profile: Profile | None,
@@ -98,7 +76,10 @@ class FeatureCounter:
         """Of what was handed over. The thread's."""
 
     def saw(self, tally: VersionTally, feeds: Feeds, outputs: Sequence[Array], asked: Asked = ((), ())) -> None:
-        """As aks_serving.counts.RowCounter says."""
+        """Rows were answered: `outputs` in the signature's order. No array changes afterwards. Never raises.
+
+        `asked` says whose requests they are and of how many rows each, in the rows' order; empty where nobody knows.
+        """
         try:
             rows = len(next(iter(feeds.values())))
             if not self.profiles:

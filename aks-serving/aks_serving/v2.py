@@ -16,7 +16,7 @@ A request may ask for an output once: a short body never calls for an answer lar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from aks_serving.calls import LOW, NORMAL
 from aks_serving.classification import best_classes, check_classes
 from aks_serving.escapes import why
 from aks_serving.model import Signature, TensorSpec
-from aks_serving.tensors import Array, Feeds, flat, to_bytes
+from aks_serving.tensors import Feeds, flat, to_bytes
 from aks_serving.v2_bodies import (
     BinarySize,
     Body,
@@ -35,6 +35,9 @@ from aks_serving.v2_bodies import (
 )
 from aks_serving.v2_inputs import HEADER, array_of, parts_of, raw_feeds
 from shared.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from aks_serving.awaited import Prediction
 
 SERVER_NAME = "slipway"
 SERVER_VERSION = "0.1.0"
@@ -55,25 +58,6 @@ class Encoded(NamedTuple):
 
     body: bytes
     header_length: int | None = None
-
-
-class Answered(Protocol):
-    """What a response tells of a prediction."""
-
-    @property
-    def version(self) -> int:
-        """The version that answered."""
-        ...
-
-    @property
-    def signature(self) -> Signature:
-        """Its signature."""
-        ...
-
-    @property
-    def outputs(self) -> Sequence[Array]:
-        """Its outputs, in the signature's order."""
-        ...
 
 
 class InferRequest:
@@ -172,7 +156,7 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
     return InferRequest(asked, parts_of(asked.inputs, view[header_length:]))
 
 
-def response(request: InferRequest, prediction: Answered, model: str) -> Encoded:
+def response(request: InferRequest, prediction: "Prediction", model: str) -> Encoded:
     """The body of an inference response, to a request whose feeds the prediction was made from."""
     outputs: list[OutputTensor] = []
     data: list[bytes] = []

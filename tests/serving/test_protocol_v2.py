@@ -1,12 +1,12 @@
 """The bodies of the inference protocol, without a server."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from aks_serving import v2
+from aks_serving.awaited import Prediction
 from aks_serving.calls import LOW, NORMAL, URGENT
 from aks_serving.errors import LoadError
 from aks_serving.model import Model, Signature, TensorSpec
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from shared.core.errors import InvalidInputError
+from shared.routing.plan import Role
 from tests.serving import models
 
 
@@ -122,7 +123,16 @@ def test_a_response_mixes_binary_data_and_json_in_the_order_asked() -> None:
     wanted = [{"name": "c", "parameters": {"binary_data": True}}, {"name": "a"}]
     request = v2.read_request(_body(_tensor(data=[1, 2]), outputs=wanted, id="7")[0])
     request.feeds(signature)
-    answer = v2.response(request, SimpleNamespace(version=3, signature=signature, outputs=outputs), "m")
+    prediction = Prediction(
+        version=3,
+        role=Role.STABLE,
+        generation=1,
+        fallback=False,
+        prediction_id="",
+        signature=signature,
+        outputs=outputs,
+    )
+    answer = v2.response(request, prediction, "m")
     assert json.loads(answer.body[: answer.header_length]) == {
         "model_name": "m",
         "model_version": "3",
