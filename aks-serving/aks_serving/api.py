@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from aks_serving import openapi, plain, prometheus, stats, tables, v2, v2_extensions
+from aks_serving import exposition, openapi, plain, prometheus, stats, tables, v2, v2_extensions
 from aks_serving.asks import GeneralV2Ask, HttpAsk, PlainAsk, V2Ask
 from aks_serving.encodings import decoded
-from aks_serving.errors import BodyTooLargeError
+from aks_serving.errors import WRONG, BodyTooLargeError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, check_method, failure
 from aks_serving.feedback import FeedbackIntake
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 _OVERRIDE = OVERRIDE_HEADER.encode()
 _JSON = b"application/json"
-_METRICS = Head(200, content_type=prometheus.CONTENT_TYPE)
-_OPENMETRICS = Head(200, content_type=prometheus.OPENMETRICS)
+_METRICS = Head(200, content_type=exposition.CONTENT_TYPE)
+_OPENMETRICS = Head(200, content_type=exposition.OPENMETRICS)
 _NOT_READY = Head(503, AGAIN)
-_WRONG = SlipwayError("the server made an error; its log says which")
+_WRONG = SlipwayError(WRONG)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -284,7 +284,7 @@ class Api:
         return _ok({"endpoints": endpoints})
 
     def _metrics(self, exchange: Exchange) -> Response:
-        openmetrics = prometheus.wants_openmetrics(exchange.headers.get(b"accept", b""))
+        openmetrics = exposition.wants_openmetrics(exchange.headers.get(b"accept", b""))
         return Response(
             _OPENMETRICS if openmetrics else _METRICS, prometheus.text(self._server.facts(), openmetrics=openmetrics)
         )

@@ -9,6 +9,9 @@ from shared.core.slots import Slot
 _SHOWN = 80
 _A_FEW = 5
 
+WRONG = "the server made an error; its log says which"
+"""What callers are told of a defect of the server's own."""
+
 
 class OverloadedError(UnavailableError):
     """The bounded queue is full."""
@@ -102,7 +105,7 @@ class LostError(SlipwayError):
     """The server, not the model, failed a run: a defect of its own, or no thread to run on."""
 
     def __init__(self) -> None:
-        super().__init__("the server made an error; its log says which")
+        super().__init__(WRONG)
 
 
 class LateError(ModelRunError):

@@ -20,11 +20,12 @@ from aks_serving.model import Model, Signature
 from aks_serving.ports import Storage
 from aks_serving.probe import rows_are_independent, sample_rows
 from aks_serving.profiles import MAX_PROFILE_BYTES, read_profile
-from aks_serving.signatures import MAX_SIGNATURE_BYTES, check_signature
+from aks_serving.signatures import check_signature
 from aks_serving.tensors import Feeds
 from aks_serving.warming import run_times
 from shared.core.errors import InvalidInputError, UnavailableError
 from shared.routing.plan import Route
+from shared.signing.bundle import MAX_SIGNATURE_BYTES
 from shared.telemetry.profile import Profile
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,6 @@ from typing import Protocol
 
 from aks_serving.counts import Latencies, Variant, VersionTally
 from aks_serving.exposition import (
-    CONTENT_TYPE,
-    OPENMETRICS,
     Family,
     Label,
     Sample,
@@ -25,15 +23,12 @@ from aks_serving.exposition import (
     gauge,
     histogram,
     powers,
-    wants_openmetrics,
     written,
 )
 from aks_serving.serving import Serving
 from aks_serving.values import BOUNDS, Values
 from shared.telemetry.histogram import GAMMA
 from shared.telemetry.window import ShadowCounts
-
-__all__ = ["CONTENT_TYPE", "OPENMETRICS", "Facts", "Transport", "families", "text", "wants_openmetrics"]
 
 _BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUND_INDEX = tuple(math.floor(math.log(bound * 1e3) / math.log(GAMMA)) for bound in _BOUNDS_S)

@@ -12,11 +12,8 @@ from collections.abc import Callable
 
 from aks_serving.errors import LoadCode, LoadError
 from shared.routing.plan import Route
-from shared.signing.bundle import MAX_SIGNATURE_BYTES
 from shared.signing.errors import SigningCode, SigningError
 from shared.signing.verify import Signed, read_signed
-
-__all__ = ["MAX_SIGNATURE_BYTES", "check_signature"]
 
 
 def check_signature(route: Route, *, pinned_keys: tuple[str, ...], fetch: Callable[[str], bytes]) -> str:

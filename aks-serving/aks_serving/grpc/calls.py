@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from aks_serving.errors import WRONG
 from aks_serving.grpc.caller import Authorize, Caller
 from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.status import SilentError, Status, UnsupportedError, status_of
@@ -90,5 +91,4 @@ def status_for(error: Exception) -> Status:
     return SERVER_ERROR
 
 
-WRONG = "the server made an error; its log says which"
 SERVER_ERROR = status_of(SlipwayError(WRONG))

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import grpc
 
+from aks_serving.errors import WRONG
 from aks_serving.grpc.caller import Caller
-from aks_serving.grpc.calls import WRONG, status_for
+from aks_serving.grpc.calls import status_for
 from aks_serving.grpc.status import status_of
 from aks_serving.tracing import FailedError, begin_prediction, parent_of
 from shared.core import tracing

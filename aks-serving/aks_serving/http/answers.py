@@ -4,6 +4,7 @@ from email.utils import formatdate
 
 import msgspec
 
+from aks_serving.errors import WRONG
 from aks_serving.exchange import PREDICTION_ID, Head, Headers, Response
 from aks_serving.http.head import RefusedError, RequestHead
 
@@ -64,7 +65,7 @@ def refusal(error: RefusedError) -> Response:
     return Response(head, _encode({"error": error.reason}))
 
 
-INTERNAL_ERROR = refusal(RefusedError(500, "the server made an error; its log says which"))
+INTERNAL_ERROR = refusal(RefusedError(500, WRONG))
 
 
 def _lines(headers: Headers) -> bytes:
