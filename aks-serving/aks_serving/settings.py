@@ -103,7 +103,7 @@ class Settings:
             poll_s=_seconds(env, "SLIPWAY_POLL_S", default=2.0, low=0.05),
             window_s=_seconds(env, "SLIPWAY_WINDOW_S", default=5.0, low=0.05, high=IDLE.total_seconds()),
             feature_window_s=_seconds(env, "SLIPWAY_FEATURE_WINDOW_S", default=60.0, low=0.05),
-            feature_share=_share(env, "SLIPWAY_FEATURE_SHARE", default=1.0),
+            feature_share=_number(env, "SLIPWAY_FEATURE_SHARE", "a number", default=1.0, low=0.0, high=1.0),
             drain_s=_seconds(env, "SLIPWAY_DRAIN_S", default=0.5, low=0.0),
             max_body_bytes=_whole(env, "SLIPWAY_MAX_BODY_BYTES", default=16 * _MIB, low=1, high=2**31),
             max_queue=_whole(env, "SLIPWAY_MAX_QUEUE", default=1024, low=1, high=1_000_000),
@@ -234,18 +234,11 @@ def _whole(env: Mapping[str, str], name: str, *, default: int, low: int, high: i
     return int(text)
 
 
-def _share(env: Mapping[str, str], name: str, *, default: float) -> float:
-    text = env.get(name, "").strip()
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number from 0 to 1")
-    return value
-
-
 def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float, high: float = 86_400.0) -> float:
+    return _number(env, name, "a number of seconds", default=default, low=low, high=high)
+
+
+def _number(env: Mapping[str, str], name: str, what: str, *, default: float, low: float, high: float) -> float:
     text = env.get(name, "").strip()
     if not text:
         return default
@@ -254,5 +247,5 @@ def _seconds(env: Mapping[str, str], name: str, *, default: float, low: float, h
     except ValueError:
         value = -1.0
     if not low <= value <= high:
-        raise InvalidInputError(f"{name} is {text[:40]!r}: use a number of seconds from {low} to {high:.0f}")
+        raise InvalidInputError(f"{name} is {text[:40]!r}: use {what} from {low:g} to {high:g}")
     return value
