@@ -66,6 +66,19 @@ def identity(datatype: str, shape: Sequence[Size] | None = ("n", "m")) -> bytes:
     return graph([helper.make_node("Identity", ["x"], ["y"])], [("x", kind, shape)], [("y", kind, shape)])
 
 
+def totals() -> bytes:
+    """Two inputs, numbers in any width and texts: the sum of each row, and its text."""
+    return graph(
+        [
+            helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=1),
+            helper.make_node("Identity", ["s"], ["label"]),
+        ],
+        [("x", FLOAT, ["n", "m"]), ("s", TensorProto.STRING, ["n", 1])],
+        [("total", FLOAT, ["n", 1]), ("label", TensorProto.STRING, ["n", 1])],
+        {"axes": np.array([1], np.int64)},
+    )
+
+
 def picky(limit: int = 4) -> bytes:
     """Looks up ten times the index in a table: ONNX Runtime raises for an index from `limit` on."""
     return graph(

@@ -265,23 +265,8 @@ async def test_overload_is_answered_429_with_retry_after(start: Start, storage: 
         assert running.server.engine.waiting == 0
 
 
-def _columns() -> bytes:
-    """Two inputs of any width, strings and floats, row by row."""
-    from onnx import TensorProto, helper
-
-    return models.graph(
-        [
-            helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=1),
-            helper.make_node("Identity", ["s"], ["label"]),
-        ],
-        [("x", models.FLOAT, ["n", "m"]), ("s", TensorProto.STRING, ["n", 1])],
-        [("total", models.FLOAT, ["n", 1]), ("label", TensorProto.STRING, ["n", 1])],
-        {"axes": np.array([1], np.int64)},
-    )
-
-
 async def test_two_thousand_mixed_requests_equal_unbatched_ones(start: Start, storage: MemoryStorage) -> None:
-    data = _columns()
+    data = models.totals()
     storage.put(data)
     storage.publish(models.plan(1, models.route(1, data)))
     rng = random.Random(7)
@@ -310,7 +295,7 @@ async def test_two_thousand_mixed_requests_equal_unbatched_ones(start: Start, st
         (models.column_softmax(), False),
         (models.identity("FP32", (1, 2)), False),
         (models.identity("FP32", ()), False),
-        (_columns(), True),
+        (models.totals(), True),
     ],
     ids=["rows", "strings", "table", "softmax over rows", "fixed", "scalar", "two inputs"],
 )

@@ -368,22 +368,6 @@ async def test_a_restart_with_storage_down_serves_from_the_cache(
         assert _generation(running) == 7
 
 
-async def test_an_artifact_altered_on_disk_is_fetched_again(
-    start: Start, storage: MemoryStorage, tmp_path: Path
-) -> None:
-    storage.put(ONE)
-    storage.publish(models.plan(1, models.route(1, ONE)))
-    async with start() as running:
-        await running.reload()
-    cached = tmp_path / "cache" / "artifacts" / models.digest(ONE)
-    cached.write_bytes(models.scaler(50.0))
-    async with start() as running:
-        await running.reload()
-        assert (await running.predict([[1, 1]])).json()["predictions"] == [[1.0, 1.0]]
-        assert cached.read_bytes() == ONE
-    assert storage.artifact_reads == 2
-
-
 async def test_artifacts_that_no_plan_needs_leave_the_disk(
     start: Start, storage: MemoryStorage, tmp_path: Path
 ) -> None:

@@ -94,18 +94,6 @@ async def test_external_data_altered_on_disk_is_fetched_again(
         assert cached.read_bytes() == TENS
 
 
-@pytest.mark.parametrize("harm", [TENS[:-1], TENS + b"\0", b"", bytes([TENS[0] ^ 1]) + TENS[1:]])
-async def test_altered_external_data_is_named_and_never_loaded(
-    start: Start, storage: MemoryStorage, harm: bytes
-) -> None:
-    _publish(storage)
-    storage.artifacts[models.digest(TENS)] = harm
-    async with start() as running:
-        failed = (await running.reload())["endpoints"]["churn"]["failed"]
-        assert failed["1"].startswith("altered: what storage has as the external data 'tens.bin' is ")
-        assert (await running.predict([[7]])).status_code == 503
-
-
 async def test_a_disk_that_takes_no_copies_loads_from_memory(
     start: Start, storage: MemoryStorage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

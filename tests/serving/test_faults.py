@@ -35,7 +35,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from tests.serving.fakes import MemoryStorage
 from tests.serving.handled import Asked, HandServer, Watched, plain
 from tests.serving.processes import Account, Launch, Server, dead_connection
 from tests.support.waiting import eventually as soon
+from tests.world.fakes import FakeClock
 
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
 TABLE, PICKY = models.table(), models.picky(limit=4)
@@ -415,17 +416,9 @@ async def test_a_defect_before_a_run_leaves_nothing_in_flight() -> None:
     server.close()
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-
 @pytest.mark.anyio
 async def test_a_clock_that_jumps_back_and_forth_loses_no_count_and_no_order() -> None:
-    clock, blobs = _Clock(), dict[str, bytes]()
+    clock, blobs = FakeClock(), dict[str, bytes]()
     windows = Windows(pod="pod", clock=clock, keep=blobs.__setitem__)
     serving = Serving(plan=models.plan(1, models.route(1, ONE)), lanes={}, failed={})
     windows.applied(serving)

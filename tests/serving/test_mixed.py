@@ -19,7 +19,6 @@ from aks_serving.api import Api
 from aks_serving.errors import ModelRunError
 from aks_serving.model import Model
 from aks_serving.tensors import DTYPES, Array, Feeds
-from onnx import TensorProto, helper
 
 from shared.routing.assignment import bucket
 from shared.routing.plan import Guard, Role, RoutePlan
@@ -35,25 +34,12 @@ REQUESTS, WAVE, HALF = 5_000, 200, 5_000
 STABLE, CANDIDATE = 1, 2
 
 
-def _totals() -> bytes:
-    """Two inputs, numbers in any width and texts: the sum of each row, and its text."""
-    return models.graph(
-        [
-            helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=1),
-            helper.make_node("Identity", ["s"], ["label"]),
-        ],
-        [("x", models.FLOAT, ["n", "m"]), ("s", TensorProto.STRING, ["n", 1])],
-        [("total", models.FLOAT, ["n", 1]), ("label", TensorProto.STRING, ["n", 1])],
-        {"axes": np.array([1], np.int64)},
-    )
-
-
 ENDPOINTS: dict[str, dict[int, bytes]] = {
     "churn": {STABLE: models.table(), CANDIDATE: models.picky(limit=4)},
     "price": {STABLE: models.scaler(2.0), CANDIDATE: models.scaler(3.0, width="m")},
     "fixed": {STABLE: models.identity("FP32", (1, 2))},
     "column": {STABLE: models.column_softmax(), CANDIDATE: models.scaler(5.0)},
-    "wide": {STABLE: _totals()},
+    "wide": {STABLE: models.totals()},
 }
 MODELS = {
     (endpoint, version): Model(version=version, digest="", data=data)

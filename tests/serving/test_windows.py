@@ -12,23 +12,16 @@ from shared.routing.plan import Role, Route
 from shared.telemetry.window import Window
 from tests.serving import models
 from tests.serving.conftest import eventually
+from tests.world.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio
 
 ONE, TWO = models.scaler(1.0), models.scaler(2.0)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-
 class _Kept:
     def __init__(self) -> None:
-        self.clock = _Clock()
+        self.clock = FakeClock(datetime(2026, 3, 1, 12, tzinfo=UTC))
         self.blobs: dict[str, bytes] = {}
         self.windows = Windows(pod="pod", clock=self.clock, keep=self.blobs.__setitem__)
 
@@ -123,7 +116,7 @@ async def test_an_idle_pod_tells_at_once_that_it_went_back_and_once_only() -> No
 
 async def test_a_window_tells_of_memory_what_was_measured() -> None:
     blobs = dict[str, bytes]()
-    windows = Windows(pod="pod", clock=_Clock(), keep=blobs.__setitem__, memory_share=lambda: 0.25)
+    windows = Windows(pod="pod", clock=FakeClock(), keep=blobs.__setitem__, memory_share=lambda: 0.25)
     windows.applied(_serving(1))
     windows.close_all()
     (data,) = blobs.values()
@@ -178,7 +171,7 @@ async def test_windows_are_closed_on_where_keeping_one_goes_wrong(caplog: pytest
         if len(kept) < 3:
             raise LookupError("says the test")
 
-    windows = Windows(pod="pod", clock=_Clock(), keep=keep)
+    windows = Windows(pod="pod", clock=FakeClock(), keep=keep)
     windows.applied(_serving(1))
     running = asyncio.create_task(windows.run(every_s=0.001))
 
