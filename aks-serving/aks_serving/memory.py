@@ -1,8 +1,8 @@
 """What this process takes of memory, what it may take, what share that is, and room for one version more.
 
 The limit is for all workers together. Each keeps to an equal part of it, beside the pages that they share, and so needs
-to ask no other. Where a version does not fit, shadows make room, the least recently used first;
-what then still does not fit is not loaded. A version that has traffic, or as a candidate may get it, never makes room.
+to ask no other. Where a version does not fit, shadows make room, the least recently used first; what then still does
+not fit is not loaded. A version that has traffic, or as a candidate may get it, never makes room.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import logging
 import mmap
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -80,15 +80,7 @@ def _resident(statm: Path) -> Usage:
 
 def group_limit(root: Path = _GROUPS, own: Path = _OWN_GROUP) -> int | None:
     """What the control group of this process, or one above it, allows of memory; None where none limits it."""
-    limits = []
-    for folder, files in _groups(root, own):
-        try:
-            text = (folder / files.limit).read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal() and int(text) < _UNLIMITED:
-            limits.append(int(text))
-    return min(limits, default=None)
+    return min((limit for _, _, limit in _limits(root, own)), default=None)
 
 
 def memory_share(
@@ -109,16 +101,13 @@ def memory_share(
         found = used()
         return (found.shared_bytes + workers * found.private_bytes) / limit_bytes
     shares = []
-    for folder, files in _groups(root, own):
+    for folder, files, limit in _limits(root, own):
         try:
-            limit = (folder / files.limit).read_text().strip()
-            if not limit.isdecimal() or not 0 < int(limit) < _UNLIMITED:
-                continue
             used_bytes = int((folder / files.used).read_text())
             stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue
-        shares.append(max(0, used_bytes - int(stat.get(files.inactive, "0"))) / int(limit))
+        shares.append(max(0, used_bytes - int(stat.get(files.inactive, "0"))) / limit)
     return max(shares, default=None)
 
 
@@ -177,6 +166,17 @@ def _wait_until(gone: "weakref.ref[object]") -> None:
     give_up_s = time.monotonic() + _GONE_WAIT_S
     while gone() is not None and time.monotonic() < give_up_s:
         time.sleep(_LOOK_S)
+
+
+def _limits(root: Path, own: Path) -> Iterator[tuple[Path, _Files, int]]:
+    """The groups that limit this process, and what each allows."""
+    for folder, files in _groups(root, own):
+        try:
+            limit = int((folder / files.limit).read_text())
+        except (OSError, ValueError):  # where there is none it says `max`
+            continue
+        if 0 < limit < _UNLIMITED:
+            yield folder, files, limit
 
 
 def _groups(root: Path, own: Path) -> list[tuple[Path, _Files]]:

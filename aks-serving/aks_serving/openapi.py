@@ -150,39 +150,29 @@ def _v2_paths() -> Json:
             )
         },
     }
-    for version in (False, True):
-        root = "/v2/models/{model}" + ("/versions/{version}" if version else "")
-        suffix = "Version" if version else ""
-        parameters = [_MODEL, _VERSION] if version else [_MODEL]
+    root = "/v2/models/{model}"
+    of_version = _model_paths(f"{root}/versions/{{version}}", "Version", [_MODEL, _VERSION], ("503",))
+    return paths | _model_paths(root, "", [_MODEL], ()) | of_version
 
-        def of_model(
-            name: str,
-            what: str,
-            schema: str,
-            *,
-            more: Json | None = None,
-            errors: tuple[str, ...] = _OF_MODELS,
-            suffix: str = suffix,
-            parameters: list[Json] = parameters,
-        ) -> Json:
-            answers = {"200": _answer(schema)} | (more or {})
-            return _get(f"{name}{suffix}", what, answers, errors=errors, parameters=parameters)
 
-        described = (*_OF_MODELS, "503")
-        paths[root] = of_model("v2Model", "The model's metadata.", "ModelMetadata", errors=described)
-        paths[f"{root}/ready"] = of_model(
-            "v2ModelReady", "Whether it answers.", "ModelReady", more={"503": _answer("ModelReady", "It does not.")}
-        )
-        paths[f"{root}/config"] = of_model(
-            "v2ModelConfig", "The model's configuration.", "ModelConfig", errors=described
-        )
-        paths[f"{root}/stats"] = of_model(
-            "v2ModelStatistics",
-            "The model's statistics.",
-            "ModelStatistics",
-            errors=described if version else _OF_MODELS,
-        )
-        paths[f"{root}/infer"] = {
+def _model_paths(root: str, suffix: str, parameters: list[Json], stats_errors: tuple[str, ...]) -> Json:
+    """The paths of a model, or of one version of it."""
+
+    def of_model(
+        name: str, what: str, schema: str, *, more: Json | None = None, errors: tuple[str, ...] = ("503",)
+    ) -> Json:
+        answers = {"200": _answer(schema)} | (more or {})
+        return _get(f"{name}{suffix}", what, answers, errors=(*_OF_MODELS, *errors), parameters=parameters)
+
+    not_ready = {"503": _answer("ModelReady", "It does not.")}
+    return {
+        root: of_model("v2Model", "The model's metadata.", "ModelMetadata"),
+        f"{root}/ready": of_model("v2ModelReady", "Whether it answers.", "ModelReady", more=not_ready),
+        f"{root}/config": of_model("v2ModelConfig", "The model's configuration.", "ModelConfig"),
+        f"{root}/stats": of_model(
+            "v2ModelStatistics", "The model's statistics.", "ModelStatistics", errors=stats_errors
+        ),
+        f"{root}/infer": {
             "parameters": parameters,
             "post": _operation(
                 f"v2Infer{suffix}",
@@ -192,8 +182,8 @@ def _v2_paths() -> Json:
                 body=_json_of("InferRequest", binary=True),
                 parameters=[_NAMED, _OVERRIDE],
             ),
-        }
-    return paths
+        },
+    }
 
 
 def _get(
