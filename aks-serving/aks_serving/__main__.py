@@ -54,6 +54,8 @@ class Shared:
 
 def main() -> int:
     """Run the server; its exit code."""
+    if len(sys.argv) > 1:
+        return _usage(sys.argv[1:])
     logging.basicConfig(
         stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
     )
@@ -76,6 +78,15 @@ def main() -> int:
         stop_s=settings.drain_s + FINISH_S + _END_S,
         all_listen=lambda: _ready(settings, shared),
     ).run()
+
+
+def _usage(given: list[str]) -> int:
+    """Say how the server is started, to who asks for it or gives it arguments."""
+    asked = given in (["-h"], ["--help"])
+    error = "" if asked else f"error: there are no arguments, and {' '.join(given)[:200]!r} was given\n\n"
+    text = f"{error}{__doc__}\nAll settings are environment variables, SLIPWAY_...: aks-serving/README.md lists them.\n"
+    print(text, end="", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
 
 def _import_for_all() -> None:

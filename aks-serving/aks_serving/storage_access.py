@@ -93,7 +93,7 @@ def _base64(key: str) -> str:
 def _by_identity(url: str, env: Mapping[str, str]) -> Access:
     if not url.startswith("https://"):
         raise InvalidInputError(
-            f"{_URL} is {url[:200]!r}: use https://<account>.blob.{_PUBLIC}, for tokens go over TLS"
+            f"{_URL} is {_shown(url)!r}: use https://<account>.blob.{_PUBLIC}, for tokens go over TLS"
         )
     config = _config(_URL, url.rstrip("/"), "")
     if authority := env.get("AZURE_AUTHORITY_HOST", "").strip():
@@ -118,13 +118,23 @@ def _config(setting: str, endpoint: str, name: str) -> "AzureConfig":
     try:
         parts = urlsplit(endpoint)
         host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise InvalidInputError(f"{setting} has the endpoint {endpoint[:200]!r}, which is no URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+    except ValueError:  # what it says may be a part of a password
+        raise InvalidInputError(f"{setting} has the endpoint {_shown(endpoint)!r}, which is no URL") from None
+    if parts.query or parts.fragment or "@" in parts.netloc:
         raise InvalidInputError(
-            f"{setting} has the endpoint {endpoint[:200]!r}: use a URL like https://<account>.blob.{_PUBLIC}"
+            f"{setting} has the endpoint {_shown(endpoint)!r} and more: a credential stands in {_CONNECTION}, as "
+            "AccountKey or SharedAccessSignature, or is an identity"
+        )
+    if parts.scheme not in {"http", "https"} or not host:
+        raise InvalidInputError(
+            f"{setting} has the endpoint {_shown(endpoint)!r}: use a URL like https://<account>.blob.{_PUBLIC}"
         )
     name = name or host.partition(".")[0]
     if not _ACCOUNT.fullmatch(name):
         raise InvalidInputError(f"{setting} names the account {name[:80]!r}, which none can be called: check it")
     return {"account_name": name, "endpoint": endpoint, "use_emulator": False, "skip_signature": False}
+
+
+def _shown(url: str) -> str:
+    """As much of a URL as cannot be secret: nothing of one that may hold a password, else what is before its query."""
+    return "..." if "@" in url else re.split(r"[?#]", url, maxsplit=1)[0][:200]

@@ -7,6 +7,7 @@ for a thread that sends them: where the collector is slow or gone they are dropp
 """
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-_CLOSE_MS = 3_000
+_CLOSE_S = 3.0
 
 
 def is_wanted(env: Mapping[str, str]) -> bool:
@@ -102,12 +103,18 @@ class OtelTracer(Tracer):
 
     def close(self) -> None:
         """See Tracer.close."""
-        with contextlib.suppress(Exception):
-            self.provider.force_flush(_CLOSE_MS)
+        # The SDK does not keep to the time that it is given: where nobody takes the spans it tries on.
+        flushing = threading.Thread(target=self._flush, name="spans", daemon=True)
+        flushing.start()
+        flushing.join(_CLOSE_S)
 
     def end(self) -> None:
         """Send what is left, and let its threads go."""
         self.provider.shutdown()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(Exception):
+            self.provider.force_flush()
 
 
 @dataclass(frozen=True, slots=True)

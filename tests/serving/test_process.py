@@ -198,3 +198,15 @@ def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
             assert ended.stderr.decode().startswith("error: ")
             assert named in ended.stderr.decode()
             assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("given", "code"), [("--help", 0), ("--port=80", 2)])
+def test_it_takes_no_arguments_and_says_where_its_settings_are(given: str, code: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "aks_serving", given], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == code
+    told, quiet = (ended.stderr, ended.stdout) if code else (ended.stdout, ended.stderr)
+    assert "All settings are environment variables" in told
+    assert not quiet
+    assert ("error: there are no arguments, and '--port=80' was given" in told) == bool(code)

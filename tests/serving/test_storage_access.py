@@ -94,6 +94,31 @@ def test_a_url_that_is_no_account_or_has_no_tls_is_refused_by_name(url: str) -> 
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "https://acme.blob.core.windows.net?sv=2024&sig=c2VjcmV0",
+        "https://acme.blob.core.windows.net#c2VjcmV0",
+        "http://acme.blob.core.windows.net/?sig=c2VjcmV0",
+        "https://user:c2VjcmV0@acme.blob.core.windows.net",
+        "https://:c2VjcmV0@acme.blob.core.windows.net",
+        "https://user:c2VjcmV0@acme.example:c2VjcmV0",
+        "https://acme.example:c2VjcmV0@x",
+        "https://user:c2VjcmV0//@acme.example",
+        "user:c2VjcmV0@acme.example",
+        "https://acme.example:1?sig=c2VjcmV0@x",
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_told(url: str) -> None:
+    for settings in (_settings(url=url), _settings(connection=f"{_KEY};BlobEndpoint={url}")):
+        with pytest.raises(InvalidInputError) as caught:
+            open_storage(settings)
+        assert "c2VjcmV0" not in str(caught.value)
+        assert caught.value.__cause__ is None
+    with pytest.raises(InvalidInputError, match="SLIPWAY_STORAGE_CONNECTION, as AccountKey or SharedAccessSignature"):
+        open_storage(_settings(url="https://acme.blob.core.windows.net?sig=c2VjcmV0"))
+
+
+@pytest.mark.parametrize(
     ("env", "credential"),
     [
         ({}, "managed_identity"),

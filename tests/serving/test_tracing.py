@@ -1,18 +1,20 @@
 """The server's spans: of plans, loads and predictions; and that a request is left alone where they are off."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 from aks_serving.exchange import Exchange
 from aks_serving.tracing import set_up, traced
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from shared.core import tracing
 from shared.core.otel import open_tracer
-from shared.core.tracing import IDS_ALONE
+from shared.core.tracing import IDS_ALONE, SpanKind
 from tests.serving import models
 from tests.serving.conftest import Start, eventually
 from tests.serving.fakes import MemoryStorage
@@ -182,3 +184,30 @@ def test_a_setting_that_opentelemetry_refuses_keeps_no_server_from_starting(
     assert tracing.tracer() is IDS_ALONE
     assert "refuses its settings (ValueError)" in caplog.text
     assert value not in caplog.messages[-1]
+
+
+class _Stuck(SpanExporter):
+    """A collector that takes nothing."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.took: list[str] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.free.wait(20)
+        self.took += [span.name for span in spans]
+        return SpanExportResult.SUCCESS
+
+
+def test_a_collector_that_takes_nothing_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.core.otel._CLOSE_S", 0.05)
+    stuck = _Stuck()
+    tracer = open_tracer("test", [stuck])
+    tracer.begin("load version", kind=SpanKind.INTERNAL, parent=None, about={}, start_ns=0).end()
+    tracer.close()
+    assert stuck.took == []
+    stuck.free.set()
+    monkeypatch.setattr("shared.core.otel._CLOSE_S", 20.0)
+    tracer.close()
+    assert stuck.took == ["load version"]
+    tracer.end()
