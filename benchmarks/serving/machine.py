@@ -116,10 +116,14 @@ def described() -> dict[str, str]:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    control = "unknown"
+    with suppress(OSError):
+        control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
     return {
         "cpu": model,
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
+        "tcp": control,
         "python": platform.python_version(),
     } | {name: version(name) for name in PACKAGES}
 

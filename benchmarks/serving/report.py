@@ -52,7 +52,7 @@ def as_markdown(results: Results, command: str) -> str:
     where = machine.described()
     packages = ", ".join(f"{name} {where[name]}" for name in ("python", *machine.PACKAGES))
     parts = [
-        f"Made by `{command}` on {where['cpu']}, {where['cores']} cores; {packages}.",
+        f"Made by `{command}` on {where['cpu']}, {where['cores']} cores, TCP {where['tcp']}; {packages}.",
         _bars(results),
         _rates(results.measurements),
         _memory(results),
