@@ -5,7 +5,6 @@ sum over all seats never falls.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -86,15 +85,6 @@ class Report(msgspec.Struct):
         return Report(counts=self.counts, refused=self.refused, lost=self.lost, http=http)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Present:
-    """What is so now in all workers together: see Report."""
-
-    in_flight: Mapping[str, int]
-    tripped: Mapping[str, Mapping[int, str]]
-    http: Http | None
-
-
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(Report).decode
 
@@ -170,15 +160,16 @@ def http_of(parts: Sequence[Report]) -> Http | None:
     return Http(connections=sum(http.connections for http in told), refused=merged([http.refused for http in told]))
 
 
-def present_of(mine: Report, others: Sequence[Report]) -> Present:
-    """What is so now in a worker and the others. Of a trip under another generation than its own, nothing."""
+def tripped_of(mine: Report, others: Sequence[Report]) -> dict[str, dict[int, str]]:
+    """What a worker and the others tripped, by endpoint, and why. Of a trip under another generation than its own,
+    nothing.
+    """
     tripped = {name: dict(found) for name, found in mine.tripped.items()}
     for other in others:
         for name, found in other.tripped.items():
             if name in mine.generations and other.generations.get(name) == mine.generations[name]:
                 tripped[name] = dict(found) | tripped.get(name, {})
-    parts = [mine, *others]
-    return Present(in_flight=merged([part.in_flight for part in parts]), tripped=tripped, http=http_of(parts))
+    return tripped
 
 
 def counts_of(totals: Mapping[str, Mapping[Variant, VersionTally]]) -> dict[str, list[tuple[int, str, Counts]]]:

@@ -13,10 +13,11 @@ from aks_serving.board import State
 from aks_serving.counts import VersionTally, by_version
 from aks_serving.engine import Engine
 from aks_serving.prometheus import Facts, Transport
-from aks_serving.reports import Http, Report, Siblings, Totals, counts_of, joined, present_of, summed
+from aks_serving.reports import Http, Report, Siblings, Totals, counts_of, http_of, joined, summed, tripped_of
 from aks_serving.serving import Servings
 from aks_serving.uplink import Uplink
 from aks_serving.windows import Windows
+from shared.telemetry.histogram import merged
 
 
 class Together:
@@ -69,12 +70,12 @@ class Together:
 
     def tripped(self) -> Mapping[str, Mapping[int, str]]:
         """By endpoint, the versions that are out of traffic under the plan that answers here, and why."""
-        return present_of(self._report(), self._parts()).tripped
+        return tripped_of(self._report(), self._parts())
 
     def facts(self) -> Facts:
         """What a scrape tells of."""
         mine, others = self._report(), self._parts()
-        parts, now = [mine, *others], present_of(mine, others)
+        parts = [mine, *others]
         return Facts(
             totals=self._totals(others),
             servings=self._servings(),
@@ -82,9 +83,9 @@ class Together:
             waiting=sum(part.waiting for part in parts),
             windows_lost=sum(part.lost for part in parts),
             memory_bytes=summed([part.memory_bytes for part in parts]),
-            in_flight=now.in_flight,
-            tripped=now.tripped,
-            transport=now.http,
+            in_flight=merged([part.in_flight for part in parts]),
+            tripped=tripped_of(mine, others),
+            transport=http_of(parts),
         )
 
     def _parts(self) -> list[Report]:

@@ -13,7 +13,7 @@ from aks_serving import prometheus
 from aks_serving.board import Board, State
 from aks_serving.counts import Kind, Latencies, Runs, VersionTally
 from aks_serving.prometheus import Facts
-from aks_serving.reports import Http, Report, Siblings, counts_of, present_of, read_report
+from aks_serving.reports import Http, Report, Siblings, counts_of, http_of, read_report, tripped_of
 
 from shared.routing.plan import Role
 from tests.serving import models
@@ -318,16 +318,29 @@ def _told(place: int, board: Board, **fields: Any) -> Siblings:
 
 def test_what_is_so_now_is_told_of_all_workers() -> None:
     board = Board(places=3)
-    mine = Report(generations={"churn": 7}, in_flight={"churn": 2}, http=Http(5, {400: 1}))
+    mine = Report(generations={"churn": 7}, http=Http(5, {400: 1}))
     asked = _told(0, board)
-    _told(1, board, in_flight={"churn": 3, "iris": 1}, tripped={"churn": {2: "it failed"}}, http=Http(6, {431: 2}))
+    _told(1, board, tripped={"churn": {2: "it failed"}}, http=Http(6, {431: 2}))
     later = Siblings(board, place=2, seat=0)
     tripped = {"churn": {3: "under another plan"}}
     later.tell(Report(generations={"churn": 8}, tripped=tripped, http=Http(1, {400: 4})), State.READY)
-    present = present_of(mine, asked.others())
-    assert present.in_flight == {"churn": 5, "iris": 1}
-    assert present.tripped == {"churn": {2: "it failed"}}
-    assert present.http == Http(12, {400: 5, 431: 2})
+    assert tripped_of(mine, asked.others()) == {"churn": {2: "it failed"}}
+    assert http_of([mine, *asked.others()]) == Http(12, {400: 5, 431: 2})
+
+
+async def test_a_scrape_tells_the_sums_over_all_workers(start: Start, storage: MemoryStorage) -> None:
+    board, data = Board(places=2), models.scaler(1.0)
+    storage.put(data)
+    storage.publish(models.plan(7, models.route(1, data)))
+    async with start(siblings=Siblings(board, place=0, seat=0)) as running:
+        await running.reload()
+        here = running.server.facts()
+        of_other: dict[str, Any] = {"in_flight": {"churn": 3, "iris": 1}, "memory_bytes": {"churn": {1: 10, 2: 20}}}
+        _told(1, board, waiting=4, lost=2, tripped={"churn": {2: "it failed"}}, http=Http(6, {431: 2}), **of_other)
+        facts = running.server.facts()
+    assert (facts.waiting, facts.windows_lost, facts.in_flight) == (4, 2, {"churn": 3, "iris": 1})
+    assert facts.memory_bytes == {"churn": {1: here.memory_bytes["churn"][1] + 10, 2: 20}}
+    assert (facts.tripped, facts.transport) == ({"churn": {2: "it failed"}}, Http(6, {431: 2}))
 
 
 def test_of_a_worker_that_is_gone_its_counts_alone_are_told() -> None:
@@ -335,8 +348,10 @@ def test_of_a_worker_that_is_gone_its_counts_alone_are_told() -> None:
     _told(0, board, in_flight={"churn": 3}, waiting=4, tripped={"churn": {2: "no"}}, http=Http(6, {431: 2}))
     board.seat(0, 0).state = State.GONE
     another = Siblings(board, place=0, seat=1)
-    found = present_of(Report(generations={"churn": 7}, in_flight={"churn": 0}, http=Http(1, {})), another.others())
-    assert (found.in_flight, found.tripped, found.http) == ({"churn": 0}, {}, Http(1, {431: 2}))
+    others = another.others()
+    assert [(told.in_flight, told.tripped, told.http) for told in others if told != Report()] == [
+        ({}, {}, Http(0, {431: 2}))
+    ]
     # Whoever takes its seat carries on the counter, and not the connections.
     follower = Siblings(board, place=0, seat=0)
     follower.tell(Report(http=Http(1, {431: 1})), State.READY)
