@@ -1,6 +1,7 @@
 """The bound over answers that are made and not sent, over real sockets and on both event loops."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,6 +41,8 @@ class _Way:
     async def client(self, server: Served) -> AsyncIterator[Client]:
         tls = ssl.create_default_context(cafile=self._tls[0]) if self._tls else None
         async with server.client(tls) as client:
+            # Left to itself the system takes ever more of an answer that nobody reads, up to all of it.
+            client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MIB)
             yield client
 
 
