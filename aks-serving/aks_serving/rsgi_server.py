@@ -5,9 +5,14 @@
 The settings are the server's own (aks_serving.settings), without those of addresses, TLS and workers, which Granian is
 told itself. It carries HTTP alone. There is no parent of ours: a process that lost a thread to a model that hangs is
 not replaced, nor is one whose event loop a model holds (a probe of liveness has to see that), workers do not know of
-one another, tokens are read at the start alone, nothing is traced, and the server is ready until it stops.
+one another, tokens are read at the start alone, and nothing is traced.
+
+At SIGTERM a worker first is not ready for the time to drain, and answers on. Then Granian stops as it does: it takes no
+more connections, has each finish what is in flight, waits for all of them without a bound of its own, and calls
+`__rsgi_del__`.
 """
 
+import signal
 from asyncio import AbstractEventLoop
 from typing import TYPE_CHECKING
 
@@ -31,6 +36,8 @@ class Served:
 
     def __rsgi_init__(self, loop: AbstractEventLoop) -> None:
         loop.run_until_complete(self._start())
+        # In place of Granian's own handler, which is set by now.
+        loop.add_signal_handler(signal.SIGTERM, self._retire, loop)
 
     async def __rsgi__(self, scope: "Scope", protocol: "HttpProtocol") -> None:
         if self._app is not None:
@@ -39,6 +46,13 @@ class Served:
     def __rsgi_del__(self, loop: AbstractEventLoop) -> None:
         if self._server is not None:
             loop.run_until_complete(self._server.stop())
+
+    def _retire(self, loop: AbstractEventLoop) -> None:
+        if self._server is not None and self._app is not None:
+            self._server.stop_soon()
+            self._app.retiring = True
+        # At SIGINT Granian does what it does at SIGTERM.
+        loop.call_later(self._settings.drain_s, signal.raise_signal, signal.SIGINT)
 
     async def _start(self) -> None:
         from aks_serving.api import Api  # noqa: PLC0415 - after `prepare`, as is all that imports the runtime

@@ -61,21 +61,21 @@ class RsgiApp:
         self._handle = handle
         self._max_body_bytes = max_body_bytes
         self._tokens = tokens
+        self.retiring = False
+        """Set to have each answer from now on be its connection's last, and say so, where it is of HTTP/1."""
 
     async def __rsgi__(self, scope: Scope, protocol: HttpProtocol) -> None:
         """Answer one request. Returns once it is answered, or its client is gone."""
         if scope.proto != "http":
             return
-        exchange = _RsgiExchange(scope, protocol)
+        exchange = _RsgiExchange(scope, protocol, self)
         try:
             admit(exchange, max_body_bytes=self._max_body_bytes, tokens=self._tokens)
             exchange.body = await self._body(protocol)
         except RefusedError as error:
-            response = refusal(error)
-            if scope.http_version.startswith("1"):
-                # The body may be unread: Granian then closes the connection, and would not tell the client.
-                response.extra = ((b"connection", b"close"),)
-            exchange.reply(response)
+            # The body may be unread: Granian then closes the connection, and would not tell the client.
+            exchange.is_last = True
+            exchange.reply(refusal(error))
             return
         exchange.received_s = perf_counter()
         try:
@@ -97,9 +97,9 @@ class RsgiApp:
 
 
 class _RsgiExchange(Exchange):
-    __slots__ = ("_protocol", "answered")
+    __slots__ = ("_app", "_is_http1", "_protocol", "answered", "is_last")
 
-    def __init__(self, scope: Scope, protocol: HttpProtocol) -> None:
+    def __init__(self, scope: Scope, protocol: HttpProtocol, app: RsgiApp) -> None:
         self.method = scope.method
         self.path = scope.path
         self.query = scope.query_string.encode()
@@ -112,7 +112,10 @@ class _RsgiExchange(Exchange):
         self.received_s = 0.0
         self.gone = False
         self.answered = asyncio.Event()
+        self.is_last = False
+        self._is_http1 = scope.http_version.startswith("1")
         self._protocol = protocol
+        self._app = app
 
     def reply(self, response: Response) -> None:
         if self.answered.is_set():
@@ -121,6 +124,8 @@ class _RsgiExchange(Exchange):
         if self.gone:
             return
         pairs = [(name.decode(), value.decode()) for name, value in (*response.head.headers, *response.extra)]
+        if self._is_http1 and (self.is_last or self._app.retiring):
+            pairs.append(("connection", "close"))
         if self.method == "HEAD":
             pairs.append(("content-length", str(len(response.body))))
             self._protocol.response_empty(response.head.status, pairs)

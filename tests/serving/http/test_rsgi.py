@@ -125,6 +125,17 @@ async def test_a_refusal_says_that_the_connection_ends_where_its_body_is_left_un
     assert (status, headers.get("connection")) == (413, said)
 
 
+@pytest.mark.parametrize(("version", "said"), [("1.1", "close"), ("2", None)])
+async def test_one_that_retires_says_so_with_each_answer(version: str, said: str | None) -> None:
+    app = RsgiApp(_at_once, max_body_bytes=10)
+    for closing in (None, said):
+        protocol = _Protocol()
+        await app.__rsgi__(_Scope(http_version=version), protocol)
+        [(status, headers, _)] = protocol.answers
+        assert (status, dict(headers).get("connection")) == (200, closing)
+        app.retiring = True
+
+
 @pytest.mark.parametrize("path", ["/a\ufffd", "/a\x00", "/a\nb", "/a\x7f"])
 async def test_a_path_that_is_not_text_is_refused(path: str) -> None:
     assert (await _answer(_at_once, path=path))[0] == 400
