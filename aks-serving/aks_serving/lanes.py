@@ -3,8 +3,8 @@
 Each caller gets its own rows. The halves of a batch that fails run as batches of their own, and theirs, until only the
 guilty call fails: what is urgent may come between, a call whose caller went away or whose deadline passed runs no more,
 and no run takes longer than a batch. A batch that will be short, by the measured times of the version's last runs, runs
-on the event loop, where handing it to a thread would cost more than it; a longer one runs on the engine's thread, and
-gathers while each turn brings more of it, up to a part of its time. While that is taken, calls wait here.
+on the event loop, where handing it to a thread would cost more than it; a longer one runs on a thread of the engine,
+and gathers while each turn brings more of it, up to a part of its time. While that is taken, calls wait here.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from time import perf_counter
 from aks_serving.batches import LoadedModel, Outcome, Results, run_calls
 from aks_serving.calls import URGENT, Call
 from aks_serving.counts import Runs
-from aks_serving.engine import Engine
+from aks_serving.engine import Engine, RunThread
 from aks_serving.errors import ExpiredError, LostError, ModelRunError
 from aks_serving.queues import MAX_BATCH_ROWS, Queues
 from aks_serving.run_times import RunTimes
@@ -60,12 +60,14 @@ class Lane:
         """How long its last batch was to take, where that was long; 0 elsewhere."""
         self._running: list[Call] | None = None
         self._run: Future[Outcome] | None = None
+        self._thread = engine.thread_for(0.0)
+        """The thread of its last run beside the event loop."""
         self.last_run_s = 0.0
         """When its last run began (perf_counter); 0 before the first."""
 
     @property
     def running_beside(self) -> Sequence[Call]:
-        """The calls that run on the engine's thread; empty where none do."""
+        """The calls that run on a thread; empty where none do."""
         return self._running or ()
 
     @property
@@ -127,12 +129,14 @@ class Lane:
         if expected_s <= _INLINE_S:
             self._run_here(batch, input_bytes)
             self._again()
-        elif self._engine.beside is None:
-            self._run_beside(batch, input_bytes)
+            return
+        thread = self._engine.thread_for(expected_s)
+        if thread.lane is None:
+            self._run_beside(batch, input_bytes, thread)
         else:
             self._queues.put_back(batch, is_half=is_half)
             self._due = True
-            self._engine.want(self)
+            thread.want(self)
 
     def _gathers(self) -> bool:
         """Whether a long batch waits for what another turn brings. Those who were answered by the last one ask again
@@ -140,9 +144,9 @@ class Lane:
         part. Nothing waits for a turn that brought nothing, nor where a call is urgent or another version's are due,
         nor do halves of a batch that failed.
         """
-        queues, engine = self._queues, self._engine
+        queues, thread = self._queues, self._engine.thread_for(self._long_s)
         waiting, before = len(queues), self._gathered
-        if engine.beside is None and not (engine.wanted or queues.of_priority[URGENT] or queues.has_halves):
+        if thread.lane is None and not (thread.wanted or queues.of_priority[URGENT] or queues.has_halves):
             now_s = perf_counter()
             if not before:
                 self._gather_until_s = now_s + _GATHER * self._long_s
@@ -161,8 +165,8 @@ class Lane:
         """The thread is wanted again, where more waits, and is for the most urgent."""
         if not self._due and self._queues:
             self._due = True
-            self._engine.want(self)
-        self._engine.release()
+            self._thread.want(self)
+        self._thread.release()
 
     def _run_here(self, batch: list[Call], input_bytes: int) -> None:
         engine = self._engine
@@ -178,11 +182,11 @@ class Lane:
             self.times.add(input_bytes, outcome.took_s)
         self._finish(batch, outcome, perf_counter())
 
-    def _run_beside(self, batch: list[Call], input_bytes: int) -> None:
-        self._running = batch
+    def _run_beside(self, batch: list[Call], input_bytes: int, thread: RunThread) -> None:
+        self._running, self._thread = batch, thread
         self.last_run_s = perf_counter()
         try:
-            running = self._run = self._engine.submit(self, batch)
+            running = self._run = thread.submit(self, batch)
         except RuntimeError:  # no thread can be started
             log.exception("a batch of version %d was lost", self.model.version)
             self._running = None
@@ -192,7 +196,7 @@ class Lane:
 
         # It takes the run from its caller: holding it would keep batch, answers and version until a garbage collection.
         def done(ended: Future[Outcome]) -> None:
-            # From the engine's thread; the loop may be gone by then, at a stop.
+            # From the thread; the loop may be gone by then, at a stop.
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._done, batch, input_bytes, ended)
 

@@ -1,6 +1,6 @@
 """Sees model runs that hang, and deadlines that pass while a run takes long.
 
-A run on the engine's thread that hangs is left to its thread: its callers are answered by stable where it may stand in,
+A run on a thread of the engine that hangs is left to it: its callers are answered by stable where it may stand in,
 another thread goes on, and the process asks to be replaced, since the thread and what it holds are lost. A run on the
 event loop that hangs stops everything: a thread of the watchdog's own sees it and ends the process, and its parent
 starts another. Either way the version, unless it is stable, is tripped first, and the trip outlives the process.
@@ -22,7 +22,7 @@ from time import perf_counter
 from weakref import WeakSet
 
 from aks_serving.batches import Outcome
-from aks_serving.engine import Engine
+from aks_serving.engine import Engine, RunThread
 from aks_serving.errors import LateError, ModelRunError
 from aks_serving.lanes import Lane
 from aks_serving.predictor import divert_late_halves
@@ -58,8 +58,8 @@ class Watchdog:
         self._lanes: WeakSet[Lane] = WeakSet()
         self._timer: asyncio.TimerHandle | None = None
         self._swept_s = perf_counter()
-        self._head: tuple[Lane, float] | None = None
-        self._head_ran_s = 0.0
+        self._heads: dict[RunThread, _Head] = {}
+        """The run of each thread, as of the last sweep."""
         self._apart: _Apart | None = None
         """What was left to its thread, and may yet end."""
 
@@ -86,13 +86,14 @@ class Watchdog:
         if self._apart is not None:
             self._look_apart(self._apart, passed_s)
         if not self._engine.waiting:
-            self._head = None
+            self._heads.clear()
             return
         for lane in tuple(self._lanes):
             if not lane.idle:
                 lane.expire(now_s)
                 divert_late_halves(lane, now_s)
-        self._look_at_thread(passed_s)
+        for thread in self._engine.threads:
+            self._look_at_thread(thread, passed_s)
 
     def _swept(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._swept)
@@ -101,26 +102,25 @@ class Watchdog:
         except Exception:
             log.exception("a sweep over what runs went wrong")
 
-    def _look_at_thread(self, passed_s: float) -> None:
-        lane = self._engine.beside
+    def _look_at_thread(self, thread: RunThread, passed_s: float) -> None:
+        lane, head = thread.lane, self._heads.pop(thread, None)
         if lane is None or not lane.running_beside:
-            self._head = None
             return
-        if self._head is None or self._head[0] is not lane or self._head[1] != lane.last_run_s:
-            self._head, self._head_ran_s = (lane, lane.last_run_s), 0.0
+        if head is None or head.lane is not lane or head.begun_s != lane.last_run_s:
+            self._heads[thread] = _Head(lane)
             return
-        self._head_ran_s += passed_s
-        ran_s = self._head_ran_s
+        head.ran_s += passed_s
+        ran_s = head.ran_s
         if ran_s >= self._hang_s:
-            self._head = None
-            self._engine.replace_thread()
+            thread.replace()
             self._convict(lane, ran_s)
             lane.give_up(ModelRunError(lane.model.version, f"it did not end within {ran_s:.1f} s"))
         elif self._apart is None and ran_s >= self._patience_s(lane):
-            self._head = None
             log.warning("a run of version %d takes long, %.1f s so far; it goes on apart", lane.model.version, ran_s)
-            self._engine.replace_thread()
+            thread.replace()
             self._apart = _Apart(lane, lane.give_up(LateError(lane.model.version, ran_s)), ran_s)
+        else:
+            self._heads[thread] = head
 
     def _look_apart(self, apart: "_Apart", passed_s: float) -> None:
         apart.ran_s += passed_s
@@ -147,6 +147,17 @@ class Watchdog:
             if serving.guard is not None:
                 serving.guard.trip(why)
         self._replace()
+
+
+class _Head:
+    """A run on a thread, and how long it was seen to go on."""
+
+    __slots__ = ("begun_s", "lane", "ran_s")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.begun_s = lane.last_run_s
+        self.ran_s = 0.0
 
 
 class _Apart:

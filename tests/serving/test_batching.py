@@ -168,7 +168,7 @@ async def test_a_large_call_that_must_run_alone_goes_beside_the_loop() -> None:
         lane.submit(call)
         await call.future
     assert threads[0] == threading.main_thread().name
-    assert threads[1].startswith("run")
+    assert threads[1].startswith("slow-run")
 
 
 async def test_a_cancelled_caller_harms_no_one_and_is_not_run() -> None:
