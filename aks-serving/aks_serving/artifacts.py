@@ -23,7 +23,7 @@ from aks_serving.errors import LoadCode, LoadError
 from aks_serving.model import NO_EXTERNAL, ExternalData
 from aks_serving.ports import Storage
 from shared.core.errors import InvalidInputError, NotFoundError
-from shared.routing.plan import ArtifactFile
+from shared.routing.plan import ArtifactFile, Route
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,16 @@ class Artifacts:
     def __init__(self, storage: Storage, cache: DiskCache) -> None:
         self._storage = storage
         self._cache = cache
+
+    def fetch(self, route: Route) -> None:
+        """Have the disk hold a version's model and external data, as far as it takes them: where it does, loading it
+        waits for no download.
+        """
+        if not self._cache.has_artifact(route.artifact_digest):
+            self._fetch(route.artifact_digest, max_bytes=route.size_bytes, what="model")
+        for file in route.external:
+            if not self._cache.has_artifact(file.digest):
+                self._fetch(file.digest, max_bytes=file.size_bytes, what=_external(file))
 
     def read(self, digest: str, *, max_bytes: int, what: str) -> bytes:
         """A file in memory; `what` names it in errors."""

@@ -55,15 +55,25 @@ class DiskCache:
             writer.commit()
 
     def artifact(self, digest: str, *, max_bytes: int) -> bytes | None:
-        """An artifact whose digest holds, or None. One that is larger than `max_bytes` counts as altered."""
+        """An artifact whose digest holds, or None. A file larger than `max_bytes` is not read as a whole, and stays:
+        whether its digest holds is not known.
+        """
         with self._opened(digest) as file:
             if file is None:
                 return None
             data = file.read(max_bytes + 1)
-            if len(data) <= max_bytes and hashlib.sha256(data).hexdigest() == digest:
-                return data
-        self._drop(digest)
+        if len(data) > max_bytes:
+            _log_larger(digest, max_bytes)
+        elif hashlib.sha256(data).hexdigest() == digest:
+            return data
+        else:
+            self._drop(digest)
         return None
+
+    def has_artifact(self, digest: str) -> bool:
+        """Whether there is a file for an artifact, whatever it holds."""
+        with self._opened(digest) as file:
+            return file is not None
 
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
@@ -90,7 +100,8 @@ class DiskCache:
 
     def copy_into(self, copy: BinaryIO, digest: str, *, max_bytes: int) -> bool:
         """Have a file hold an artifact whose digest holds, and nothing else: the bytes that were hashed are those that
-        it has. False where there is no such artifact. Raises OSError where the copy cannot be written.
+        it has. False where there is no such artifact of at most `max_bytes`. Raises OSError where the copy cannot be
+        written.
         """
         copy.seek(0)
         copy.truncate()
@@ -101,11 +112,12 @@ class DiskCache:
             while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
                 left -= len(chunk)
                 if left < 0:
-                    break
+                    _log_larger(digest, max_bytes)
+                    return False
                 hasher.update(chunk)
                 copy.write(chunk)
             copy.flush()
-            if left >= 0 and hasher.hexdigest() == digest:
+            if hasher.hexdigest() == digest:
                 return True
         self._drop(digest)
         return False
@@ -190,6 +202,10 @@ class DiskCache:
 
     def _place(self, digest: str) -> Path:
         return self._artifacts / checked_digest(digest)
+
+
+def _log_larger(digest: str, max_bytes: int) -> None:
+    log.warning("the cached artifact %s is larger than the plan's %d bytes: it is fetched again", digest, max_bytes)
 
 
 def digests(plan: RoutePlan) -> frozenset[str]:

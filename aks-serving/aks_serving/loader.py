@@ -57,6 +57,7 @@ class Loader:
         golden_data = None
         if route.golden_digest is not None:
             golden_data = self._artifacts.read(route.golden_digest, max_bytes=_MAX_GOLDEN_BYTES, what="golden rows")
+        self._artifacts.fetch(route)
         turn = self._taken_turn()
         try:
             self.making = route

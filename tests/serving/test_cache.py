@@ -61,6 +61,16 @@ def test_an_altered_artifact_is_not_given_and_does_not_stay(tmp_path: Path) -> N
     assert not path.exists()
 
 
+def test_an_artifact_that_is_larger_than_it_may_be_is_not_given_and_stays(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path)
+    data = models.scaler(1.0)
+    cache.keep_artifact(models.digest(data), [data])
+    for max_bytes in (0, len(data) - 1):
+        assert cache.artifact(models.digest(data), max_bytes=max_bytes) is None
+        assert not cache.copy_artifact(models.digest(data), tmp_path / "copy", max_bytes=max_bytes)
+    assert _read(cache, data) == data
+
+
 def test_pruning_keeps_what_is_wanted_and_what_any_kept_plan_needs(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path)
     files = [models.scaler(float(number)) for number in range(4)]

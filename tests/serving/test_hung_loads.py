@@ -1,7 +1,9 @@
 """A model that hangs while it is loaded: it fails, others are loaded, and its process is replaced."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -125,3 +127,29 @@ async def test_loads_that_follow_each_other_without_a_pause_do_not_hang_and_one_
         await watch.look()
     assert found == [lasting]
     assert loader.making is None
+
+
+@pytest.mark.parametrize("slow", ["model", "external data"])
+async def test_a_download_that_takes_long_does_not_hang_and_holds_up_no_other_load(
+    storage: MemoryStorage, tmp_path: Path, slow: str
+) -> None:
+    table = models.numbers(1, 2, 3)
+    model = models.lookup(("table", 0, len(table)))
+    storage.put(ONE, model, table)
+    held = storage.held[models.digest(model if slow == "model" else table)] = threading.Event()
+    loader, found = Loader(storage, DiskCache(tmp_path)), list[Route]()
+    watch = LoadWatch(loader, hang_s=0.3, found=lambda route, _: found.append(route))
+    route = models.route(2, model, external={"table": table})
+    with ThreadPoolExecutor() as threads:
+        loading = threads.submit(loader.load, route)
+        try:
+            await eventually(lambda: storage.artifact_reads == (1 if slow == "model" else 2))
+            for _ in range(30):
+                await watch.look()
+            other = threads.submit(loader.load, models.route(1, ONE))
+            assert (await asyncio.wait_for(asyncio.wrap_future(other), 20)).model.version == 1
+            assert found == []
+            assert not loading.done()
+        finally:
+            held.set()
+        assert (await asyncio.wrap_future(loading)).model.version == 2
