@@ -8,6 +8,7 @@ from typing import Any, cast
 import yaml
 from aks_serving import prometheus
 from aks_serving.counts import Kind, VersionTally
+from aks_serving.exposition import Family as ServerFamily
 from aks_serving.serving import Serving
 
 from shared.alerts.mailbox import Mailbox
@@ -86,7 +87,8 @@ def _of_the_control_plane() -> Iterable[tuple[str, set[str]]]:
         yield family.name, set().union(*({label for label, _ in one} for one, _ in family.samples))
 
 
-def _of_a_server() -> Iterable[tuple[str, set[str]]]:
+def server_families() -> list[ServerFamily]:
+    """What /metrics of a model server gives, each with a sample."""
     tally = VersionTally()
     tally.answered(Kind.ASSIGNED, 2.0)
     tally.shadowed()
@@ -107,13 +109,22 @@ def _of_a_server() -> Iterable[tuple[str, set[str]]]:
         in_flight={"m": 1},
         transport=_Transport(),
     )
-    for family in prometheus.families(facts):
-        assert family.samples, family.name
-        total = "_total" if family.kind == "counter" else ""
+    found = list(prometheus.families(facts))
+    assert all(family.samples for family in found)
+    return found
+
+
+def stored(family: ServerFamily) -> str:
+    """Its name as Prometheus stores it, without what a histogram's parts end in."""
+    return f"{family.name}_total" if family.kind == "counter" else family.name
+
+
+def _of_a_server() -> Iterable[tuple[str, set[str]]]:
+    for family in server_families():
         by_suffix: dict[str, set[str]] = {}
         for suffix, found, _ in family.samples:
             by_suffix.setdefault(suffix, set()).update(label for label, _ in found)
-        yield from ((f"{family.name}{total}{suffix}", found) for suffix, found in by_suffix.items())
+        yield from ((f"{stored(family)}{suffix}", found) for suffix, found in by_suffix.items())
 
 
 _ROUTE: dict[str, Any] = {
