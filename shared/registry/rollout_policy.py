@@ -158,6 +158,7 @@ class Gates(PolicyPart):
     p99_ms: float = Field(default=200.0, gt=0, le=3_600_000)
     """The candidate's 99th percentile latency must not exceed both this and `p99_ratio` times stable's."""
     p99_ratio: float = Field(default=1.5, ge=1, le=1_000)
+    """Stable's latency holds its waits for the candidate: in a process, runs of 1 to 20 ms go one at a time."""
     prediction_psi: float | None = Field(default=0.1, gt=0, le=100)
     """PSI of the candidate's predictions against stable's at the same time. None leaves it unchecked."""
     disagreement: float | None = Field(default=0.05, ge=0, le=1)
