@@ -145,7 +145,7 @@ def _load(folder: Path, way: str) -> dict[str, float]:
         options.intra_op_num_threads = 1
         kept: object = onnxruntime.InferenceSession(str(folder / "plain" / "model.onnx"), options)
     else:
-        kept = Loader(_Folder(folder / "stored"), DiskCache(folder / f"cache-{way}")).load(route)
+        kept = Loader(_Folder(folder / "stored"), DiskCache(folder / f"cache-{way}")).load("checks", route)
     took_s = time.perf_counter() - started_s
     found = {"s": took_s, "anonymous_mib": _memory("RssAnon") - anonymous, "peak_mib": _memory("VmHWM") - peak}
     del kept

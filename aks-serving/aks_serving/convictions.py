@@ -5,6 +5,7 @@ the pod hears of it, now and after its next start, also while storage does not a
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -15,6 +16,8 @@ from aks_serving.lanes import Lane
 from aks_serving.serving import Servings
 from aks_serving.watchdog import convicted
 from shared.routing.plan import RoutePlan
+
+log = logging.getLogger(__name__)
 
 
 class Convictions:
@@ -42,6 +45,13 @@ class Convictions:
             return None, tripped
 
         def on_trip(reason: str) -> None:
+            log.error(
+                "endpoint %s: version %d gets no more traffic under generation %d: %s",
+                plan.endpoint,
+                candidate.version,
+                plan.generation,
+                reason,
+            )
             tripped[candidate.version] = reason
             self._disk.submit(self._trips.keep, plan.endpoint, plan.generation, candidate.version, reason)
             self._tripped(plan, candidate.version)
@@ -61,9 +71,9 @@ class Convictions:
         await asyncio.get_running_loop().run_in_executor(self._disk, self._trips.read)
         for endpoint, serving in servings.items():
             if serving.guard is not None and serving.guard.tripped is None:
-                for version, reason in self._trips.of(endpoint, serving.plan.generation).items():
-                    if serving.candidate is not None and version == serving.candidate.version:
-                        serving.guard.trip(reason)
+                reason = self._trips.of(endpoint, serving.plan.generation).get(serving.guard.version)
+                if reason is not None:
+                    serving.guard.trip(reason)
 
     def keep_hanging(self, servings: Servings, lane: Lane, ran_s: float) -> None:
         """Keep that a run hangs, for the process that takes this one's place. Blocks; on any thread."""

@@ -48,8 +48,8 @@ class TripGuard:
         "_stable",
         "_stable_failed",
         "_test",
-        "_version",
         "tripped",
+        "version",
     )
 
     def __init__(
@@ -66,9 +66,9 @@ class TripGuard:
 
         `on_trip` is called once, with the reason, in the call that trips; it must not block.
         """
+        self.version = version
         self.tripped: str | None = tripped
         """Why the candidate gets no more traffic, in a sentence, or None."""
-        self._version = version
         self._level = settings.level
         self._test = ExcessTest(claim=Claim.WORSE, margin=settings.margin)
         self._on_trip = on_trip
@@ -98,7 +98,6 @@ class TripGuard:
         """
         if self.tripped is None:
             self.tripped = reason[:_MAX_REASON_LENGTH]
-            log.error("version %d gets no more traffic under this generation: %s", self._version, self.tripped)
             self._on_trip(self.tripped)
 
     def _look(self) -> None:

@@ -51,7 +51,7 @@ class Loader:
         self.making: Route | None = None
         """The route whose model is being made: it is all there, and is loaded, replayed, probed and warmed."""
 
-    def load(self, route: Route) -> LoadedModel:
+    def load(self, endpoint: str, route: Route) -> LoadedModel:
         """Raises LoadError, which trying again would not cure, or UnavailableError, which it may."""
         signed_by = check_signature(route, pinned_keys=self._pinned_keys, fetch=self._signature)
         golden_data = None
@@ -66,9 +66,11 @@ class Loader:
             if turn is self._turn:
                 self.making = None
             turn.release()
-        loaded = replace(loaded, profile=self._profile_now(route, loaded.model.signature))
+        loaded = replace(loaded, profile=self._profile_now(endpoint, route, loaded.model.signature))
         log.info(
-            "version %d is loaded (%d bytes, %d external files, signed by %s, batched: %s, %d bytes of memory)",
+            "endpoint %s: version %d is loaded "
+            "(%d bytes, %d external files, signed by %s, batched: %s, %d bytes of memory)",
+            endpoint,
             route.version,
             route.size_bytes,
             len(route.external),
@@ -119,7 +121,7 @@ class Loader:
         ):
             return Model(version=route.version, digest=route.artifact_digest, data=data, external=external)
 
-    def profile(self, route: Route, signature: Signature) -> Profile | None:
+    def profile(self, endpoint: str, route: Route, signature: Signature) -> Profile | None:
         """The reference profile of a version; None, which the log explains, where it has none that can be used. Raises
         UnavailableError.
         """
@@ -129,15 +131,19 @@ class Loader:
             data = self._artifacts.read(route.profile_digest, max_bytes=MAX_PROFILE_BYTES, what="reference profile")
             return read_profile(data, route.profile_digest, signature)
         except (LoadError, InvalidInputError) as error:
-            log.error("the features of version %d are not counted: %s", route.version, error)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "endpoint %s: the features of version %d are not counted: %s", endpoint, route.version, error
+            )
             return None
 
-    def _profile_now(self, route: Route, signature: Signature) -> Profile | None:
+    def _profile_now(self, endpoint: str, route: Route, signature: Signature) -> Profile | None:
         """As `profile`: that it cannot be had now keeps no version from serving."""
         try:
-            return self.profile(route, signature)
+            return self.profile(endpoint, route, signature)
         except UnavailableError as error:
-            log.warning("the features of version %d are not counted yet: %s", route.version, error)
+            log.warning(
+                "endpoint %s: the features of version %d are not counted yet: %s", endpoint, route.version, error
+            )
             return None
 
     def _signature(self, digest: str) -> bytes:

@@ -59,6 +59,7 @@ async def rehearse(plan: RoutePlan, route: Route, loaded: LoadedModel, *, rounds
 
     Never raises. Runs beside what is being answered, a request a turn of the event loop; ends where cancelled.
     """
+    what = f"endpoint {plan.endpoint}: version {route.version}"
     statuses: Counter[int] = Counter()
     stage = None
     try:
@@ -68,9 +69,11 @@ async def rehearse(plan: RoutePlan, route: Route, loaded: LoadedModel, *, rounds
             requests = _requests(plan.endpoint, loaded.model.signature, loaded.sample)
             async with asyncio.timeout(_WITHIN_S):
                 await stage.play(requests, statuses, rounds)
-            log.info("version %d is rehearsed, answers by status: %s", route.version, dict(statuses))
+            log.info("%s is rehearsed, answers by status: %s", what, dict(statuses))
+    except TimeoutError:
+        log.info("%s is slow: it was rehearsed for %g s, answers by status: %s", what, _WITHIN_S, dict(statuses))
     except Exception:
-        log.exception("rehearsing version %d went wrong; it serves all the same", route.version)
+        log.exception("%s: its rehearsal went wrong; it serves all the same", what)
     finally:
         if stage is not None:
             stage.close()

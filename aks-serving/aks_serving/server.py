@@ -336,12 +336,17 @@ class ModelServer:
         wanted = self._deployments[endpoint].wanted
         self._convictions.check_load(wanted, route.version)
         with self._spans.loading(wanted, route):
-            return self._loader.load(route)
+            return self._loader.load(endpoint, route)
 
     def _found_load_hanging(self, route: Route, took_s: float) -> None:
         reason = f"it was not made within {took_s:.0f} s, and is tried again under a new generation"
-        log.error("loading version %d hangs, since %.0f s; its thread is left behind", route.version, took_s)
         for plan in self._deployments.give_up(route, str(LoadError(LoadCode.HANGS, reason))):
+            log.error(
+                "endpoint %s: loading version %d hangs, since %.0f s; its thread is left behind",
+                plan.endpoint,
+                route.version,
+                took_s,
+            )
             self._convictions.keep_hung_load(plan, route.version, reason)
         self._replace()
 
@@ -358,7 +363,7 @@ class ModelServer:
         for endpoint, serving in list(self._servings.items()):
             for route, lane in list(self._features.lacking(serving)):
                 with contextlib.suppress(UnavailableError):
-                    seek = functools.partial(self._loader.profile, route, lane.model.signature)
+                    seek = functools.partial(self._loader.profile, endpoint, route, lane.model.signature)
                     profile = await self._loop.run_in_executor(self._seeking, seek)
                     self._features.found(self._servings[endpoint], route.profile_digest or "", profile)
 

@@ -221,9 +221,9 @@ if int(sys.argv[5]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[5]), int(sys.argv[5])))
 warm, route = (Route.model_validate_json(text) for text in sys.argv[3:5])
 loader = Loader(Folder(), DiskCache(Path(sys.argv[2])))
-loader.load(warm)
+loader.load("churn", warm)
 anonymous, peak = memory("RssAnon"), memory("VmHWM")
-loaded = loader.load(route)
+loaded = loader.load("churn", route)
 print(memory("RssAnon") - anonymous, memory("VmHWM") - peak)
 print(float(loaded.model.run({"x": np.array([[1]])})[0][0, 0]))
 """

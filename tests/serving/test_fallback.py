@@ -253,7 +253,9 @@ async def test_the_metrics_tell_of_versions_outcomes_and_latency(start: Start, s
     assert 'model_plan_generation{model="churn"} 1' in lines
 
 
-async def test_the_pod_takes_a_failing_candidate_out_of_traffic_by_itself(start: Start, storage: MemoryStorage) -> None:
+async def test_the_pod_takes_a_failing_candidate_out_of_traffic_by_itself(
+    start: Start, storage: MemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
     """With the control plane gone, and for good: what tripped stays tripped through a restart, for its generation."""
     _publish(storage)
     async with start() as running:
@@ -270,6 +272,8 @@ async def test_the_pod_takes_a_failing_candidate_out_of_traffic_by_itself(start:
         answers = await asyncio.gather(*(running.predict([[7]], user_id=n) for n in range(200)))
         assert not any(answer.json()["fallback"] for answer in answers)
         assert "failed" in serving.tripped[2]
+        told = f"endpoint churn: version 2 gets no more traffic under generation 1: {serving.tripped[2]}"
+        assert caplog.messages.count(told) == 1
         storage.down = False
         await running.server.reload()
         assert running.server.servings["churn"] is serving

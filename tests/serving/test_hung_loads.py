@@ -84,7 +84,7 @@ def _canary(generation: int) -> RoutePlan:
 
 
 async def test_a_model_that_hangs_while_it_is_loaded_fails_and_others_are_loaded(
-    storage: MemoryStorage, tmp_path: Path
+    storage: MemoryStorage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage.put(ONE, TWO, THREE)
     storage.publish(models.plan(1, models.route(1, ONE)))
@@ -96,6 +96,7 @@ async def test_a_model_that_hangs_while_it_is_loaded_fails_and_others_are_loaded
         await first.server.reload()
         assert first.failed(2).startswith("hangs: it was not made within ")
         assert (first.loaded("churn"), first.replaced) == ([1], [1])
+        assert "endpoint churn: loading version 2 hangs, since " in caplog.text
         # The next has its turn, though the thread is still there; what that gives in the end is dropped.
         storage.publish(models.plan(1, models.route(1, THREE), endpoint="fraud"))
         await first.server.reload()
@@ -141,12 +142,12 @@ async def test_a_download_that_takes_long_does_not_hang_and_holds_up_no_other_lo
     watch = LoadWatch(loader, hang_s=0.3, found=lambda route, _: found.append(route))
     route = models.route(2, model, external={"table": table})
     with ThreadPoolExecutor() as threads:
-        loading = threads.submit(loader.load, route)
+        loading = threads.submit(loader.load, "churn", route)
         try:
             await eventually(lambda: storage.artifact_reads == (1 if slow == "model" else 2))
             for _ in range(30):
                 await watch.look()
-            other = threads.submit(loader.load, models.route(1, ONE))
+            other = threads.submit(loader.load, "fraud", models.route(1, ONE))
             assert (await asyncio.wait_for(asyncio.wrap_future(other), 20)).model.version == 1
             assert found == []
             assert not loading.done()

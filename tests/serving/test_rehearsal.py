@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aks_serving import rehearsal
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.model import Model
 from aks_serving.rehearsal import AT_ONCE, ROUNDS, rehearse
@@ -98,6 +99,20 @@ async def test_a_version_that_fails_its_rehearsal_is_no_reason_to_stop(caplog: p
     assert [record.levelname for record in caplog.records if _WRONG.search(record.getMessage())] == ["ERROR"]
 
 
+async def test_a_version_that_is_slow_is_told_as_no_fault(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "_WITHIN_S", 0.05)
+    caplog.set_level(logging.INFO)
+    model = Watched(SCALER, version=3)
+    model.open.clear()
+    assert await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9)) == {}
+    model.open.set()
+    (record,) = [record for record in caplog.records if record.name == rehearsal.__name__]
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+    assert record.getMessage().startswith("endpoint churn: version 3 is slow: ")
+
+
 async def test_large_bodies_are_not_rehearsed() -> None:
     for width, binary in ((200_000, 0), (7_000, ROUNDS)):
         wide = models.scaler(2.0, width=width)
@@ -174,7 +189,8 @@ async def test_a_version_is_rehearsed_before_it_serves_and_nothing_counts_it(
         said = [record.getMessage() for record in caplog.records]
         served = next(place for place, line in enumerate(said) if line.startswith("endpoint churn: generation 1"))
         for version in (1, 2):
-            line = f"version {version} is rehearsed, answers by status: {{200: {FORMS * (ROUNDS + AT_ONCE)}}}"
+            answered = {200: FORMS * (ROUNDS + AT_ONCE)}
+            line = f"endpoint churn: version {version} is rehearsed, answers by status: {answered}"
             assert said.index(line) < served
         serving = running.server.servings["churn"]
         for lane in serving.lanes.values():

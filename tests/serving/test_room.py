@@ -50,7 +50,7 @@ def test_a_version_that_turns_out_larger_than_reckoned_is_not_kept(storage: Memo
 
     loader = Loader(storage, DiskCache(tmp_path), room=Room(100 * _MIB, used=used))
     with pytest.raises(LoadError, match="with version 1 the limit is exceeded") as caught:
-        loader.load(models.route(1, ONE))
+        loader.load("churn", models.route(1, ONE))
     assert caught.value.code is LoadCode.MEMORY
 
 
@@ -58,7 +58,7 @@ async def test_loading_measures_how_long_runs_take_so_that_the_first_request_nee
     storage: MemoryStorage, tmp_path: Path
 ) -> None:
     storage.put(ONE)
-    loaded = Loader(storage, DiskCache(tmp_path)).load(models.route(1, ONE))
+    loaded = Loader(storage, DiskCache(tmp_path)).load("churn", models.route(1, ONE))
     row_bytes = 2 * 4
     assert [size for size, _ in loaded.run_times_s] == [rows * row_bytes for rows in (1, 8, 64)]
     engine = Engine(max_queue=1)
