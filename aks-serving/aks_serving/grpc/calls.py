@@ -84,11 +84,26 @@ async def end(context: Any, status: Status) -> NoReturn:  # noqa: ANN401 - a grp
 
 
 def status_for(error: Exception) -> Status:
-    """The status that tells of an error. One that nobody foresaw is logged."""
+    """The status that tells of an error. One that nobody foresaw is logged, unless there is nobody to tell."""
     if isinstance(error, SlipwayError):
         return status_of(error)
-    log.error("a call went wrong", exc_info=error)
+    if not _is_gone(error):
+        log.error("a call went wrong", exc_info=error)
     return SERVER_ERROR
+
+
+def tells_of_more_than_a_gone_call(record: logging.LogRecord) -> bool:
+    """Whether a line of gRPC's own log tells of anything but an answer to a caller that is gone.
+
+    gRPC mostly says nothing of those itself; where it hears that an answer could not be sent before it hears why, as it
+    does of some calls whose deadline passes, it logs a traceback.
+    """
+    return record.exc_info is None or not _is_gone(record.exc_info[1])
+
+
+def _is_gone(error: BaseException | None) -> bool:
+    # By its name: of its classes, public is only the base, which others have too.
+    return isinstance(error, grpc.aio.InternalError) and type(error).__name__ == "ExecuteBatchError"
 
 
 SERVER_ERROR = status_of(SlipwayError(WRONG))

@@ -9,6 +9,7 @@ process that serves, never before a fork. For compatibility: HTTP is several tim
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import grpc.aio
 
 from aks_serving.api import Server
 from aks_serving.grpc.caller import Authorize
-from aks_serving.grpc.calls import MESSAGE_S
+from aks_serving.grpc.calls import MESSAGE_S, tells_of_more_than_a_gone_call
 from aks_serving.grpc.health import Health
 from aks_serving.grpc.leaving import Leaving
 from aks_serving.grpc.service import SERVICE, InferenceService
@@ -100,6 +101,7 @@ async def serve_grpc(
     stream that then sends none for `idle_s`. `traced` gives inferences spans. Raises InvalidInputError where the port
     or the TLS files cannot be used.
     """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(tells_of_more_than_a_gone_call)
     leaving = Leaving()
     service = InferenceService(
         server,
