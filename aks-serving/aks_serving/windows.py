@@ -162,7 +162,9 @@ class Windows:
         if not (counted or refused or feedback or heartbeat) and window.announced:
             return
         window.announced = True
-        self._totals[endpoint] = added([self._totals.get(endpoint, {}), _variants(serving, counted)])
+        totals = self._totals.setdefault(endpoint, {})
+        for variant, tally in _variants(serving, counted).items():
+            totals.setdefault(variant, VersionTally()).add(tally)
         self._refused[endpoint] = merged([self._refused.get(endpoint, {}), refused])
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1
         closed = Window(
