@@ -39,7 +39,8 @@ def column_of(values: Sequence[str] | Array, place: int, spec: TensorSpec) -> Ar
 
 
 def is_column(spec: TensorSpec) -> bool:
-    return spec.shape in ((-1,), (-1, 1))
+    """Whether an input has one value a row, of any number of rows or of a fixed one."""
+    return bool(spec.shape) and spec.shape[1:] in ((), (1,))
 
 
 def _cast(array: Array, dtype: np.dtype[Any], place: int, spec: TensorSpec) -> Array:

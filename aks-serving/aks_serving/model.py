@@ -58,7 +58,11 @@ class TensorSpec:
         if not wanted or (shape and wanted[0] == -1 and shape[1:] == wanted[1:]):
             return
         if len(shape) != len(wanted) or any(size not in (-1, found) for size, found in zip(wanted, shape, strict=True)):
-            hint = ": a single row stands in a list of its own, as in [[1, 2]]" if len(shape) == len(wanted) - 1 else ""
+            hint = ""
+            if shape == (0,):
+                hint = ": there is no row in it"
+            elif len(shape) == len(wanted) - 1:
+                hint = ": a single row stands in a list of its own, as in [[1, 2]]"
             raise InvalidInputError(
                 f"input {self.name!r} has the shape {list(shape)}, wanted {list(wanted)} (-1 varies){hint}"
             )

@@ -1,8 +1,9 @@
 """Tables as bodies of POST /predict: text/csv, application/vnd.apache.arrow.stream, and rows of JSON objects.
 
-Their columns are the model's inputs, by name, where each input is a column (of shape [-1] or [-1, 1]); for a model with
-one table of numbers as its input they are that table's columns in their order, which no plan gives names. What a JSON
-body says beside its features stands in the query: model, model_version, user_id, timeout_ms.
+Their columns are the model's inputs, by name, where each input is a column (of shape [n] or [n, 1], where n varies or
+is fixed); for a model with one table of numbers as its input they are that table's columns in their order, which no
+plan gives names. What a JSON body says beside its features stands in the query: model, model_version, user_id,
+timeout_ms.
 
 A CSV is UTF-8, by RFC 4180. Its first row is a header where all its cells are names of inputs, or the media type says
 `header=present`; `header=absent` says that it is none. Reading is exact: nothing is missing, and a value that its input
@@ -107,6 +108,12 @@ class Asked:
 
     def feeds(self, signature: Signature) -> Feeds:
         """The table as a signature wants it. Raises InvalidInputError."""
+        feeds = self._feeds(signature)
+        for spec in signature.inputs:
+            spec.check(feeds[spec.name])
+        return feeds
+
+    def _feeds(self, signature: Signature) -> Feeds:
         names = [spec.name for spec in signature.inputs]
         if all(is_column(spec) for spec in signature.inputs):
             named = self._by_name(names)
@@ -115,7 +122,7 @@ class Asked:
                 for place, spec in enumerate(signature.inputs, start=1)
             }
         spec = signature.inputs[0]
-        if len(names) != 1 or len(spec.shape) != 2 or spec.shape[0] != -1:
+        if len(names) != 1 or len(spec.shape) != 2:
             raise InvalidInputError("the model takes more than a table: send JSON, with its inputs by name")
         columns = self._in_order()
         if spec.shape[1] not in (-1, len(columns)):

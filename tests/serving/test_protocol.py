@@ -136,6 +136,7 @@ async def test_a_bad_tensor_is_refused_and_explained(start: Start, tensor: dict[
         ("/predict", b'{"features": [[NaN, 1]]}', 400, "malformed"),
         ("/predict", b"[]", 400, "got `array`"),
         ("/predict", b"{}", 400, "missing required field `features`"),
+        ("/predict", b'{"features": []}', 400, "has the shape [0], wanted [-1, 2] (-1 varies): there is no row in it"),
         ("/predict", b'{"features": [[1, 2]], "modelversion": 1}', 400, "unknown field `modelversion`"),
         ("/predict", b'{"features": {"z": [[1, 2]]}}', 400, "'x' is missing"),
         ("/predict", b'{"features": {"x": [[1, 2]], "z": 1}}', 400, "no input 'z'"),

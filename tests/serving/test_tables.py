@@ -48,6 +48,15 @@ def _columns() -> bytes:
     )
 
 
+def _fixed(shape: list[int]) -> bytes:
+    """Doubles a tensor of one shape alone."""
+    return models.graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+    )
+
+
 COLUMNS = _columns()
 GOOD = {"age": [31, 52], "income": [1.5, 2.5], "city": ["Ulm", "Köln, am Rhein"]}
 ANSWER = {"total": [[32.5], [54.5]], "where": [["Ulm"], ["Köln, am Rhein"]]}
@@ -111,6 +120,36 @@ async def test_a_model_with_one_table_takes_its_columns_in_order(
         answer = await _post(running, body, kind)
         assert answer.status_code == 200, answer.text
         assert answer.json()["predictions"] == [[2.0, 4.0], [6.0, 8.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "answer"),
+    [
+        ([1, 3], [[1, 2, 3]], [[2, 4, 6]]),
+        ([2, 3], [[1, 2, 3], [4, 5, 6]], [[2, 4, 6], [8, 10, 12]]),
+        ([2], [[1], [2]], [2, 4]),
+        ([1, 1], [[4]], [[8]]),
+    ],
+)
+async def test_a_model_of_a_fixed_number_of_rows_takes_a_table_of_as_many(
+    start: Start, storage: MemoryStorage, shape: list[int], rows: list[list[int]], answer: list[Any]
+) -> None:
+    def csv(rows: list[list[int]]) -> str:
+        return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+    def arrow(rows: list[list[int]]) -> bytes:
+        name = "x" if len(rows[0]) == 1 else "column"
+        return stream({f"{name}{place or ''}": list(column) for place, column in enumerate(zip(*rows, strict=True))})
+
+    async with await _served(start, storage, _fixed(shape)) as running:
+        await running.reload()
+        for body, more, kind in ((csv(rows), csv(rows * 2), CSV), (arrow(rows), arrow(rows * 2), ARROW)):
+            good = await _post(running, body, kind)
+            assert (good.status_code, good.json().get("predictions")) == (200, answer), good.text
+            bad = await _post(running, more, kind)
+            assert bad.status_code == 400
+            assert f"has the shape [{2 * len(rows)}" in bad.json()["error"]
+            assert f"wanted [{len(rows)}" in bad.json()["error"]
 
 
 async def test_the_query_says_what_a_json_body_would(start: Start, storage: MemoryStorage) -> None:
