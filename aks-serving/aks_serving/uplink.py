@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 1000
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 15.0
+_TOLD_FAILURES = 2
+"""From so many tries in a row that fail on, it is told: storage may close a connection just as it is used."""
 
 
 class Uplink:
@@ -57,14 +59,14 @@ class Uplink:
                 self._send(*item)
             except UnavailableError as error:
                 failures += 1
-                if failures == 1:
+                if failures == _TOLD_FAILURES:
                     log.warning("telemetry cannot be sent, it is kept for now: %s", error)
                 self._pause(min(_BACKOFF_S * 2 ** min(failures - 1, 10), _MAX_BACKOFF_S))
                 continue
             except Exception:
                 log.exception("the telemetry window %s cannot be sent and is lost", item[0])
                 self.lost += 1
-            if failures:
+            if failures >= _TOLD_FAILURES:
                 log.warning("telemetry can be sent again")
             failures = 0
             if self.lost > reported:

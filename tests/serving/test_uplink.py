@@ -45,6 +45,23 @@ def test_an_outage_loses_nothing_within_the_bound() -> None:
     assert store.kept == [str(number) for number in range(50)]
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failure_is_told_where_the_next_try_fails_too(caplog: pytest.LogCaptureFixture, failures: int) -> None:
+    tries: list[str] = []
+
+    def send(name: str, _: bytes) -> None:
+        tries.append(name)
+        if len(tries) <= failures:
+            raise UnavailableError("storage", "the connection was reset")
+
+    uplink = Uplink(send)
+    uplink.put("a", b"")
+    uplink.close(within_s=10)
+    assert tries == ["a"] * (failures + 1)
+    told = ["telemetry cannot be sent, it is kept for now", "telemetry can be sent again"]
+    assert [message.partition(":")[0] for message in caplog.messages] == (told if failures == 2 else [])
+
+
 def test_beyond_the_bound_the_oldest_are_lost_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     store = _Store()
     store.down.set()
