@@ -20,7 +20,7 @@ from aks_serving.board import Board
 from aks_serving.settings import Settings
 from aks_serving.supervisor import FINISH_S, Post, Supervisor
 from shared.core.errors import InvalidInputError
-from shared.core.logs import use_json, wants_json
+from shared.core.logs import scrubbed, use_json, wants_json
 
 if TYPE_CHECKING:
     from aks_serving.http.access import Tokens
@@ -67,7 +67,7 @@ def main() -> int:
         settings = Settings.from_env()
         shared = _shared(settings)
     except InvalidInputError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+        print(f"error: {scrubbed(str(error))}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return 2
     if settings.workers > 1:
         _import_for_all()

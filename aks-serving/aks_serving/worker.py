@@ -27,6 +27,7 @@ from aks_serving.supervisor import BEAT, EXIT_HUNG, EXIT_UNUSABLE, FINISH_S, LEA
 from aks_serving.tracing import set_up, traced
 from aks_serving.watchdog import LoopWatch
 from shared.core.errors import InvalidInputError, UnavailableError
+from shared.core.logs import scrubbed
 from shared.core.tracing import tracer
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def work(shared: "Shared", post: Post) -> int:
     try:
         return uvloop.run(_Running(shared, post).until_stopped())
     except InvalidInputError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+        print(f"error: {scrubbed(str(error))}", file=sys.stderr)  # noqa: T201 - for whoever started it
         return EXIT_UNUSABLE
 
 

@@ -22,12 +22,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 def model_name(text: str) -> ModelName:
     """Check a model's name. Raises InvalidInputError."""
-    return ModelName(_checked_name(text, "model name"))
+    return ModelName(_checked_name(text, "a model name"))
 
 
 def endpoint_name(text: str) -> EndpointName:
     """Check an endpoint's name. Raises InvalidInputError."""
-    return EndpointName(_checked_name(text, "endpoint name"))
+    return EndpointName(_checked_name(text, "an endpoint name"))
 
 
 def version_number(text: str) -> VersionNumber:
@@ -47,7 +47,7 @@ def digest(text: str) -> Digest:
 def _checked_name(text: str, what: str) -> str:
     if not _NAME.fullmatch(text):
         raise InvalidInputError(
-            f"{text[:80]!r} is not a {what}: use 1 to 63 lower-case letters, digits and hyphens, "
+            f"{text[:80]!r} is not {what}: use 1 to 63 lower-case letters, digits and hyphens, "
             "starting and ending with a letter or digit"
         )
     return text

@@ -184,6 +184,7 @@ def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
             ({"SLIPWAY_STORAGE_CONNECTION": "rubbish"}, "SLIPWAY_STORAGE_CONNECTION"),
             ({"SLIPWAY_PORT": str(taken.getsockname()[1])}, "SLIPWAY_PORT"),
             ({"SLIPWAY_BIND": "no.such.address"}, "SLIPWAY_BIND"),
+            ({"SLIPWAY_BIND": "https://no.such?sig=c2VjcmV0"}, "SLIPWAY_BIND 'https://no.such?sig=***"),
             ({"SLIPWAY_TRUSTED_KEYS": str(tmp_path)}, "SLIPWAY_TRUSTED_KEYS"),
         ):
             ended = subprocess.run(
@@ -197,6 +198,7 @@ def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
             assert ended.returncode == 2, ended.stderr
             assert ended.stderr.decode().startswith("error: ")
             assert named in ended.stderr.decode()
+            assert b"c2VjcmV0" not in ended.stderr
             assert b"Traceback" not in ended.stderr
 
 

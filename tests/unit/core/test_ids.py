@@ -10,7 +10,7 @@ from shared.core.errors import InvalidInputError
 from shared.core.ids import digest, endpoint_name, model_name, version_number
 
 NAME_FORMS = pytest.mark.parametrize(
-    ("check", "what"), [(model_name, "model name"), (endpoint_name, "endpoint name")], ids=["model", "endpoint"]
+    ("check", "what"), [(model_name, "a model name"), (endpoint_name, "an endpoint name")], ids=["model", "endpoint"]
 )
 
 
@@ -26,7 +26,7 @@ def test_a_dns_label_is_a_name(check: Callable[[str], str], what: str, text: str
     "text", ["", "-", "-a", "a-", "A", "a_b", "a.b", "a/b", "..", "a b", " a", "a\n", "é", "\u0661", "x" * 64, "a\0"]
 )
 def test_anything_else_is_refused_and_told_the_form(check: Callable[[str], str], what: str, text: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"is not a {what}: use 1 to 63 lower-case letters"):
+    with pytest.raises(InvalidInputError, match=f"is not {what}: use 1 to 63 lower-case letters"):
         check(text)
 
 

@@ -66,7 +66,7 @@ def test_the_time_is_at_least_a_second() -> None:
 def test_an_endpoint_s_name_that_is_none_is_never_filled_in(name: str) -> None:
     store = Store()
     answer = ask(gate('f{m="{endpoint}"}'), {Provider.PROMETHEUS: store}, name, rollout(), AT)
-    assert "is not a endpoint name" in answer.error
+    assert "is not an endpoint name" in answer.error
     assert store.asked == []
 
 
