@@ -47,7 +47,9 @@ class Loader:
         self._pinned_keys = pinned_keys
         self._room = room or Room(None)
         self._turn = threading.Lock()
-        """Held while a model is made, so that what the process grows by is that model's. Replaced where that hangs."""
+        """Held while a model is made, so that what the process grows by is that model's, but for the few MiB that other
+        versions' downloads take meanwhile. Replaced where that hangs.
+        """
         self.making: Route | None = None
         """The route whose model is being made: it is all there, and is loaded, replayed, probed and warmed."""
 
@@ -93,6 +95,7 @@ class Loader:
 
     def _made(self, route: Route, golden_data: bytes | None) -> LoadedModel:
         what = f"version {route.version}"
+        give_back()  # what the fetch let go of
         # The file's bytes, and the tensors that the runtime makes of them; of external data what is mapped.
         self._room.make(2 * route.size_bytes + sum(file.size_bytes for file in route.external), what)
         before = usage()

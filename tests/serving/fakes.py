@@ -13,6 +13,7 @@ from shared.telemetry.features import FeatureWindow
 from shared.telemetry.window import Window
 
 _FEATURES = "/features/"
+_CHUNK_BYTES = 1024 * 1024
 
 
 class MemoryStorage:
@@ -72,10 +73,11 @@ class MemoryStorage:
             raise NotFoundError(f"artifact {digest}")
         if len(data) > max_bytes:
             raise InvalidInputError(f"artifact {digest} is larger than the {max_bytes} bytes it may have")
-        yield data[: len(data) // 2]
+        half = len(data) // 2
+        yield from _chunks(data, 0, half)
         if digest in self.breaking:
             raise UnavailableError("blob storage", "the connection broke, says the test")
-        yield data[len(data) // 2 :]
+        yield from _chunks(data, half, len(data))
 
     def keep_window(self, name: str, data: bytes) -> None:
         self._answer()
@@ -84,6 +86,11 @@ class MemoryStorage:
     def _answer(self) -> None:
         if self.down:
             raise UnavailableError("blob storage", "it is down, says the test")
+
+
+def _chunks(data: bytes, start: int, stop: int) -> Iterator[bytes]:
+    for place in range(start, stop, _CHUNK_BYTES):
+        yield data[place : min(place + _CHUNK_BYTES, stop)]
 
 
 def _etag(data: bytes) -> str:
