@@ -146,6 +146,8 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     name, value = field[1].lower(), field[2].strip(b" \t")
     if name == b"host" and not _HOST.fullmatch(value):
         raise RefusedError(400, "the Host header is not a host name")
+    if name == b"transfer-encoding" and b"\t" in field[2].lstrip(b" \t"):
+        raise RefusedError(400, "a tab follows the Transfer-Encoding, which not all servers read alike")
     return name, value
 
 

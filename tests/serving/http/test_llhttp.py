@@ -30,6 +30,7 @@ _LINES = (
     b"Content-Length: 003",
     b"Transfer-Encoding: chunked",
     b"Transfer-Encoding:\tCHUNKED ",
+    b"Transfer-Encoding: chunked\t",
     b"transfer-encoding: identity",
     b"Upgrade: h2c",
     b"Expect: 100-continue",

@@ -39,6 +39,8 @@ _REFUSED: dict[str, tuple[int, bytes]] = {
     "chunked twice": (400, _post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")),
     "chunked and identity": (400, _post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity")),
     "chunked with a tab inside": (400, _post(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n")),
+    "chunked with a tab after it": (400, _post(b"Transfer-Encoding: chunked\t", body=b"0\r\n\r\n")),
+    "chunked with a space and a tab after it": (400, _post(b"Transfer-Encoding: chunked \t ", body=b"0\r\n\r\n")),
     "chunked with a quote": (400, _post(b'Transfer-Encoding: "chunked"', body=b"0\r\n\r\n")),
     "an empty coding": (400, _post(b"Transfer-Encoding:", body=b"0\r\n\r\n")),
     "chunks of HTTP/1.0": (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
