@@ -37,6 +37,9 @@ _DATATYPE_OF_ONNX = {
     "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
+_QUANTISING = b"DynamicQuantize"
+"""How the names begin of the operators that do, ONNX's own and ONNX Runtime's."""
+_CHUNK_BYTES = 1024 * 1024
 _MAX_REASON = 300
 _ONNX_BFLOAT16 = 16
 """TensorProto.BFLOAT16: the package onnx is not among those that serve."""
@@ -99,7 +102,16 @@ NO_EXTERNAL = ExternalData()
 class Model:
     """A version of a model, loaded."""
 
-    __slots__ = ("_by_memory", "_output_names", "_run", "_session", "digest", "signature", "version")
+    __slots__ = (
+        "_by_memory",
+        "_output_names",
+        "_run",
+        "_session",
+        "digest",
+        "quantises_by_range",
+        "signature",
+        "version",
+    )
 
     def __init__(self, *, version: int, digest: str, data: bytes | Path, external: ExternalData = NO_EXTERNAL) -> None:
         """Load from an ONNX file, or its bytes, and its external data. Raises LoadError.
@@ -117,6 +129,8 @@ class Model:
         )
         self._output_names = [spec.name for spec in self.signature.outputs]
         self._by_memory = _has_bfloat16(self.signature)
+        self.quantises_by_range = _names(data, _QUANTISING)
+        """Whether it may have an operator that quantises all rows of a run by the range that they have together."""
 
     def run(self, feeds: Feeds) -> Sequence[Array]:
         """The model's outputs, in its order. Raises ModelRunError."""
@@ -133,6 +147,19 @@ def first_line(error: Exception) -> str:
     """What the runtime said first, cut to a sentence's length."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:_MAX_REASON]
+
+
+def _names(data: bytes | Path, name: bytes) -> bool:
+    """Whether a file's bytes hold a name: operators stand in it by theirs."""
+    if isinstance(data, bytes):
+        return name in data
+    end = b""
+    with data.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if name in end + chunk:
+                return True
+            end = chunk[1 - len(name) :]
+    return False
 
 
 def _session(data: bytes | Path, external: ExternalData) -> Any:  # noqa: ANN401 - onnxruntime has no types

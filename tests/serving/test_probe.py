@@ -1,5 +1,7 @@
 """Which models may have requests run together: those that tell rows apart whatever stands beside them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from aks_serving.model import Model
@@ -40,6 +42,33 @@ def test_a_model_that_quantises_by_the_range_of_all_rows_is_not_batched(
 ) -> None:
     assert rows_are_independent(linear(quantised=True, probabilities=probabilities), golden) is False
     assert rows_are_independent(linear(quantised=False, probabilities=probabilities), golden) is True
+
+
+@pytest.mark.parametrize("chunk_bytes", [16, 64])
+def test_an_operator_is_found_wherever_it_stands_in_a_file(
+    chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aks_serving.model._CHUNK_BYTES", chunk_bytes)
+    for length in range(chunk_bytes + 8):
+        for quantises in (True, False):
+            nodes = [helper.make_node("DynamicQuantizeLinear" if quantises else "Identity", ["x"], ["y"])]
+            nodes[0].doc_string = "d" * length
+            nodes[0].output.extend(["scale", "zero"] * quantises)
+            kind = TensorProto.UINT8 if quantises else TensorProto.FLOAT
+            path = tmp_path / "model.onnx"
+            path.write_bytes(models.graph(nodes, [("x", TensorProto.FLOAT, ["n", 1])], [("y", kind, ["n", 1])]))
+            assert Model(version=1, digest="", data=path).quantises_by_range is quantises
+            assert Model(version=1, digest="", data=path.read_bytes()).quantises_by_range is quantises
+
+
+def test_rows_that_are_all_the_same_do_not_hide_what_a_mean_over_them_takes_off() -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    data = models.graph(nodes, [("x", TensorProto.FLOAT, ["n", 2])], [("y", TensorProto.FLOAT, ["n", 2])])
+    model = Model(version=1, digest=models.digest(data), data=data)
+    assert rows_are_independent(model, [{"x": np.ones((4, 2), np.float32)}]) is False
 
 
 def picking(dtype: int, rows: int) -> Model:
