@@ -7,6 +7,7 @@ thread, it is the turn of the one that has the most urgent call, and of those, t
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ class Engine:
         self.waiting_bytes -= sum([call.input_bytes + call.held_bytes for call in calls])
 
     def thread_for(self, expected_s: float) -> "RunThread":
-        """The thread for a run that is to take so long."""
-        return self._slow if expected_s > _SLOW_S else self._quick
+        """The thread for a run that is to take so long; infinity: nobody knows."""
+        return self._slow if _SLOW_S < expected_s < math.inf else self._quick
 
     def close(self) -> None:
         """Let the threads go. What they run now is not waited for."""

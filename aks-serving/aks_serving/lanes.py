@@ -125,18 +125,37 @@ class Lane:
             return
         input_bytes = sum([call.input_bytes for call in batch])
         expected_s = self.times.expected_s(input_bytes)
-        self._long_s = expected_s if _INLINE_S < expected_s < math.inf else 0.0
         if expected_s <= _INLINE_S:
+            self._long_s = 0.0
             self._run_here(batch, input_bytes)
             self._again()
             return
         thread = self._engine.thread_for(expected_s)
+        if thread.lane is not None and not is_half and (calls := self._calls_for_another(thread, batch)):
+            self._queues.put_back(batch[calls:], is_half=False)
+            batch = batch[:calls]
+            input_bytes = sum([call.input_bytes for call in batch])
+            expected_s = self.times.expected_s(input_bytes)
+            thread = self._engine.thread_for(expected_s)
+        self._long_s = expected_s if expected_s < math.inf else 0.0
         if thread.lane is None:
             self._run_beside(batch, input_bytes, thread)
         else:
             self._queues.put_back(batch, is_half=is_half)
             self._due = True
             thread.want(self)
+
+    def _calls_for_another(self, taken: RunThread, batch: Sequence[Call]) -> int:
+        """How many calls of a batch, whose thread is taken, the other thread takes; 0 where not even one. Without it a
+        version with many callers would wait for far slower runs, and be asked by all of them together again.
+        """
+        calls = len(batch) // 2
+        while calls:
+            expected_s = self.times.expected_s(sum([call.input_bytes for call in batch[:calls]]))
+            if self._engine.thread_for(expected_s) is not taken:
+                return calls
+            calls //= 2
+        return 0
 
     def _gathers(self) -> bool:
         """Whether a long batch waits for what another turn brings. Those who were answered by the last one ask again

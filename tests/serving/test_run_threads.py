@@ -15,6 +15,7 @@ from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.engine import Engine
 from aks_serving.lanes import Lane
 from aks_serving.model import Model
+from aks_serving.run_times import RunTimes
 from aks_serving.serving import Serving
 from aks_serving.tensors import Feeds
 from aks_serving.watchdog import SWEEP_S, Watchdog
@@ -119,6 +120,31 @@ async def test_runs_of_a_kind_wait_for_each_other_and_go_in_turn(run_s: float) -
         await pod.begins(0, 3)
         pod.models[0].gate.release()
         await third
+
+
+async def test_what_of_a_large_batch_is_short_enough_waits_for_no_very_long_run() -> None:
+    async with _pod(VERY_LONG_S, LONG_S) as pod:
+        times = pod.servings[1].lanes[1].times
+        for rows, run_s in ((8, 2 * LONG_S), (16, 4 * LONG_S), (32, VERY_LONG_S)):
+            times.add(rows * 8, run_s)
+        slow = pod.ask(0, 1)
+        await pod.begins(0, 1)
+        quick = [pod.ask(1, value) for value in range(32)]
+        pod.models[1].gate.release(100)
+        for value, one in enumerate(quick):
+            assert (await one).outputs[0].tolist() == [[2.0 * value] * 2]
+        assert not slow.done()
+        assert sorted(pod.models[1].began) == pod.models[1].began
+        assert len(pod.models[1].began) > 1
+
+
+async def test_what_nobody_measured_waits_for_no_very_long_run() -> None:
+    async with _pod(VERY_LONG_S, LONG_S) as pod:
+        pod.servings[1].lanes[1].times = RunTimes()
+        slow, quick = pod.ask(0, 1), pod.ask(1, 2)
+        pod.models[1].gate.release()
+        assert (await quick).outputs[0].tolist() == [[4.0, 4.0]]
+        assert not slow.done()
 
 
 async def test_a_version_is_run_by_one_thread_at_a_time_whatever_its_runs_take() -> None:
