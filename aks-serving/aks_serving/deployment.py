@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _ATTEMPTS_BEFORE_APPLYING = 3
 """Tries, while storage does not answer, before the rest of a plan is applied without the version; trying goes on."""
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 30.0
+_MAX_ALTERED_BACKOFF_S = 600.0
+"""Of a file that is another than the plan's: to see that it still is, is to fetch all of it."""
 _MAY_BE_PUT_BACK = (LoadCode.MISSING, LoadCode.ALTERED)
 """Failures that end where storage has the right file again."""
 
@@ -320,7 +322,7 @@ class Deployment:
                 if again.is_set():
                     continue  # to be tried again since it began: what it found is of before
                 if self._fail_by(key, error, attempt):
-                    await _pause(again, attempt)
+                    await _pause(again, backoff_s(error, attempt))
                     continue
             except Exception:
                 log.exception("endpoint %s: loading version %d went wrong", self.endpoint, route.version)
@@ -367,8 +369,14 @@ class Deployment:
         return self._wanted is not None and any(made_from(route) == key for route in self._wanted.routes)
 
 
-async def _pause(again: asyncio.Event, attempt: int) -> None:
-    """Wait, the longer the more attempts there were, until a load is to be tried again."""
+def backoff_s(error: SlipwayError, attempt: int) -> float:
+    """How long a load waits until it is tried again: the longer the more attempts there were."""
+    altered = isinstance(error, LoadError) and error.code is LoadCode.ALTERED
+    return min(_BACKOFF_S * 2 ** min(attempt - 1, 12), _MAX_ALTERED_BACKOFF_S if altered else _MAX_BACKOFF_S)
+
+
+async def _pause(again: asyncio.Event, seconds: float) -> None:
+    """Wait so long, or until loads are to be tried at once."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(min(_BACKOFF_S * 2 ** min(attempt - 1, 10), _MAX_BACKOFF_S)):
+        async with asyncio.timeout(seconds):
             await again.wait()

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from aks_serving.api import Api
+from aks_serving.deployment import backoff_s
+from aks_serving.errors import LoadCode, LoadError
 from aks_serving.exchange import Response
 
+from shared.core.errors import SlipwayError, UnavailableError
 from shared.core.ids import EndpointName
 from shared.routing.plan import Role
 from tests.serving import models
@@ -259,6 +262,21 @@ async def test_an_artifact_that_is_put_back_is_loaded_without_being_asked_for(
         storage.put(TWO)
         await eventually(lambda: sorted(running.server.servings["churn"].lanes) == [1, 2])
         assert running.server.servings["churn"].failed == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "longest_s"),
+    [
+        (UnavailableError("blob storage", "it is down"), 30.0),
+        (LoadError(LoadCode.MISSING, "it is not there"), 30.0),
+        (LoadError(LoadCode.ALTERED, "it is another, all of which was fetched to see that"), 600.0),
+    ],
+)
+async def test_pauses_between_loads_grow_to_what_a_try_costs(error: SlipwayError, longest_s: float) -> None:
+    pauses_s = [backoff_s(error, attempt) for attempt in range(1, 2_000)]
+    assert pauses_s[:3] == [0.25, 0.5, 1.0]
+    assert sorted(pauses_s) == pauses_s
+    assert set(pauses_s[20:]) == {longest_s}
 
 
 @pytest.mark.parametrize("fault", ["missing", "out"])
