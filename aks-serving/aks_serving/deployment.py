@@ -372,7 +372,7 @@ class Deployment:
 def backoff_s(error: SlipwayError, attempt: int) -> float:
     """How long a load waits until it is tried again: the longer the more attempts there were."""
     altered = isinstance(error, LoadError) and error.code is LoadCode.ALTERED
-    return min(_BACKOFF_S * 2 ** min(attempt - 1, 12), _MAX_ALTERED_BACKOFF_S if altered else _MAX_BACKOFF_S)
+    return min(_BACKOFF_S * 2.0 ** min(attempt - 1, 12), _MAX_ALTERED_BACKOFF_S if altered else _MAX_BACKOFF_S)
 
 
 async def _pause(again: asyncio.Event, seconds: float) -> None:

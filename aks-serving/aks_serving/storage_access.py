@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from aks_serving.settings import Settings
 from shared.core.errors import InvalidInputError
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
 _CONNECTION, _URL = "SLIPWAY_STORAGE_CONNECTION", "SLIPWAY_BLOB_URL"
 _PUBLIC = "core.windows.net"
+_ENDPOINT = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9-]{1,63})?"
+)
+_MAX_PORT = 65_535
 _ACCOUNT = re.compile(r"[a-z0-9-]{1,63}")
 
 
@@ -115,26 +118,29 @@ def _identity(env: Mapping[str, str]) -> str:
 
 def _config(setting: str, endpoint: str, name: str) -> "AzureConfig":
     """What every account's has. Where the account is not named, it is the first label of the endpoint's host."""
-    try:
-        parts = urlsplit(endpoint)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:  # what it says may be a part of a password
-        raise InvalidInputError(f"{setting} has the endpoint {_shown(endpoint)!r}, which is no URL") from None
-    if parts.query or parts.fragment or "@" in parts.netloc:
+    if name:
+        _check_account(setting, name)
+    found = _ENDPOINT.fullmatch(endpoint)
+    if found is None and re.search(r"[?#@&=%;]", endpoint):
         raise InvalidInputError(
-            f"{setting} has the endpoint {_shown(endpoint)!r} and more: a credential stands in {_CONNECTION}, as "
-            "AccountKey or SharedAccessSignature, or is an identity"
+            f"{setting} has an endpoint that is more than an address, and is not shown: a credential stands in "
+            f"{_CONNECTION}, as AccountKey or SharedAccessSignature, or is an identity"
         )
-    if parts.scheme not in {"http", "https"} or not host:
+    if found is None or int(found["port"] or 0) > _MAX_PORT:
         raise InvalidInputError(
-            f"{setting} has the endpoint {_shown(endpoint)!r}: use a URL like https://<account>.blob.{_PUBLIC}"
+            f"{setting} has the endpoint {_shown(endpoint)!r}, which is no URL of an account: use one like "
+            f"https://<account>.blob.{_PUBLIC}"
         )
-    name = name or host.partition(".")[0]
-    if not _ACCOUNT.fullmatch(name):
-        raise InvalidInputError(f"{setting} names the account {name[:80]!r}, which none can be called: check it")
+    name = name or found["host"].partition(".")[0]
+    _check_account(setting, name)
     return {"account_name": name, "endpoint": endpoint, "use_emulator": False, "skip_signature": False}
 
 
+def _check_account(setting: str, name: str) -> None:
+    if not _ACCOUNT.fullmatch(name):
+        raise InvalidInputError(f"{setting} names the account {name[:80]!r}, which none can be called: check it")
+
+
 def _shown(url: str) -> str:
-    """As much of a URL as cannot be secret: nothing of one that may hold a password, else what is before its query."""
-    return "..." if "@" in url else re.split(r"[?#]", url, maxsplit=1)[0][:200]
+    """A URL that is a scheme and a host. Of any other nobody knows what in it is secret."""
+    return url if re.fullmatch(r"[a-z]{2,10}://[A-Za-z0-9._-]{0,200}", url) else "..."

@@ -106,6 +106,12 @@ def test_a_url_that_is_no_account_or_has_no_tls_is_refused_by_name(url: str) -> 
         "https://user:c2VjcmV0//@acme.example",
         "user:c2VjcmV0@acme.example",
         "https://acme.example:1?sig=c2VjcmV0@x",
+        "https://acme:c2VjcmV0.blob.core.windows.net",
+        "https://acme.blob.core.windows.net/&sig=c2VjcmV0",
+        "https://acme.blob.core.windows.net/%3Fsig=c2VjcmV0",
+        "https://acme.blob.core.windows.net/c2VjcmV0/c2VjcmV0",
+        "DefaultEndpointsProtocol=https;AccountName=acme;AccountKey=c2VjcmV0==",
+        "sv=2024&sig=c2VjcmV0",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_told(url: str) -> None:
