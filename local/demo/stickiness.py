@@ -7,6 +7,7 @@ that is stable then. A rollback may reach a user before its plan does: where the
 of traffic, its users meet stable under the same generation, and the candidate no more.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,13 +88,20 @@ def assigned(answer: Answer, plans: Mapping[int, PlanFacts]) -> int | None:
 def unsticky(answers: Iterable[Answer], plans: Mapping[int, PlanFacts]) -> dict[str, str]:
     """The users who changed version other than by the ramp, each with the first thing that was wrong."""
     by_user: dict[str, list[Answer]] = defaultdict(list)
+    last: dict[int, float] = {}
     for answer in answers:
         by_user[answer.user].append(answer)
-    found = {user: _wrong(history, plans) for user, history in by_user.items()}
+        plan = plans.get(answer.generation)
+        if plan is not None and assigned(answer, plans) == plan.candidate:
+            last[answer.generation] = max(answer.sent_s, last.get(answer.generation, answer.sent_s))
+    found = {user: _wrong(history, plans, last) for user, history in by_user.items()}
     return {user: wrong for user, wrong in found.items() if wrong is not None}
 
 
-def _wrong(history: Sequence[Answer], plans: Mapping[int, PlanFacts]) -> str | None:
+def _wrong(
+    history: Sequence[Answer], plans: Mapping[int, PlanFacts], last_candidate_s: Mapping[int, float]
+) -> str | None:
+    """`last_candidate_s` says when the last request was sent, under each generation, that was the candidate's."""
     met: dict[int, list[tuple[int, Answer]]] = defaultdict(list)
     for answer in sorted(history, key=lambda answer: answer.sent_s):
         plan, version = plans.get(answer.generation), assigned(answer, plans)
@@ -103,34 +111,48 @@ def _wrong(history: Sequence[Answer], plans: Mapping[int, PlanFacts]) -> str | N
             return f"version {version} under generation {answer.generation}, which did not allow it"
         met[answer.generation].append((version, answer))
     for generation, answers in met.items():
-        if change := _wrong_change(answers, plans[generation]):
+        if change := _wrong_change(answers, plans[generation], last_candidate_s):
             return f"versions {change[0]} and {change[1]} under generation {generation}"
-    return _wrong_move(met, plans) or _wrong_return(history, plans)
+    return _wrong_move(met, plans, last_candidate_s) or _wrong_return(history, plans)
 
 
-def _wrong_change(answers: Sequence[tuple[int, Answer]], plan: PlanFacts) -> tuple[int, int] | None:
+def _was_taken(answer: Answer, plan: PlanFacts, last_candidate_s: Mapping[int, float]) -> bool:
+    """Whether the candidate may have been out of traffic already when stable gave this answer: nobody was given the
+    candidate by a request that was sent afterwards.
+    """
+    return plan.taken_back and answer.answered_s > last_candidate_s.get(plan.generation, -math.inf)
+
+
+def _wrong_change(
+    answers: Sequence[tuple[int, Answer]], plan: PlanFacts, last_candidate_s: Mapping[int, float]
+) -> tuple[int, int] | None:
     """Two versions that a user met under one generation, and should not have.
 
-    Where the candidate was taken back, the user may go from it to stable once. Requests that were under way together
-    may have met the two in either order.
+    Where the candidate was taken out of traffic, the user goes from it to stable once. Requests that were under way
+    together may have met the two in either order.
     """
     for index, (later, answer) in enumerate(answers):
         for earlier, before in answers[:index]:
             if earlier == later:
                 continue
-            if not plan.taken_back or (later == plan.candidate and answer.sent_s >= before.answered_s):
+            by_stable = answer if later == plan.stable else before
+            if not _was_taken(by_stable, plan, last_candidate_s):
                 return earlier, later
     return None
 
 
-def _wrong_move(met: Mapping[int, Sequence[tuple[int, Answer]]], plans: Mapping[int, PlanFacts]) -> str | None:
+def _wrong_move(
+    met: Mapping[int, Sequence[tuple[int, Answer]]],
+    plans: Mapping[int, PlanFacts],
+    last_candidate_s: Mapping[int, float],
+) -> str | None:
     """A move within a rollout that its ramp does not explain."""
     for earlier, later in pairwise(sorted(met)):
         before, after = plans[earlier], plans[later]
-        was, became = met[earlier][0][0], met[later][0][0]
+        was, (became, answer) = met[earlier][0][0], met[later][0]
         if before.rollout_id is None or before.rollout_id != after.rollout_id or was == became:
             continue
-        if became == after.stable and after.taken_back:
+        if became == after.stable and _was_taken(answer, after, last_candidate_s):
             continue
         if became != after.candidate or after.weight_bp <= before.weight_bp:
             return (

@@ -110,7 +110,7 @@ def test_a_fallback_belongs_to_the_candidate_that_failed() -> None:
 def test_a_guard_may_take_a_candidates_users_to_stable_before_the_rollback_does_and_never_back() -> None:
     assert unsticky(history("user", [(8, 3), (8, 2), (8, 2), (9, 2)]), PLANS) == {}
     found = unsticky(history("user", [(8, 3), (8, 2), (8, 3), (9, 2)]), PLANS)
-    assert "versions 2 and 3 under generation 8" in found["user"]
+    assert "versions 3 and 2 under generation 8" in found["user"]
     assert "versions 2 and 1 under generation 5" in unsticky(history("user", [(5, 2), (5, 1)]), PLANS)["user"]
 
 
@@ -132,6 +132,24 @@ def test_who_had_the_candidate_may_meet_stable_first_under_the_plan_in_which_it_
     assert unsticky(history("user", [(1, 2), (2, 1)]), plans) == {}
     plans[2] = replace(plans[2], taken_back=False)
     assert "from version 2 to 1" in unsticky(history("user", [(1, 2), (2, 1)]), plans)["user"]
+
+
+def test_a_move_to_stable_while_others_are_still_given_the_candidate_is_no_guards() -> None:
+    others = history("other", [(8, 3), (8, 3)], start_s=10.0)
+    assert (
+        "versions 3 and 2 under generation 8" in unsticky([*history("user", [(8, 3), (8, 2)]), *others], PLANS)["user"]
+    )
+    after = history("user", [(8, 3), (8, 2)], start_s=10.6)
+    assert unsticky([*after, *others], PLANS) == {}
+    plans = {
+        number: PlanFacts(
+            generation=number, stable=1, candidate=2, weight_bp=number, rollout_id=CANARY, taken_back=number == 2
+        )
+        for number in (1, 2)
+    }
+    moved = history("user", [(1, 2), (2, 1)])
+    assert unsticky(moved, plans) == {}
+    assert "from version 2 to 1" in unsticky([*moved, *history("other", [(2, 2)], start_s=9.0)], plans)["user"]
 
 
 def test_a_fallback_under_a_plan_without_a_candidate_is_found() -> None:
