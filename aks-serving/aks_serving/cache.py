@@ -100,27 +100,14 @@ class DiskCache:
 
     def copy_into(self, copy: BinaryIO, digest: str, *, max_bytes: int) -> bool:
         """Have a file hold an artifact whose digest holds, and nothing else: the bytes that were hashed are those that
-        it has. False where there is no such artifact of at most `max_bytes`. Raises OSError where the copy cannot be
-        written.
+        it has. False where there is no such artifact of at most `max_bytes`: then it holds nothing. Raises OSError
+        where the copy cannot be written.
         """
-        copy.seek(0)
-        copy.truncate()
-        with self._opened(digest) as file:
-            if file is None:
-                return False
-            hasher, left = hashlib.sha256(), max_bytes
-            while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    _log_larger(digest, max_bytes)
-                    return False
-                hasher.update(chunk)
-                copy.write(chunk)
-            copy.flush()
-            if hasher.hexdigest() == digest:
-                return True
-        self._drop(digest)
-        return False
+        _empty(copy)
+        is_whole = self._copied(copy, digest, max_bytes)
+        if not is_whole:
+            _empty(copy)
+        return is_whole
 
     @contextlib.contextmanager
     def private_folder(self) -> Iterator[Path]:
@@ -171,6 +158,24 @@ class DiskCache:
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(descriptor)
 
+    def _copied(self, copy: BinaryIO, digest: str, max_bytes: int) -> bool:
+        with self._opened(digest) as file:
+            if file is None:
+                return False
+            hasher, left = hashlib.sha256(), max_bytes
+            while chunk := file.read(min(_CHUNK_BYTES, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    _log_larger(digest, max_bytes)
+                    return False
+                hasher.update(chunk)
+                copy.write(chunk)
+            copy.flush()
+            if hasher.hexdigest() == digest:
+                return True
+        self._drop(digest)
+        return False
+
     @contextlib.contextmanager
     def _writer(self, path: Path) -> Iterator["_Writer"]:
         with contextlib.ExitStack() as stack:
@@ -202,6 +207,11 @@ class DiskCache:
 
     def _place(self, digest: str) -> Path:
         return self._artifacts / checked_digest(digest)
+
+
+def _empty(file: BinaryIO) -> None:
+    file.seek(0)
+    file.truncate()
 
 
 def _log_larger(digest: str, max_bytes: int) -> None:

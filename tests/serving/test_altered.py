@@ -1,6 +1,7 @@
 """Artifacts are what their digests say, or they are not loaded: in storage, on the way, and on the pod's disk."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,30 @@ def test_a_models_file_is_a_copy_of_its_own_of_the_right_bytes(
         assert (copy.read_bytes() if isinstance(copy, Path) else copy) == OLD
     if isinstance(copy, Path):
         assert not copy.exists()
+
+
+class _Unwritable(DiskCache):
+    """On a disk that cannot be written to any more: what lies there stays, and nothing is kept."""
+
+    def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:  # noqa: ARG002 - as it is there
+        data = b"".join(chunks)
+        return hashlib.sha256(data).hexdigest(), len(data)
+
+    def _drop(self, digest: str) -> None:
+        """It stays."""
+
+
+@pytest.mark.parametrize(
+    "lying", [b"\x00" * len(OLD), b"\x00" * (len(OLD) + 100), OLD + b"\x00"], ids=["as long", "longer", "with more"]
+)
+def test_what_the_disk_altered_is_no_part_of_what_is_loaded_where_it_cannot_be_removed(
+    lying: bytes, storage: MemoryStorage, tmp_path: Path
+) -> None:
+    digest = models.digest(OLD)
+    storage.put(OLD)
+    DiskCache(tmp_path).keep_artifact(digest, [OLD])
+    (kept,) = (path for path in tmp_path.rglob(digest) if path.is_file())
+    kept.write_bytes(lying)
+    with Artifacts(storage, _Unwritable(tmp_path)).model(digest, max_bytes=len(OLD)) as file:
+        assert (file if isinstance(file, bytes) else file.read_bytes()) == OLD
+    assert kept.read_bytes() == lying
