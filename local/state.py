@@ -2,7 +2,8 @@
 
 One `slipway up` at a time holds a state directory, by a lock that its death releases. What it started is recorded with
 each process's start time, so that the next one finds what a SIGKILL left behind and never signals a stranger that was
-given the same process id. `up.json` tells clients where the system answers; it counts only while the lock is held.
+given the same process id. `up.json` tells clients where the system answers; it counts only while that system lives,
+which a second lock shows: what a killed one wrote is removed before the next one takes it.
 """
 
 import contextlib
@@ -101,9 +102,18 @@ class StateDir:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Hold the directory for one system. Raises ConflictError where another one runs on it."""
+        """Hold the directory for one system, and forget what a killed one said of itself. Raises ConflictError where
+        another one runs on it.
+        """
         self.create()
-        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        with self._lock(self._start_lock_file):
+            self.clear_running()
+            with self._lock(self._lock_file):
+                yield
+
+    @contextmanager
+    def _lock(self, file: Path) -> Generator[None]:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _lock_within(descriptor, _LOCK_WAIT_S):
                 raise ConflictError(
@@ -138,14 +148,15 @@ class StateDir:
 
     def running(self) -> Running | None:
         """Where the system answers; None where none runs, also where a killed one left its file behind."""
+        if not self.is_held():
+            return None
         try:
+            # Read after the look at the lock: what stands there now was written by who holds it.
             text = self.up_file.read_text()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InvalidInputError(f"{self.up_file} cannot be read: {error.strerror}") from error
-        if not self.is_held():
-            return None
         try:
             return Running.model_validate_json(text)
         except ValidationError as error:
@@ -167,6 +178,10 @@ class StateDir:
     @property
     def _lock_file(self) -> Path:
         return self.path / "up.lock"
+
+    @property
+    def _start_lock_file(self) -> Path:
+        return self.path / "start.lock"
 
     @property
     def _processes_file(self) -> Path:

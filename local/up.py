@@ -35,7 +35,6 @@ def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
     with state.locked(), _stop_on_signal():
         for name in end_left_behind(state):
             _say(f"ended {name}, which an earlier system had left running")
-        state.clear_running()
         system = System(state, ports=ports)
         try:
             _start(system)

@@ -26,6 +26,7 @@ class Terminal:
     def __init__(self, state_dir: Path) -> None:
         self.state = StateDir(state_dir)
         self.ports = ports_with_three_in_a_row()
+        self._said = state_dir.with_name("said.txt")
         self._ups: list[subprocess.Popen[str]] = []
 
     def up(self) -> subprocess.Popen[str]:
@@ -37,6 +38,7 @@ class Terminal:
         )  # fmt: skip
         self._ups.append(process)
         wait_until(lambda: self.state.running() is not None or process.poll() is not None)
+        assert process.poll() is None, self._said.read_text()
         return process
 
     def slipway(self, *arguments: str) -> tuple[int, Any]:
@@ -53,13 +55,14 @@ class Terminal:
             process.communicate(timeout=DEADLINE_S)
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *arguments],
-            env=os.environ | {"SLIPWAY_STATE_DIR": str(self.state.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with self._said.open("a") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cli.main", *arguments],
+                env=os.environ | {"SLIPWAY_STATE_DIR": str(self.state.path)},
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
 
 
 def ports_with_three_in_a_row() -> Ports:

@@ -82,6 +82,26 @@ def test_the_lock_goes_with_a_killed_system_and_its_file_is_not_believed(
         pass
 
 
+def test_what_a_killed_system_wrote_is_not_believed_of_one_that_is_still_starting(state: StateDir) -> None:
+    state.write_running(RUNNING)
+    with state.locked():
+        assert state.is_held()
+        assert state.running() is None
+
+
+def test_what_a_killed_system_wrote_is_not_believed_by_who_asks_as_the_next_one_begins(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.write_running(RUNNING)
+
+    def begins(self: StateDir) -> bool:
+        self.clear_running()
+        return True
+
+    monkeypatch.setattr(StateDir, "is_held", begins)
+    assert state.running() is None
+
+
 def test_asking_who_runs_creates_nothing(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "none")
     assert not state.is_held()
