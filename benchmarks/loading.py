@@ -1,10 +1,11 @@
-"""What loading a large model costs the requests that another answers meanwhile: p99 while loading over p99 without.
+"""What loading large models costs the requests that another answers meanwhile: p99 while loading over p99 without.
 
 Run `.venv/bin/python -m benchmarks.loading`. One model server over Azurite, requests at a constant rate to a small
-boosted-trees model; in every other round a model of 100 MB is published at another endpoint, over and over, so that one
-is being loaded nearly all the time. Each pair of rounds gives a ratio; what is printed is their median and spread,
-beside the bar. The server has one core, on which it loads as well, and who asks another; run as root, both go before
-what else runs on the machine.
+boosted-trees model; at the begin of every other round a model of 100 MB is published at ENDPOINTS other endpoints at
+once, so that one after the other is loaded, swapped and unloaded all through the round. Storage stands still in all
+rounds, once the plans are taken: the files are in the server's cache, and it would take from either core. Each pair of
+rounds gives a ratio; what is printed is their median and spread, beside the bar. The server has one core, on which it
+loads as well, and who asks another; run as root, both go before what else runs on the machine.
 """
 
 import json
@@ -13,12 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Self
 
 import httpx
 import numpy as np
@@ -36,9 +35,11 @@ from shared.routing.plan import Role, Route, RoutePlan, artifact_blob_name, plan
 from shared.store.blobs import AzureBlobs
 from shared.store.ports import BlobContainer
 
-PAIRS, ROUND_S, RATE, CONNECTIONS = 5, 6, 2_000, 16
+PAIRS, ROUND_S, RATE, CONNECTIONS = 7, 6, 2_000, 16
 P99_BAR = 1.25
-LARGE = "large"
+ENDPOINTS = 14
+"""As many loads as take longer than a round does, and little longer."""
+POLL_S, SETTLED_S = 0.5, 1.0
 
 
 @cache
@@ -66,61 +67,55 @@ def _wait(url: str, endpoint: str) -> None:
         time.sleep(0.05)
 
 
-def _round(url: str, requests: Path) -> tuple[float, float]:
-    """Send at a constant rate for a while: the p99 in milliseconds, each counted from when it was due, and that of how
-    long after that it was sent, which is the generator's own part.
+def _round(url: str, requests: Path, storage: int) -> tuple[float, float]:
+    """Send at a constant rate for a while, with storage (its process id) at a standstill: the p99 in milliseconds, each
+    counted from when it was due, and that of how long after that it was sent, which is the generator's own part.
     """
     where = [str(httpx.URL(url).port), str(requests), str(RATE), str(ROUND_S), str(CONNECTIONS)]
     command = [sys.executable, "-m", "benchmarks.serving.openloop", *where]
-    ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    machine.freeze(storage)
+    try:
+        ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    finally:
+        machine.thaw(storage)
     found: dict[str, float] = json.loads(ended.stdout)
     if found["failed"]:
         raise RuntimeError(f"{found['failed']:.0f} requests failed: see the server's log")
     return found["p99_ms"], found["lag_p99_ms"]
 
 
-class _Loads:
-    """Loads of the large model, one after the other, from another thread until the end of the block."""
+class _Large:
+    """A large model, which is loaded anew at some endpoints whenever it is published again."""
 
     def __init__(self, url: str, blobs: AzureBlobs, model: bytes) -> None:
         self._url = url
         self._blobs = blobs
         self._model = model
-        # One for all: to make one takes the generator's core for milliseconds.
-        self._client = httpx.Client()
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.generation = 1
+        self._names = [f"large-{number}" for number in range(ENDPOINTS)]
+        self._generation = 0
 
-    def again(self) -> Self:
-        """For another block."""
-        self._ends.clear()
-        self._thread = threading.Thread(target=self._run)
-        return self
+    def publish(self) -> None:
+        """Have it loaded at each of them, and return when their plans were taken."""
+        self._generation += 1
+        for name in self._names:
+            is_new = self._generation == 1 and name == self._names[0]
+            _published(self._blobs, name, self._generation, self._model, is_new=is_new)
+        time.sleep(2 * POLL_S)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def loaded(self) -> int:
+        """How many have it by now."""
+        endpoints = httpx.get(f"{self._url}/ab-test/stats").json()["endpoints"]
+        return sum(endpoints.get(name, {}).get("generation", 0) == self._generation for name in self._names)
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ends.is_set():
-            self.generation += 1
-            _published(self._blobs, LARGE, self.generation, self._model)
-            while self._served() < self.generation:
-                time.sleep(0.1)
-
-    def _served(self) -> int:
-        endpoints = self._client.get(f"{self._url}/ab-test/stats").json()["endpoints"]
-        served: int = endpoints.get(LARGE, {}).get("generation", 0)
-        return served
+    def wait(self) -> None:
+        """Until all have it."""
+        while self.loaded() < ENDPOINTS:
+            time.sleep(0.2)
+        time.sleep(SETTLED_S)
 
 
 def _measure(system: System, folder: Path) -> dict[str, object]:
-    url = system.server_url
+    url, storage = system.server_url, system.pids()[AZURITE]
     row = load_breast_cancer().data[0].astype(np.float32).tolist()
     body = json.dumps({"model": ENDPOINT, "features": [row]}).encode()
     message = Message(path="/predict", content_type="application/json", body=body)
@@ -129,21 +124,26 @@ def _measure(system: System, folder: Path) -> dict[str, object]:
     with closing(AzureBlobs.from_connection_string(system.storage_connection)) as blobs:
         _published(blobs, ENDPOINT, 1, _models()[0])
         _wait(url, ENDPOINT)
-        large = layers(3_000, 3).SerializeToString()
-        _published(blobs, LARGE, 1, large)
-        _wait(url, LARGE)
-        _round(url, requests)
-        ratios, loads = [], _Loads(url, blobs, large)
+        model = layers(3_000, 3).SerializeToString()
+        large = _Large(url, blobs, model)
+        large.publish()
+        large.wait()
+        _round(url, requests, storage)
+        ratios, loads = [], []
         for _ in range(PAIRS):
-            (quiet, _), before = _round(url, requests), loads.generation
-            with loads.again():
-                loading, lag = _round(url, requests)
+            quiet, _ = _round(url, requests, storage)
+            large.publish()
+            loading, lag = _round(url, requests, storage)
+            loads.append(large.loaded())
+            if loads[-1] == ENDPOINTS:
+                raise RuntimeError(f"{ENDPOINTS} loads were over before a round of {ROUND_S} s: take more endpoints")
+            large.wait()
             ratios.append(loading / quiet)
-            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading {loads.generation - before} times"
+            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading {loads[-1]} times"
             print(f"{said}: {ratios[-1]:.2f} (the generator lagged by {lag:.2f} ms)", file=sys.stderr)
     return {
-        "large_mb": round(len(large) / 1e6),
-        "loads": loads.generation - 1,
+        "large_mb": round(len(model) / 1e6),
+        "loads": loads,
         "p99_ratio_median": round(statistics.median(ratios), 3),
         "p99_ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         "p99_bar": P99_BAR,
@@ -155,7 +155,7 @@ def main() -> None:
     cores = Cores.of_this_machine()
     machine.prefer(os.getpid())
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
-        system = System(StateDir(Path(folder)), settings={SERVER: {"SLIPWAY_POLL_S": "0.1"}})
+        system = System(StateDir(Path(folder)), settings={SERVER: {"SLIPWAY_POLL_S": str(POLL_S)}})
         system.state.create()
         try:
             system.start_part(AZURITE)

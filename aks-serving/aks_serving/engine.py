@@ -8,7 +8,7 @@ thread, it is the turn of the one that has the most urgent call, and of those, t
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,13 @@ _SLOW_S = 0.02
 class Engine:
     """The threads on which long runs go, and the bound on what waits or runs. Used from the event loop alone."""
 
-    def __init__(self, *, max_queue: int, max_queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+    def __init__(
+        self, *, max_queue: int, max_queue_bytes: int = MAX_QUEUE_BYTES, begin: Callable[[], None] | None = None
+    ) -> None:
+        """`begin` is called on each thread before it runs anything."""
         self._max_queue = max_queue
         self._max_queue_bytes = max_queue_bytes
-        self._quick, self._slow = self.threads = RunThread("run"), RunThread("slow-run")
+        self._quick, self._slow = self.threads = RunThread("run", begin), RunThread("slow-run", begin)
         self.spare = Spare(lambda: self.waiting > 0)
         self.waiting = 0
         self.waiting_bytes = 0
@@ -67,8 +70,9 @@ class Engine:
 class RunThread:
     """A thread that runs a batch at a time, and the versions that want it. Used from the event loop alone."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, begin: Callable[[], None] | None) -> None:
         self._name = name
+        self._begin = begin
         self._executor = self._started()
         self._wanting: dict[Lane, None] = {}
         self.lane: Lane | None = None
@@ -111,4 +115,4 @@ class RunThread:
             lane.turn()
 
     def _started(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name, initializer=self._begin)

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,26 +57,38 @@ class Usage:
 
 
 def usage(rollup: Path = _ROLLUP, statm: Path = _STATM) -> Usage:
-    """What this process takes now. Nothing where the system does not tell."""
+    """What this process takes now. Nothing where the system does not tell.
+
+    What is shared is as of the first look, when a process is small: to tell, the kernel goes through all pages, some
+    10 ms a GB, and holds up who maps memory meanwhile. What was added since counts as this process's own.
+    """
+    resident, files = _resident(statm)
+    shared = _shared(rollup)
+    shared = files if shared is None else min(shared, resident)
+    return Usage(private_bytes=resident - shared, shared_bytes=shared)
+
+
+@cache
+def _shared(rollup: Path) -> int | None:
+    """Bytes that this process shares with others; None where the system does not tell."""
     try:
         text = rollup.read_text()
     except OSError:  # kernels before 4.14, and sandboxes that are none, have no such file
-        return _resident(statm)
+        return None
     kilobytes = {}
     for line in text.splitlines()[1:]:
         name, _, rest = line.partition(":")
         kilobytes[name] = int(rest.split()[0])
-    private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return Usage(private_bytes=private * 1024, shared_bytes=(kilobytes["Rss"] - private) * 1024)
+    return (kilobytes["Rss"] - kilobytes["Private_Clean"] - kilobytes["Private_Dirty"]) * 1024
 
 
-def _resident(statm: Path) -> Usage:
-    """The same, but for what was shared by forking, which counts as this process's own."""
+def _resident(statm: Path) -> tuple[int, int]:
+    """Bytes in memory, and those of them that are of files, most of which other processes have as well."""
     try:
-        _, resident, shared = (int(pages) for pages in statm.read_text().split()[:3])
+        _, resident, files = (int(pages) for pages in statm.read_text().split()[:3])
     except OSError:
-        return Usage(private_bytes=0, shared_bytes=0)
-    return Usage(private_bytes=(resident - shared) * mmap.PAGESIZE, shared_bytes=shared * mmap.PAGESIZE)
+        return 0, 0
+    return resident * mmap.PAGESIZE, files * mmap.PAGESIZE
 
 
 def group_limit(root: Path = _GROUPS, own: Path = _OWN_GROUP) -> int | None:

@@ -5,7 +5,7 @@ the version, alone and several at once, and their answers come back and are drop
 for them alone: no window, no metric and no guard hears of them. Whatever goes wrong is logged, and holds nothing up.
 
 It is done beside the traffic, on the same event loop: what comes at a time is so little that nobody waits for longer
-than a millisecond for it, what the model itself takes apart, and a model that runs long is run once a form.
+than a millisecond for it, and a model that runs long is run once a form, on a thread that gives way to requests.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from aks_serving.http.protocol import Connection
 from aks_serving.http.state import Shared
 from aks_serving.lanes import Lane
 from aks_serving.model import Signature
+from aks_serving.priority import give_way
 from aks_serving.prometheus import Facts
 from aks_serving.serving import Serving, Servings
 from aks_serving.tensors import Feeds, flat, nested, to_bytes
@@ -84,7 +85,7 @@ class _Stage:
     """A server of one version, which counts for itself alone. Both of its routes lead to that version."""
 
     def __init__(self, plan: RoutePlan, route: Route, loaded: LoadedModel) -> None:
-        self._engine = Engine(max_queue=4 * AT_ONCE)
+        self._engine = Engine(max_queue=4 * AT_ONCE, begin=give_way)
         half = {"weight_bp": FULL_WEIGHT_BP // 2, "mirror_bp": 0}
         other = route.model_copy(update=half | {"version": route.version + 1, "role": Role.CANDIDATE})
         routes = (route.model_copy(update=half | {"role": Role.STABLE}), other)

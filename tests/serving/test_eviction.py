@@ -168,15 +168,34 @@ async def test_what_is_unloaded_gives_its_memory_back(start: Start, storage: Mem
         assert await settled() < before + cycles * 4 * _MIB / 3
 
 
-def test_where_the_kernel_sums_no_mappings_the_resident_pages_are_taken(tmp_path: Path) -> None:
+def test_where_the_kernel_sums_no_mappings_the_pages_of_files_are_taken_as_shared(tmp_path: Path) -> None:
     (tmp_path / "statm").write_text("900 300 100 1 0 200 0\n")
     page = resource.getpagesize()
-    found = usage(tmp_path / "none", tmp_path / "statm")
-    assert (found.private_bytes, found.shared_bytes) == (200 * page, 100 * page)
+    assert usage(tmp_path / "none", tmp_path / "statm") == Usage(private_bytes=200 * page, shared_bytes=100 * page)
     assert usage(tmp_path / "none", tmp_path / "none") == Usage(private_bytes=0, shared_bytes=0)
-    exact, rough = usage(), usage(tmp_path / "none")
-    total = exact.private_bytes + exact.shared_bytes
-    assert abs(rough.private_bytes + rough.shared_bytes - total) < total / 4
+
+
+def test_what_is_shared_is_looked_up_once_and_what_comes_later_is_the_process_s_own(tmp_path: Path) -> None:
+    page, statm, rollup = resource.getpagesize(), tmp_path / "statm", tmp_path / "rollup"
+    statm.write_text("900 300 100 1 0 200 0\n")
+    rollup.write_text("00-ff rollup\nRss: 1200 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 300 kB\n")
+    shared = 800 * 1024
+    assert usage(rollup, statm) == Usage(private_bytes=300 * page - shared, shared_bytes=shared)
+    rollup.unlink()
+    statm.write_text("900 700 350 1 0 200 0\n")
+    assert usage(rollup, statm) == Usage(private_bytes=700 * page - shared, shared_bytes=shared)
+    statm.write_text("900 100 50 1 0 200 0\n")
+    assert usage(rollup, statm) == Usage(private_bytes=0, shared_bytes=100 * page)
+
+
+def test_what_this_process_takes_is_what_the_kernel_sums_up() -> None:
+    held = np.ones(200 * _MIB, np.uint8)
+    found = usage()
+    lines = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    exact = {name: int(value.split()[0]) * 1024 for name, value in lines.items()}
+    assert abs(found.private_bytes + found.shared_bytes - exact["Rss"]) < 16 * _MIB
+    assert abs(found.private_bytes - exact["Private_Clean"] - exact["Private_Dirty"]) < exact["Rss"] / 4
+    assert held.all()
 
 
 class _Held:

@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import logging
+import os
 import re
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from time import thread_time
@@ -16,7 +19,7 @@ from aks_serving import rehearsal
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.model import Model
 from aks_serving.rehearsal import AT_ONCE, ROUNDS, rehearse
-from aks_serving.tensors import Feeds
+from aks_serving.tensors import Array, Feeds
 from onnx import TensorProto, helper
 
 from shared.routing.plan import RoutePlan, SubjectSource
@@ -57,6 +60,19 @@ async def test_a_version_that_runs_long_is_rehearsed_beside_the_event_loop_too()
     statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(model, _row(), took_s=1e9))
     assert set(statuses) == {200}
     assert model.ran
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+async def test_what_runs_beside_the_event_loop_gives_way_to_requests() -> None:
+    niceness = set()
+
+    class Model(Watched):
+        def run(self, feeds: Feeds) -> Sequence[Array]:
+            niceness.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().run(feeds)
+
+    await rehearse(PLAN, PLAN.routes[0], _loaded(Model(SCALER, version=3), _row(), took_s=1e9))
+    assert niceness == {19}
 
 
 @pytest.mark.parametrize("took_s", [1e-9, 1e9], ids=["here", "beside"])
