@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from time import thread_time
@@ -19,7 +18,7 @@ from aks_serving import rehearsal
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.model import Model
 from aks_serving.rehearsal import AT_ONCE, ROUNDS, rehearse
-from aks_serving.tensors import Array, Feeds
+from aks_serving.tensors import Feeds
 from onnx import TensorProto, helper
 
 from shared.routing.plan import RoutePlan, SubjectSource
@@ -67,7 +66,7 @@ async def test_what_runs_beside_the_event_loop_gives_way_to_requests() -> None:
     niceness = set()
 
     class Model(Watched):
-        def run(self, feeds: Feeds) -> Sequence[Array]:
+        def run(self, feeds: Feeds) -> Any:
             niceness.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
             return super().run(feeds)
 
