@@ -8,8 +8,11 @@ After a swap: one connection predicts all the time while one version after anoth
 first answer of each. After a start: a server process is started anew for every repeat, over a warm disk cache, and
 asked until it is ready; then the connection asks for its health 201 times and predicts 201 rows. What has not run for
 those 20 ms is cold in the processor however long the server has run, which is measured too: `again` is the first
-prediction after the next 201 answers of health, and `after_a_pause` one after 50 ms without a request. Printed are the
-ratios' median and quartiles. Run as root, what is measured goes before what else runs on the machine.
+prediction after the next 201 answers of health, and `after_a_pause` one after 50 ms without a request.
+
+Back to back requests find everything warm that the one before used, a microsecond ago, which no first one can. So both
+are measured by requests 10 ms apart as well (`_of_100_a_second`): the first is held against the median of its like.
+Printed are the ratios' median and quartiles. Run as root, what is measured goes before what else runs on the machine.
 """
 
 import json
@@ -39,6 +42,7 @@ from shared.store.blobs import AzureBlobs
 REPEATS, SWAPS, REQUESTS = 20, 40, 201
 FIRST_BAR = 1.5
 PAUSE_S = 0.05
+PACE_S, PACED = 0.01, 61
 MID_WIDTHS, MID_MODELS = (512, 2048, 2048, 10), 3
 ROOT = Path(__file__).parents[1]
 
@@ -85,8 +89,10 @@ def _answer(connection: socket.socket) -> bytes:
     return head
 
 
-def _asked(connection: socket.socket, request: bytes) -> tuple[float, bytes]:
-    """Microseconds to the answer, and its head."""
+def _asked(connection: socket.socket, request: bytes, pace_s: float = 0.0) -> tuple[float, bytes]:
+    """Microseconds to the answer, and its head, of a request that is sent after so long without one."""
+    if pace_s:
+        time.sleep(pace_s)
     began = time.perf_counter()
     connection.sendall(request)
     head = _answer(connection)
@@ -144,6 +150,14 @@ def _of_a_fresh_server(connection: str, cache: Path, request: bytes) -> dict[str
     return {"first": first, "median": median, "again": again, "after_a_pause": paused}
 
 
+def _of_a_fresh_server_at_a_pace(connection: str, cache: Path, request: bytes) -> dict[str, float]:
+    """Microseconds of the first request, and the median of those that follow at the same distance."""
+    with _server(connection, cache) as url, _connected(url) as client:
+        _healthy(client)
+        first, *others = (_asked(client, request, PACE_S)[0] for _ in range(PACED))
+    return {"first": first, "median": statistics.median(others)}
+
+
 def _healthy(client: socket.socket) -> None:
     for _ in range(REQUESTS):
         _asked(client, b"GET /health HTTP/1.1\r\nhost: bench\r\n\r\n")
@@ -158,16 +172,16 @@ class _Swaps:
         self._models = models
         self._generation = 1
 
-    def swap(self, request: bytes) -> dict[str, float]:
-        """Publish the next version: microseconds of its first answer, and the median before and after."""
-        before = statistics.median(_asked(self._client, request)[0] for _ in range(REQUESTS - 1))
+    def swap(self, request: bytes, *, requests: int, pace_s: float = 0.0) -> dict[str, float]:
+        """Publish the next version: microseconds of its first answer, and the median of so many before and after."""
+        before = statistics.median(_asked(self._client, request, pace_s)[0] for _ in range(requests))
         self._generation += 1
         model = self._models[self._generation % len(self._models)]
         _published(self._blobs, ENDPOINT, self._generation, model, is_new=self._generation <= len(self._models))
         mark = b"x-slipway-version: %d\r\n" % self._generation
-        while mark not in (asked := _asked(self._client, request))[1]:
+        while mark not in (asked := _asked(self._client, request, pace_s))[1]:
             pass
-        after = statistics.median(_asked(self._client, request)[0] for _ in range(REQUESTS - 1))
+        after = statistics.median(_asked(self._client, request, pace_s)[0] for _ in range(requests))
         return {"first": asked[0], "median": statistics.median((before, after))}
 
 
@@ -189,22 +203,37 @@ def _quartiles(ratios: Iterable[float]) -> str:
 def _measured(
     blobs: AzureBlobs, connection: str, cache: Path, models: list[bytes], requests: dict[str, bytes]
 ) -> dict[str, object]:
-    starts: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
-    swaps: dict[str, list[dict[str, float]]] = {form: [] for form in requests}
+    starts = _Found(requests)
+    swaps = _Found(requests)
     for repeat in range(REPEATS + 1):
         for form, request in requests.items():
             took = _of_a_fresh_server(connection, cache, request)
+            paced = _of_a_fresh_server_at_a_pace(connection, cache, request)
             if repeat:  # the first one warms the cache, and this client
-                starts[form].append(took)
+                starts.add(form, took, paced)
     with _server(connection, cache) as url, _connected(url) as client:
         served = _Swaps(client, blobs, models)
         for _ in range(SWAPS // 2):
             for form, request in requests.items():
-                swaps[form].append(served.swap(request))
-    return {
-        "after_a_swap": {form: _shown(found) for form, found in swaps.items()},
-        "after_a_start": {form: _shown(found) for form, found in starts.items()},
-    }
+                took = served.swap(request, requests=REQUESTS - 1)
+                swaps.add(form, took, served.swap(request, requests=PACED, pace_s=PACE_S))
+    return {"after_a_swap": swaps.shown(), "after_a_start": starts.shown()}
+
+
+class _Found:
+    """What was measured of each form of a request, back to back and at a pace."""
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self._found: dict[str, list[dict[str, float]]] = {
+            name: [] for form in forms for name in (form, f"{form}_of_100_a_second")
+        }
+
+    def add(self, form: str, back_to_back: dict[str, float], paced: dict[str, float]) -> None:
+        self._found[form].append(back_to_back)
+        self._found[f"{form}_of_100_a_second"].append(paced)
+
+    def shown(self) -> dict[str, object]:
+        return {name: _shown(found) for name, found in self._found.items()}
 
 
 def main() -> None:
