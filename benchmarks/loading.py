@@ -38,7 +38,7 @@ from shared.store.ports import BlobContainer
 PAIRS, ROUND_S, RATE, CONNECTIONS = 7, 6, 2_000, 16
 P99_BAR = 1.25
 ENDPOINTS = 14
-"""As many loads as take longer than a round does, and little longer."""
+"""More loads than a round has time for."""
 POLL_S, SETTLED_S = 0.5, 1.0
 
 
@@ -135,11 +135,11 @@ def _measure(system: System, folder: Path) -> dict[str, object]:
             large.publish()
             loading, lag = _round(url, requests, storage)
             loads.append(large.loaded())
-            if loads[-1] == ENDPOINTS:
-                raise RuntimeError(f"{ENDPOINTS} loads were over before a round of {ROUND_S} s: take more endpoints")
+            if not 0 < loads[-1] < ENDPOINTS:
+                raise RuntimeError(f"{loads[-1]} of {ENDPOINTS} models were loaded by the end of a round, wanted some")
             large.wait()
             ratios.append(loading / quiet)
-            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading {loads[-1]} times"
+            said = f"p99 {quiet:.2f} ms quiet, {loading:.2f} ms while loading, {loads[-1]} loaded"
             print(f"{said}: {ratios[-1]:.2f} (the generator lagged by {lag:.2f} ms)", file=sys.stderr)
     return {
         "large_mb": round(len(model) / 1e6),

@@ -107,6 +107,8 @@ class StateDir:
         """
         self.create()
         with self._lock(self._start_lock_file):
+            if self.is_held():  # by a version that knew but one lock
+                raise self._conflict()
             self.clear_running()
             with self._lock(self._lock_file):
                 yield
@@ -116,12 +118,15 @@ class StateDir:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _lock_within(descriptor, _LOCK_WAIT_S):
-                raise ConflictError(
-                    f"a system runs on {self.path} already: use it, stop it first, or choose another --state-dir"
-                )
+                raise self._conflict()
             yield
         finally:
             os.close(descriptor)
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(
+            f"a system runs on {self.path} already: use it, stop it first, or choose another --state-dir"
+        )
 
     def is_held(self) -> bool:
         """Whether a system runs on this directory now."""

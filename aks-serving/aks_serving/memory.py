@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,8 @@ _USABLE = 0.95
 _GONE_WAIT_S, _LOOK_S = 5.0, 0.02
 _ROLLUP, _STATM = Path("/proc/self/smaps_rollup"), Path("/proc/self/statm")
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_SMALL_BYTES = 128 * _MIB
+_shared_bytes: dict[Path, int | None] = {}
 _UNLIMITED = 1 << 50
 """From here on a control group's limit says that there is none."""
 
@@ -59,16 +60,17 @@ class Usage:
 def usage(rollup: Path = _ROLLUP, statm: Path = _STATM) -> Usage:
     """What this process takes now. Nothing where the system does not tell.
 
-    What is shared is as of the first look, when a process is small: to tell, the kernel goes through all pages, some
-    10 ms a GB, and holds up who maps memory meanwhile. What was added since counts as this process's own.
+    What is shared is looked up while the process is small, and known from then on: to tell, the kernel goes through all
+    pages, some 10 ms a GB, and holds up who maps memory meanwhile. What comes later counts as this process's own.
     """
     resident, files = _resident(statm)
-    shared = _shared(rollup)
+    if resident <= _SMALL_BYTES or rollup not in _shared_bytes:
+        _shared_bytes[rollup] = _shared(rollup)
+    shared = _shared_bytes[rollup]
     shared = files if shared is None else min(shared, resident)
     return Usage(private_bytes=resident - shared, shared_bytes=shared)
 
 
-@cache
 def _shared(rollup: Path) -> int | None:
     """Bytes that this process shares with others; None where the system does not tell."""
     try:

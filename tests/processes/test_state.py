@@ -1,5 +1,6 @@
 """The state directory: one system at a time, and nobody fooled by what a dead one left."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -80,6 +81,26 @@ def test_the_lock_goes_with_a_killed_system_and_its_file_is_not_believed(
     assert state.running() is None
     with state.locked():
         pass
+
+
+@pytest.mark.parametrize("lock", ["start.lock", "up.lock"])
+def test_who_is_refused_takes_nothing_from_the_one_that_runs(state: StateDir, lock: str) -> None:
+    """Whichever lock that one holds: a version before knew only the second."""
+    state.write_running(RUNNING)
+    with (state.path / lock).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError), state.locked():
+            pytest.fail("the lock was given twice")
+        assert state.up_file.exists()
+
+
+def test_what_a_killed_system_wrote_is_gone_before_the_next_one_is_seen_to_run(state: StateDir) -> None:
+    state.write_running(RUNNING)
+    with (state.path / "up.lock").open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        with pytest.raises(ConflictError), state.locked():
+            pytest.fail("the lock was given beside another")
+        assert not state.up_file.exists()
 
 
 def test_what_a_killed_system_wrote_is_not_believed_of_one_that_is_still_starting(state: StateDir) -> None:

@@ -46,8 +46,17 @@ def test_it_is_of_the_lowest_priority_and_the_threads_beside_it_are_not() -> Non
 def test_it_takes_long_slices_so_that_who_wakes_need_not_wait_for_the_end_of_one() -> None:
     own = _slice_ns()
     with _of_a_thread_that_gives_way() as threads:
-        assert threads.submit(_slice_ns).result() == 100_000_000 > own
+        assert threads.submit(_slice_ns).result() == priority._SLICE_NS > own
     assert _slice_ns() == own
+
+
+def test_who_runs_while_nothing_else_does_is_not_raised_above_that() -> None:
+    def begin() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        give_way()
+
+    with ThreadPoolExecutor(max_workers=1, initializer=begin) as threads:
+        assert threads.submit(os.sched_getscheduler, 0).result() == os.SCHED_IDLE
 
 
 @pytest.mark.parametrize("numbers", [{}, {platform.machine(): 99_999}], ids=["unknown", "refused"])
