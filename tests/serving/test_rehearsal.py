@@ -170,6 +170,12 @@ async def test_a_slow_version_is_run_once_in_each_form() -> None:
     assert len(model.ran) == FORMS
 
 
+async def test_a_rehearsal_that_took_long_enough_asks_for_no_further_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "_ENOUGH_S", 0.0)
+    statuses = await rehearse(PLAN, PLAN.routes[0], _loaded(Watched(SCALER, version=3), _row()))
+    assert statuses == {200: FORMS * (1 + AT_ONCE)}
+
+
 async def test_a_rehearsal_ends_where_it_is_cancelled() -> None:
     model = Watched(SCALER, version=3)
     model.open.clear()
