@@ -94,7 +94,8 @@ class UsualAsk(HttpAsk):
             features.saw(tally, results.feeds, results.arrays, asked)
         serving.seen[CANDIDATE_OK if route.role is Role.CANDIDATE else STABLE_OK] += len(asks)
         face = serving.face(route.version, Kind.ASSIGNED)
-        wrong: list[Call] = []
+        wrong: list[UsualAsk] = []
+        refused: list[UsualAsk] = []
         start = 0
         for ask, number, latency_ms in zip(asks, serving.numbering.several(len(asks)), latencies_ms, strict=True):
             stop = start + (ask.rows or 0)
@@ -102,19 +103,20 @@ class UsualAsk(HttpAsk):
                 ask.write(face, number, results, start, stop, latency_ms)
             except InvalidInputError as error:
                 ask.refuse(error)
+                refused.append(ask)
             except Exception:
                 log.exception("an answer of version %d went wrong", route.version)
                 wrong.append(ask)
             start = stop
+        if serving.mirrors is not None:
+            serving.mirrors.copy_together(asks, results, but=(*refused, *wrong))
         serving.tally.in_flight -= len(asks) - len(wrong)
         return wrong
 
 
 def _alike(cls: type[UsualAsk], calls: Sequence[Any]) -> Sequence[UsualAsk] | None:
-    """The calls, where the plan of one snapshot assigned them all and nothing is copied to shadows; None elsewhere."""
+    """The calls, where the plan of one snapshot assigned them all; None elsewhere."""
     serving, assigned = calls[0].serving, Kind.ASSIGNED
-    if serving.mirrors is not None:
-        return None
     for call in calls:
         if call.__class__ is not cls or call.serving is not serving or call.kind is not assigned:
             return None

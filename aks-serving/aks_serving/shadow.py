@@ -63,6 +63,20 @@ class Mirrors:
         except Exception:
             log.exception("copying a request for the shadows went wrong")
 
+    def copy_together(self, asks: "Sequence[Ask]", results: Results, *, but: "Sequence[Ask]" = ()) -> None:
+        """Copy the requests of a batch that the plan assigned, `but` those that were not answered. Never raises."""
+        answered = len(asks) - len(but)
+        if all(mirror.sheds_all for mirror in self._mirrors):
+            for mirror in self._mirrors:
+                mirror.shed(answered)
+            return
+        start = 0
+        for ask in asks:
+            stop = start + (ask.rows or 0)
+            if ask not in but:
+                self.copy(ask, results, start, stop)
+            start = stop
+
     def counted_by(self, counters: "Mapping[int, FeatureCounter]") -> None:
         """Have the features of what is copied counted, by version."""
         for mirror in self._mirrors:
@@ -99,6 +113,16 @@ class Mirror(Target):
         if subject is None:
             return random.randrange(FULL_WEIGHT_BP) < self._share_bp  # noqa: S311 - a draw, no secret
         return bucket(self._salt, subject) < self._share_bp
+
+    @property
+    def sheds_all(self) -> bool:
+        """Whether every request is to be copied, and every copy would be shed."""
+        return self._share_bp == FULL_WEIGHT_BP and self._spare.is_full
+
+    def shed(self, requests: int) -> None:
+        """Count the copies of so many requests as shed."""
+        self._mirrored += requests
+        self._shed += requests
 
     def has_room(self) -> bool:
         """Whether a copy need be made at all; counts what is shed at once, which must cost next to nothing."""

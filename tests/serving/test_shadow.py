@@ -11,23 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aks_serving.batches import LoadedModel
+from aks_serving.asks import PlainAsk
+from aks_serving.batches import LoadedModel, Results
 from aks_serving.counts import Tally
 from aks_serving.engine import Engine
 from aks_serving.lanes import Lane
 from aks_serving.model import Model
+from aks_serving.serving import Face
 from aks_serving.shadow import ATOL, RTOL, Mirror, compared
-from aks_serving.spare import Copy, Spare, Target
+from aks_serving.spare import MAX_COPIES, Copy, Spare, Target
 from aks_serving.tensors import Array, Feeds
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.core.errors import InvalidInputError
 from shared.routing.assignment import bucket
 from shared.routing.plan import Role, Route
 from shared.telemetry.window import ShadowCounts, merge_counts
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
+from tests.serving.handled import HandServer, Watched, plain
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +140,53 @@ async def test_copies_are_accounted_for_over_a_change_of_plan_and_a_stop(start: 
     total = [sum(getattr(c, n) for c in found if c) for n in ("mirrored", "shed", "errors", "compared")]
     assert total[0] == 60
     assert total[1] + total[2] + total[3] == 60
+
+
+@pytest.mark.parametrize("share_bp", [EVERYTHING, 5_000])
+async def test_answers_of_one_batch_are_copied_while_there_is_room_and_counted_as_shed_beyond(share_bp: int) -> None:
+    plan = models.plan(1, models.route(1, ONE), _shadow(2, HALF_MORE, share_bp), _shadow(3, ONE))
+    versions = {version: Watched(data, version=version) for version, data in ((1, ONE), (2, HALF_MORE), (3, ONE))}
+    server = HandServer(plan, versions, inline=True, max_queue=2 * MAX_COPIES)
+    users = [f"user-{n}" for n in range(MAX_COPIES + 500)]
+    asked = [plain([[n, 1.0]], user_id=user) for n, user in enumerate(users)]
+    server.ask(*asked)
+    await server.idle()
+    server.close()
+    assert [one.json()["predictions"] for one in asked] == [[[n, 1.0]] for n in range(len(asked))]
+    server.serving.count_runs()
+    chooses = _mirror(share_bp, plan.salt).chooses
+    for version, copied in ((2, sum(chooses(user) for user in users)), (3, len(users))):
+        counts = server.serving.tally.of(version).counts().shadow
+        assert counts is not None
+        assert _over(counts, copied)
+        assert counts.shed > 0
+        assert counts.compared > 0
+
+
+async def test_of_a_batch_only_what_was_answered_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = models.plan(1, models.route(1, ONE), _shadow(2, ONE))
+    shadow = Watched(ONE, version=2)
+    server = HandServer(plan, {1: Watched(ONE), 2: shadow}, inline=True)
+    write = PlainAsk.write
+
+    def failing(ask: PlainAsk, face: Face, number: bytes, results: Results, start: int, *rest: Any) -> None:
+        if start == 1:
+            raise LookupError("the server has a defect, says the test")
+        if start == 2:
+            raise InvalidInputError("it cannot be given, says the test")
+        write(ask, face, number, results, start, *rest)
+
+    monkeypatch.setattr(PlainAsk, "write", failing)
+    asked = [plain([[n, 1.0]]) for n in range(5)]
+    server.ask(*asked)
+    await server.idle()
+    server.close()
+    assert [one.status for one in asked] == [200, 500, 400, 200, 200]
+    server.serving.count_runs()
+    counts = server.serving.tally.of(2).counts().shadow
+    assert counts is not None
+    assert _over(counts, 3)
+    assert shadow.ran == [[[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]]]
 
 
 async def test_a_shadow_that_is_not_loaded_is_reported_and_gets_nothing(start: Start, storage: MemoryStorage) -> None:
