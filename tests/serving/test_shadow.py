@@ -161,6 +161,7 @@ async def test_answers_of_one_batch_are_copied_while_there_is_room_and_counted_a
         assert _over(counts, copied)
         assert counts.shed > 0
         assert counts.compared > 0
+        assert counts.disagreements == (counts.compared if version == 2 else 0)
 
 
 async def test_of_a_batch_only_what_was_answered_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
