@@ -169,7 +169,7 @@ class RobustnessFinding(_Section):
     """What the model did with an input that nobody expects."""
 
     probe: _Name
-    """`nan`, `infinity`, `extremes`, `empty_batch`, `batch_against_single`, `repeats`."""
+    """`repeats`, `batch_against_single`, `outlier`, `nan`, `infinity`, `extremes`, `empty_batch`."""
     behaviour: _Name
     """As in `answers`, `answers with NaN`, `refuses with an error`, `differs`."""
     sentence: Annotated[str, StringConstraints(max_length=500)]

@@ -50,6 +50,7 @@ class Stage(StrEnum):
     MEASURING = "computing metrics"
     REPEATING = "running the same rows again"
     RUNNING_APART = "running rows apart and in a batch"
+    RUNNING_OUTLIER = "running rows beside an outlier"
     RUNNING_NAN = "running rows of NaN"
     RUNNING_INFINITY = "running rows of infinities"
     RUNNING_EXTREMES = "running rows of extreme values"

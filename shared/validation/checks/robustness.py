@@ -79,6 +79,27 @@ def _batch_against_single(seen: Observation, tolerances: Tolerances) -> _Reading
     return Outcome.PASS, "answers", f"{same}{_within(seen)}"
 
 
+def _outlier(seen: Observation, tolerances: Tolerances) -> _Reading:
+    if seen.skipped:
+        return Outcome.PASS, "not tried", f"rows were not run beside an outlier: {seen.skipped}"
+    if seen.refused:
+        return (
+            Outcome.PASS,
+            "refuses with an error",
+            f"rows beside one of far greater numbers are an error: {seen.error}",
+        )
+    differing = _worst(seen.differences)
+    if differing is not None:
+        said = f"beside one of far greater numbers rows get other answers: {_difference(differing, tolerances)}"
+        cause = "it takes a scale from all rows of a call, as dynamic quantisation does"
+        return Outcome.FAIL, "differs", f"{said}; {cause}: a request's own rows change each other's answers"
+    return (
+        Outcome.PASS,
+        "answers",
+        f"{seen.rows} rows keep their answers beside one of far greater numbers{_within(seen)}",
+    )
+
+
 def _nan(seen: Observation, _: Tolerances) -> _Reading:
     if seen.skipped:
         return Outcome.PASS, "not tried", f"NaN was not tried: {seen.skipped}"
@@ -111,6 +132,7 @@ def _empty_batch(seen: Observation, _: Tolerances) -> _Reading:
 _READ: Mapping[Probe, Callable[[Observation, Tolerances], _Reading]] = {
     Probe.REPEATS: _repeats,
     Probe.BATCH_AGAINST_SINGLE: _batch_against_single,
+    Probe.OUTLIER: _outlier,
     Probe.NAN: _nan,
     Probe.INFINITY: _infinity,
     Probe.EXTREMES: _extremes,

@@ -12,7 +12,7 @@ import numpy as np
 
 from shared.validation.datafile import Array
 from shared.validation.model import LoadedModel, ModelError, Rows
-from shared.validation.probes.inputs import extremes, no_rows, spread_at, with_infinity, with_nan
+from shared.validation.probes.inputs import extremes, no_rows, spread_at, with_infinity, with_nan, with_outlier
 from shared.validation.tolerance import Tolerances, differing, worst_distance
 from shared.validation.wire import Stage
 
@@ -28,6 +28,7 @@ class Probe(StrEnum):
 
     REPEATS = "repeats"
     BATCH_AGAINST_SINGLE = "batch_against_single"
+    OUTLIER = "outlier"
     NAN = "nan"
     INFINITY = "infinity"
     EXTREMES = "extremes"
@@ -37,6 +38,7 @@ class Probe(StrEnum):
 STAGE: Mapping[Probe, Stage] = {
     Probe.REPEATS: Stage.REPEATING,
     Probe.BATCH_AGAINST_SINGLE: Stage.RUNNING_APART,
+    Probe.OUTLIER: Stage.RUNNING_OUTLIER,
     Probe.NAN: Stage.RUNNING_NAN,
     Probe.INFINITY: Stage.RUNNING_INFINITY,
     Probe.EXTREMES: Stage.RUNNING_EXTREMES,
@@ -103,11 +105,14 @@ def observe(
     begin(STAGE[Probe.REPEATS])
     repeats = _repeats(model, batch, rows, tolerances, again)
     yield repeats
-    begin(STAGE[Probe.BATCH_AGAINST_SINGLE])
-    if any(difference.differing for difference in repeats.differences) or repeats.refused:
-        yield Observation(probe=Probe.BATCH_AGAINST_SINGLE, skipped="the model does not even repeat itself")
-    else:
-        yield _apart(model, batch, rows, tolerances, measured)
+    for probe, compared in ((Probe.BATCH_AGAINST_SINGLE, _apart), (Probe.OUTLIER, _beside_outlier)):
+        begin(STAGE[probe])
+        if any(difference.differing for difference in repeats.differences) or repeats.refused:
+            yield Observation(probe=probe, skipped="the model does not even repeat itself")
+        elif model.rows_at_once == 1 or rows < 2:
+            yield Observation(probe=probe, skipped="the model takes one row at a time")
+        else:
+            yield compared(model, batch, rows, tolerances, measured)
     # A graph that fixes its number of rows takes no other.
     few = rows if model.rows_at_once else min(rows, _BASE_ROWS)
     base = {name: array[:few] for name, array in batch.items()}
@@ -142,10 +147,7 @@ def _apart(model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances, m
 
     A graph that knows its answers in batches of one size alone, as that of the measurement, would shine there.
     """
-    probe, wanted = Probe.BATCH_AGAINST_SINGLE, measured
-    if model.rows_at_once == 1 or rows < 2:
-        return Observation(probe=probe, skipped="the model takes one row at a time")
-    size = rows
+    probe, wanted, size = Probe.BATCH_AGAINST_SINGLE, measured, rows
     try:
         if wanted is None:
             wanted = model.run_rows(batch, rows, rows)
@@ -174,6 +176,31 @@ def _turned(
     runs = [_differences(found, wanted, tolerances, at_once=rows) for found in (back, model.run(batch))]
     return Observation(
         probe=Probe.BATCH_AGAINST_SINGLE, rows=rows, differences=_worst(iter(runs)), is_measured=is_measured
+    )
+
+
+def _beside_outlier(
+    model: LoadedModel, batch: Rows, rows: int, tolerances: Tolerances, measured: Rows | None
+) -> Observation:
+    """The rows of a batch whose last one is put out of all proportion, against their answers without it.
+
+    What takes a scale from all rows at once, as dynamic quantisation does, hides where rows are alike.
+    """
+    beside = with_outlier(batch)
+    if beside is None:
+        return Observation(probe=Probe.OUTLIER, skipped="the model takes no real numbers")
+    try:
+        wanted = model.run(batch) if measured is None else measured
+        found = model.run(beside)
+    except (ModelError, MemoryError) as error:
+        said = str(error) if isinstance(error, ModelError) else "it asks for more memory than there is"
+        return Observation(probe=Probe.OUTLIER, rows=rows, refused=("beside an outlier",), error=said)
+    others, right = ({name: array[: rows - 1] for name, array in side.items()} for side in (found, wanted))
+    return Observation(
+        probe=Probe.OUTLIER,
+        rows=rows - 1,
+        differences=_differences(others, right, tolerances, at_once=rows),
+        is_measured=measured is not None,
     )
 
 

@@ -16,6 +16,8 @@ from shared.validation.model import NUMPY_TYPE, Rows
 
 _MAX_MADE_UP_VALUES = 32_000_000
 _LONG_TEXT = 10_000
+_OUTLIER = 30.0
+"""How many times greater than all others the numbers of an outlier are."""
 _EXTREME_REALS = (1e30, -1e30, 0.0)
 _EXTREME_TEXTS = ("", "x" * _LONG_TEXT, "\N{LATIN SMALL LETTER E WITH ACUTE}\N{GRINNING FACE}\u202e ")
 
@@ -52,6 +54,16 @@ def with_nan(base: Rows, rows: int) -> dict[str, Array] | None:
 def with_infinity(base: Rows, rows: int) -> dict[str, Array] | None:
     """The rows with infinities: the first row positive, the second negative, the others have one each."""
     return _with_real(base, rows, (math.inf, -math.inf))
+
+
+def with_outlier(base: Rows) -> dict[str, Array] | None:
+    """The rows, the last with real numbers far greater than all others', of either sign in turn. None without any.
+
+    No greater than the type holds: nothing but the magnitude is unusual about it.
+    """
+    if not any(array.dtype.kind == "f" for array in base.values()):
+        return None
+    return {name: _beside(array) if array.dtype.kind == "f" else array for name, array in base.items()}
 
 
 def extremes(base: Rows) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -95,6 +107,17 @@ def _with_real(base: Rows, rows: int, values: tuple[float, ...]) -> dict[str, Ar
             else:
                 flat[row, row % flat.shape[1]] = value
         changed[name] = flat.reshape(array.shape)
+    return changed
+
+
+def _beside(array: Array) -> Array:
+    changed = array.copy()
+    last = changed[-1:].reshape(-1)
+    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
+    with np.errstate(over="ignore"):
+        greatest = min(_OUTLIER * max(1.0, float(finite.max(initial=0.0))), float(np.finfo(str(array.dtype)).max))
+    last[:] = np.where(np.arange(last.size) % 2, -greatest, greatest)
+    changed[-1] = last.reshape(array.shape[1:])
     return changed
 
 

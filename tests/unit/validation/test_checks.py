@@ -223,6 +223,26 @@ SAME = (Difference(output="score", differing=0, values=10, worst=1e-9),)
             "the model takes one row at a time",
         ),
         (
+            Observation(probe=Probe.OUTLIER, rows=9, differences=DIFFERS),
+            ("differs", "fail", True),
+            "as dynamic quantisation does",
+        ),
+        (
+            Observation(probe=Probe.OUTLIER, rows=9, differences=SAME),
+            ("answers", "pass", True),
+            "9 rows keep their answers beside one of far greater numbers, within 1e-09",
+        ),
+        (
+            Observation(probe=Probe.OUTLIER, rows=9, refused=("beside an outlier",), error="no"),
+            ("refuses with an error", "pass", True),
+            "are an error: no",
+        ),
+        (
+            Observation(probe=Probe.OUTLIER, skipped="the model takes no real numbers"),
+            ("not tried", "pass", True),
+            "the model takes no real numbers",
+        ),
+        (
             Observation(probe=Probe.NAN, tried=("nan",), not_finite=("nan",)),
             ("answers with NaN", "pass", True),
             "rows with NaN get answers with NaN or infinities",

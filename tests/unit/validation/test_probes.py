@@ -9,11 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto as Type
 from onnx import helper
+from onnxruntime.quantization import quantize_dynamic
 
+from shared.registry.manifest import Tolerance
 from shared.validation.datafile import Array
 from shared.validation.model import LoadedModel, Rows, load
 from shared.validation.probes.behaviour import STAGE, Observation, Probe, observe
-from shared.validation.probes.inputs import extremes, made_up_rows, spread_rows, with_infinity, with_nan
+from shared.validation.probes.inputs import extremes, made_up_rows, spread_rows, with_infinity, with_nan, with_outlier
 from shared.validation.probes.timing import interleaved
 from shared.validation.tolerance import Tolerances
 from shared.validation.wire import Stage
@@ -63,7 +65,8 @@ def test_each_probe_begins_a_stage_of_its_own_before_it_is_tried(tmp_path: Path)
 def test_a_model_that_does_not_repeat_itself_is_seen_in_one_session_and_not_compared_further(tmp_path: Path) -> None:
     found, _ = observed(loaded(tmp_path, answers_by_chance().model), {})
     assert found[Probe.REPEATS].differences[0].differing > 0
-    assert found[Probe.BATCH_AGAINST_SINGLE].skipped == "the model does not even repeat itself"
+    for probe in (Probe.BATCH_AGAINST_SINGLE, Probe.OUTLIER):
+        assert found[probe].skipped == "the model does not even repeat itself"
 
 
 def test_rows_that_influence_each_other_are_seen(tmp_path: Path) -> None:
@@ -87,6 +90,57 @@ def test_where_the_graph_fixes_its_rows_another_order_tells_whether_they_influen
     assert found[Probe.BATCH_AGAINST_SINGLE].differences[0].differing > 0
 
 
+def test_rows_that_are_alike_tell_of_dynamic_quantisation_beside_an_outlier(tmp_path: Path) -> None:
+    plain, quantised = tmp_path / "plain.onnx", tmp_path / "quantised.onnx"
+    random = np.random.default_rng(0)
+    linear = onnx_model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [("x", Type.FLOAT, ["rows", 3])],
+        [("y", Type.FLOAT, ["rows", 2])],
+        constants=[helper.make_tensor("w", Type.FLOAT, [3, 2], random.normal(size=6))],
+    )
+    onnx.save(linear, plain)
+    quantize_dynamic(plain, quantised)
+    alike = {"x": random.integers(0, 2, size=(ROWS, 3)).astype(np.float32)}
+    tolerances = {"y": Tolerance()}
+    for path, is_seen in ((plain, False), (quantised, True)):
+        seen = observe(load(path), alike, ROWS, tolerances, measured=None, again=None, begin=lambda _: None)
+        found = {one.probe: one for one in seen}
+        assert not found[Probe.BATCH_AGAINST_SINGLE].differences[0].differing
+        assert found[Probe.OUTLIER].rows == ROWS - 1
+        assert bool(found[Probe.OUTLIER].differences[0].differing) is is_seen
+
+
+def test_an_outlier_stands_in_the_last_row_and_is_no_greater_than_its_type_holds() -> None:
+    base: Rows = {
+        "x": np.array([[1, -2, np.inf], [0, 0, 0]], dtype=np.float32),
+        "h": np.array([3000, 1], dtype=np.float16),
+        "n": np.ones((2, 1), dtype=np.int64),
+    }
+    beside = with_outlier(base)
+    assert beside is not None
+    assert beside["x"].tolist() == [[1, -2, np.inf], [60, -60, 60]]
+    assert beside["h"].tolist() == [3000, 65504]
+    assert np.array_equal(beside["n"], base["n"])
+    assert base["x"][1].tolist() == [0, 0, 0]
+    assert with_outlier({"n": base["n"]}) is None
+
+
+def test_a_model_that_refuses_an_outlier_is_told_apart_from_one_whose_rows_change(tmp_path: Path) -> None:
+    model = onnx_model(
+        [
+            helper.make_node("Cast", ["x"], ["at"], to=Type.INT64),
+            helper.make_node("Gather", ["table", "at"], ["y"]),
+        ],
+        [("x", Type.FLOAT, ["rows", 1])],
+        [("y", Type.FLOAT, ["rows", 1])],
+        constants=[helper.make_tensor("table", Type.FLOAT, [2], [5.0, 6.0])],
+    )
+    found, _ = observed(loaded(tmp_path, model), {})
+    assert found[Probe.OUTLIER].refused == ("beside an outlier",)
+    assert "out of" in found[Probe.OUTLIER].error
+
+
 def test_an_index_out_of_its_table_is_an_error_that_is_told(tmp_path: Path) -> None:
     model = onnx_model(
         [helper.make_node("Gather", ["table", "ids"], ["y"])],
@@ -108,6 +162,7 @@ def test_text_may_be_empty_long_and_unusual(tmp_path: Path) -> None:
         [("y", Type.STRING, ["rows", 1])],
     )
     found, _ = observed(loaded(tmp_path, model), {})
+    assert found[Probe.OUTLIER].skipped == "the model takes no real numbers"
     assert found[Probe.EXTREMES].tried == ("empty text", "text of 10000 characters", "unusual characters")
     assert not found[Probe.EXTREMES].refused
 
