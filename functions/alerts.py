@@ -51,7 +51,10 @@ class SilenceBody(Command):
         """When it ends. Raises InvalidInputError."""
         if (self.until is None) == (self.for_s is None):
             raise InvalidInputError("a silence needs an end: give until, or for_s, in seconds")
-        return self.until or (self.since or now) + timedelta(seconds=self.for_s or 0.0)
+        try:
+            return self.until or (self.since or now) + timedelta(seconds=self.for_s or 0.0)
+        except OverflowError:
+            raise InvalidInputError("the silence would end after the year 9999: give an earlier since") from None
 
 
 class UnsilenceBody(Command):

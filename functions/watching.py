@@ -142,6 +142,7 @@ def _summary_view(model: str, summary: ReportSummary) -> dict[str, Any]:
 def _time(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        # Some times at either end of the calendar are none in UTC.
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise InvalidInputError(f"since {text[:40]!r} is no time: give one as 2026-11-21T08:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

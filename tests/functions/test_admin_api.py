@@ -117,6 +117,13 @@ def test_what_does_not_exist_is_named(system: System, method: str, path: str, me
         ("POST", "endpoints/digits/rollouts/r/promote", "{}", "by: Field required"),
         ("POST", "endpoints/digits/rollouts/r/weight", '{"weight_bp": -1}', "weight_bp"),
         ("POST", "endpoints/digits/rollback", '{"reason": "it fails"}', "by: Field required"),
+        ("GET", "models/digits/drift?since=9999-12-31T23:59:59-14:00", "", "is no time"),
+        (
+            "POST",
+            "silences",
+            '{"model": "digits", "by": "ann", "reason": "r", "since": "9999-12-31T23:59:59Z", "for_s": 60}',
+            "the silence would end after the year 9999",
+        ),
         ("POST", "endpoints/digits/quarantine/0/clear", '{"by": "ann", "reason": "fit"}', "is not a version number"),
     ],
 )
