@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from shared.core.clock import Clock
-from shared.core.errors import ConflictError, InvalidInputError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, InvalidInputError
 from shared.core.ids import VersionNumber
 from shared.core.messages import RolloutCommand
 from shared.core.tracing import current_traceparent
@@ -85,6 +85,9 @@ class Starting:
             if command.command_id == automatic_command_id(version.model, version.version):
                 return self._start_by_policy(command, version)
             return self._start_by_command(command, version)
+        except ChangedMeanwhileError:
+            # It says nothing of the version: the start is tried again.
+            raise
         except ConflictError as error:
             self._drop_queued(command, str(error))
             raise

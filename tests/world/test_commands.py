@@ -1,19 +1,22 @@
 """Commands to rollouts through the service: once each, in their states, one rollout at a time; and rollbacks."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
+from shared.core.errors import ChangedMeanwhileError, ConflictError, InvalidInputError, NotFoundError
 from shared.core.ids import VersionNumber
 from shared.core.messages import CommandKind, Queue, RolloutCommand, RolloutTick
 from shared.registry.aliases import CHAMPION
 from shared.registry.rollout_policy import Otherwise, Strategy, WhenBusy
 from shared.rollout import reverts
+from shared.rollout.endpoint import ENDPOINT_ID
 from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Trigger
 from shared.rollout.standing import standing
+from shared.store.ports import Container
 from tests.world.strategies import (
     STAGES,
     alter,
@@ -252,6 +255,25 @@ def test_what_waits_and_cannot_begin_any_more_waits_no_longer(why: str) -> None:
     assert (endpoint.active, endpoint.queued_version) == (None, None)
     assert endpoint.refused is not None
     assert endpoint.refused.version == 3
+
+
+def test_what_waits_waits_on_when_other_writers_were_first_each_time_it_was_to_begin() -> None:
+    world = under_way(versions=3, when_busy=WhenBusy.QUEUE)
+    start(world, 3, "third")
+    world.queues.loses = lambda: True
+    give(world, CommandKind.ABORT)
+    world.queues.loses = lambda: False
+    world.documents.other_writers = [lambda: _write(world)] * 20
+    with pytest.raises(ChangedMeanwhileError):
+        start(world, 3, "third")
+    assert (world.endpoint().queued_version, world.endpoint().refused) == (3, None)
+    assert start(world, 3, "third") is not None
+
+
+def _write(world: World) -> None:
+    """Write the endpoint as it stands, as another process might."""
+    key = (Container.ENDPOINTS, ENDPOINT, ENDPOINT_ID)
+    world.documents.held[key] = replace(world.documents.held[key], etag=str(next(world.documents.etags)))
 
 
 def test_what_waits_cannot_be_archived_and_one_in_quarantine_is_not_queued() -> None:
