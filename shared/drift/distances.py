@@ -4,6 +4,8 @@ Pure functions of counts, shape [b], at least one row on either side; no result 
 scipy's values and to their formulas. Loads numpy, and scipy.special where it is called.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,17 +85,39 @@ def chi_square(reference: Counts, actual: Counts) -> tuple[float, int, float]:
     """The chi-square test that both are samples of one distribution (Pearson 1900; of two samples, 1911): statistic,
     degrees of freedom, p-value.
 
-    The rarest bins are joined first, until the smaller sample expects five rows in each. One bin has a p-value of 1.
+    The rarest bins are joined first, until the smaller sample expects five rows in each. Where that leaves one bin, as
+    where nearly all rows of the larger sample lie in one, the rows outside the most frequent bin are told by a bound
+    that holds however few are expected. One bin that holds all rows has a p-value of 1.
     """
     from scipy.special import chdtrc  # noqa: PLC0415
 
-    table = _joined(np.vstack([reference, actual]).astype(np.float64))
+    counts = np.vstack([reference, actual]).astype(np.float64)
+    table = _joined(counts)
     degrees = table.shape[1] - 1
     if degrees < 1:
-        return 0.0, 0, 1.0
+        return _outside_the_most_frequent(counts)
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     statistic = float(((table - expected) ** 2 / expected).sum())
     return statistic, degrees, float(chdtrc(degrees, statistic))
+
+
+def _outside_the_most_frequent(table: Floats) -> tuple[float, int, float]:
+    """As `chi_square`, of both rows of counts, [2, b], in two bins: the most frequent one, and all others.
+
+    Of one distribution, the smaller sample's rows in a bin are drawn from those of both without replacement, which
+    Chernoff's bound holds for (Hoeffding 1963, theorems 1 and 4). Twice that is the p-value, and the statistic is the
+    one that has it, of one degree of freedom.
+    """
+    from scipy.special import ndtri_exp, rel_entr  # noqa: PLC0415
+
+    totals, sizes = table.sum(axis=0), table.sum(axis=1)
+    most = int(np.argmax(totals))
+    two = np.column_stack([table[:, most], sizes - table[:, most]])
+    if not two[:, 1].any():
+        return 0.0, 0, 1.0
+    away = rel_entr(two / sizes[:, None], two.sum(axis=0) / two.sum()).sum(axis=1)
+    log_tail = -max(float((sizes * away).max()), math.log(2))
+    return float(ndtri_exp(log_tail)) ** 2, 1, 2 * math.exp(log_tail)
 
 
 def _joined(table: Floats) -> Floats:

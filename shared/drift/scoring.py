@@ -24,6 +24,8 @@ from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
 from shared.telemetry.profile import CategoryFeature, Feature, NumberFeature, Profile
 
 CHECK = "drift"
+LEAST_REFERENCE = 100
+"""Rows of a reference that may conclude something; fewer, where a window may have fewer."""
 _SHOWN = 3
 _NAMES = {
     "psi": "PSI",
@@ -109,7 +111,7 @@ def scored(
         for feature, reference, actual in by_feature(profile, counts, beside)
     ]
     q_values = benjamini_hochberg(np.array([score.p_value for score in found])) if found else ()
-    is_enough = min(sides) >= limits.min_rows and (looks is None or looks.is_enough)
+    is_enough = not _too_few(*sides, limits) and (looks is None or looks.is_enough)
     return [_judged(score, float(q), limits, is_enough=is_enough) for score, q in zip(found, q_values, strict=True)]
 
 
@@ -118,13 +120,9 @@ def verdict_of(scores: Sequence[FeatureScore], *, rows: int, limits: Limits, loo
     if looks is not None and rows >= limits.min_rows and not looks.is_enough:
         said = f"{rows} rows of few subjects are worth {looks.worth:.3g} independent ones: {LEAST_WORTH:g} are needed"
         return Verdict(check=CHECK, outcome=Outcome.INCONCLUSIVE, sentence=said, n=rows)
-    if rows < limits.min_rows:
-        return Verdict(
-            check=CHECK,
-            outcome=Outcome.INCONCLUSIVE,
-            sentence=f"{rows} rows were counted: {limits.min_rows} are needed",
-            n=rows,
-        )
+    reference = min((int(score.reference.sum()) for score in scores), default=rows)
+    if too_few := _too_few(reference, rows, limits):
+        return Verdict(check=CHECK, outcome=Outcome.INCONCLUSIVE, sentence=too_few, n=rows)
     drifted = sorted((score for score in scores if score.drifted), key=lambda score: -score.effect)
     worst = max((score.psi for score in drifted or scores), default=None)
     if not drifted:
@@ -246,6 +244,14 @@ def _judged(score: FeatureScore, q_value: float, limits: Limits, *, is_enough: b
     is_evident = q_value <= limits.false_discovery_rate
     score = replace(score, q_value=q_value, over=over, drifted=bool(over) and is_evident and is_enough)
     return replace(score, sentence=_sentence(score, limits, is_evident=is_evident, is_enough=is_enough))
+
+
+def _too_few(reference: int, rows: int, limits: Limits) -> str:
+    """Why a window beside a reference, of so many rows each, concludes nothing; empty where it may."""
+    if rows < limits.min_rows:
+        return f"{rows} rows were counted: {limits.min_rows} are needed"
+    least = min(limits.min_rows, LEAST_REFERENCE)
+    return f"the reference has {reference} rows: {least} are needed" if reference < least else ""
 
 
 def _is_over(value: float | None, limit: float | None) -> bool:

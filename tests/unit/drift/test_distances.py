@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from shared.drift import distances
 
@@ -64,6 +65,43 @@ def test_rare_bins_are_joined_before_chi_square() -> None:
     _, degrees, p_value = distances.chi_square(reference, actual)
     assert degrees == 1
     assert p_value > 0.2
+
+
+@pytest.mark.parametrize("rows", [100, 5_000, 1_000_000])
+@pytest.mark.parametrize("size", [60, 2_500])
+def test_rows_that_all_came_to_lie_in_one_bin_are_no_chance(size: int, rows: int) -> None:
+    # By so many rows of the one sample the other expects next to none in the other bins.
+    reference = np.array([size // 10] * 10)
+    for place in (0, 9):
+        actual = np.zeros(10, dtype=np.int64)
+        actual[place] = rows
+        statistic, degrees, p_value = distances.chi_square(reference, actual)
+        assert degrees >= 1
+        assert p_value < 1e-10
+        assert math.isfinite(statistic)
+
+
+def test_what_was_always_so_and_is_not_so_in_a_small_sample_is_no_chance() -> None:
+    assert distances.chi_square(np.array([20_000, 0]), np.array([80, 20]))[2] < 1e-10
+    assert distances.chi_square(np.array([20_000, 0]), np.array([0, 100]))[2] < 1e-10
+    assert distances.chi_square(np.array([20_000, 0]), np.array([99, 1]))[2] > 0.02
+
+
+@pytest.mark.parametrize(("size", "rows"), [(10, 1_000), (60, 400), (40, 50_000)])
+def test_few_rows_outside_one_bin_are_no_evidence_more_often_than_stated(size: int, rows: int) -> None:
+    # By the exact law of how many of them fall to one side, whatever their number.
+    for outside in range(1, 30):
+        smaller = np.arange(max(0, outside - rows), min(outside, size) + 1)
+        chances = stats.hypergeom.pmf(smaller, size + rows, outside, size)
+        tested = [
+            distances.chi_square(np.array([size - k, k]), np.array([rows - outside + k, outside - k])) for k in smaller
+        ]
+        p_values = np.array([p_value for _, _, p_value in tested])
+        assert {degrees for _, degrees, _ in tested} == {1}
+        for statistic, degrees, p_value in tested:
+            assert p_value == pytest.approx(stats.chi2.sf(statistic, degrees), rel=1e-9)
+        for level in (0.5, 0.1, 0.05, 0.01, 1e-4):
+            assert chances[p_values <= level].sum() <= level
 
 
 def test_one_bin_says_nothing() -> None:

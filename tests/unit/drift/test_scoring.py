@@ -259,6 +259,50 @@ def test_all_null_where_nothing_was_and_a_constant_that_changes_are_found() -> N
         assert not scored(profile, tallied(profile, x=before), LIMITS)[0].drifted
 
 
+def test_a_drift_is_found_however_many_more_rows_the_window_has_than_the_reference() -> None:
+    generator = np.random.default_rng(11)
+    table = generator.normal(size=(500, 3))
+    profile = made(x=table)
+    rows = generator.normal(size=(50_000, 3))
+    for far in (1.0, 3.0, 10.0):
+        moved = rows.copy()
+        moved[:, 1] += far
+        moved[:, 2] = np.nan if far == 10.0 else moved[:, 2]
+        found = {score.feature.name: score for score in scored(profile, tallied(profile, x=moved), LIMITS)}
+        assert found["x[1]"].drifted, far
+        assert found["x[1]"].effect > 1
+        assert found["x[2]"].drifted == (far == 10.0)
+        assert not found["x[0]"].drifted
+
+
+def test_a_constant_that_vanishes_or_changes_is_found_in_a_small_window() -> None:
+    profile = made(x=np.full((40_000, 2), 7.0))
+    window = np.full((100, 2), 7.0)
+    window[:10, 0] = np.nan
+    vanished, same = scored(profile, tallied(profile, x=window), LIMITS)
+    assert vanished.drifted
+    assert not same.drifted
+    window[:, 0] = 8.0
+    assert scored(profile, tallied(profile, x=window), LIMITS)[0].drifted
+
+
+def test_a_reference_of_few_rows_concludes_nothing_and_no_window_needs_as_large_a_one() -> None:
+    generator = np.random.default_rng(12)
+    far = generator.normal(5.0, 1.0, 2_000)
+    for rows, outcome in ((150, Outcome.INCONCLUSIVE), (300, Outcome.FAIL)):
+        profile = made(x=generator.normal(size=rows))
+        scores = scored(profile, tallied(profile, x=far), LIMITS)
+        verdict = verdict_of(scores, rows=2_000, limits=LIMITS)
+        assert verdict.outcome is outcome, verdict.sentence
+        assert ("the reference has 75 rows: 100 are needed" in verdict.sentence) == (rows == 150)
+        assert ("too few rows" in scores[0].sentence) == (rows == 150)
+    many = Limits(min_rows=2_000)
+    assert verdict_of(scored(profile, tallied(profile, x=far), many), rows=2_000, limits=many).outcome is Outcome.FAIL
+    few = Limits(min_rows=20)
+    profile = made(x=generator.normal(size=60))
+    assert verdict_of(scored(profile, tallied(profile, x=far), few), rows=2_000, limits=few).outcome is Outcome.FAIL
+
+
 def test_another_variant_is_a_reference_too() -> None:
     generator = np.random.default_rng(8)
     profile = made(x=generator.normal(size=1_000))
