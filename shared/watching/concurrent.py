@@ -29,6 +29,7 @@ from shared.telemetry.profile import (
 from shared.telemetry.subjects import GROUPS, worth_of
 
 type Cells = NDArray[np.int64]
+type Floats = NDArray[np.float64]
 type Hours = Mapping[datetime, FeatureCounts]
 
 
@@ -65,33 +66,33 @@ class Common:
     def beside(self, hours: Hours, others: Hours, *, part: int = 0) -> Compared:
         """The counts of both sides, as many rows of each. `part` is as shared.drift.looks.Looks has it."""
         pairs = [(counts, others[hour]) for hour, counts in sorted(hours.items()) if hour in others]
-        sides: tuple[list[FeatureCounts], list[FeatureCounts]] = ([], [])
-        groups, worth = np.zeros((2, GROUPS)), []
+        # Whole rows are made of the sum: of an hour's few rows they would be those of the most frequent bins alone.
+        exact, total = np.zeros((2, self.profile.width)), 0
+        groups, by_hour, worth = np.zeros((2, GROUPS)), [], []
         for counts, other in pairs:
             rows = min(counts.rows, other.rows)
             if rows:
+                total += rows
                 for at, found in enumerate((counts, other)):
-                    sides[at].append(self._taken(found, self._cells[at], rows))
-                    scaled = np.array(found.subjects or [0] * GROUPS) * (rows / found.rows)
-                    groups[at] += scaled
+                    scaled = np.array(found.cells, dtype=np.float64)[self._cells[at]] * (rows / found.rows)
+                    in_groups = np.array(found.subjects or [0] * GROUPS) * (rows / found.rows)
+                    exact[at] += scaled
+                    groups[at] += in_groups
                     if not at:
-                        worth.append(worth_of(rows, scaled).rows)
-        nothing = FeatureCounts(profile=self.profile.id, cells=[0] * self.profile.width)
-        first, second = (FeatureCounts.sum_of([nothing, *side]) for side in sides)
-        actual, reference = (worth_of(first.rows, of) for of in groups)
+                        by_hour.append(self._counts(scaled, rows))
+                        worth.append(worth_of(rows, in_groups).rows)
+        first, second = (self._counts(side, total) for side in exact)
+        actual, reference = (worth_of(total, of) for of in groups)
         return Compared(
             first=first,
             second=second,
-            by_hour=sides[0],
+            by_hour=by_hour,
             worth_by_hour=worth,
             looks=Looks(reference=reference, actual=actual, part=part),
         )
 
-    def _taken(self, counts: FeatureCounts, places: Cells, rows: int) -> FeatureCounts:
-        cells = np.array(counts.cells, dtype=np.int64)[places]
-        if rows != counts.rows:
-            cells = _scaled(self.profile, cells, rows, counts.rows)
-        return FeatureCounts(profile=self.profile.id, rows=rows, cells=cells.tolist())
+    def _counts(self, exact: Floats, rows: int) -> FeatureCounts:
+        return FeatureCounts(profile=self.profile.id, rows=rows, cells=_whole(self.profile, exact, rows).tolist())
 
 
 def _is_alike(one: Feature, other: Feature | None) -> bool:
@@ -112,18 +113,18 @@ def _places(profile: Profile | None, part: Profile) -> Cells:
     return np.concatenate(held).astype(np.int64) if held else np.zeros(0, dtype=np.int64)
 
 
-def _scaled(profile: Profile, cells: Cells, rows: int, of: int) -> Cells:
-    """Each feature's cells, scaled to fewer rows: the bins by largest remainder, so that they add up."""
-    found = np.zeros_like(cells)
+def _whole(profile: Profile, exact: Floats, rows: int) -> Cells:
+    """Each feature's cells in whole rows: the bins by largest remainder, so that they add up to so many."""
+    found = np.rint(exact).astype(np.int64)
     start = 0
     for feature in profile.features:
         bins = slice(start, start + feature.bins)
-        exact = cells[bins] * (rows / of)
-        down = np.floor(exact).astype(np.int64)
+        down = np.floor(exact[bins]).astype(np.int64)
         missing = max(0, rows - int(down.sum()))
-        down[np.argsort(down - exact, kind="stable")[:missing]] += 1
+        down[np.argsort(down - exact[bins], kind="stable")[:missing]] += 1
         found[bins] = down
-        rest = slice(bins.stop, start + feature.width)
-        found[rest] = np.rint(cells[rest] * (rows / of)).astype(np.int64)
+        if isinstance(feature, NumberFeature):
+            # Those that are infinite are among those that are not missing.
+            found[bins.stop] = min(found[bins.stop], rows - down[-1])
         start += feature.width
     return found

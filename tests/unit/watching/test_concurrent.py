@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from shared.drift.scoring import scored
 from shared.drift.sides import check_counts
 from shared.telemetry.features import FeatureCounts
 from shared.telemetry.featuretally import FeatureTally
-from shared.telemetry.profile import Profile
+from shared.telemetry.profile import CategoryFeature, ColumnSource, NumberFeature, Profile
 from shared.watching.concurrent import Common
 
 BEGUN = datetime(2026, 11, 21, tzinfo=UTC)
@@ -95,6 +96,43 @@ def test_a_share_that_grows_through_a_season_is_no_drift() -> None:
     whole, apart = common.beside(hours, hours).first, Common(OTHER, ONE).beside(others, others).first
     apart = apart.model_copy(update={"profile": whole.profile})
     assert max(score.psi for score in scored(common.profile, whole, Limits(), beside=apart)) > 0.5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_few_rows_an_hour_beside_many_are_as_the_many(rows: int) -> None:
+    shares = np.array([0.5, 0.3, 0.15, 0.05])
+    source = ColumnSource(input="x")
+    kinds = CategoryFeature(name="kind", source=source, categories=("a", "b", "c", "d"), counts=(50, 30, 15, 5, 0, 0))
+    number = NumberFeature(name="number", source=source, edges=(0.0, 1.0), counts=(50, 30, 15, 5))
+    of = Profile(rows=100, features=(kinds, number))
+    rng = np.random.default_rng(1)
+    few: dict[datetime, FeatureCounts] = {}
+    many: dict[datetime, FeatureCounts] = {}
+    for at in range(200):
+        for found, drawn in ((few, rng.multinomial(rows, shares)), (many, 2_000 * shares)):
+            # Of the number half of the lowest bin is infinite.
+            cells = [*drawn, 0, 0, *drawn, drawn[0] // 2, 0, 0]
+            found[BEGUN + timedelta(hours=at)] = FeatureCounts(
+                profile=of.id, rows=int(sum(drawn)), cells=[int(cell) for cell in cells]
+            )
+    both = Common(of, of).beside(few, many)
+    for counted in (both.second.cells[:4], both.second.cells[6:10]):
+        assert np.abs(np.array(counted) - 200 * rows * shares).max() < 1
+    assert both.second.cells[10] == 50 * rows
+    scores = scored(of, both.first, Limits(), beside=both.second, looks=both.looks)
+    assert not any(score.drifted for score in scores)
+
+
+@settings(max_examples=200)
+@given(st.tuples(*[st.integers(0, 6)] * 3).filter(any), st.integers(1, 18))
+def test_no_more_rows_are_infinite_than_are_not_missing(bins: tuple[int, int, int], rows: int) -> None:
+    feature = NumberFeature(name="x", source=ColumnSource(input="x"), edges=(0.0,), counts=(1, 1, 1))
+    of = Profile(rows=3, features=(feature,))
+    every = FeatureCounts(profile=of.id, rows=sum(bins), cells=[*bins, bins[0] + bins[1], 0, 0])
+    fewer = FeatureCounts(profile=of.id, rows=rows, cells=[rows, 0, 0, 0, 0, 0])
+    low, high, missing, infinite, *_ = Common(of, of).beside({BEGUN: every}, {BEGUN: fewer}).first.cells
+    assert low + high + missing == min(rows, sum(bins))
+    assert infinite <= low + high
 
 
 def test_rows_that_go_together_inflate_and_a_level_that_moves_slowly_does_not() -> None:
