@@ -1,0 +1,64 @@
+"""Files by their digests: who downloads them."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aks_serving.artifacts import Artifacts
+from aks_serving.cache import DiskCache
+
+from shared.core.errors import UnavailableError
+from tests.serving import models
+from tests.serving.fakes import MemoryStorage
+
+ONE = models.scaler(1.0)
+_WAIT_S = 0.5
+"""So long another thread has to begin a download of its own, which it is not to do."""
+
+
+class _Meanwhile(MemoryStorage):
+    """Storage that in the midst of its first download has another thread do what the test says, and may break then."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        super().__init__()
+        self.put(ONE)
+        self.other = threading.Thread()
+        self._breaks = breaks
+
+    def artifact(self, digest: str, *, max_bytes: int) -> Iterator[bytes]:
+        is_first = self.artifact_reads == 0
+        chunks = super().artifact(digest, max_bytes=max_bytes)
+        yield next(chunks)
+        if is_first:
+            self.other.start()
+            self.other.join(_WAIT_S)
+            if self._breaks:
+                raise UnavailableError("blob storage", "the connection broke, says the test")
+        yield from chunks
+
+
+def test_two_that_want_a_file_at_once_download_it_once(tmp_path: Path) -> None:
+    storage = _Meanwhile()
+    artifacts = Artifacts(storage, DiskCache(tmp_path))
+    read: list[bytes] = []
+
+    def fetch() -> None:
+        artifacts.fetch(models.route(2, ONE))
+        read.append(artifacts.read(models.digest(ONE), max_bytes=len(ONE), what="model"))
+
+    storage.other = threading.Thread(target=fetch)
+    artifacts.fetch(models.route(1, ONE))
+    storage.other.join(30)
+    assert (storage.artifact_reads, read) == (1, [ONE])
+
+
+def test_a_download_that_fails_is_tried_again_by_who_waited_for_it(tmp_path: Path) -> None:
+    storage = _Meanwhile(breaks=True)
+    artifacts = Artifacts(storage, DiskCache(tmp_path))
+    storage.other = threading.Thread(target=artifacts.fetch, args=(models.route(2, ONE),))
+    with pytest.raises(UnavailableError):
+        artifacts.fetch(models.route(1, ONE))
+    storage.other.join(30)
+    assert storage.artifact_reads == 2
+    assert DiskCache(tmp_path).artifact(models.digest(ONE), max_bytes=len(ONE)) == ONE
