@@ -39,7 +39,8 @@ _DATATYPE_OF_ONNX = {
 }
 _QUANTISING = b"DynamicQuantize"
 """How the names begin of the operators that do, ONNX's own and ONNX Runtime's."""
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+"""What is looked through at once: the interpreter's lock is kept meanwhile, half a millisecond and more of a MB."""
 _MAX_REASON = 300
 _ONNX_BFLOAT16 = 16
 """TensorProto.BFLOAT16: the package onnx is not among those that serve."""
