@@ -7,12 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.errors import InvalidInputError
-from shared.telemetry.features import FeatureCounts
+from shared.telemetry.features import MOST_SPREADS, STEPS, FeatureCounts
 from shared.telemetry.profile import Feature, NumberFeature, Profile
 from shared.telemetry.subjects import GROUPS
 
 type Counts = NDArray[np.int64]
 type Floats = NDArray[np.float64]
+
+_MOST_STEPS = MOST_SPREADS * STEPS
+"""Of one row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,14 @@ def check_counts(profile: Profile, counts: FeatureCounts) -> None:
             raise InvalidInputError(
                 f"feature {feature.name!r} was counted {sum(bins)} times in {counts.rows} rows: the counts are damaged"
             )
+        if isinstance(feature, NumberFeature):
+            infinite, steps, squares = counts.cells[start + feature.bins : start + feature.width]
+            are_possible = 0 <= infinite <= counts.rows - bins[-1] and abs(steps) <= counts.rows * _MOST_STEPS
+            if not are_possible or not 0 <= squares <= counts.rows * _MOST_STEPS**2:
+                raise InvalidInputError(
+                    f"feature {feature.name!r}: {infinite} infinite rows, and sums of {steps} and {squares}, cannot be "
+                    f"of {counts.rows} rows, {bins[-1]} of them missing: the counts are damaged"
+                )
         start += feature.width
 
 

@@ -42,8 +42,9 @@ class FeatureCounts(Contract, frozen=True, kw_only=True):
 
     @classmethod
     def sum_of(cls, parts: Sequence["FeatureCounts"]) -> Self:
-        """The counts of all rows, of one part or more. Raises InvalidInputError where two profiles counted them, and
-        where they are more than can be counted.
+        """The counts of all rows, of one part or more. A sum of squares that is more than a cell holds is held at that:
+        a billion rows come to it that all lie MOST_SPREADS away. Raises InvalidInputError where two profiles counted
+        them, and where they are more than can be counted.
         """
         profiles = sorted({(part.profile, len(part.cells)) for part in parts})
         if len(profiles) != 1:
@@ -56,11 +57,13 @@ class FeatureCounts(Contract, frozen=True, kw_only=True):
             cells = np.array(part.cells, dtype=np.int64)
             total += cells
             size += np.abs(cells)
-        if (size > MAX_CELL).any():
-            raise InvalidInputError(f"a cell comes to {size.max():.3g}, and holds {MAX_CELL}: add fewer counts at once")
+        rows = sum(part.rows for part in parts)
+        if rows > MAX_CELL:
+            raise InvalidInputError(f"there are {rows:.3g} rows, and {MAX_CELL} can be counted: add fewer at once")
+        total[size > MAX_CELL] = MAX_CELL
         return cls(
             profile=profiles[0][0],
-            rows=sum(part.rows for part in parts),
+            rows=rows,
             cells=total.tolist(),
             subjects=_added([part.subjects for part in parts if part.subjects]),
         )

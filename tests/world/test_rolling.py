@@ -7,7 +7,7 @@ import pytest
 
 from shared.registry.drift_policy import DriftPolicy
 from shared.store.ports import BlobContainer
-from shared.telemetry.features import FeatureCounts, FeatureWindow
+from shared.telemetry.features import MAX_CELL, FeatureCounts, FeatureWindow
 from shared.watching.merging import roll_up_hour
 from shared.watching.rolling import Rolling
 from shared.watching.rollups import ROLLUPS, FeatureRollup, daily_name, day_of, hour_of, hourly_name
@@ -65,11 +65,28 @@ def test_a_window_that_cannot_be_read_or_contradicts_itself_is_left_out_and_coun
     watched.write({"1:stable": good})
     watched.write({"1:stable": good.model_copy(update={"rows": 99})})
     watched.write({"1:stable": good.model_copy(update={"profile": "f" * 64})})
+    # One such sum, and nothing could be added to it any more.
+    squares = watched.profile.features[0].width - 1
+    cells = [MAX_CELL if place == squares else cell for place, cell in enumerate(good.cells)]
+    watched.write({"1:stable": good.model_copy(update={"cells": cells})})
     name = watched.write({"1:stable": good})
     watched.world.blobs.put(BlobContainer.TELEMETRY, name, b"{", {})
     watched.world.watching.watch()
     found = rollup(watched, hourly_name(MODEL, hour_of(watched.now)))
-    assert (found.windows, found.left_out, found.versions["1:stable"]) == (4, 3, good)
+    assert (found.windows, found.left_out, found.versions["1:stable"]) == (5, 4, good)
+
+
+def test_more_than_a_billion_rows_that_lie_as_far_away_as_is_told_apart_are_reported_on() -> None:
+    watched = Watched()
+    far = counted(watched.profile, rows_of(watched.rng, 100, {"age": 1e6}))
+    cells = [cell * 10**7 for cell in far.cells]
+    for _ in range(25):
+        watched.write({"1:stable": FeatureCounts(profile=far.profile, rows=10**9, cells=cells)})
+        watched.world.clock.pass_s(3_600)
+        watched.world.watching.watch()
+    assert watched.latest.rows == 24 * 10**9
+    assert watched.latest.most_to_blame[0].name == "age"
+    assert "data_drift" in watched.firing()
 
 
 def test_rows_that_the_pods_dropped_are_told_with_the_report() -> None:

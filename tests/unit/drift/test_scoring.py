@@ -318,9 +318,20 @@ def test_counts_that_cannot_be_are_refused() -> None:
         scored(profile, counts_of(other, [1, 1, 0]), LIMITS)
     with pytest.raises(InvalidInputError, match="needs a row"):
         scored(profile, counts_of(profile, [0, 0, 0]), LIMITS)
-    for cells in ([3, -1, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0]):
+    most = 64 * 1024
+    for cells in (
+        [3, -1, 0, 0, 0, 0],
+        [2, 2, 0, 0, 0, 0],
+        [1, 0, 1, 2, 0, 0],
+        [2, 0, 0, -1, 0, 0],
+        [2, 0, 0, 0, -2 * most - 1, 0],
+        [2, 0, 0, 0, 0, 2 * most**2 + 1],
+        [2, 0, 0, 0, 0, -1],
+    ):
         with pytest.raises(InvalidInputError, match="damaged"):
             scored(profile, FeatureCounts(profile=profile.id, rows=2, cells=cells), LIMITS)
+    for cells in ([0, 2, 0, 2, 0, 0], [2, 0, 0, 0, -2 * most, 2 * most**2]):
+        assert len(scored(profile, FeatureCounts(profile=profile.id, rows=2, cells=cells), LIMITS)) == 1
 
 
 def test_the_verdict_names_the_worst_features_first() -> None:

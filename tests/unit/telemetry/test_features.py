@@ -44,4 +44,16 @@ def test_more_than_a_cell_holds_is_refused_and_not_wrapped_around() -> None:
     with pytest.raises(ValidationError):
         FeatureCounts(profile="p", cells=[MAX_CELL + 1])
     with pytest.raises(InvalidInputError, match="add fewer"):
-        FeatureCounts.sum_of([FeatureCounts(profile="p", cells=[MAX_CELL])] * 3)
+        FeatureCounts.sum_of([FeatureCounts(profile="p", rows=MAX_CELL, cells=[MAX_CELL])] * 3)
+
+
+def test_sums_of_squares_that_are_more_than_a_cell_holds_are_held_at_that_in_any_grouping() -> None:
+    part = FeatureCounts(profile="p", rows=10**9, cells=[10**9, MAX_CELL // 3])
+    held = [MAX_CELL // 3 * 3, MAX_CELL, MAX_CELL, MAX_CELL]
+    for parts, squares in zip(range(3, 7), held, strict=True):
+        whole = FeatureCounts.sum_of([part] * parts)
+        assert whole.cells == [parts * 10**9, squares]
+        assert FeatureCounts.sum_of([FeatureCounts.sum_of([part] * 2), *[part] * (parts - 2)]) == whole
+    # Three times 2^62 is negative in 64 bits.
+    most = FeatureCounts(profile="p", rows=1, cells=[MAX_CELL])
+    assert FeatureCounts.sum_of([most] * 3).cells == [MAX_CELL]
