@@ -1,16 +1,17 @@
 """The admin API: what was taken back, the report of it, and the versions in quarantine."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import azure.functions as func
 from pydantic import BaseModel, ConfigDict
 
-from functions._endpoints import all_endpoints
 from functions._http import answering, body_of, listing
 from functions._requests import Reason, time_param
 from functions._services import services
 from functions._views import quarantine_view, rollback_view
 from shared.core.ids import endpoint_name, version_number
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.report import report_of
 
 bp = func.Blueprint()
@@ -47,7 +48,7 @@ def report_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
     if named:
         found = rollouts.rollbacks(endpoint_name(named))
     else:
-        found = [one for rollbacks in rollouts.rollbacks_of_all(list(all_endpoints())).values() for one in rollbacks]
+        found = [one for rollbacks in rollouts.rollbacks_of_all(list(_all_endpoints())).values() for one in rollbacks]
     return report_of(found, since=since, until=until).model_dump(mode="json")
 
 
@@ -69,3 +70,13 @@ def clear_quarantine(req: func.HttpRequest) -> dict[str, Any]:
     body = body_of(req, ClearBody)
     endpoint = services().rollouts.clear_quarantine(name, number, by=body.by, reason=body.reason)
     return listing(quarantine_view(found) for found in endpoint.quarantined)
+
+
+def _all_endpoints() -> Iterator[Endpoint]:
+    continuation = None
+    while True:
+        page = services().rollouts.endpoints(continuation)
+        yield from page.items
+        if page.continuation is None:
+            return
+        continuation = page.continuation

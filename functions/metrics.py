@@ -11,7 +11,6 @@ from typing import Any
 import azure.functions as func
 from pydantic import BaseModel, ValidationError
 
-from functions._endpoints import all_endpoints
 from functions._http import answering
 from functions._services import services
 from shared.alerts.documents import AlertState
@@ -64,7 +63,7 @@ def readable[M: BaseModel](kind: type[M], bodies: Iterable[Mapping[str, Any]]) -
 
 
 def _found(now: datetime) -> Iterator[Family]:
-    endpoints = list(all_endpoints())
+    endpoints = list(readable(Endpoint, _bodies(Container.ENDPOINTS, {"kind": "endpoint"})))
     rollbacks = services().rollouts.rollbacks_of_all(endpoints)
     seen = [Seen(endpoint=endpoint, rollbacks=rollbacks[endpoint.endpoint]) for endpoint in endpoints]
     outboxes = {container.value: _undelivered(container) for container in _WITH_OUTBOXES}
@@ -111,6 +110,9 @@ def _budgeted(endpoints: Iterable[Endpoint]) -> Iterator[Budgeted]:
         try:
             budget = services().registry.model(ModelName(one.endpoint)).policy.rollout.error_budget
         except NotFoundError:
+            continue
+        except ValidationError as error:
+            _log.warning("the error budget of %s is not in the metrics: %s", one.endpoint, error)
             continue
         stored = services().documents.get(Container.ENDPOINTS, one.endpoint, SUMS_ID) if budget else None
         for sums in readable(RequestSums, [stored.body] if stored else []):

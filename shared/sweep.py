@@ -21,7 +21,7 @@ from shared.registry.service import RegistryService
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.service import RolloutService
 from shared.store.ports import QueueSender
-from shared.store.repository import Repository
+from shared.store.repository import Repository, leaving_out
 
 _log = logging.getLogger(__name__)
 
@@ -95,20 +95,26 @@ class SweepService:
     def _settle_starts(self) -> int:
         """Ask again for each automatic rollout that did not begin; note those that did."""
         count = 0
-        for version in list(self._versions.where(rollout_pending=True)):
-            if self._rollouts.answers_automatic_start(version):
-                self._versions.change(version.partition, version.id, _settle)
-            elif self._is_due(version):
-                self._versions.change(version.partition, version.id, self._note_asked)
-                command = RolloutCommand(
-                    command=CommandKind.START,
-                    command_id=automatic_command_id(version.model, version.version),
-                    endpoint=version.model,
-                    version=version.version,
-                    requested_by="policy",
-                )
-                count += self._send([command])
+        for version in list(self._versions.readable(rollout_pending=True)):
+            with leaving_out(f"the endpoint of {version.model}"):
+                count += self._settle_start(version)
         return count
+
+    def _settle_start(self, version: ModelVersion) -> int:
+        if self._rollouts.answers_automatic_start(version):
+            self._versions.change(version.partition, version.id, _settle)
+            return 0
+        if not self._is_due(version):
+            return 0
+        self._versions.change(version.partition, version.id, self._note_asked)
+        command = RolloutCommand(
+            command=CommandKind.START,
+            command_id=automatic_command_id(version.model, version.version),
+            endpoint=version.model,
+            version=version.version,
+            requested_by="policy",
+        )
+        return self._send([command])
 
     def _is_due(self, version: ModelVersion) -> bool:
         last = max((at for at in (version.decided_at, version.asked_at) if at), default=version.registered_at)

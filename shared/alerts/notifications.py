@@ -84,7 +84,7 @@ class NotificationService:
         if alert is None or not alert.news_pending or not self._settings.sinks:
             return
         # Other news is taken along, however fresh, so that the messages of a storm after the first have little to do.
-        self._take_in(list(self._alerts.where(news_pending=True)))
+        self._take_in(list(self._alerts.readable(news_pending=True)))
         self._send_all()
 
     def settle(self) -> None:
@@ -92,7 +92,7 @@ class NotificationService:
         if not self._settings.sinks:
             return
         waited = self._clock.now() - timedelta(seconds=self._settings.group_wait_s)
-        news = list(self._alerts.where(news_pending=True))
+        news = list(self._alerts.readable(news_pending=True))
         if any(alert.changed_at <= waited for alert in news):
             self._take_in(news)
         self._open()
@@ -137,7 +137,7 @@ class NotificationService:
         if found is not None:
             return found
         new = Mailbox(id=f"mailbox-{sink.name}", sink=sink.name)
-        firing = self._alerts.where(state=AlertState.FIRING.value, news_pending=False)
+        firing = self._alerts.readable(state=AlertState.FIRING.value, news_pending=False)
         new.take_in(firing, sink, self._clock.now())
         return self._mailboxes.find_or_create(new)
 
@@ -226,7 +226,7 @@ class NotificationService:
         """The alerts that are needed, as they stand; None where there is none. `needed` has the model of each."""
         found: dict[str, Alert | None] = {}
         if len(needed) > _ONE_BY_ONE:
-            found = {alert.id: alert for alert in self._alerts.where(state=AlertState.FIRING.value)}
+            found = {alert.id: alert for alert in self._alerts.readable(state=AlertState.FIRING.value)}
         for alert_id, model in needed.items():
             found[alert_id] = found.get(alert_id) or self._alerts.find(model, alert_id)
         return found

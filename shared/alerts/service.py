@@ -120,13 +120,13 @@ class AlertService:
         return _said(self._alerts.change(model, identity, end), now)
 
     def firing(self, rule: AlertRule) -> Iterator[Alert]:
-        """The alerts of a rule that fire now."""
-        return self._alerts.where(rule=rule.value, state=AlertState.FIRING.value)
+        """The alerts of a rule that fire now, as far as they can be read."""
+        return self._alerts.readable(rule=rule.value, state=AlertState.FIRING.value)
 
     def holding(self, rule: AlertRule) -> Iterator[Alert]:
         """The alerts of a rule that fire now, or are pending."""
         yield from self.firing(rule)
-        yield from self._alerts.where(rule=rule.value, state=AlertState.PENDING.value)
+        yield from self._alerts.readable(rule=rule.value, state=AlertState.PENDING.value)
 
     def alerts(self, state: str | None = None, continuation: str | None = None) -> AggregatePage[Alert]:
         """A page of all alerts, or of those in a state. Raises InvalidInputError."""
@@ -200,12 +200,12 @@ class AlertService:
     def silences(self) -> list[Silence]:
         """The silences in force, and those that are to come."""
         now = self._clock.now()
-        return [one for one in self._kept_silences.where(partition=NO_MODEL, is_over=False) if now < one.until]
+        return [one for one in self._kept_silences.readable(partition=NO_MODEL, is_over=False) if now < one.until]
 
     def end_silences(self) -> int:
         """Note which silences have run out. How many."""
         now = self._clock.now()
-        over = [one for one in self._kept_silences.where(partition=NO_MODEL, is_over=False) if one.until <= now]
+        over = [one for one in self._kept_silences.readable(partition=NO_MODEL, is_over=False) if one.until <= now]
         for silence in over:
             self.unsilence(silence.id, by="slipway", reason="its time is over")
         return len(over)

@@ -11,6 +11,7 @@ While letters of a queue wait, an alert about the queue fires.
 """
 
 from collections.abc import Callable
+from itertools import islice
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
@@ -31,6 +32,8 @@ from shared.registration.documents import NO_MODEL
 from shared.store.repository import AggregatePage, Repository
 
 _MAX_REASON = 1_000
+_MOST_COUNTED = 100
+"""Letters of a queue that its alert tells of."""
 _MAX_MESSAGE_ID = 100
 _SUBJECT = "queue:"
 
@@ -138,10 +141,11 @@ class DeadLetterService:
     def _settle_alert(self, queue: str) -> None:
         """Fire or resolve the alert of a queue, by the letters of it that wait now.
 
-        One page of them is counted: many letters are not read anew for each that is added.
+        _MOST_COUNTED of them at most: many letters are not read anew for each that is added.
         """
-        page = self._letters.page(partition=NO_MODEL, state=LetterState.KEPT.value, queue=queue)
-        count, more = len(page.items), page.continuation is not None
+        kept = self._letters.readable(partition=NO_MODEL, state=LetterState.KEPT.value, queue=queue)
+        found = sum(1 for _ in islice(kept, _MOST_COUNTED + 1))
+        count, more = min(found, _MOST_COUNTED), found > _MOST_COUNTED
         if not count:
             over = "no message of the queue waits any more"
             self._alerts.resolve(AlertRule.DEAD_LETTERS, _SUBJECT + queue, over, model=NO_MODEL)

@@ -31,8 +31,10 @@ _DOUBLED = 6
 class Letters(Protocol):
     """Finds dead letters."""
 
-    def where(self, *, partition: str | None = None, **fields: str | int | bool) -> Iterator[DeadLetter]:
-        """The letters with these values in their fields."""
+    def readable(
+        self, *, partition: str | None = None, left_out: set[str] | None = None, **fields: str | int | bool
+    ) -> Iterator[DeadLetter]:
+        """The letters with these values in their fields, as far as they can be read."""
         ...
 
 
@@ -57,7 +59,9 @@ class EventRetries:
     def tell_again(self) -> int:
         """Put back those that have waited long enough. How many."""
         now = self._clock.now()
-        kept = self._letters.where(partition=NO_MODEL, state=LetterState.KEPT.value, queue=Queue.LIFECYCLE_EVENTS.value)
+        kept = self._letters.readable(
+            partition=NO_MODEL, state=LetterState.KEPT.value, queue=Queue.LIFECYCLE_EVENTS.value
+        )
         put_back = 0
         for letter in list(islice((one for one in kept if is_due(one, now)), self._at_once)):
             try:

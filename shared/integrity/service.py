@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from pydantic import ValidationError
+
 from shared.alerts.documents import AlertRule
 from shared.alerts.service import AlertService
 from shared.core.clock import Clock
@@ -135,14 +137,14 @@ class IntegrityService:
         findings: list[Finding] = []
         failures: list[Exception] = []
         count, left_over = 0, 0
-        for version in self._live():
+        for version in self._live(failures):
             if reading.hashed_bytes >= self._budget_bytes:
                 left_over += 1
                 continue
             count += 1
             try:
                 findings += self._settle(version, self._look(version, reading))
-            except (SlipwayError, OSError) as error:
+            except (SlipwayError, ValidationError, OSError) as error:
                 error.add_note(f"looking at version {version.version} of {version.model}")
                 failures.append(error)
         _log.info("checked %d versions, hashed %d bytes, %d left over", count, reading.hashed_bytes, left_over)
@@ -169,25 +171,43 @@ class IntegrityService:
                 findings += self._settle(version, self._look(version, reading))
         return _page(count, reading, findings, None)
 
-    def _live(self) -> Iterator[ModelVersion]:
-        """The versions in use, then those that an alert fires about. Alerts about archived ones end here."""
+    def _live(self, failures: list[Exception]) -> Iterator[ModelVersion]:
+        """The versions in use, then those that an alert fires about. Alerts about archived ones end here.
+
+        Those of a model of which a document cannot be read are left out; why is added to `failures`.
+        """
         yielded: set[str] = set()
         for model in self._uses.models():
-            for number in sorted(self._uses.of(model)):
-                version = self._versions.find(model, version_id(number))
-                # The version that served before the latest rollout may be archived meanwhile.
-                if version is not None and version.state is not VersionState.ARCHIVED:
-                    yielded.add(version.stream)
-                    yield version
+            for version in self._used(model, failures):
+                yielded.add(version.stream)
+                yield version
         for alert in list(self._alerts.firing(AlertRule.ARTIFACT_ALTERED)):
             if alert.subject in yielded:
                 continue
             number = version_number(alert.subject.rpartition(":")[2])
-            version = self._versions.find(alert.model, version_id(number))
-            if version is None or version.state is VersionState.ARCHIVED:
+            try:
+                alerted = self._versions.find(alert.model, version_id(number))
+            except ValidationError as error:
+                failures.append(error)
+                continue
+            if alerted is None or alerted.state is VersionState.ARCHIVED:
                 self._alerts.resolve(alert.rule, alert.subject, "the version is archived", model=alert.model)
             else:
-                yield version
+                yield alerted
+
+    def _used(self, model: str, failures: list[Exception]) -> list[ModelVersion]:
+        """The versions of a model that are in use, as far as they can be read."""
+        found = []
+        try:
+            for number in sorted(self._uses.of(model)):
+                version = self._versions.find(model, version_id(number))
+                # The version that served before the latest rollout may be archived meanwhile.
+                if version is not None and version.state is not VersionState.ARCHIVED:
+                    found.append(version)
+        except ValidationError as error:
+            error.add_note(f"looking at the versions of {model} that are in use")
+            failures.append(error)
+        return found
 
     def _look(self, version: ModelVersion, reading: "_Reading") -> list[Problem]:
         """What is wrong with a version's artifacts."""

@@ -32,8 +32,8 @@ class DropBook:
         return self._drops.find(partition_of(name), drop_id(name, ""))
 
     def undecided(self) -> list[Drop]:
-        """The drops that have not ended."""
-        return [drop for state in DropState if not state.is_end for drop in self._drops.where(state=state.value)]
+        """The drops that have not ended, as far as they can be read."""
+        return [drop for state in DropState if not state.is_end for drop in self._drops.readable(state=state.value)]
 
     def begin_file(self, blob: str, etag: str, policy_version: int) -> Drop:
         """Begin an attempt at a blob in this state, unless it has ended: then the drop is handed out as it is."""

@@ -28,7 +28,7 @@ from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest
 from shared.routing.plan import MAX_FILE_BYTES
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
-from shared.store.repository import AggregatePage, Repository
+from shared.store.repository import AggregatePage, Repository, leaving_out
 from shared.validation.failures import MAX_FAILURES, is_failure, last_error
 from shared.validation.metadata import BLOB_PREFIX
 from shared.validation.refusal import DropRefusedError, RefusalCode
@@ -96,7 +96,10 @@ class RegistrationService:
             if newest is None or self._clock.now() - newest <= grace:
                 continue
             etag = "" if isinstance(found, Listing) else found.etag
-            if self._book.ask(name, etag, grace, partial(self._is_undone, found)):
+            is_asked = False
+            with leaving_out(f"the drop {name}"):
+                is_asked = self._book.ask(name, etag, grace, partial(self._is_undone, found))
+            if is_asked:
                 yield RegisterDrop(blob=name)
 
     def _is_undone(self, found: BlobInfo | Listing, drop: Drop) -> bool:

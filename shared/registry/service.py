@@ -257,7 +257,7 @@ class RegistryService:
         """A message for each version without a verdict whose validation has not begun or been asked for in `grace`."""
         now = self._clock.now()
         undecided = [state.value for state in VersionState if state.is_undecided]
-        for version in [version for state in undecided for version in self._versions.where(state=state)]:
+        for version in [version for state in undecided for version in self._versions.readable(state=state)]:
             if not version.is_overdue(now, grace):
                 continue
             noted = self._versions.change(version.partition, version.id, lambda current: _ask(current, now, grace))

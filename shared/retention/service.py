@@ -27,6 +27,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
+from pydantic import ValidationError
+
 from shared.core.clock import Clock
 from shared.core.errors import ChangedMeanwhileError, ConflictError, NotFoundError, SlipwayError
 from shared.core.ids import ModelName, VersionNumber
@@ -136,7 +138,7 @@ class RetentionService:
         for run in runs:
             try:
                 self._carry_on(run)
-            except SlipwayError as error:
+            except (SlipwayError, ValidationError) as error:
                 error.add_note(f"carrying on {run.id} of {run.model}")
                 failures.append(error)
         if failures:
@@ -309,10 +311,10 @@ class RetentionService:
             if wanted.get(info.name) == info.etag:
                 yield info
 
-    def _unfinished(self, model: str | None = None) -> Iterator[RetentionRun]:
+    def _unfinished(self) -> Iterator[RetentionRun]:
         for state in RunState:
             if not state.is_over:
-                yield from self._runs.where(partition=model, state=state.value)
+                yield from self._runs.readable(state=state.value)
 
 
 def _revive(version: ModelVersion, *, now: datetime, reason: str) -> bool:

@@ -34,9 +34,10 @@ class Uses:
         return {version: tuple(uses) for version, uses in found.items()}
 
     def models(self) -> list[str]:
-        """The models of which any version may be in use."""
-        endpoints = {endpoint.endpoint for endpoint in self._endpoints.where()}
-        return sorted(endpoints | {alias.model for alias in self._aliases.where()})
+        """The models of which any version may be in use, those among them whose uses cannot be read."""
+        unread: set[str] = set()
+        endpoints = {endpoint.endpoint for endpoint in self._endpoints.readable(left_out=unread)}
+        return sorted(endpoints | {alias.model for alias in self._aliases.readable(left_out=unread)} | unread)
 
 
 def digests_of(version: ModelVersion) -> dict[str, str]:

@@ -34,7 +34,7 @@ from shared.rollout.rollbacks import Rollback
 from shared.rollout.starting import Starting
 from shared.routing.plan import Role
 from shared.store.ports import BlobStore, Container, DocumentStore
-from shared.store.repository import AggregatePage, Repository
+from shared.store.repository import AggregatePage, Repository, leaving_out
 from shared.telemetry.evidence import windows_after
 
 _LATENESS = timedelta(minutes=10)
@@ -250,7 +250,8 @@ class RolloutService:
             if admission.is_overdue(endpoint, now, grace):
                 self._endpoints.change(endpoint.endpoint, ENDPOINT_ID, resend)
                 sent += 1
-            sent += self._call_aliases_again(endpoint, now, grace)
+            with leaving_out(f"an alias of {endpoint.endpoint}"):
+                sent += self._call_aliases_again(endpoint, now, grace)
         return sent
 
     def answers_automatic_start(self, version: ModelVersion) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -111,21 +112,23 @@ class Repository[A: Aggregate]:
                 return
             continuation = page.continuation
 
-    def readable(self, *, left_out: set[str] | None = None, **fields: str | int | bool) -> Iterator[A]:
+    def readable(
+        self, *, partition: str | None = None, left_out: set[str] | None = None, **fields: str | int | bool
+    ) -> Iterator[A]:
         """As `where`, for who goes over all of them: one that cannot be read is logged, and stops nobody. Its partition
         is added to `left_out`.
         """
         continuation = None
         while True:
-            page = self._query(None, continuation, fields)
+            page = self._query(partition, continuation, fields)
             for body in (stored.body for stored in page.items):
                 try:
                     aggregate = self._kind.from_body(body)
                 except ValidationError as error:
-                    partition = str(body[PARTITION_KEY[self._kind.container]])
-                    _log.error("%s of %s is left out, for it cannot be read: %s", body["id"], partition, error)
+                    found_in = str(body[PARTITION_KEY[self._kind.container]])
+                    _log_left_out(f"{body['id']} of {found_in}", error)
                     if left_out is not None:
-                        left_out.add(partition)
+                        left_out.add(found_in)
                     continue
                 yield aggregate
             if page.continuation is None:
@@ -180,3 +183,16 @@ class Repository[A: Aggregate]:
                 _log.warning("%s: the outbox is struck out later: %s", aggregate.stream, error)
                 break
         return (current or loaded).aggregate, list(failures.values())
+
+
+@contextmanager
+def leaving_out(what: str) -> Iterator[None]:
+    """Do something for one of many: where a document that it takes cannot be read, that is logged, and stops nobody."""
+    try:
+        yield
+    except ValidationError as error:
+        _log_left_out(what, error)
+
+
+def _log_left_out(what: str, error: ValidationError) -> None:
+    _log.error("%s is left out, for it cannot be read: %s", what, error)

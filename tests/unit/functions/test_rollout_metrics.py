@@ -11,6 +11,7 @@ from functions._services import Services
 from functions.metrics import rendered
 from shared.alerts.documents import AlertRule
 from shared.deadletters.documents import DeadLetter, LetterBody, LetterState
+from shared.registry.documents import Model
 from shared.registry.rollout_policy import RolloutPolicy
 from shared.rollout.documents import Rollout, Target
 from shared.rollout.endpoint import Endpoint
@@ -145,6 +146,15 @@ def test_a_scrape_reads_what_the_documents_hold(call: Call, app: Services) -> No
         assert line in answer["text"].splitlines()
     # What waits there bears no time: nobody knows for how long.
     assert 'slipway_outbox_age_seconds{container="endpoints"}' not in answer["text"]
+
+
+def test_one_endpoint_or_model_that_cannot_be_read_hides_no_other_from_a_scrape(call: Call, app: Services) -> None:
+    app.documents.create(Container.ENDPOINTS, endpoint(RolloutState.PROGRESSING).to_body())
+    app.documents.create(Container.ENDPOINTS, Endpoint(endpoint="a").to_body() | {"of_another_release": 1})
+    app.documents.create(Container.MODELS, Model(model="m").to_body() | {"of_another_release": 1})
+    status, answer = call("metrics")
+    assert status == 200
+    assert 'slipway_rollout_weight{endpoint="m",version="2"} 0.5' in answer["text"].splitlines()
 
 
 def test_a_scrape_tells_of_the_drift_of_versions_that_serve_and_of_no_others(call: Call, app: Services) -> None:
