@@ -9,6 +9,7 @@ whose caller named the version count neither way.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -140,7 +141,8 @@ def why_spent(budget: ErrorBudget, sums: RequestSums | None, now: datetime) -> s
     What was not counted may have failed: sums that are absent or behind are no proof that the budget is not spent.
     """
     found = sums.within(budget.hours, now) if sums else HourSum()
-    allowed = 1.0 - budget.objective
+    # As the objective is written: 1 - 0.9995 in floats is less than 0.0005.
+    allowed = 1 - Decimal(str(budget.objective))
     if found.failed <= allowed * found.requests:
         return _why_unknown(sums, now)
     begun_at = sums.begun_at if sums else None

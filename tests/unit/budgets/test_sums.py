@@ -75,6 +75,16 @@ def test_a_window_counts_in_the_hour_of_its_end_in_utc() -> None:
     assert list(found.hours) == ["2026-11-21T07"]
 
 
+@pytest.mark.parametrize("objective", [0.8, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99995])
+def test_as_many_failures_as_the_objective_leaves_are_within_the_budget(objective: float) -> None:
+    requests = 200_000
+    may_fail = round(requests * (1 - objective))
+    for failed, is_spent in ((may_fail, False), (may_fail + 1, True)):
+        hours = {"2026-11-21T08": HourSum(requests=requests, failed=failed)}
+        sums = RequestSums(endpoint="m", since=START, whole_at=START, hours=hours)
+        assert bool(why_spent(ErrorBudget(objective=objective, hours=24), sums, START)) is is_spent
+
+
 @pytest.mark.parametrize(
     ("failed", "requests", "hours_ago", "spent"),
     [(10, 1_000, 0, False), (11, 1_000, 0, True), (11, 1_000, 23, True), (1_000, 1_000, 26, False), (1, 1, 0, True)],
