@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from shared.validation.confine import confine
 from shared.validation.external import link_external
-from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, excerpt
+from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, RefusalCode, excerpt
 from shared.validation.wire import (
     EXIT_MEMORY,
     EXIT_UNUSABLE,
@@ -82,6 +82,11 @@ def _carry_out(
         return take_in(work, workdir=Path.cwd(), file_bytes=limits.file_bytes, begin=begin)
     except DropRefusedError as error:
         return Refused(code=error.code, message=excerpt(error, MAX_MESSAGE_LENGTH))
+    except (MemoryError, OSError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the drop brought it about, and would each time
+        said = f"looking at the drop met what no check foresees: {type(error).__name__}: {error}"
+        return Refused(code=RefusalCode.SANDBOX, message=excerpt(said, MAX_MESSAGE_LENGTH))
 
 
 def _at_hand(work: IntakeTask | ManifestTask | ValidateTask) -> IntakeTask | ManifestTask | ValidateTask:

@@ -68,7 +68,10 @@ def _read_array(archive: Archive, member: str, what: str) -> Array:
         data = stream.read(size_bytes)
         if len(data) != size_bytes or stream.read(1):
             raise _bad(f"{array_of} does not hold the {size_bytes} bytes of values that it declares")
-    array: Array = np.ndarray(shape, dtype, data, order="F" if column_major else "C")
+    try:
+        array: Array = np.ndarray(shape, dtype, data, order="F" if column_major else "C")
+    except (TypeError, ValueError) as error:
+        raise _bad(f"{array_of} cannot have the shape {excerpt(list(shape), 60)}: {excerpt(error, 150)}") from error
     return array.astype(dtype.newbyteorder("="), order="C")
 
 
@@ -76,11 +79,14 @@ def _read_header(stream: IO[bytes], array_of: str) -> tuple[tuple[int, ...], boo
     try:
         version = npy.read_magic(stream)
         reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-        if reader is None:
-            raise _bad(f"{array_of} is of the NPY version {version}: store plain numbers, booleans or text")
-        return reader(stream)
-    except ValueError as error:
+        found: tuple[tuple[int, ...], bool, np.dtype[Any]] | None = reader(stream) if reader else None
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # numpy's reader raises many kinds, those of Python's own parser too
         raise _bad(f"{array_of} cannot be read: {excerpt(error, 150)}") from error
+    if found is None:
+        raise _bad(f"{array_of} is of the NPY version {version}: store plain numbers, booleans or text")
+    return found
 
 
 def _check_form(shape: tuple[int, ...], dtype: np.dtype[Any], array_of: str) -> None:

@@ -59,7 +59,7 @@ class RefusalCode(StrEnum):
     UNSIGNED_FILE = "unsigned_file"
     """A file is not covered by the signature."""
     SANDBOX = "sandbox"
-    """Looking at the drop went over a limit, or crashed the process that looked."""
+    """Looking at the drop went over a limit, crashed the process that looked, or met what no check foresees."""
     UNSTORABLE = "unstorable"
     """What the drop says of itself cannot be stored."""
     ARCHIVED = "archived"

@@ -16,7 +16,15 @@ from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.telemetry.profile import Profile
 from shared.validation.refusal import DropRefusedError, RefusalCode
-from shared.validation.sandbox import Intake, ModelFiles, SandboxLimits, Validation, run_intake, run_validation
+from shared.validation.sandbox import (
+    Intake,
+    ModelFiles,
+    SandboxLimits,
+    Validation,
+    read_manifest,
+    run_intake,
+    run_validation,
+)
 from tests.hostile import models
 from tests.unit.validation.drops import (
     bundle,
@@ -209,6 +217,18 @@ def test_work_that_is_left_over_is_our_trouble_and_no_finding(tmp_path: Path) ->
     (tmp_path / "work" / "part-1").mkdir()
     with pytest.raises(UnavailableError, match="FileExistsError"):
         run_intake(tmp_path / "drop", filename="b.zip", workdir=tmp_path / "work", limits=SandboxLimits())
+
+
+def test_what_no_check_foresees_of_a_drop_is_a_refusal_and_no_outage(tmp_path: Path) -> None:
+    """The YAML library stumbles over this one. An attempt would end so each time, and be told as trouble of ours."""
+    manifest = b"task: !!bool maybe"
+    code, sentence = refused(tmp_path, good_bundle(manifest=manifest), "b.zip")
+    assert code == RefusalCode.SANDBOX
+    assert sentence == "looking at the drop met what no check foresees: KeyError: 'maybe'"
+    (tmp_path / "manifest").write_bytes(manifest)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DropRefusedError, match="no check foresees"):
+        read_manifest(tmp_path / "manifest", workdir=tmp_path / "other", limits=SandboxLimits())
 
 
 def test_several_sandboxes_at_once_do_not_meet(tmp_path: Path) -> None:

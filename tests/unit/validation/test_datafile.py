@@ -106,6 +106,23 @@ def test_a_shape_that_is_none_is_refused(tmp_path: Path, shape: str) -> None:
     assert "'x'" in refused(tmp_path / "d", bundle({"x.npy": content}))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "'''",
+        "{[]: 1}",
+        "{'descr': (), 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': ',f4', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775808)}",
+    ],
+)
+def test_a_header_that_makes_numpy_stumble_is_refused(tmp_path: Path, header: str) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    for values in (b"", bytes(4)):
+        assert "'x'" in refused(tmp_path / "d", bundle({"x.npy": content + values}))
+
+
 def test_a_data_file_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
     content = npz({"x": [[1.0, 2.0]], "label": [1]})
     for length in range(len(content)):
