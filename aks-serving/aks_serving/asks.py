@@ -16,7 +16,7 @@ from aks_serving.awaited import prediction_of
 from aks_serving.batches import Results
 from aks_serving.calls import Call
 from aks_serving.counts import Kind
-from aks_serving.encodings import packed
+from aks_serving.encodings import MIN_WORTHWHILE_BYTES, packed
 from aks_serving.exchange import PREDICTION_ID, Exchange, Head, Headers, Response
 from aks_serving.failures import failure
 from aks_serving.predictor import Ask
@@ -55,7 +55,7 @@ class HttpAsk(Ask):
         """Reply, in the coding that the client likes."""
         exchange = self.exchange
         accepted = exchange.headers.get(_ACCEPTED)
-        if accepted is None and not self.extra:
+        if (accepted is None or len(body) < MIN_WORTHWHILE_BYTES) and not self.extra:
             exchange.reply_named(head, body, prediction_id)
             return
         response = Response(head, body, ((PREDICTION_ID, prediction_id), *self.extra))

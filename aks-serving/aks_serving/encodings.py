@@ -17,10 +17,11 @@ from aks_serving.exchange import Response
 from shared.core.errors import InvalidInputError
 
 CODINGS = (b"gzip", b"deflate")
+MIN_WORTHWHILE_BYTES = 1024
+"""A shorter body is sent as it is."""
 
 _KNOWN = frozenset({*CODINGS, b"x-gzip"})
 _MAX_MEMBERS = 16
-_MIN_WORTHWHILE_BYTES = 1024
 _LEVEL = 1
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 """The windowBits that tell zlib which form it reads."""
@@ -70,7 +71,7 @@ def chosen(accepted: bytes) -> bytes:
 
 def encoded(body: bytes, coding: bytes) -> tuple[bytes, bytes]:
     """A body in a coding that `chosen` gave, and the coding; as it is, and b"", where it is too short to gain by it."""
-    if not coding or len(body) < _MIN_WORTHWHILE_BYTES:
+    if not coding or len(body) < MIN_WORTHWHILE_BYTES:
         return body, b""
     packed = gzip.compress(body, _LEVEL, mtime=0) if coding == b"gzip" else zlib.compress(body, _LEVEL)
     return packed, coding

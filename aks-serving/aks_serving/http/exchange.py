@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class HttpExchange(Exchange):
     """A request that came over a connection."""
 
-    __slots__ = ("answered", "connection", "head", "last")
+    __slots__ = ("answered", "connection", "head", "last", "request")
 
-    head: RequestHead
+    head: RequestHead | None
 
     def __init__(self, connection: "Connection", head: RequestHead, body: bytes, received_s: float) -> None:
         self.method = head.method
@@ -28,7 +28,8 @@ class HttpExchange(Exchange):
         self.body = body
         self.received_s = received_s
         self.gone = False
-        self.head = head
+        self.head = head if head.kept else None
+        self.request = head
         self.last = False
         self.connection: Connection | None = connection
         self.answered = b""
@@ -42,15 +43,15 @@ class HttpExchange(Exchange):
         if self.gone:
             return
         try:
-            data = http1(response, self.head, last=self.last)
+            data = http1(response, self.request, last=self.last)
         except ValueError:
             log.exception("the answer to %s %r cannot be sent", self.method, self.path[:200])
-            data = http1(INTERNAL_ERROR, self.head, last=self.last)
+            data = http1(INTERNAL_ERROR, self.request, last=self.last)
         connection.answer(self, data)
 
     def reply_named(self, head: Head, body: bytes, prediction_id: bytes) -> None:
         connection = self.connection
-        if connection is None or self.gone or self.last or not self.head.plain:
+        if connection is None or self.gone or self.last or not self.request.plain:
             super().reply_named(head, body, prediction_id)
             return
         self.connection = None

@@ -42,13 +42,14 @@ class RefusedError(Exception):
 
 
 class RequestHead:
-    """A request's line and headers. Shared by the requests that sent the same bytes: never changed.
+    """A request's line and headers. Shared by the requests that sent the same bytes, once it is `kept`; never changed
+    otherwise.
 
     `length` is the body's, `CHUNKED` where it is not known before. `plain` is true where nothing about the request asks
     for a special answer: HTTP/1.1, kept alive, a known length, no expectation, and not HEAD.
     """
 
-    __slots__ = ("close", "expects", "headers", "length", "method", "path", "plain", "query", "version")
+    __slots__ = ("close", "expects", "headers", "kept", "length", "method", "path", "plain", "query", "version")
 
     def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes], version: int) -> None:
         """`version` is the minor one: 0 or 1. Raises RefusedError."""
@@ -57,6 +58,7 @@ class RequestHead:
         self.query = query
         self.headers = headers
         self.version = version
+        self.kept = False
         self.length = _length(headers, version)
         self.close = _closes(headers.get(b"connection"), version)
         self.expects = version == 1 and _expects(headers)

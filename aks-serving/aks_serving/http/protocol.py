@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: requests in, answers out in the order of their requests.
 
-A request that comes whole in one piece, with a head whose bytes were seen before, goes straight to the handler; all
-else takes the slower way through `_read`. Nothing here starts a timer: `Connection.sweep`, called about once a second,
-holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer or
-a close.
+A request that comes whole in one piece, with a head that asks for nothing special, goes straight to the handler; all
+else takes the slower way through `_read`. A head whose bytes are known is not read again. Nothing here starts a timer:
+`Connection.sweep`, called about once a second, holds every limit of time. Nothing that a client sends raises out of
+this module, and nothing stays without an answer or a close.
 
 A client that closes its side is gone: what it still waits for is dropped, as nginx and Go's net/http do.
 """
@@ -18,7 +18,7 @@ from aks_serving.http.access import check_access, is_open
 from aks_serving.http.answers import CONTINUE, INTERNAL_ERROR, refusal
 from aks_serving.http.body import too_large
 from aks_serving.http.exchange import HttpExchange
-from aks_serving.http.head import END, RefusedError, RequestHead
+from aks_serving.http.head import END, RefusedError, RequestHead, parse
 from aks_serving.http.reader import RequestReader
 from aks_serving.http.state import Pace, Shared
 
@@ -95,8 +95,13 @@ class Connection(asyncio.Protocol):
             self._read(data)
             return
         end = data.find(END) + 4
-        head = self._heads.get(data[:end])
+        raw = data[:end]
+        head = self._heads.get(raw) or self._met(raw)
         if head is None or head.length != len(data) - end:
+            if head is not None:
+                self._reader.begin(head)
+                self._pace.restart(self._shared.clock())
+                data = data[end:]
             self._read(data)
             return
         self._active = True
@@ -244,6 +249,22 @@ class Connection(asyncio.Protocol):
         if self._choked:
             self._count_unsent()
         self._settle()
+
+    def _met(self, raw: bytes) -> RequestHead | None:
+        """Read a head that is not known, and let it in. None where it is not whole, or is for the slower way, which
+        also says what is wrong with one.
+        """
+        shared = self._shared
+        if not len(END) <= len(raw) <= shared.limits.max_head_bytes or self._spare or shared.retiring:
+            return None
+        try:
+            head = parse(raw, shared.limits)
+            if not head.plain:
+                return None
+            self._admit(raw, head)
+        except RefusedError:
+            return None
+        return head
 
     def _admit(self, raw: bytes, head: RequestHead) -> None:
         """Refuse what can be refused before the body is read."""

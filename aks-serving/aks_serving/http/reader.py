@@ -49,6 +49,10 @@ class RequestReader:
         """Bytes came."""
         self._unread = self._unread + data if self._unread else data
 
+    def begin(self, head: RequestHead) -> None:
+        """A head came that was read elsewhere and let in, and nothing is unread."""
+        self._begin_body(head)
+
     def take(self, admit: Callable[[bytes, RequestHead], None]) -> tuple[RequestHead, bytes] | None:
         """The next whole request, its head and its body; None where there is none, or none yet (`stopped_short`).
         `admit` sees each head, its bytes first, before its body is read, and may raise RefusedError as well.

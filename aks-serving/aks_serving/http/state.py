@@ -24,7 +24,7 @@ class Shared:
 
     __slots__ = (
         "buffered_bytes", "clock", "connections", "draining", "emptied", "handle", "heads", "limits", "refused",
-        "retiring", "spares", "tokens", "unsent",
+        "retiring", "sights", "spares", "tokens", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -36,7 +36,9 @@ class Shared:
         self.clock = clock
         self.connections: set[Connection] = set()
         self.heads: dict[bytes, RequestHead] = {}
-        """Plain heads by their bytes, each let in by the tokens of now."""
+        """Plain heads that came twice, by their bytes, each let in by the tokens of now."""
+        self.sights: set[int] = set()
+        """Hashes of heads that came once: gateways number and trace requests, and such a head never comes again."""
         self.spares = 0
         """Connections beyond the bound that may ask how the server is."""
         self.retiring = False
@@ -52,11 +54,18 @@ class Shared:
         """Requests that the transport answered itself, by status."""
 
     def keep(self, raw: bytes, head: RequestHead) -> None:
-        """Remember a head that was let in, where requests may go the fast way by it."""
+        """Remember a head that was let in, from its second time on, where requests may go the fast way by it."""
         if not head.plain or len(raw) > _KEPT_HEAD_BYTES or self.retiring:
+            return
+        sight = hash(raw)
+        if sight not in self.sights:
+            if len(self.sights) >= _KEPT_HEADS:
+                self.sights.clear()
+            self.sights.add(sight)
             return
         if len(self.heads) >= _KEPT_HEADS:
             self.heads.clear()
+        head.kept = True
         self.heads[raw] = head
 
 

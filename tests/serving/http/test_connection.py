@@ -57,14 +57,35 @@ def test_the_same_request_again_is_read_the_same() -> None:
     assert three["body"] == "abcd"
 
 
-def test_heads_that_are_all_different_do_not_pile_up() -> None:
+def test_heads_that_come_again_are_kept_and_do_not_pile_up() -> None:
     driven = Driven()
     for number in range(3000):
-        driven.send(request("/a", headers=(f"X-Request-Id: {number}",)))
+        for _ in range(3):
+            driven.send(request("/a", headers=(f"X-Request-Id: {number}",)))
         driven.send(request("/a", headers=(f"X-Long: {'x' * 2048}",)))
-    assert len(driven.seen) == 6000
+    assert len(driven.seen) == 12_000
     assert 0 < len(driven.shared.heads) <= 1024
     assert max(map(len, driven.shared.heads)) <= 2048
+    assert all(
+        exchange.headers[b"x-request-id"] == b"%d" % (place // 4)
+        for place, exchange in enumerate(driven.seen)
+        if place % 4 < 3
+    )
+
+
+def test_heads_that_never_come_again_put_none_out_that_does() -> None:
+    driven = Driven()
+    driven.send(*[request("/again")] * 3)
+    one = driven.seen[-1].head
+    for number in range(5000):
+        driven.send(request("/a", body=b"1", headers=(f"traceparent: {number}",)))
+    driven.send(request("/again"))
+    assert driven.seen[0].head is None
+    assert one is not None
+    assert {exchange.head for exchange in driven.seen[3:-1]} == {None}
+    assert driven.seen[-1].head is one
+    assert len(driven.shared.heads) == 1
+    assert len(driven.shared.sights) <= 1024
 
 
 def test_a_body_cut_off_from_a_known_head_is_waited_for() -> None:

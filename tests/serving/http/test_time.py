@@ -51,6 +51,14 @@ def test_who_is_beyond_the_bound_of_connections_has_little_time_to_ask() -> None
     assert driven.shared.spares == 0
 
 
+def test_who_is_beyond_the_bound_of_connections_may_ask_once() -> None:
+    driven = Driven(limits=Limits(max_connections=0))
+    driven.send(request("/health"))
+    assert driven.statuses == [200]
+    assert driven.answers[0].headers["connection"] == "close"
+    assert driven.over
+
+
 def test_a_kept_connection_may_idle_for_longer() -> None:
     driven = Driven(limits=_LIMITS)
     driven.send(request("/1"))
@@ -89,6 +97,18 @@ def test_a_body_must_keep_coming(rate: int, status: int) -> None:
         driven.pass_s(1)
     assert driven.statuses == [status]
     assert len(driven.seen) == (status == 200)
+
+
+def test_the_time_of_a_body_begins_with_its_head_however_long_nothing_came() -> None:
+    driven = Driven(limits=_LIMITS)
+    driven.send(request("/1"))
+    driven.pass_s(60)
+    sent = request(body=b"x" * 1000)
+    driven.send(sent[:-900])
+    driven.pass_s(9)
+    assert not driven.over
+    driven.send(sent[-900:])
+    assert driven.statuses == [200, 200]
 
 
 def test_a_fast_beginning_does_not_pay_for_a_stall() -> None:
