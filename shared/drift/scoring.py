@@ -138,7 +138,7 @@ def positions(feature: NumberFeature) -> Floats:
     """Where the rows of each bin but the missing are taken to lie, in standard deviations from the reference's mean.
 
     In the middle between two edges. The outermost bins' rows lie as far beyond their edge as those of the next bin lie
-    within; half a standard deviation where there is one edge.
+    within; half a standard deviation where there is one edge, or the next bin is of one value.
     """
     edges = np.array(feature.edges)
     if not len(edges):
@@ -146,7 +146,8 @@ def positions(feature: NumberFeature) -> Floats:
     with np.errstate(over="ignore"):
         z = np.clip((edges - feature.mean) / feature.spread, -MOST_SPREADS, MOST_SPREADS)
     middles = (z[1:] + z[:-1]) / 2
-    low, high = (middles[0] - z[0], z[-1] - middles[-1]) if len(middles) else (0.5, 0.5)
+    of_value = np.nextafter(edges[1:], -np.inf) == edges[:-1]
+    low, high = np.where(of_value, 0.5, np.diff(z) / 2)[[0, -1]] if len(middles) else (0.5, 0.5)
     return np.concatenate([[z[0] - low], middles, [z[-1] + high]])
 
 

@@ -83,6 +83,19 @@ def test_measures_equal_scipys_on_the_same_bins(reference: list[int], actual: li
         assert score.p_value == pytest.approx(min(1.0, 2 * min(tested.pvalue, unusable.pvalue)), rel=1e-9, abs=1e-9)
 
 
+def test_what_lies_beyond_a_bin_of_one_value_has_moved() -> None:
+    constant = made(x=np.full(400, 7.0))
+    mostly_nought = made(x=np.where(np.arange(400) % 10 == 0, 3.0, 0.0))
+    for profile, values in ((constant, np.full(400, 9.0)), (constant, np.full(400, 5.0))):
+        score = scored(profile, tallied(profile, x=values), LIMITS)[0]
+        assert score.wasserstein == pytest.approx(0.5)
+    negative = scored(mostly_nought, tallied(mostly_nought, x=np.full(400, -1.0)), LIMITS)[0]
+    nought = scored(mostly_nought, tallied(mostly_nought, x=np.zeros(400)), LIMITS)[0]
+    assert negative.wasserstein is not None
+    assert nought.wasserstein is not None
+    assert negative.wasserstein == pytest.approx(nought.wasserstein + 0.5)
+
+
 def test_windows_of_independent_rows_have_no_inflation_and_scipys_homogeneity() -> None:
     table = np.random.default_rng(1).multinomial(1_000, [0.1, 0.2, 0.3, 0.4], size=40).astype(np.float64)
     found = inflation_of(table)
