@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _CLONE_THREAD = 0x0001_0000
+_F_SETOWN, _F_SETOWN_EX = 8, 15
 
 _ALLOW = 0x7FFF_0000
 _ERRNO = 0x0005_0000
@@ -124,6 +125,7 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
+    "sched_setaffinity": (203, 122),
     "ioprio_set": (251, 30),
     # memory that no limit counts
     "memfd_create": (319, 279),
@@ -193,7 +195,7 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
 """By name, the number on x86_64 and on aarch64; None where the architecture has no such call."""
 
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
-_PRCTL, _PRLIMIT64 = (157, 167), (302, 261)
+_PRCTL, _PRLIMIT64, _FCNTL = (157, 167), (302, 261), (72, 25)
 
 
 def filter_system_calls(libc: ctypes.CDLL) -> str | None:
@@ -230,6 +232,9 @@ def _program(machine: _Machine, pid: int) -> Iterator[bytes]:
     yield from _for_number(_TGKILL[machine.column], own_only)
     keep_dying = [_argument(0), _instruction(_EQUAL, _PR_SET_PDEATHSIG, otherwise=1), _refusal(), _permission()]
     yield from _for_number(_PRCTL[machine.column], keep_dying)
+    # A descriptor's owner gets a signal when there is something to read: any signal, any process of the same user.
+    disown = [_argument(1), _instruction(_EQUAL, _F_SETOWN, then=1), _instruction(_EQUAL, _F_SETOWN_EX, otherwise=1)]
+    yield from _for_number(_FCNTL[machine.column], [*disown, _refusal(), _permission()])
     # Limits may be read; a pointer to new ones must be null, in both its halves.
     reading_only = [
         *(_argument(2), _instruction(_EQUAL, 0, then=1), _refusal()),

@@ -12,7 +12,7 @@ from shared.validation.wire import Limits, ManifestTask, Request
 LIMITS = Limits(memory_bytes=2 << 30, cpu_s=20, file_bytes=1 << 20, open_files=64)
 
 WALLS = """
-import ctypes, json, os, pathlib, platform, resource, socket, sys, threading
+import ctypes, fcntl, json, os, pathlib, platform, resource, socket, struct, sys, threading
 from shared.validation import seccomp
 from shared.validation.confine import confine
 from shared.validation.landlock import narrow_file_system
@@ -59,6 +59,8 @@ def connect():
 def raise_limit():
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
+F_SETOWN_EX = 15
+
 done = {}
 """
 
@@ -70,6 +72,9 @@ FORBIDDEN_CALLS = {
     "open a pair of sockets": "socket.socketpair()",
     "connect": "connect()",
     "signal its parent": "os.kill(os.getppid(), 0)",
+    "have a pipe signal its parent": "fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
+    "have a pipe signal a group": "fcntl.fcntl(os.pipe()[0], F_SETOWN_EX, struct.pack('=ii', 2, os.getppid()))",
+    "choose its parent's processor": "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(os.getppid()))",
     "hold its parent": "os.pidfd_open(os.getppid())",
     "trace its parent": "call('ptrace', 16, os.getppid(), 0, 0)",
     "leave its session": "os.setsid()",
@@ -108,6 +113,7 @@ ALLOWED = {
     "start a thread": "[thread.start() or thread.join() for thread in [threading.Thread(target=lambda: None)]]",
     "read its limits": "resource.getrlimit(resource.RLIMIT_AS)",
     "signal itself": "os.kill(os.getpid(), 0)",
+    "ask for an open file's mode": "os.get_blocking(0)",
     "load numpy": "__import__('numpy').ones((300, 300)) @ __import__('numpy').ones((300, 300))",
     "load the runtime": "__import__('onnxruntime').get_available_providers()",
     "load pyarrow": "__import__('pyarrow.compute').compute.sum(__import__('pyarrow').array([1, 2]))",
@@ -271,7 +277,7 @@ def test_every_table_of_numbers_names_each_call_once() -> None:
     for column in (0, 1):
         numbers = [pair[column] for pair in seccomp._FORBIDDEN.values() if pair[column] is not None]
         apart = (seccomp._CLONE, seccomp._CLONE3, seccomp._KILL, seccomp._TGKILL, seccomp._PRCTL, seccomp._PRLIMIT64)
-        numbers += [pair[column] for pair in apart]
+        numbers += [pair[column] for pair in (*apart, seccomp._FCNTL)]
         assert len(numbers) == len(set(numbers))
         assert max(number or 0 for number in numbers) <= seccomp._NEWEST
 
