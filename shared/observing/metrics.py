@@ -14,7 +14,7 @@ from shared.budgets.sums import RequestSums
 from shared.core.severity import Severity
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.metrics import Family, Labels
-from shared.watching.documents import Alarm, DriftReport
+from shared.watching.documents import Alarm, DriftReport, ReportSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def outbox_ages(outboxes: Mapping[str, Undelivered], now: datetime) -> Family:
 
 def drift(reports: Sequence[DriftReport], now: datetime) -> list[Family]:
     """The latest report of each serving version."""
-    told = [(_of(one), one, one.latest) for one in reports if one.latest]
+    told = [(_of(one), one, latest) for one, latest in latest_of(reports)]
     return [
         _gauge(
             "model_feature_drift_psi",
@@ -145,6 +145,15 @@ def budgets(found: Sequence[Budgeted], now: datetime) -> list[Family]:
             ],
         ),
     ]
+
+
+def latest_of(reports: Sequence[DriftReport]) -> list[tuple[DriftReport, ReportSummary]]:
+    """The latest report of each version, as what it was then: a stable version is not the candidate any more that was
+    once reported on.
+    """
+    found = [(one, one.latest) for one in reports if one.latest]
+    last = {(one.endpoint, one.version): one for one, _ in sorted(found, key=lambda entry: entry[1].made_at)}
+    return [(one, latest) for one, latest in found if last[one.endpoint, one.version] is one]
 
 
 def _of(report: DriftReport) -> Labels:

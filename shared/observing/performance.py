@@ -13,6 +13,7 @@ from functools import reduce
 
 from shared.budgets.labels import LabelSum, label_key
 from shared.budgets.sums import RequestSums
+from shared.observing.metrics import latest_of
 from shared.rollout.metrics import Family, Labels
 from shared.telemetry.feedback import Errors
 from shared.watching.documents import DriftReport, EstimateSummary, Measure
@@ -55,9 +56,9 @@ def performance(sums: Sequence[RequestSums], serving: AbstractSet[tuple[str, int
 def estimates(reports: Sequence[DriftReport]) -> list[Family]:
     """Of each serving version's latest report, where it has one."""
     told = [
-        ((("model", one.endpoint), ("version", str(one.version)), ("variant", one.role)), one.latest.estimate)
-        for one in reports
-        if one.latest and one.latest.estimate
+        ((("model", one.endpoint), ("version", str(one.version)), ("variant", one.role)), latest.estimate)
+        for one, latest in latest_of(reports)
+        if latest.estimate
     ]
     return [
         Family(

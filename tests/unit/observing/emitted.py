@@ -66,8 +66,8 @@ def _of_the_control_plane() -> Iterable[tuple[str, set[str]]]:
         whole_at=NOW,
     )
     told = [
-        estimating(measure=measure, value=0.9, may_gate=True, miss=0.01)
-        for measure in (Measure.ACCURACY, Measure.ABSOLUTE_ERROR)
+        estimating(measure=measure, value=0.9, may_gate=True, miss=0.01).model_copy(update={"version": version})
+        for version, measure in enumerate((Measure.ACCURACY, Measure.ABSOLUTE_ERROR), start=1)
     ]
     seen = [Seen(endpoint=endpoint(RolloutState.PROGRESSING, halted_at=NOW), rollbacks=[])]
     found: list[Family] = [

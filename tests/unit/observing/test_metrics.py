@@ -11,11 +11,12 @@ from shared.core.messages import RolloutTick
 from shared.core.verdict import Outcome
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
+from shared.observing.performance import estimates
 from shared.registry.documents import Model
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.metrics import Family
 from shared.store.aggregate import waiting_since
-from shared.watching.documents import Alarm, DriftReport, Episode, ReportSummary
+from shared.watching.documents import Alarm, DriftReport, Episode, EstimateSummary, Measure, ReportSummary
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
@@ -59,6 +60,21 @@ def test_the_latest_report_of_a_version_is_told_by_feature() -> None:
     assert found[f'model_drift_alarm{{{of},alarm="slow_drift"}}'] == 0
     assert found[f"model_drift_rows{{{of}}}"] == 1_000
     assert found[f"model_drift_report_age_seconds{{{of}}}"] == 90
+
+
+@pytest.mark.parametrize(("role", "former"), [("stable", "candidate"), ("candidate", "stable")])
+def test_a_version_is_told_of_as_what_it_is_and_not_as_what_it_was(role: str, former: str) -> None:
+    now = report(role=role, id="now")
+    assert now.latest is not None
+    estimate = EstimateSummary(measure=Measure.ACCURACY, value=0.9, may_gate=True)
+    latest = now.latest.model_copy(update={"estimate": estimate})
+    before = report(role=former, id="before", latest=latest.model_copy(update={"made_at": ago(9_000)}))
+    reports = [before, report(role=role, id="now", latest=latest), report(role=former, id="other", version=4)]
+    for found in (values(*observed.drift(reports, NOW)), values(*estimates(reports))):
+        assert found
+        assert not [name for name in found if f'version="3",variant="{former}"' in name]
+        assert [name for name in found if f'version="3",variant="{role}"' in name]
+    assert any(f'version="4",variant="{former}"' in name for name in values(*observed.drift(reports, NOW)))
 
 
 def test_a_version_without_a_report_is_not_told_of() -> None:
