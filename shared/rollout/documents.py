@@ -143,7 +143,8 @@ class Rollout(BaseModel):
     ended_by: str = ""
     """The id of the command that ended it; empty where Slipway ended it by itself."""
     reverted: Reverted | None = None
-    """That the version that it promoted was taken back before another rollout began; None where it was not."""
+    """That the version that it promoted was taken back; None where it was not. Where another rollout began before that,
+    or since, shared.rollout.history tells it from the rollbacks."""
 
     @property
     def slots(self) -> frozenset[Slot | None]:

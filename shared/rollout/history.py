@@ -11,7 +11,8 @@ from typing import Any
 from shared.core.errors import NotFoundError
 from shared.rollout.documents import Rollout, RolloutRecord
 from shared.rollout.endpoint import Endpoint
-from shared.rollout.rollbacks import Rollback, RollbackRecord
+from shared.rollout.machine import RolloutState
+from shared.rollout.rollbacks import Reverted, Rollback, RollbackRecord
 from shared.store.aggregate import ArchiveEntry
 from shared.store.ports import Container, DocumentStore
 
@@ -28,19 +29,24 @@ class History:
         found = {record.rollout.rollout_id: record.rollout for record in records}
         if endpoint.rollout:
             found[endpoint.rollout.rollout_id] = endpoint.rollout
-        return sorted(found.values(), key=lambda rollout: rollout.started_at)
+        rollbacks = self.rollbacks(endpoint)
+        in_order = sorted(found.values(), key=lambda rollout: rollout.started_at)
+        return [_with_revert(one, in_order, rollbacks) for one in in_order]
 
     def rollout(self, endpoint: Endpoint, rollout_id: str) -> Rollout:
         """One rollout. Raises NotFoundError."""
         if endpoint.rollout and endpoint.rollout.rollout_id == rollout_id:
             return endpoint.rollout
-        for body in waiting_records(endpoint, "rollout"):
-            if body["id"] == rollout_id:
-                return RolloutRecord.model_validate(body).rollout
-        stored = self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id)
-        if stored is None or stored.body["kind"] != "rollout":
-            raise NotFoundError(f"rollout {rollout_id} of endpoint {endpoint.endpoint}")
-        return RolloutRecord.model_validate(stored.body).rollout
+        body = next((body for body in waiting_records(endpoint, "rollout") if body["id"] == rollout_id), None)
+        if body is None:
+            stored = self._documents.get(Container.ENDPOINTS, endpoint.endpoint, rollout_id)
+            if stored is None or stored.body["kind"] != "rollout":
+                raise NotFoundError(f"rollout {rollout_id} of endpoint {endpoint.endpoint}")
+            body = stored.body
+        found = RolloutRecord.model_validate(body).rollout
+        if found.state is not RolloutState.PROMOTED:
+            return found
+        return next((one for one in self.rollouts(endpoint) if one.rollout_id == rollout_id), found)
 
     def rollbacks(self, endpoint: Endpoint) -> list[Rollback]:
         """All rollbacks, in their order; the latest one may not be confirmed by the pods yet."""
@@ -89,6 +95,26 @@ class History:
             if page.continuation is None:
                 return
             continuation = page.continuation
+
+
+def _with_revert(rollout: Rollout, rollouts: Iterable[Rollout], rollbacks: Iterable[Rollback]) -> Rollout:
+    """A rollout, with what took its version back since: its record was archived before that.
+
+    `rollouts` and `rollbacks` are its endpoint's. What comes after another rollout of the version is that one's.
+    """
+    version, ended_at = rollout.candidate.version, rollout.ended_at
+    if rollout.state is not RolloutState.PROMOTED or rollout.reverted or ended_at is None:
+        return rollout
+    until = min(
+        (one.started_at for one in rollouts if one.candidate.version == version and one.started_at > ended_at),
+        default=None,
+    )
+    for one in rollbacks:
+        is_of_it = one.rollout_id is None and one.from_version == version and one.detected_at >= ended_at
+        if is_of_it and one.to_version is not None and (until is None or one.detected_at < until):
+            back = Reverted(to_version=one.to_version, at=one.detected_at, by=one.by, reason=one.reason)
+            return rollout.model_copy(update={"reverted": back})
+    return rollout
 
 
 def _rollbacks(endpoint: Endpoint, bodies: Iterable[Mapping[str, Any]]) -> list[Rollback]:

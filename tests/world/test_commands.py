@@ -335,6 +335,24 @@ def test_the_rollout_of_a_promoted_version_says_that_it_was_taken_back_since_and
     assert latest.reverted == back
 
 
+def test_that_a_promoted_version_was_taken_back_is_told_after_other_rollouts_began_and_of_its_latest_alone() -> None:
+    world = promoted(1, 2, count=3)
+    give(world, CommandKind.ROLLBACK, "one", by="bob", reason="it forgets")
+    back = rollout(world).reverted
+    world.rollouts.clear_quarantine(ENDPOINT, 2, by="ann", reason="it is fit")
+    start(world, 3)
+    run_until(world, RolloutState.PROMOTED)
+    start(world, 2, "again")
+    run_until(world, RolloutState.PROMOTED)
+    found = world.rollouts.rollouts(ENDPOINT)
+    assert [(one.candidate.version, one.reverted) for one in found] == [(1, None), (2, back), (3, None), (2, None)]
+    assert [world.rollouts.rollout(ENDPOINT, one.rollout_id) for one in found] == found
+    give(world, CommandKind.ROLLBACK, "two", by="bob", reason="it forgets again")
+    start(world, 1, "one again")
+    reasons = [one.reverted.reason if one.reverted else "" for one in world.rollouts.rollouts(ENDPOINT)]
+    assert reasons == ["", "it forgets", "", "it forgets again", ""]
+
+
 def test_a_rollback_just_after_slipway_s_own_does_not_take_the_good_version_back() -> None:
     world = promoted(2, 3, count=4)
     world.put_policy(policy())
