@@ -77,7 +77,7 @@ class Target:
         if running is None:
             raise CliError(
                 f"no system runs on this machine: start one with `slipway up`, or name another with {option} or "
-                f"{variable}",
+                f"{variable}, or with {STATE_DIR_VARIABLE} one that was started with --state-dir",
                 ExitCode.NOT_REACHABLE,
                 "unavailable",
             )

@@ -11,6 +11,7 @@ threads.
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from typing import Self
 _POLL_S = 0.03
 _TAIL_LINES = 30
 _TAIL_BYTES = 16_384
+_FULL_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,7 +36,7 @@ class ProcessStartError(Exception):
 
     def __init__(self, name: str, what: str, log_path: Path) -> None:
         tail = log_tail(log_path)
-        super().__init__(f"{name} did not start: {what}; its log {log_path} ends with:\n{tail or '(nothing)'}")
+        super().__init__(f"{name} did not start: {what}; its log {log_path} ends with:\n{tail or _nothing(log_path)}")
 
 
 class Child:
@@ -166,6 +168,11 @@ def log_tail(path: Path) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def _nothing(log: Path) -> str:
+    """Why a log may be empty."""
+    return "(nothing: the disk is full)" if shutil.disk_usage(log.parent).free < _FULL_BYTES else "(nothing)"
 
 
 def _wait_until_ready(child: Child, ready: Callable[[], bool], deadline_s: float) -> None:

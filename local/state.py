@@ -115,7 +115,12 @@ class StateDir:
 
     @contextmanager
     def _lock(self, file: Path) -> Generator[None]:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise InvalidInputError(
+                f"{file} cannot be opened ({error.strerror}): choose another state directory with --state-dir"
+            ) from error
         try:
             if not _lock_within(descriptor, _LOCK_WAIT_S):
                 raise self._conflict()

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from local import processes
 from local.azurite import ACCOUNT_KEY, ACCOUNT_NAME, Azurite
 from local.state import ProcessRecord, Running, StateDir, start_ticks
-from shared.core.errors import ConflictError, NotFoundError
+from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 
 AZURITE: Final = "azurite"
 FUNCTIONS: Final = "functions"
@@ -42,6 +42,8 @@ _PORT_S, _PORT_POLL_S = 2.0, 0.05
 _PORTS: Final = range(16_384, 32_768)
 """Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
 _PORTS_EACH = 64
+_PORT_OPTIONS: Final = {AZURITE: "--storage-port", FUNCTIONS: "--functions-port", SERVER: "--server-port"}
+"""How `slipway up` is told of them."""
 _drawn = count()
 _ORPHAN_GRACE_S = 10.0
 _FOREIGN_SETTINGS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH")
@@ -168,12 +170,25 @@ class System:
             raise
         return self
 
+    def check_ports(self) -> None:
+        """See that each part can listen, before any is started.
+
+        Raises InvalidInputError where two are given one port, ConflictError where one is taken.
+        """
+        taken: dict[int, str] = {}
+        for part in self.parts:
+            for port in self._ports_of(part):
+                if port in taken:
+                    raise InvalidInputError(f"port {port} is for {taken[port]} and for {part}: give each its own")
+                taken[port] = part
+            self._check_port_of(part)
+
     def start_part(self, part: str) -> None:
         """Start one part, and return when it is ready. Nothing happens where it runs already."""
         if self.is_running(part):
             return
         self._forget(part)
-        self._check_ports(part)
+        self._check_port_of(part)
         log = self.state.logs / f"{part}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
@@ -267,19 +282,27 @@ class System:
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_SETTINGS}
         return inherited | self.settings_of(part)
 
-    def _check_ports(self, part: str) -> None:
-        wanted = [self.ports.blob, self.ports.queue, self.ports.table] if part == AZURITE else [self._port(part)]
-        for port in wanted:
+    def _ports_of(self, part: str) -> list[int]:
+        return [self.ports.blob, self.ports.queue, self.ports.table] if part == AZURITE else [self._port(part)]
+
+    def _check_port_of(self, part: str) -> None:
+        for port in self._ports_of(part):
             if not is_port_free(port, within_s=_PORT_S):
                 raise ConflictError(
                     f"port {port}, for {part}, is taken: stop what listens there, or choose another port"
+                    f" with {_PORT_OPTIONS.get(part, _PORT_OPTIONS[FUNCTIONS])}"
                 )
 
     def _remember(self, part: str, pid: int, stop: Callable[[], object]) -> None:
         self._stoppers[part] = stop
         ticks = start_ticks(pid)
         self._records[part] = ProcessRecord(name=part, pid=pid, start_ticks=-1 if ticks is None else ticks)
-        self.state.record_processes(self._records.values())
+        try:
+            self.state.record_processes(self._records.values())
+        except OSError:
+            # One that is on no record would outlive a system that is killed.
+            self._forget(part)
+            raise
 
     def _forget(self, part: str) -> None:
         stop = self._stoppers.pop(part, None)

@@ -5,6 +5,7 @@ in order. `up.json` exists while the system is ready for clients. Ctrl-C is its 
 one kills what will not stop.
 """
 
+import shlex
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from local.azurite import AzuriteMissingError
 from local.processes import ProcessStartError
-from local.state import Running, StateDir
+from local.state import DEFAULT_STATE_DIR, Running, StateDir
 from local.system import Ports, System, end_left_behind
 from shared.core.errors import SlipwayError
 
@@ -38,7 +39,6 @@ def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
         system = System(state, ports=ports)
         try:
             _start(system)
-            state.write_running(system.running())
             _announce(system, json_output=json_output)
             Keeper(system, say=_say, restarted=lambda: state.write_running(system.running())).keep()
         except KeyboardInterrupt:
@@ -62,7 +62,7 @@ class Kept(Protocol):
         ...
 
     def start_part(self, part: str) -> None:
-        """Start one, and return when it is ready. Raises SlipwayError or ProcessStartError."""
+        """Start one, and return when it is ready. Raises SlipwayError, ProcessStartError or OSError."""
         ...
 
 
@@ -96,24 +96,29 @@ class Keeper:
 
     def look(self) -> None:
         """See which parts have died, and start those again whose delay is over."""
-        for part in self._system.fallen():
+        fallen = self._system.fallen()
+        for part in self._system.parts:
             now = self._monotonic()
-            if part not in self._due:
+            if part in self._due:
+                if now >= self._due[part]:
+                    self._start_again(part)
+            elif part in fallen:
                 if now - self._started[part] >= _STEADY_S:
                     self._delay_s[part] = _FIRST_DELAY_S
                 self._put_off(part, f"{part} has ended by itself")
-            elif now >= self._due[part]:
-                self._start_again(part)
 
     def _start_again(self, part: str) -> None:
         try:
             self._system.start_part(part)
+            self._restarted()
         except (SlipwayError, ProcessStartError, AzuriteMissingError) as error:
             self._put_off(part, str(error))
             return
+        except OSError as error:
+            self._put_off(part, f"{part} cannot be started: {error}")
+            return
         del self._due[part]
         self._started[part] = self._monotonic()
-        self._restarted()
         self._say(f"{part} runs again")
 
     def _put_off(self, part: str, why: str) -> None:
@@ -125,12 +130,14 @@ class Keeper:
 
 def _start(system: System) -> None:
     system.state.create()
-    for part in system.parts:
-        _say(f"starting {part}")
-        try:
+    system.check_ports()
+    try:
+        for part in system.parts:
+            _say(f"starting {part}")
             system.start_part(part)
-        except (ProcessStartError, AzuriteMissingError) as error:
-            raise SlipwayError(str(error)) from error
+        system.state.write_running(system.running())
+    except (ProcessStartError, AzuriteMissingError, OSError) as error:
+        raise SlipwayError(str(error)) from error
 
 
 def _stop(system: System) -> None:
@@ -147,16 +154,18 @@ def _announce(system: System, *, json_output: bool) -> None:
     if json_output:
         print(running.model_dump_json(indent=2), flush=True)  # noqa: T201
         return
+    state = system.state.path
+    named = "" if state == DEFAULT_STATE_DIR else f"\n  export SLIPWAY_STATE_DIR={shlex.quote(str(state))}"
     print(  # noqa: T201
         f"""\
 Slipway runs, until ctrl-C.
   admin API     {running.functions_url}/api   (header x-functions-key: see {system.state.up_file})
   model server  {running.server_url}
-  state, logs   {system.state.path}
-In another terminal:
-  slipway push FILE --model NAME --wait
-  slipway status --watch
-  slipway predict NAME --features '[[...]]'""",
+  state, logs   {state}
+In another terminal:{named}
+  ./slipway push FILE --model NAME --wait
+  ./slipway status --watch
+  ./slipway predict NAME --features '[[...]]'""",
         flush=True,
     )
 

@@ -71,6 +71,12 @@ def test_a_second_system_on_the_directory_is_refused(state: StateDir) -> None:
         pytest.fail("the lock was given twice")
 
 
+def test_a_lock_that_cannot_be_opened_is_a_sentence(state: StateDir) -> None:
+    (state.path / "up.lock").mkdir()
+    with pytest.raises(InvalidInputError, match=r"up.lock cannot be opened .*--state-dir"), state.locked():
+        pytest.fail("the lock was given")
+
+
 def test_the_lock_goes_with_a_killed_system_and_its_file_is_not_believed(
     state: StateDir, holder: subprocess.Popen[str]
 ) -> None:

@@ -19,6 +19,7 @@ class FakeParts:
     started: list[tuple[float, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     restarts: int = 0
+    untold: int = 0
 
     def fallen(self) -> list[str]:
         return [part for part in self.parts if part in self.down]
@@ -30,6 +31,9 @@ class FakeParts:
         self.down.discard(part)
 
     def restarted(self) -> None:
+        if self.untold > 0:
+            self.untold -= 1
+            raise OSError(28, "No space left on device")
         self.restarts += 1
 
     def keeper(self) -> Keeper:
@@ -98,3 +102,20 @@ def test_a_start_that_fails_with_a_log_is_told_with_it(tmp_path: Path) -> None:
     parts = FakeParts(down={"functions"}, trouble=ProcessStartError("functions", "it ended with 1", log))
     pass_seconds(parts, parts.keeper(), 2)
     assert "the last words" in parts.said[-1]
+
+
+def test_a_full_disk_puts_off_a_start_and_ends_nothing() -> None:
+    parts = FakeParts(down={"functions"}, trouble=OSError(28, "No space left on device"))
+    keeper = parts.keeper()
+    pass_seconds(parts, keeper, 3)
+    assert "functions cannot be started: [Errno 28] No space left on device" in parts.said[-1]
+    parts.trouble = None
+    pass_seconds(parts, keeper, 10)
+    assert parts.said[-1] == "functions runs again"
+
+
+def test_clients_are_told_of_a_part_that_runs_again_as_soon_as_that_can_be_written() -> None:
+    parts = FakeParts(down={"functions"}, untold=1)
+    pass_seconds(parts, parts.keeper(), 10)
+    assert parts.restarts == 1
+    assert parts.said[-1] == "functions runs again"
