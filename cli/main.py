@@ -3,6 +3,11 @@
 import os
 import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # The imports take half a second, in which ctrl-C finds nothing to tidy: it ends the process, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NoReturn
@@ -96,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _command()(list(arguments), prog_name="slipway", standalone_mode=False)
     except typer.TyperException as error:
-        return tell_error(CliError(error.format_message(), ExitCode.USAGE, "usage"), as_json=as_json)
+        return _wrong_usage(error, as_json=as_json)
     except SlipwayError as error:
         return tell_error(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -108,6 +113,8 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The console script's entry."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
@@ -115,6 +122,18 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     sys.exit(code)
+
+
+def _wrong_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    """Tell what is wrong with a command line, and return the exit code. One that breaks off gets the help page."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is not None and message == context.get_help() and not as_json:
+        print(message, file=sys.stderr)
+        return ExitCode.USAGE
+    if context is not None:
+        message = f"{message.rstrip('.')}: see `{context.command_path} --help`"
+    return tell_error(CliError(message, ExitCode.USAGE, "usage"), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ from cli.client import Client
 from cli.command import command
 from cli.folder import folder_drop, pack
 from cli.outcome import Answer, CliError, ExitCode, Json
+from cli.printable import printable
 from cli.target import Target
 from shared.core.errors import InvalidInputError
 from shared.core.ids import ModelName, model_name
 
 if TYPE_CHECKING:
-    from cli.upload import Dropped
+    from cli.upload import Dropped, Say
 
 _FORMS = (".onnx", ".zip")
 _UNDECIDED = {"registered", "validating"}
@@ -48,29 +49,32 @@ def push(
 ) -> Answer:
     """Drop a model: an .onnx file, a .zip bundle, or a folder with a slipway.yaml, which is packed."""
     name = model_name(model)
-    dropped = _dropped_folder(target, path, name) if as_folder else _dropped_file(target, path, name)
-    value: Json = {"model": name, "container": dropped.container, **_facts(dropped), "drop": None, "version": None}
-    if wait:
-        with Client(target) as client:
-            value |= wait_for_decision(client, name, dropped, timeout_s=timeout_s)
+    with _saying() as say:
+        dropped = (_dropped_folder if as_folder else _dropped_file)(target, path, name, say)
+        value: Json = {"model": name, "container": dropped.container, **_facts(dropped), "drop": None, "version": None}
+        if wait:
+            with Client(target) as client:
+                value |= wait_for_decision(client, name, dropped, timeout_s=timeout_s, say=say)
     return Answer(value=value, show=lambda: _show(value), exit_code=_exit_code(value))
 
 
-def _dropped_file(target: Target, path: Path, name: ModelName) -> Dropped:
+def _dropped_file(target: Target, path: Path, name: ModelName, say: Say) -> Dropped:
     # A second, which no other command need pay.
     from cli.upload import upload  # noqa: PLC0415
 
+    say(f"reading {path}")
     with packed(path) as file:
-        return upload(target.storage_connection, file, name)
+        return upload(target.storage_connection, file, name, say=say)
 
 
-def _dropped_folder(target: Target, path: Path, name: ModelName) -> Dropped:
+def _dropped_folder(target: Target, path: Path, name: ModelName, say: Say) -> Dropped:
     from cli.upload import upload_folder  # noqa: PLC0415 - as above
 
     if not path.is_dir():
         raise InvalidInputError(f"{path} is no folder: leave out --as-folder, or name a folder")
+    say(f"reading {path}")
     try:
-        return upload_folder(target.storage_connection, folder_drop(path), name)
+        return upload_folder(target.storage_connection, folder_drop(path), name, say=say)
     except OSError as error:
         raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
@@ -94,11 +98,24 @@ def packed(path: Path) -> Generator[Path]:
         raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
-def wait_for_decision(client: Client, model: ModelName, dropped: Dropped, *, timeout_s: float) -> dict[str, Json]:
+@contextmanager
+def _saying() -> Generator[Say]:
+    """Shows on standard error, where that is a terminal, what is being done."""
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.markup import escape  # noqa: PLC0415
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(escape(printable(text)))
+
+
+def wait_for_decision(
+    client: Client, model: ModelName, dropped: Dropped, *, timeout_s: float, say: Say
+) -> dict[str, Json]:
     """The drop and its version once both are decided. Raises CliError where that takes longer than the timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
         drop = _drop(client, model, dropped)
+        say(f"{dropped.blob} is dropped and {_awaited(drop)}")
         found = _decided(client, model, drop) if drop else None
         if found is not None:
             return found
@@ -111,6 +128,15 @@ def wait_for_decision(client: Client, model: ModelName, dropped: Dropped, *, tim
                 "timeout",
             )
         time.sleep(_POLL_S)
+
+
+def _awaited(drop: Json) -> str:
+    """How far a drop is, for who waits."""
+    if drop is None:
+        return "not looked at yet"
+    if drop["state"] == "registered":
+        return f"registered: version {drop['version']} is being validated"
+    return f"waits for {'; '.join(drop['waiting_for'])}" if drop.get("waiting_for") else str(drop["state"])
 
 
 def _drop(client: Client, model: ModelName, dropped: Dropped) -> Json:

@@ -7,8 +7,9 @@ was when it is made again.
 
 import hashlib
 import io
+import logging
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ _RETRIES = 2
 _CONNECT_S = 5
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
+type Say = Callable[[str], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
@@ -45,40 +48,54 @@ class Dropped:
     container: str = CONTAINER
 
 
+def _silent(_text: str) -> None:
+    pass
+
+
 def blob_name(model: ModelName, filename: str, digest: str) -> str:
     """Where a file goes within the incoming container: a part of its digest keeps different bytes apart."""
     path = Path(filename)
     return f"{model}/{digest[:16]}-{_plain(path.stem)}{path.suffix.lower()}"
 
 
-def upload(storage: str, file: Path, model: ModelName) -> Dropped:
-    """Upload a file. Raises UnavailableError, CliError where it may not be written, InvalidInputError."""
+def upload(storage: str, file: Path, model: ModelName, *, say: Say = _silent) -> Dropped:
+    """Upload a file, and tell `say` how far it is.
+
+    Raises UnavailableError, CliError where it may not be written, InvalidInputError.
+    """
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     name = blob_name(model, file.name, digest)
     with _container(storage) as container:
-        etag, created = _put(container, name, file)
+        etag, created = _put(container, name, file, say)
     return Dropped(blob=name, etag=etag, size_bytes=file.stat().st_size, digest=digest, created=created)
 
 
-def upload_folder(storage: str, drop: FolderDrop, model: ModelName) -> Dropped:
+def upload_folder(storage: str, drop: FolderDrop, model: ModelName, *, say: Say = _silent) -> Dropped:
     """Upload a folder's files, and its manifest last. Raises as `upload` does."""
     name = f"{model}/{drop.digest[:16]}-{_plain(drop.name)}/"
     with _container(storage) as container:
         for file, path in drop.files.items():
-            _put(container, name + file, path)
-        etag, created = _put(container, name + MANIFEST, drop.manifest)
+            _put(container, name + file, path, say)
+        etag, created = _put(container, name + MANIFEST, drop.manifest, say)
     size_bytes = sum(path.stat().st_size for path in drop.files.values()) + len(drop.manifest)
     return Dropped(blob=name, etag=etag, size_bytes=size_bytes, digest=drop.digest, created=created)
 
 
-def _put(container: ContainerClient, name: str, content: Path | bytes) -> tuple[str, bool]:
+def _put(container: ContainerClient, name: str, content: Path | bytes, say: Say) -> tuple[str, bool]:
     """Upload unless the blob is there, which its name says holds the same; its ETag, and whether it was uploaded."""
     blob = container.get_blob_client(name)
     with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as source:
         size_bytes = content.stat().st_size if isinstance(content, Path) else len(content)
+
+        def progress(sent: int, _total: int | None) -> None:
+            say(f"uploading {name}: {sent / 1e6:.0f} of {size_bytes / 1e6:.0f} MB")
+
+        progress(0, None)
         try:
-            answer = blob.upload_blob(source, length=size_bytes, overwrite=False, max_concurrency=4)
+            answer = blob.upload_blob(
+                source, length=size_bytes, overwrite=False, max_concurrency=4, progress_hook=progress
+            )
         except ResourceExistsError:
             return str(blob.get_blob_properties().etag).strip('"'), False
     return str(answer["etag"]).strip('"'), True
@@ -87,6 +104,8 @@ def _put(container: ContainerClient, name: str, content: Path | bytes) -> tuple[
 @contextmanager
 def _container(storage: str) -> Generator[ContainerClient]:
     """The incoming container, and its errors as the command's."""
+    # What the SDK notes of strange answers would stand on the terminal beside the sentence that tells of them.
+    logging.getLogger("azure").addHandler(logging.NullHandler())
     try:
         with _service(storage) as service, service.get_container_client(CONTAINER) as container:
             yield container

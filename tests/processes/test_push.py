@@ -31,6 +31,18 @@ def test_the_same_bytes_are_one_blob_and_others_another(storage: str, tmp_path: 
 
 
 @pytest.mark.azurite
+def test_an_upload_tells_how_far_it_is(storage: str, tmp_path: Path) -> None:
+    create_storage(storage)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(bytes(20_000_000))
+    said: list[str] = []
+    blob = upload(storage, file, M, say=said.append).blob
+    assert said[0] == f"uploading {blob}: 0 of 20 MB"
+    assert said[-1] == f"uploading {blob}: 20 of 20 MB"
+    assert len(said) > 2
+
+
+@pytest.mark.azurite
 @pytest.mark.parametrize(("state", "exit_code"), [("validated", 0), ("rejected", 1)])
 def test_a_push_waits_for_the_decision_on_its_own_drop(
     slipway: Slipway, api: FakeApi, storage: str, tmp_path: Path, state: str, exit_code: int

@@ -152,6 +152,20 @@ def test_a_command_line_that_cannot_be_used_is_wrong_usage(
     assert api.asked == []
 
 
+def test_a_wrong_command_line_names_the_help_that_shows_the_right_one(bare: Slipway) -> None:
+    assert bare("nonsense").err.endswith(": see `slipway --help`\n")
+    assert bare("rollout", "start", "m").err.endswith(": see `slipway rollout start --help`\n")
+
+
+def test_a_command_line_that_breaks_off_gets_the_help_page_as_it_is(bare: Slipway) -> None:
+    for arguments in ((), ("rollout",)):
+        ran = bare(*arguments)
+        assert ran.code == 2
+        assert ran.out == ""
+        assert ran.err.startswith("Usage: ")
+        assert "--help" not in ran.err.splitlines()[-1]
+
+
 def test_an_endless_view_and_one_json_value_exclude_each_other(slipway: Slipway, api: FakeApi) -> None:
     ran = slipway("status", "--watch", "--json")
     assert ran.code == 2
@@ -164,6 +178,7 @@ def test_without_a_system_the_way_to_one_is_told(bare: Slipway) -> None:
         ran = bare(*command)
         assert ran.code == 3
         assert "slipway up" in ran.err
+        assert "SLIPWAY_STATE_DIR" in ran.err
 
 
 def test_a_running_system_is_found_and_a_dead_ones_file_is_not_believed(

@@ -1,0 +1,26 @@
+"""Ctrl-C before a command has begun."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+_TYPER = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(600)
+"""
+
+
+def test_an_interrupt_while_the_command_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(_TYPER)
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "cli.main", "models"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == -signal.SIGINT
+    assert ran.stderr == ""
