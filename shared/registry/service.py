@@ -96,7 +96,10 @@ class RegistryService:
             model.set_policy(policy, now, by=by, reason=reason)
             return True
 
-        self._models.find_or_create(Model(model=name))
+        if self._models.find(name, MODEL_ID) is None:
+            # What is refused makes no model.
+            put(Model(model=name))
+            self._models.find_or_create(Model(model=name))
         return self._models.change(name, MODEL_ID, put)
 
     def policies(self, name: str, continuation: str | None = None) -> PolicyPage:

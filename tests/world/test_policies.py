@@ -88,3 +88,10 @@ def test_a_rollout_says_which_policy_it_goes_by_though_another_one_is_set_meanwh
     assert rollout.policy_version == 2
     (started,) = [event for event in world.audit.events(f"endpoint:{MODEL}") if event.kind == "rollout_started"]
     assert started.data["policy_version"] == 2
+
+
+def test_a_policy_that_is_refused_makes_no_model() -> None:
+    world = World()
+    with pytest.raises(ConflictError, match="has the number 0, and 7 was expected"):
+        world.registry.put_policy(MODEL, LOOSE, by="ann", expected_version=7)
+    assert world.registry.models().items == []
