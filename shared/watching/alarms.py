@@ -17,7 +17,8 @@ CALM_REPORTS = 3
 CALM_SLOW = timedelta(days=7)
 _KEPT_SPANS = 50
 _OWN = frozenset({Alarm.DATA_DRIFT, Alarm.SLOW_DRIFT, Alarm.PERFORMANCE_DROP})
-"""While one of them stands, the version's traffic teaches nothing about what is usual."""
+"""The hours of a report that fails by one of them teach nothing about what is usual. Those after it do while its alarm
+stands: slow drift is looked for in them anew."""
 
 
 def settle(

@@ -56,7 +56,7 @@ def seen_of(endpoint: Endpoint, route: Route, history: History, profiles: Profil
 
 
 def unhealthy(report: DriftReport) -> list[Span]:
-    """The times that teach nothing: those in which an alarm stood, and those before the rollout."""
+    """The times that teach nothing: those that a report failed on, and those before the rollout."""
     if report.counts_from is None or report.role == Role.STABLE:
         return list(report.alarmed)
     before = Span(since=datetime.min.replace(tzinfo=UTC), until=hour_of(report.counts_from))
