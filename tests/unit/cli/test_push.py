@@ -12,6 +12,7 @@ import pytest
 
 from cli.client import Client
 from cli.folder import pack
+from cli.outcome import Json
 from cli.push import wait_for_decision
 from cli.target import Target
 from cli.upload import Dropped, blob_name, upload
@@ -136,13 +137,13 @@ def test_storage_that_is_out_of_order_is_told_in_one_sentence(tmp_path: Path) ->
 
 def test_who_waits_is_told_how_far_the_drop_is(api: FakeApi) -> None:
     dropped = Dropped(blob="m/drop", etag="e", size_bytes=1, digest="d", created=True)
-    drop = {"blob": "m/drop", "etag": "e", "reason": "", "version": None}
-    states = [
+    drop: dict[str, Json] = {"blob": "m/drop", "etag": "e", "reason": "", "version": None}
+    states: list[dict[str, Json]] = [
         {"state": "waiting", "waiting_for": ["model.onnx", "rows.csv"]},
         {"state": "registered", "version": 4},
         {"state": "refused"},
     ]
-    listings: list[list[object]] = [[], *([drop | state] for state in states)]
+    listings: list[list[Json]] = [[], *([drop | state] for state in states)]
     api.answers["GET /api/models/m/drops"] = [(200, {"items": found, "continuation": None}) for found in listings]
     api.answers["GET /api/models/m/versions/4"] = (200, {"state": "validating"})
     said: list[str] = []
