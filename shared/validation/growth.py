@@ -93,11 +93,11 @@ def _constant(node: onnx.NodeProto) -> Sequence[float]:
             case "value_int":
                 return [attribute.i]
             case "value_float":
-                return [attribute.f]
+                return _finite([attribute.f])
             case "value_ints":
                 return list(attribute.ints[:_MAX_NUMBERS])
             case "value_floats":
-                return list(attribute.floats[:_MAX_NUMBERS])
+                return _finite(attribute.floats[:_MAX_NUMBERS])
     return []
 
 
@@ -114,7 +114,11 @@ def _small(tensor: onnx.TensorProto) -> Sequence[float]:
     except (TypeError, ValueError):
         # The checker has the word for what does not fit together.
         return []
-    values: list[float] = array.ravel().tolist()
+    return _finite(array.ravel().tolist())
+
+
+def _finite(values: Sequence[float]) -> Sequence[float]:
+    """Numbers, where they may be sizes at all."""
     return values if all(math.isfinite(value) for value in values) else []
 
 

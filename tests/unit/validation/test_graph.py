@@ -279,3 +279,17 @@ def test_a_node_that_makes_much_is_named(
     halves = [models.numbers(name, [max(1, value // 4) for value in values]) for name, values in numbers.items()]
     if halves:
         check_growth(onnx_model([made], IN, OUT, constants=halves))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_a_size_that_is_no_number_says_nothing_of_what_is_made(odd: float) -> None:
+    for given, made in (
+        ({"value_float": odd}, helper.make_node("Range", ["one", "odd", "one"], ["y"])),
+        ({"value_floats": [odd]}, helper.make_node("ConstantOfShape", ["odd"], ["y"])),
+    ):
+        nodes = [
+            helper.make_node("Constant", [], ["odd"], **given),
+            helper.make_node("Constant", [], ["one"], value_float=1.0),
+            made,
+        ]
+        check_growth(onnx_model(nodes, IN, OUT))
