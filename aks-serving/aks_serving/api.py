@@ -20,6 +20,7 @@ from aks_serving.encodings import decoded
 from aks_serving.errors import WRONG, BodyTooLargeError
 from aks_serving.exchange import HEADER_LENGTH, OK, Exchange, Head, Response
 from aks_serving.failures import AGAIN, check_method, failure
+from aks_serving.fast import model_of
 from aks_serving.feedback import FeedbackIntake
 from aks_serving.feedback_items import MAX_BODY_BYTES, FeedbackTooLargeError
 from aks_serving.override import VERSION_HEADER, Pinning, pinned_version
@@ -144,7 +145,8 @@ class Api:
             if form is not None:
                 self._begin_plain(exchange, tables.read_request(form, body, exchange.query), held_bytes=len(body))
                 return
-        serving = self._server.servings.only
+        servings = self._server.servings
+        serving = servings.only or servings.get(model_of(body))
         if serving is not None and serving.fast is not None and not exchange.query:
             read = serving.fast.plain(body, serving.plan.endpoint)
             if read is not None:

@@ -194,6 +194,21 @@ def fast_reader(signatures: Sequence[Signature]) -> FastReader | None:
     return FastReader(layout, datatype, outputs.pop() if len(outputs) == 1 else ())
 
 
+def model_of(body: bytes) -> str:
+    """The endpoint that a body of the plain API names, whatever else it says; empty where it names none, or is none."""
+    try:
+        return _decode_named(body).model or ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
 class _BinaryInput(msgspec.Struct, forbid_unknown_fields=True):
     binary_data_size: int
 

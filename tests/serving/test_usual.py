@@ -6,7 +6,9 @@ from itertools import chain
 from typing import Any
 
 import pytest
+from aks_serving import plain
 from aks_serving.model import Model
+from aks_serving.override import VERSION_HEADER
 from aks_serving.serving import Servings
 from aks_serving.usual import GENERAL
 
@@ -160,6 +162,53 @@ async def test_calls_of_a_batch_that_are_told_together_each_get_their_own_answer
     assert sum(sum(tally.latency_ms.values()) for tally in versions.values()) == len(asked)
     assert sum(server.serving.seen) == len(asked)
     assert (server.waiting, server.serving.tally.in_flight) == (0, 0)
+    server.close()
+
+
+DEEP = b'{"features":[[1,2]],"colour":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b'{"model":"churn","features":[[1,2]]}', 200, [[2.0, 4.0]]),
+        (b'{"features":[[1,2]],"model":"fraud"}', 200, [[3.0, 6.0]]),
+        (b'{"features":{"x":[[1,2]]},"model":"fraud"}', 200, [[3.0, 6.0]]),
+        (b'{"features":[[1,2,3]],"model":"fraud"}', 400, "[1, 3]"),
+        (b'{"features":[[1,2]],"model":"spam"}', 404, "spam"),
+        (b'{"features":[[1,2]],"model":7}', 400, "model"),
+        (b'{"features":[[1,2]]}', 400, "name the model"),
+        (b'{"features":[[1,2]],"model":"fraud"', 400, "the body is not a request"),
+        (b'{"features":[[1,2]],"model":"\xff"}', 400, "the body is not a request"),
+        (DEEP, 400, "the body is not a request"),
+    ],
+)
+async def test_of_several_endpoints_each_body_names_its_own(body: bytes, status: int, told: object) -> None:
+    data = models.scaler(3.0)
+    fraud = models.plan(1, models.route(1, data), endpoint="fraud")
+    first, second = _server(), HandServer(fraud, {1: Model(version=1, digest="", data=data)}, inline=True)
+    first.servings = Servings({"churn": first.serving, "fraud": second.serving})
+    asked = Asked("/predict", body, {VERSION_HEADER: b"1"})
+    first.ask(asked)
+    await turn()
+    assert asked.status == status, asked.response.body
+    answer = asked.json()
+    if status == 200:
+        assert answer["predictions"] == told
+    else:
+        assert str(told) in answer["error"]
+    first.close()
+    second.close()
+
+
+async def test_of_several_endpoints_a_usual_body_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = _server()
+    server.servings = Servings({"churn": server.serving, "fraud": server.serving})
+    monkeypatch.setattr(plain, "read_request", lambda *_: pytest.fail("it went the general way"))
+    asked = Asked("/predict", b'{"features":[[1,2]],"model":"churn","model_version":1}')
+    server.ask(asked)
+    await turn()
+    assert asked.json()["predictions"] == [[2.0, 4.0]]
     server.close()
 
 
