@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from shared.alerts.documents import Alert, AlertRule
-from shared.core.errors import IntegrityError
-from shared.core.messages import TellNews
+from shared.core.errors import IntegrityError, NotFoundError
+from shared.core.messages import Queue, TellNews
 from shared.registry.documents import Model
 from shared.registry.policy import Policy, ValidationPolicy
 from shared.rollout.endpoint import Endpoint
@@ -132,3 +132,20 @@ def test_what_waits_says_since_when_it_was_saved_also_where_it_is_a_message() ->
     stored = world.documents.get(Container.REPORTS, "m", fresh.id)
     assert stored is not None
     assert waiting_since(stored.body) == at + timedelta(seconds=60)
+
+
+def test_the_id_of_a_document_of_another_kind_names_nothing() -> None:
+    world = World()
+    letter = world.dead_letters.keep(Queue.VALIDATIONS, b"{}", message_id="1")
+    queue_alert = next(world.alerts.firing(AlertRule.DEAD_LETTERS))
+    alert = world.alerts.fire(AlertRule.ROLLOUT_HELD, f"endpoint:{MODEL}", "it is so", model=MODEL)
+    before = dict(world.documents.held)
+    for asked in (
+        lambda: world.dead_letters.letter(queue_alert.id),
+        lambda: world.dead_letters.replay(queue_alert.id, by="ann"),
+        lambda: world.alerts.unsilence(letter.id, by="ann"),
+        lambda: world.retention.one(MODEL, alert.id),
+    ):
+        with pytest.raises(NotFoundError):
+            asked()
+    assert world.documents.held == before
