@@ -54,8 +54,8 @@ class HttpAsk(Ask):
     def reply(self, head: Head, body: bytes, prediction_id: bytes) -> None:
         """Reply, in the coding that the client likes."""
         exchange = self.exchange
-        accepted = exchange.headers.get(_ACCEPTED)
-        if (accepted is None or len(body) < MIN_WORTHWHILE_BYTES) and not self.extra:
+        accepted = None if len(body) < MIN_WORTHWHILE_BYTES else exchange.headers.get(_ACCEPTED)
+        if accepted is None and not self.extra:
             exchange.reply_named(head, body, prediction_id)
             return
         response = Response(head, body, ((PREDICTION_ID, prediction_id), *self.extra))
