@@ -16,8 +16,16 @@ _SHOWN_METRICS = 4
 
 
 def live(values: Iterable[Json], render: Callable[[Json], RenderableType]) -> None:
-    """Show each value in place of the one before."""
-    with Live(console=Console(), auto_refresh=False) as screen:
+    """Show each value in place of the one before; where that is no terminal, each that differs below the one before."""
+    console = Console()
+    if not console.is_terminal:
+        last: Json = None
+        for value in values:
+            if value != last:
+                console.print(render(value))
+            last = value
+        return
+    with Live(console=console, auto_refresh=False) as screen:
         for value in values:
             screen.update(render(value), refresh=True)
 

@@ -89,7 +89,7 @@ def _put(container: ContainerClient, name: str, content: Path | bytes, say: Say)
         size_bytes = content.stat().st_size if isinstance(content, Path) else len(content)
 
         def progress(sent: int, _total: int | None) -> None:
-            say(f"uploading {name}: {sent / 1e6:.0f} of {size_bytes / 1e6:.0f} MB")
+            say(f"uploading {name}: {sent / 1e6:.1f} of {size_bytes / 1e6:.1f} MB")
 
         progress(0, None)
         try:

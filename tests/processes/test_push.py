@@ -37,8 +37,8 @@ def test_an_upload_tells_how_far_it_is(storage: str, tmp_path: Path) -> None:
     file.write_bytes(bytes(20_000_000))
     said: list[str] = []
     blob = upload(storage, file, M, say=said.append).blob
-    assert said[0] == f"uploading {blob}: 0 of 20 MB"
-    assert said[-1] == f"uploading {blob}: 20 of 20 MB"
+    assert said[0] == f"uploading {blob}: 0.0 of 20.0 MB"
+    assert said[-1] == f"uploading {blob}: 20.0 of 20.0 MB"
     assert len(said) > 2
 
 

@@ -2,11 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli import show
 from cli.models import read_json
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
@@ -77,6 +79,20 @@ def test_status_tells_versions_refusals_and_the_rollout(slipway: Slipway, api: F
         "12 of 100",
     ):
         assert words in shown
+
+
+def test_what_is_watched_from_a_pipe_is_shown_as_it_comes_and_where_it_differs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown: list[str] = []
+
+    def values() -> Iterator[str]:
+        for value in ("waits", "waits", "serves"):
+            yield value
+            shown.append(capsys.readouterr().out)
+
+    show.live(values(), str)
+    assert shown == ["waits\n", "", "serves\n"]
 
 
 def test_status_without_a_model_tells_of_all_and_of_stray_drops(slipway: Slipway, api: FakeApi) -> None:
