@@ -91,11 +91,12 @@ class Mirrors:
 class Mirror(Target):
     """One shadow of one snapshot."""
 
-    def __init__(self, route: Route, lane: Lane, tally: Tally, spare: Spare, *, salt: str) -> None:
+    def __init__(self, route: Route, lane: Lane, tally: Tally, spare: Spare, *, plan: RoutePlan) -> None:
         self.loaded = lane.loaded
+        self.endpoint = plan.endpoint
         self.version = route.version
         self._share_bp = route.mirror_bp
-        self._salt = f"shadow {route.version} of {salt}"
+        self._salt = f"shadow {route.version} of {plan.salt}"
         self._lane = lane
         self._tally = tally
         self._spare = spare
@@ -209,7 +210,7 @@ def _asked(copies: Sequence[Copy]) -> Asked:
 def mirrors_of(plan: RoutePlan, lanes: Mapping[int, Lane], tally: Tally) -> Mirrors | None:
     """The shadows of a plan that are loaded and get copies, or None where there are none."""
     mirrors = [
-        Mirror(route, lanes[route.version], tally, lanes[route.version].spare, salt=plan.salt)
+        Mirror(route, lanes[route.version], tally, lanes[route.version].spare, plan=plan)
         for route in plan.shadows
         if route.mirror_bp and route.version in lanes
     ]

@@ -79,9 +79,10 @@ class Copy:
 
 
 class Target(ABC):
-    """What runs copies. `loaded` is the model that runs them."""
+    """What runs copies. `loaded` is the model that runs them, and `endpoint` whose version it is."""
 
     loaded: LoadedModel
+    endpoint: str
 
     @abstractmethod
     def run(self, copies: Sequence[Copy]) -> ShadowCounts:
@@ -215,7 +216,7 @@ class Spare:
         target, copies = batch
         error = running.exception()
         if error is not None:
-            log.error("copies for version %d were lost", target.loaded.model.version, exc_info=error)
+            log.error("%s: copies were lost", _named(target), exc_info=error)
             target.count(len(copies), ShadowCounts(errors=len(copies)))
         else:
             target.count(len(copies), running.result())
@@ -229,7 +230,7 @@ class Spare:
         if self._running is None or self._executor is None:
             return
         (target, copies), self._running = self._running, None
-        log.error("version %d hangs on a copy for %.0f s: it gets no more", target.loaded.model.version, self._hang_s)
+        log.error("%s hangs on a copy for %.0f s: it gets no more", _named(target), self._hang_s)
         self._hung.append(target.loaded)
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = None
@@ -272,6 +273,10 @@ class Spare:
     def _forget(self, copies: list[Copy]) -> None:
         self.waiting -= len(copies)
         self._bytes -= sum([copy.size_bytes for copy in copies])
+
+
+def _named(target: Target) -> str:
+    return f"endpoint {target.endpoint}: version {target.loaded.model.version}"
 
 
 def _waited_s() -> float:

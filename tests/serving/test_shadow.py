@@ -202,6 +202,8 @@ async def test_a_shadow_that_is_not_loaded_is_reported_and_gets_nothing(start: S
 class _Model(Target):
     """A target that runs what the test wants it to, and keeps what it is told."""
 
+    endpoint = "churn"
+
     def __init__(self, data: bytes = ONE) -> None:
         model = Model(version=1, digest=models.digest(data), data=data)
         self.loaded = LoadedModel(model=model, batchable=True)
@@ -303,7 +305,7 @@ async def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
             assert [spare.offer(target, copy) for copy in copies] == [True, False]
 
 
-async def test_a_run_that_hangs_is_left_alone_and_others_go_on() -> None:
+async def test_a_run_that_hangs_is_left_alone_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     hanging, other = _Model(), _Model(HALF_MORE)
     hanging.go.clear()
     try:
@@ -314,6 +316,7 @@ async def test_a_run_that_hangs_is_left_alone_and_others_go_on() -> None:
             assert spare.offer(other, _copy())
             await eventually(lambda: other.counted.compared == 1)
             assert (hanging.counted.errors, hanging.counted.shed, hanging.copies) == (1, 1, 2)
+            assert "endpoint churn: version 1 hangs on a copy" in caplog.text
             assert not spare.offer(hanging, _copy())
             assert len(hanging.batches) == 1
             hanging.go.set()
@@ -338,7 +341,7 @@ async def test_what_runs_at_the_end_is_accounted_for_as_shed() -> None:
         target.go.set()
 
 
-async def test_a_target_that_raises_loses_its_batch_and_no_more() -> None:
+async def test_a_target_that_raises_loses_its_batch_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     class Raising(_Model):
         def run(self, copies: Sequence[Copy]) -> ShadowCounts:
             if len(self.batches) == 0:
@@ -350,6 +353,7 @@ async def test_a_target_that_raises_loses_its_batch_and_no_more() -> None:
     async with _spare() as spare:
         assert spare.offer(target, _copy())
         await eventually(lambda: target.counted.errors == 1)
+        assert "endpoint churn: version 1: copies were lost" in caplog.text
         assert spare.offer(target, _copy())
         await eventually(lambda: target.counted.compared == 1)
 
@@ -357,7 +361,8 @@ async def test_a_target_that_raises_loses_its_batch_and_no_more() -> None:
 def _mirror(share_bp: int, salt: str = "salt", version: int = 2) -> Mirror:
     loaded = LoadedModel(model=Model(version=version, digest=models.digest(ONE), data=ONE), batchable=True)
     lane = Lane(loaded, Engine(max_queue=1))
-    return Mirror(_shadow(version, ONE, share_bp), lane, Tally(), lane.spare, salt=salt)
+    route = _shadow(version, ONE, share_bp)
+    return Mirror(route, lane, Tally(), lane.spare, plan=models.plan(1, route, salt=salt))
 
 
 async def test_the_share_is_drawn_by_subject_apart_from_the_assignment() -> None:

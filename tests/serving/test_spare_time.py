@@ -42,6 +42,8 @@ class _Clock:
 
 
 class _Target(Target):
+    endpoint = "churn"
+
     def __init__(self) -> None:
         self.loaded = LoadedModel(model=Model(version=1, digest=models.digest(ONE), data=ONE), batchable=True)
         self.ran = threading.Event()
