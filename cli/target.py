@@ -74,6 +74,12 @@ class Target:
 
     def _running(self, option: str, variable: str) -> Running:
         running = self.state.running()
+        if running is None and self.state.is_held():
+            raise CliError(
+                f"the system on {self.state.path} is starting or stopping: ask again when `slipway up` says it runs",
+                ExitCode.NOT_REACHABLE,
+                "unavailable",
+            )
         if running is None:
             raise CliError(
                 f"no system runs on this machine: start one with `slipway up`, or name another with {option} or "

@@ -188,6 +188,9 @@ def test_a_running_system_is_found_and_a_dead_ones_file_is_not_believed(
     monkeypatch.setenv("SLIPWAY_STATE_DIR", str(state.path))
     api.answers["GET /api/models"] = (200, {"items": [], "continuation": None})
     with state.locked():
+        starting = bare("models")
+        assert starting.code == 3
+        assert "is starting or stopping" in starting.err
         state.write_running(
             Running(functions_url=api.url, server_url=api.url, key="machine-key", storage_connection="-", pids={})
         )
