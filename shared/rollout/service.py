@@ -5,7 +5,7 @@ leave through its outbox. A command or tick that comes again finds its effect an
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -27,7 +27,6 @@ from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.rollout.findings import DriftEvidence, DriftFindings
 from shared.rollout.history import History
 from shared.rollout.machine import RolloutState
-from shared.rollout.plausible import is_plausible
 from shared.rollout.progress import FORGOTTEN
 from shared.rollout.publishing import schedule
 from shared.rollout.queries import MetricsStores, QueryAnswer, ask_all
@@ -37,7 +36,6 @@ from shared.routing.plan import Role
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository, leaving_out
 from shared.telemetry.evidence import windows_after
-from shared.telemetry.window import Window
 
 _LATENESS = timedelta(minutes=10)
 """A window that is written later than this after the tick that should have read it is left out."""
@@ -135,7 +133,7 @@ class RolloutService:
             since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
         earliest = max(looked_at.started_at, now - FORGOTTEN)
         found = windows_after(self._blobs, endpoint.endpoint, marks, since, now, earliest=earliest)
-        windows = list(_plausible(found))
+        windows = list(found)
         answers = self._ask(endpoint, looked_at, now)
         drift = self._drift(endpoint.endpoint, looked_at)
 
@@ -285,14 +283,6 @@ class RolloutService:
             endpoint.endpoint, ENDPOINT_ID, lambda current: alias_calls.call_again(current, heard, now, grace)
         )
         return len(due) - len(heard)
-
-
-def _plausible(windows: Iterable[Window]) -> Iterator[Window]:
-    for window in windows:
-        if is_plausible(window):
-            yield window
-        else:
-            _log.warning("window %d of pod %s is left out: no pod counts so", window.sequence, window.pod[:100])
 
 
 def _taken_at(endpoint: Endpoint) -> datetime:

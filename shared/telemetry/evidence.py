@@ -11,6 +11,7 @@ from shared.core.errors import InvalidInputError
 from shared.core.threads import AT_ONCE, side_by_side
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.telemetry.names import CLOCK_SKEW, HOUR, MINUTE, minute_of, place_of, prefixes
+from shared.telemetry.plausible import is_plausible
 from shared.telemetry.window import Window
 
 MAX_WINDOW_BYTES = 1_000_000
@@ -46,8 +47,8 @@ def windows_after(
     windows always come in their order.
 
     What was read is not fetched again; no more than AT_ONCE are fetched ahead of what is taken. One that cannot be
-    read is left out, and logged. Ends early once `goes_on` says no, which is asked every ASKED names, listings counted
-    as LISTING each.
+    read, or that no pod counts so, is left out, and logged. Ends early once `goes_on` says no, which is asked every
+    ASKED names, listings counted as LISTING each.
     """
     recent = recent or since
     names = _Names(blobs, endpoint, since, min(earliest or since, recent), goes_on)
@@ -170,7 +171,11 @@ class _Names:
 def _window(blobs: BlobStore, name: str) -> Window | None:
     try:
         blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
-        return Window.model_validate_json(blob.data) if blob else None
+        window = Window.model_validate_json(blob.data) if blob else None
     except (InvalidInputError, ValueError) as error:
         _log.warning("telemetry window %s is left out: %s", name, error)
         return None
+    if window is not None and not is_plausible(window):
+        _log.warning("telemetry window %s is left out: no pod counts so", name)
+        return None
+    return window

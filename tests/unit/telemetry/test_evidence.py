@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared.core.threads import AT_ONCE
 from shared.store.ports import Blob, BlobContainer, BlobInfo
 from shared.telemetry.evidence import ASKED, FEW_GAPS, LISTING, windows_after
-from shared.telemetry.window import Window, window_blob_name
+from shared.telemetry.window import VersionCounts, Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
 AT = datetime(2026, 11, 21, 8, 59, 50, tzinfo=UTC)
@@ -45,6 +47,12 @@ def test_what_was_read_is_not_fetched_again() -> None:
     blobs = stored(*(window(pod, sequence) for pod in ("a", "b-1") for sequence in range(3)))
     assert found(blobs, {"a": 1, "b-1": 2}) == [("a", 2)]
     assert len(blobs.reads) == 1
+
+
+def test_a_window_of_numbers_that_no_pod_counts_is_left_out_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    blobs = stored(window("a", 1), window("b", 1, versions={1: VersionCounts(requests=2**62)}), window("c", 1))
+    assert found(blobs) == [("a", 1), ("c", 1)]
+    assert f"{window_blob_name('digits', AT, 'b', 1)} is left out: no pod counts so" in caplog.text
 
 
 def test_windows_of_both_hours_that_the_time_touches_are_found_and_of_clocks_that_are_minutes_off() -> None:

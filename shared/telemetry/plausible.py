@@ -1,7 +1,8 @@
 """Which windows can be a pod's: numbers that it could have counted to, and no more names than its plan leads to.
 
-The endpoint's document holds what ticks take in. One window of other numbers would keep it from being saved, and with
-it from being looked at, for as long as it is evidence: nothing would take a failing candidate back.
+What is taken in of windows is summed in documents. One window of other numbers would keep such a document from being
+saved for as long as it is evidence: an endpoint's would not be looked at, and nothing would take a failing candidate
+back.
 """
 
 from collections.abc import Iterator
