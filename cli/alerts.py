@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(cls=_ListsByDefault, help="See what somebody should look at; acknowledge and silence it.")
     command(group, "list")(alerts)
     command(group)(show)
-    command(group)(ack)
+    command(group)(acknowledge)
     command(group)(silence)
     command(group)(silences)
     command(group)(unsilence)
@@ -67,7 +67,7 @@ def show(target: Target, alert: _AlertArgument) -> Answer:
         return _of_alert(client.get("alerts", alert))
 
 
-def ack(target: Target, alert: _AlertArgument, *, by: _ByOption = "", reason: _ReasonOption = "") -> Answer:
+def acknowledge(target: Target, alert: _AlertArgument, *, by: _ByOption = "", reason: _ReasonOption = "") -> Answer:
     """Say that you have seen an alert: it is not repeated until it changes."""
     body = {"command_id": str(uuid4()), "by": by or getpass.getuser(), "reason": reason}
     with Client(target) as client:

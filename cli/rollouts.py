@@ -29,7 +29,20 @@ _StageOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     group = typer.Typer(help="Give commands to a rollout, and see how it goes.", no_args_is_help=True)
-    for function in (start, promote, pause, resume, skip, weight, approve, reject, abort, rollback, status, history):
+    for function in (
+        start,
+        promote,
+        pause,
+        resume,
+        skip,
+        set_weight,
+        approve,
+        reject,
+        abort,
+        rollback,
+        status,
+        history,
+    ):
         command(group)(function)
     watch.register(group)
     app.add_typer(group, name="rollout")
@@ -94,7 +107,7 @@ def skip(
     return _command(target, model, "skip", _body(by, reason) | _override(override, reason))
 
 
-def weight(
+def set_weight(
     target: Target,
     model: _ModelArgument,
     percent: Annotated[float, typer.Argument(metavar="PERCENT", min=0, max=100, help="As in 12.5.")],

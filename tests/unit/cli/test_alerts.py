@@ -54,9 +54,9 @@ def test_alerts_that_fire_are_listed_by_default_and_all_with_all(slipway: Slipwa
 def test_one_is_acknowledged_by_who_is_logged_in_or_by_who_is_named(slipway: Slipway, api: FakeApi) -> None:
     seen = ALERT | {"acknowledged": {"by": "ann", "at": "2026-01-02T03:04:05Z", "reason": ""}}
     api.answers["POST /api/alerts/alert-1/acknowledge"] = (200, seen)
-    ran = slipway("alerts", "ack", "alert-1", "--by", "ann", "--reason", "looking")
+    ran = slipway("alerts", "acknowledge", "alert-1", "--by", "ann", "--reason", "looking")
     assert "alert-1: artifact_altered of version:m:1 is firing, acknowledged by ann (critical)" in ran.out
-    slipway("alerts", "ack", "alert-1")
+    slipway("alerts", "acknowledge", "alert-1")
     first, second = (asked.body for asked in api.asked)
     assert (first["by"], first["reason"], second["by"]) == ("ann", "looking", getpass.getuser())
     assert first["command_id"] != second["command_id"]
