@@ -10,7 +10,8 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NoReturn
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -86,7 +87,23 @@ def build_app() -> typer.Typer:
         bench,
     ):
         module.register(app)
+    app.callback()(_options)
     return app
+
+
+def _tell_version(is_asked: bool) -> None:  # noqa: FBT001 - the option as it was given
+    if is_asked:
+        print(f"slipway {version('slipway')}")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,17 @@ DROP = {
 }
 
 
+PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
+
+
 def page(*items: Any, continuation: str | None = None) -> tuple[int, Any]:
     return 200, {"items": list(items), "continuation": continuation}
+
+
+def test_the_version_is_the_one_of_pyproject(bare: Slipway) -> None:
+    version = tomllib.loads(PYPROJECT.read_text())["project"]["version"]
+    told = bare("--version")
+    assert (told.code, told.out) == (0, f"slipway {version}\n")
 
 
 def test_models_are_listed_over_all_pages(slipway: Slipway, api: FakeApi) -> None:
