@@ -50,7 +50,7 @@ def drift(
         if page is not None:
             write(page, client.text("models", name, "drift", _shown(reports), "page"))
     value = {"reports": reports, "retraining": requests}
-    return Answer(value=value, show=lambda: drift_show.drift(value))
+    return Answer(value=value, show=lambda: drift_show.drift(value, root=target.functions_url))
 
 
 def _shown(reports: list[Json]) -> str:

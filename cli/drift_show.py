@@ -6,12 +6,12 @@ from cli.outcome import Json
 from cli.shown import print_one, state, table, time
 
 
-def drift(value: Json) -> None:
-    """Reports, and the requests for retraining."""
+def drift(value: Json, *, root: str) -> None:
+    """Reports, and the requests for retraining. `root` is the functions app's address, under which pages lie."""
     if not value["reports"]:
         print("There is no report yet: one is made every hour, and by --now.")
     for report in value["reports"]:
-        _report(report)
+        _report(report, root)
     if value["retraining"]:
         found = table("retraining", "state", "version", "asked", "because")
         for request in value["retraining"]:
@@ -25,7 +25,7 @@ def drift(value: Json) -> None:
         print_one(found)
 
 
-def _report(report: Json) -> None:
+def _report(report: Json, root: str) -> None:
     named = f"version {report['version']} ({report['role']})"
     if report["report_id"] is None:
         print(f"{named}: no report yet")
@@ -52,7 +52,7 @@ def _report(report: Json) -> None:
         print_one(features)
     for alarm, episode in report.get("alarms", {}).items():
         print(f"  alarm {alarm} since {time(episode['since'])}")
-    print(f"  page: {report['page']}")
+    print(f"  page: {root}{report['page']} (asks for the key)")
 
 
 def _rows(report: Json) -> str:

@@ -57,7 +57,7 @@ def plain(values: Iterable[Json], out: TextIO | None = None) -> None:
 
 def line(value: Json) -> str:
     """A rollout as it stands, in one line."""
-    left = "" if value["left_s"] is None else f"; at least {duration(value['left_s'])} left"
+    left = f"; at least {duration(value['left_s'])} left" if value["left_s"] else ""
     if value["ended_at"] is not None:
         return f"{_head(value).plain}: {(value['reverted'] or value)['reason']}"
     failed = f"; {value['failed_checks']} of {value['failure_limit']} failed checks" if value["failed_checks"] else ""
@@ -178,7 +178,7 @@ def _lines(value: Json) -> list[Text]:
     found.append(
         Text(f"failed checks without a pass between: {value['failed_checks']} of {value['failure_limit']}", style)
     )
-    if value["left_s"] is not None:
+    if value["left_s"]:
         found.append(Text(f"at least {duration(value['left_s'])} left"))
     return found
 

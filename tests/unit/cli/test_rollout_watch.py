@@ -92,6 +92,17 @@ def test_an_error_gives_the_terminal_no_orders_either(slipway: Slipway, api: Fak
     assert slipway(*WATCH).err == "slipway: no\\x1b[2J \\x9b\n"
 
 
+def test_a_rollout_that_nothing_keeps_for_a_while_is_shown_without_a_time_left(slipway: Slipway, api: FakeApi) -> None:
+    first = view(RolloutState.LOADING, stable=None)
+    assert first["left_s"] == 0
+    seen_in(api, first, view(RolloutState.PROMOTED, reason="it is loaded"))
+    api.answers["GET /api/endpoints/m/rollouts"] = (200, {"items": [first], "continuation": None})
+    api.answers["GET /api/endpoints/m"] = (200, endpoint_of() | {"rollout": first})
+    for told in (slipway(*WATCH).out, slipway("rollout", "status", "m").out):
+        assert "waits for the pods" in told
+        assert " left" not in told
+
+
 def test_without_a_terminal_each_thing_that_happens_is_a_line(slipway: Slipway, api: FakeApi) -> None:
     later = view() | {"stage_age_s": 61.0, "stage_left_s": 239.0, "left_s": 1_139.0}
     pods = {"pod-1": seen(1, failed={2: "no memory"})}
