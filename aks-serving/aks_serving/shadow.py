@@ -49,10 +49,14 @@ class Mirrors:
     def __init__(self, mirrors: Sequence["Mirror"], lanes: Mapping[int, Lane]) -> None:
         self._mirrors = mirrors
         self._lanes = lanes
+        self._spare = mirrors[0].spare
+        self._copy_all = all(mirror.copies_all for mirror in mirrors)
+        self._shed = 0
+        """Requests that every shadow was to get and none had room for, since they were counted last."""
 
     def copy(self, ask: "Ask", results: Results, start: int, stop: int) -> None:
         """Copy a request that was answered with its rows of the results. Never raises."""
-        if ask.kind is Kind.PINNED:
+        if ask.kind is Kind.PINNED or self._sheds(1):
             return
         try:
             given: Sequence[Array] | None = None
@@ -65,10 +69,7 @@ class Mirrors:
 
     def copy_together(self, asks: "Sequence[Ask]", results: Results, *, but: "Sequence[Ask]" = ()) -> None:
         """Copy the requests of a batch that the plan assigned, `but` those that were not answered. Never raises."""
-        answered = len(asks) - len(but)
-        if all(mirror.sheds_all for mirror in self._mirrors):
-            for mirror in self._mirrors:
-                mirror.shed(answered)
+        if self._sheds(len(asks) - len(but)):
             return
         start = 0
         for ask in asks:
@@ -85,7 +86,16 @@ class Mirrors:
     def count(self) -> None:
         """Take what was copied or shed since the last time into the counts."""
         for mirror in self._mirrors:
+            mirror.shed(self._shed)
             mirror.count_fresh()
+        self._shed = 0
+
+    def _sheds(self, requests: int) -> bool:
+        """Whether no copy of so many requests need be made at all, which must cost next to nothing."""
+        if self._copy_all and self._spare.is_full:
+            self._shed += requests
+            return True
+        return False
 
 
 class Mirror(Target):
@@ -99,7 +109,7 @@ class Mirror(Target):
         self._salt = f"shadow {route.version} of {plan.salt}"
         self._lane = lane
         self._tally = tally
-        self._spare = spare
+        self.spare = spare
         self._takes_same: dict[int, bool] = {}
         self._mirrored = self._shed = 0
         self.counter: FeatureCounter | None = None
@@ -116,9 +126,9 @@ class Mirror(Target):
         return bucket(self._salt, subject) < self._share_bp
 
     @property
-    def sheds_all(self) -> bool:
-        """Whether every request is to be copied, and every copy would be shed."""
-        return self._share_bp == FULL_WEIGHT_BP and self._spare.is_full
+    def copies_all(self) -> bool:
+        """Whether every request is to be copied."""
+        return self._share_bp == FULL_WEIGHT_BP
 
     def shed(self, requests: int) -> None:
         """Count the copies of so many requests as shed."""
@@ -128,14 +138,14 @@ class Mirror(Target):
     def has_room(self) -> bool:
         """Whether a copy need be made at all; counts what is shed at once, which must cost next to nothing."""
         self._mirrored += 1
-        if self._spare.is_full:
+        if self.spare.is_full:
             self._shed += 1
             return False
         return True
 
     def offer(self, ask: "Ask", ran: Lane, given: Sequence[Array]) -> None:
         """Have a copy run in spare capacity."""
-        if self._spare.offer(self, self._copy(ask, ran, given)):
+        if self.spare.offer(self, self._copy(ask, ran, given)):
             self._tally.in_flight += 1
         else:
             self._shed += 1
@@ -188,7 +198,7 @@ class Mirror(Target):
         while self._ran and self.counter is not None:
             self.counter.saw(tally, *self._ran.popleft())
         self._tally.in_flight -= copies
-        self._spare.used_s[self._lane] = perf_counter()
+        self.spare.used_s[self._lane] = perf_counter()
 
     def _copy(self, ask: "Ask", ran: Lane, given: Sequence[Array]) -> Copy:
         lane = self._lane

@@ -123,16 +123,20 @@ class Spare:
         self._watchdog: asyncio.TimerHandle | None = None
         self._looked_s = self._worked_s = 0.0
         self._closed = False
+        self._most = max_copies
+        """How many copies may wait: a batch of them where there was no time at the last look, since each that is made
+        takes time from requests, and most would be shed for their age.
+        """
 
     @property
     def is_full(self) -> bool:
         """Whether any copy would be shed."""
-        return self.waiting >= self._max_copies or self._bytes >= self._max_bytes
+        return self.waiting >= self._most or self._bytes >= self._max_bytes
 
     def offer(self, target: Target, copy: Copy) -> bool:
         """Have a copy run when there is time to spare. False where it is shed."""
         if (
-            self.waiting >= self._max_copies
+            self.waiting >= self._most
             or self._bytes + copy.size_bytes > self._max_bytes
             or self._closed
             or self._is_hung(target)
@@ -176,8 +180,10 @@ class Spare:
         if self._running is not None or not self._queues:
             return
         if self._has_time():
+            self._most = self._max_copies
             self._start()
         else:
+            self._most = min(_MAX_ROWS, self._max_copies)
             self._arm()
 
     def _look(self) -> tuple[float, float]:

@@ -164,7 +164,10 @@ async def test_answers_of_one_batch_are_copied_while_there_is_room_and_counted_a
         assert counts.disagreements == (counts.compared if version == 2 else 0)
 
 
-async def test_of_a_batch_only_what_was_answered_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_of_a_batch_only_what_was_answered_is_copied(monkeypatch: pytest.MonkeyPatch, *, is_full: bool) -> None:
+    if is_full:
+        monkeypatch.setattr(Spare, "is_full", True)
     plan = models.plan(1, models.route(1, ONE), _shadow(2, ONE))
     shadow = Watched(ONE, version=2)
     server = HandServer(plan, {1: Watched(ONE), 2: shadow}, inline=True)
@@ -181,13 +184,15 @@ async def test_of_a_batch_only_what_was_answered_is_copied(monkeypatch: pytest.M
     asked = [plain([[n, 1.0]]) for n in range(5)]
     server.ask(*asked)
     await server.idle()
+    server.ask(plain([[5, 1.0]], model_version=1), plain([[6, 1.0]], model_version=1))
+    await server.idle()
     server.close()
     assert [one.status for one in asked] == [200, 500, 400, 200, 200]
     server.serving.count_runs()
     counts = server.serving.tally.of(2).counts().shadow
     assert counts is not None
     assert _over(counts, 3)
-    assert shadow.ran == [[[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]]]
+    assert shadow.ran == ([] if is_full else [[[0.0, 1.0], [3.0, 1.0], [4.0, 1.0]]])
 
 
 async def test_a_shadow_that_is_not_loaded_is_reported_and_gets_nothing(start: Start, storage: MemoryStorage) -> None:
