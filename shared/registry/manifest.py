@@ -36,6 +36,8 @@ MAX_FILES = MAX_NAMED_FILES + 2
 """The files that a drop may have: the manifest cannot name itself, nor the signature, which is made over it."""
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
+_MAX_PROBLEM = 500
+"""The characters told of what is wrong with a text, which may hold a name of any length."""
 _MAX_WHOLE_NUMBER = 2**53 - 1
 """The largest that the document store keeps exactly."""
 
@@ -183,6 +185,25 @@ def manifest_from(value: Mapping[Any, Any], *, source: str = MANIFEST_NAME) -> M
         raise InvalidInputError(f"{source}: {'; '.join(said[:3])}{more}") from error
 
 
+def yaml_problem(error: Exception, text: str) -> str:
+    """What is wrong with a YAML text, with the line and the column, both from 1, where the library knows them."""
+    import yaml  # noqa: PLC0415
+
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"{_place(mark)}: {said[:_MAX_PROBLEM]}" if mark else said[:_MAX_PROBLEM]
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"line {line}, column {column}: the character {text[error.position]!a} may not stand there"
+    return " ".join(str(error).split())[:_MAX_PROBLEM]
+
+
+def _place(mark: "yaml.Mark") -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
 def _said(detail: ErrorDetails) -> str:
     key = ".".join(str(part)[:100] for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -208,11 +229,12 @@ def _load_yaml(text: bytes, max_bytes: int) -> object:
         loader = yaml.SafeLoader(decoded)
         root = loader.get_single_node()
         _refuse_repeated_keys(root)
+        _refuse_unreadable_values(loader, root)
         return None if root is None else loader.construct_document(root)
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidInputError(f"is not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise InvalidInputError(f"is not YAML: {yaml_problem(error, decoded)}") from error
 
 
 def _refuse_growth(events: "Iterable[yaml.Event]") -> None:
@@ -245,3 +267,22 @@ def _refuse_repeated_keys(node: "yaml.Node | None") -> None:
         for child in node.value:
             for part in child if isinstance(child, tuple) else (child,):
                 _refuse_repeated_keys(part)
+
+
+def _refuse_unreadable_values(loader: "yaml.SafeLoader", node: "yaml.Node | None") -> None:
+    """Refuses a value that is not of the kind that its tag or its form says, at which the library stumbles."""
+    import yaml  # noqa: PLC0415
+
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2][:40]
+            raise InvalidInputError(
+                f"is not YAML: {_place(node.start_mark)}: {node.value[:40]!r} cannot be read as {kind}: "
+                "put it in quotes where it is text"
+            ) from error
+    if isinstance(node, yaml.CollectionNode):
+        for child in node.value:
+            for part in child if isinstance(child, tuple) else (child,):
+                _refuse_unreadable_values(loader, part)
