@@ -66,7 +66,7 @@ def put(
     One that loosens freeze windows, error budgets or approvals needs --by and --reason.
     """
     name = model_name(model)
-    policy = _read(file)
+    policy = read_policy(file)
     given = {"expected_version": "" if expected_version is None else str(expected_version), "by": by, "reason": reason}
     query = {name: value for name, value in given.items() if value}
     with Client(target) as client:
@@ -94,13 +94,14 @@ def dry_run(
     """Show what a policy would have decided in a model's past rollouts. Changes nothing."""
     from cli import replay_show  # noqa: PLC0415
 
-    body = {"policy": _read(file), "rollouts": last}
+    body = {"policy": read_policy(file), "rollouts": last}
     with Client(target) as client:
         found = client.post("models", model_name(model), "policy", "dry-run", body=body, timeout_s=_DRY_RUN_S)["items"]
     return Answer(value={"rollouts": found}, show=lambda: replay_show.replays(found))
 
 
-def _read(file: str) -> dict[str, Json]:
+def read_policy(file: str) -> dict[str, Json]:
+    """A policy as a file gives it, in JSON or YAML by its name, or standard input in JSON. Raises InvalidInputError."""
     is_yaml = Path(file).suffix.lower() in _YAML
     policy = _read_yaml(file) if is_yaml else read_json(file if file == "-" else f"@{file}", f"the contents of {file}")
     if not isinstance(policy, dict):
@@ -111,11 +112,17 @@ def _read(file: str) -> dict[str, Json]:
 def _read_yaml(file: str) -> Json:
     import yaml  # noqa: PLC0415
 
+    from shared.registry.manifest import yaml_problem  # noqa: PLC0415
+
+    text = ""
     try:
-        value = yaml.safe_load(Path(file).read_text())
+        text = Path(file).read_text("utf-8")
+        value = yaml.safe_load(text)
         # What YAML has and JSON has not, such as a date or NaN, shows here.
         return json.loads(json.dumps(value, allow_nan=False))
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
+    except (LookupError, AttributeError) as error:
+        raise InvalidInputError(f"{file} holds no policy in YAML: a value is not what its tag says") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{file} holds no policy in YAML: {' '.join(str(error).split())[:300]}") from error
+        raise InvalidInputError(f"{file} holds no policy in YAML: {yaml_problem(error, text)}") from error

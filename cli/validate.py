@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from cli.command import JsonOption
-from cli.models import read_json
 from cli.outcome import Answer, ExitCode, Json, tell
+from cli.policies import read_policy
 from cli.printable import printable
 from cli.push import packed
 from cli.reports import write
@@ -30,7 +30,7 @@ def validate(
     path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="An .onnx file, a .zip bundle, or a folder.")],
     *,
     policy: Annotated[
-        str | None, typer.Option("--policy", metavar="FILE", help="A policy as JSON; the defaults without it.")
+        str | None, typer.Option("--policy", metavar="FILE", help="A policy, JSON or YAML; the defaults without it.")
     ] = None,
     champion: Annotated[
         Path | None, typer.Option("--champion", metavar="FILE|FOLDER", help="A drop to compare with.")
@@ -46,7 +46,7 @@ def validate(
     for target in report or []:
         if target.suffix.lower() not in _REPORTS:
             raise InvalidInputError(f"{target} is neither .html nor .json: name the report's file so")
-    wanted = policy_from(read_json(f"@{policy}", f"the contents of {policy}") if policy else {})
+    wanted = policy_from(read_policy(policy) if policy else {})
     with contextlib.ExitStack() as open_files:
         file = open_files.enter_context(packed(path))
         beside = open_files.enter_context(packed(champion)) if champion else None

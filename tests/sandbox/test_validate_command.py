@@ -100,7 +100,13 @@ def test_what_cannot_be_used_is_an_error_of_usage(
     assert said in capsys.readouterr().err
 
 
-def test_a_policy_that_cannot_be_is_named(drops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "policy.json").write_text('{"validation": {"accuracy": 2}}')
-    assert run(["validate", str(drops / "good.zip"), "--policy", str(tmp_path / "policy.json")]) == ExitCode.USAGE
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("policy.json", '{"validation": {"accuracy": 2}}'), ("policy.yaml", "validation:\n  accuracy: 2\n")],
+)
+def test_a_policy_that_cannot_be_is_named(
+    drops: Path, tmp_path: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert run(["validate", str(drops / "good.zip"), "--policy", str(tmp_path / name)]) == ExitCode.USAGE
     assert "validation.accuracy" in capsys.readouterr().err

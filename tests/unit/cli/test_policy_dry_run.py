@@ -97,3 +97,17 @@ def test_a_rollout_that_is_not_judged_says_why(slipway: Slipway, api: FakeApi, f
 def test_without_rollouts_it_says_so(slipway: Slipway, api: FakeApi, file: str) -> None:
     api.answers[PATH] = (200, {"items": [], "continuation": None})
     assert "no rollouts" in slipway("policy", "dry-run", "m", file).out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rollout:\n  a: b: c\n", "holds no policy in YAML: line 2, column 7: mapping values are not allowed here"),
+        ("rollout: !!bool maybe\n", "a value is not what its tag says"),
+        ("rollout: !!timestamp soon\n", "a value is not what its tag says"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_told_with_the_place(slipway: Slipway, file: str, text: str, said: str) -> None:
+    Path(file).write_text(text)
+    ran = slipway("policy", "dry-run", "m", file)
+    assert (ran.code, said in ran.err) == (2, True), ran.err
