@@ -37,6 +37,8 @@ GATHER_S = 0.02
 HANG_S = 20.0
 """How long a run may take."""
 _MAX_ROWS = 128
+_TRICKLE = 16
+"""Copies that are kept from one look to the next while there is no time: in a second some batches of them."""
 _MAX_SHARE = 0.75
 """Of its time, what the event loop may have worked for capacity to be spare."""
 _WAITED = Path("/proc/thread-self/schedstat")
@@ -124,7 +126,7 @@ class Spare:
         self._looked_s = self._worked_s = 0.0
         self._closed = False
         self._most = max_copies
-        """How many copies may wait: a batch of them where there was no time at the last look, since each that is made
+        """How many copies may wait: a few more than did, where there was no time at the last look. Each that is made
         takes time from requests, and most would be shed for their age.
         """
 
@@ -183,7 +185,7 @@ class Spare:
             self._most = self._max_copies
             self._start()
         else:
-            self._most = min(_MAX_ROWS, self._max_copies)
+            self._most = min(self.waiting + _TRICKLE, self._max_copies)
             self._arm()
 
     def _look(self) -> tuple[float, float]:

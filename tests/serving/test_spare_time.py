@@ -76,23 +76,31 @@ async def test_nothing_runs_while_the_event_loop_is_busy_though_no_request_waits
         spare.close()
 
 
-async def test_while_there_is_no_time_a_batch_of_copies_waits_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_there_is_no_time_few_copies_are_kept_from_one_look_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock, target = _Clock(worked=0.8, waited=0.0), _Target()
     monkeypatch.setattr(module, "perf_counter", clock.perf_counter)
     monkeypatch.setattr(module, "thread_time", clock.thread_time)
     monkeypatch.setattr(module, "_waited_s", clock.waited_s)
-    spare = Spare(lambda: False, max_age_s=float("inf"))
+    spare = Spare(lambda: False, max_copies=150, max_age_s=float("inf"))
 
     def offered(copies: int) -> int:
         return sum(spare.offer(target, Copy([np.ones((1, 2), np.float32)], rows=1)) for _ in range(copies))
 
+    async def looked() -> None:
+        looks = clock.looks
+        await eventually(lambda: clock.looks > looks)
+
     try:
         assert offered(100) == 100
-        await eventually(lambda: clock.looks > 4)
-        assert not spare.is_full
-        assert (offered(100), spare.waiting, spare.is_full) == (28, 128, True)
+        for kept in (16, 16, 16, 2, 0):  # up to the bound of all
+            await looked()
+            assert spare.is_full == (kept == 0)
+            assert offered(100) == kept
+            assert spare.is_full
         clock.worked = 0.1
         await eventually(lambda: spare.waiting == 0)
-        assert offered(300) == 300
+        assert offered(150) == 150
     finally:
         spare.close()
