@@ -25,6 +25,9 @@ from benchmarks.serving.subjects import Subject
 from benchmarks.serving.wire import Form
 
 _CONNECTIONS = 64
+_DRAWN = 16
+"""How many times a gateway's requests are written, each with numbers of its own: a load generator that begins its file
+again must not send heads that came a moment ago."""
 _LIBRARY = (
     ("User-Agent", "python-requests/2.32.3"),
     ("Accept-Encoding", "gzip, deflate"),
@@ -112,7 +115,7 @@ def _rates(
 def _requests(server: Subject, heads: str, folder: Path) -> Path:
     drawn = random.Random(7)
     path = folder / f"{server.name}-{_HEADS.index(heads)}.http"
-    messages = server.messages(Form.PLAIN, 1)
+    messages = server.messages(Form.PLAIN, 1) * (_DRAWN if heads == _GATEWAY else 1)
     wire.save((replace(one, headers=one.headers + _headers(heads, drawn)).http1(server.port) for one in messages), path)
     return path
 

@@ -76,7 +76,7 @@ class Exchange(ABC):
     __slots__ = ("body", "gone", "headers", "method", "path", "query", "received_s")
 
     head: object = None
-    """The same object for all requests whose heads are the same bytes; None where the transport does not tell."""
+    """The same object for requests whose heads are the same bytes; None where the transport does not tell."""
 
     span: Span | None = None
     """The request's span, where it has one (aks_serving.tracing)."""

@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: requests in, answers out in the order of their requests.
 
 A request that comes whole in one piece, with a head that asks for nothing special, goes straight to the handler; all
-else takes the slower way through `_read`. A head whose bytes are known is not read again. Nothing here starts a timer:
-`Connection.sweep`, called about once a second, holds every limit of time. Nothing that a client sends raises out of
-this module, and nothing stays without an answer or a close.
+else takes the slower way through `_read`. Nothing here starts a timer: `Connection.sweep`, called about once a second,
+holds every limit of time. Nothing that a client sends raises out of this module, and nothing stays without an answer or
+a close.
 
 A client that closes its side is gone: what it still waits for is dropped, as nginx and Go's net/http do.
 """
@@ -258,12 +258,13 @@ class Connection(asyncio.Protocol):
         if not len(END) <= len(raw) <= shared.limits.max_head_bytes or self._spare or shared.retiring:
             return None
         try:
-            head = parse(raw, shared.limits)
+            head = self._reader.met = parse(raw, shared.limits)
             if not head.plain:
                 return None
             self._admit(raw, head)
         except RefusedError:
             return None
+        self._reader.met = None
         return head
 
     def _admit(self, raw: bytes, head: RequestHead) -> None:

@@ -14,7 +14,7 @@ from aks_serving.http.limits import Limits
 class RequestReader:
     """Reads one connection. `expecting` while a head was read that waits for `100 Continue`, and nothing after it."""
 
-    __slots__ = ("_blank", "_body", "_head", "_limits", "_seen", "_unread", "expecting")
+    __slots__ = ("_blank", "_body", "_head", "_limits", "_seen", "_unread", "expecting", "met")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -24,6 +24,8 @@ class RequestReader:
         self._head: RequestHead | None = None
         self._body: FixedBody | ChunkedBody | None = None
         self.expecting = False
+        self.met: RequestHead | None = None
+        """The head that what is pushed next begins with, where it was read already and not let in yet."""
 
     @property
     def in_body(self) -> bool:
@@ -86,7 +88,8 @@ class RequestReader:
         self._blank = False
         self._unread = data[end:]
         raw = data[:end]
-        head = parse(raw, self._limits)
+        head = self.met or parse(raw, self._limits)
+        self.met = None
         admit(raw, head)
         return head
 
