@@ -1,5 +1,7 @@
 """The pieces of which everything that is shown to a person is made: tables, states, shares, times."""
 
+from collections.abc import Sequence
+
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -40,12 +42,17 @@ def print_one(renderable: RenderableType) -> None:
     Console().print(renderable)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table."""
+def table(*columns: str, title: str | None = None, whole: Sequence[str] = ()) -> Table:
+    """An empty table. The columns in `whole`, of names and ids, are the last to give way where there is little room."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column in whole)
     return made
+
+
+def name(text: str) -> Text:
+    """A name or an id, for a column that is `whole`: where even that is too narrow, it is folded and not cut."""
+    return Text(text, overflow="fold", no_wrap=False)
 
 
 def verdicts(found: list[Json]) -> Table:

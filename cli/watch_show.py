@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.outcome import Json
-from cli.shown import duration, number, outcome, print_one, share, state, table, time
+from cli.shown import duration, name, number, outcome, print_one, share, state, table, time
 
 _BAR = 20
 _NAMED_PODS = 5
@@ -71,13 +71,13 @@ def history(found: list[Json]) -> None:
     if not found:
         print("Nothing has happened here yet.")
         return
-    steps = table("at", "what", "version", "stage", "share", "by", "why")
+    steps = table("at", "what", "version", "stage", "share", "by", "why", whole=["what"])
     for event in found:
         data = event["data"]
         stage, weight_bp = data.get("stage"), data.get("weight_bp")
         steps.add_row(
             time(event["at"]),
-            escape(event["kind"]),
+            name(event["kind"]),
             number(data.get("version")),
             "-" if stage is None else str(stage + 1),
             "-" if weight_bp is None else share(weight_bp),

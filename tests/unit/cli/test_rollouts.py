@@ -225,3 +225,15 @@ def test_quarantine_is_listed_and_cleared_by_a_named_person(slipway: Slipway, ap
     assert api.asked[-1].body == {"by": "bob", "reason": "the network was down"}
     for without in (["--by", "bob"], ["--reason", "fit"]):
         assert slipway("quarantine", "clear", "m", "2", *without).code == 2
+
+
+def test_what_happened_is_a_whole_word_in_a_narrow_terminal(
+    slipway: Slipway, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    data = {"version": 2, "stage": 0, "weight_bp": 1_000, "by": "ann@example.com", "reason": "all gates pass " * 6}
+    event = {"at": "2026-01-02T03:04:05Z", "kind": "rollout_started", "data": data}
+    api.answers["GET /api/audit/events?stream=endpoint%3Am"] = (200, {"items": [event], "continuation": None})
+    shown = slipway("rollout", "history", "m").out
+    assert "rollout_started " in shown
+    assert "2026-01-02 " in shown
