@@ -13,6 +13,7 @@ from cli.outcome import Answer, Json
 from cli.target import Target
 from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
+from shared.core.yamltext import yaml_problem
 
 _DRY_RUN_S = 230.0
 """What Azure lets an HTTP function take."""
@@ -111,8 +112,6 @@ def read_policy(file: str) -> dict[str, Json]:
 
 def _read_yaml(file: str) -> Json:
     import yaml  # noqa: PLC0415
-
-    from shared.registry.manifest import yaml_problem  # noqa: PLC0415
 
     text = ""
     try:

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from shared.core.errors import InvalidInputError
+from shared.core.yamltext import yaml_place, yaml_problem
 
 if TYPE_CHECKING:
     import yaml
@@ -36,8 +37,6 @@ MAX_FILES = MAX_NAMED_FILES + 2
 """The files that a drop may have: the manifest cannot name itself, nor the signature, which is made over it."""
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
-_MAX_PROBLEM = 500
-"""The characters told of what is wrong with a text, which may hold a name of any length."""
 _MAX_WHOLE_NUMBER = 2**53 - 1
 """The largest that the document store keeps exactly."""
 
@@ -185,25 +184,6 @@ def manifest_from(value: Mapping[Any, Any], *, source: str = MANIFEST_NAME) -> M
         raise InvalidInputError(f"{source}: {'; '.join(said[:3])}{more}") from error
 
 
-def yaml_problem(error: Exception, text: str) -> str:
-    """What is wrong with a YAML text, with the line and the column, both from 1, where the library knows them."""
-    import yaml  # noqa: PLC0415
-
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        return f"{_place(mark)}: {said[:_MAX_PROBLEM]}" if mark else said[:_MAX_PROBLEM]
-    if isinstance(error, yaml.reader.ReaderError):
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        return f"line {line}, column {column}: the character {text[error.position]!a} may not stand there"
-    return " ".join(str(error).split())[:_MAX_PROBLEM]
-
-
-def _place(mark: "yaml.Mark") -> str:
-    return f"line {mark.line + 1}, column {mark.column + 1}"
-
-
 def _said(detail: ErrorDetails) -> str:
     key = ".".join(str(part)[:100] for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -279,7 +259,7 @@ def _refuse_unreadable_values(loader: "yaml.SafeLoader", node: "yaml.Node | None
         except (ValueError, LookupError, AttributeError) as error:
             kind = node.tag.rpartition(":")[2][:40]
             raise InvalidInputError(
-                f"is not YAML: {_place(node.start_mark)}: {node.value[:40]!r} cannot be read as {kind}: "
+                f"is not YAML: {yaml_place(node.start_mark)}: {node.value[:40]!r} cannot be read as {kind}: "
                 "put it in quotes where it is text"
             ) from error
     if isinstance(node, yaml.CollectionNode):
