@@ -132,8 +132,7 @@ class RolloutService:
             # It may have been over for months, and the pods have written windows ever since.
             since = max(since, _taken_at(endpoint) - _BEFORE_ROLLBACK)
         earliest = max(looked_at.started_at, now - FORGOTTEN)
-        found = windows_after(self._blobs, endpoint.endpoint, marks, since, now, earliest=earliest)
-        windows = list(found)
+        windows = list(windows_after(self._blobs, endpoint.endpoint, marks, since, now, earliest=earliest))
         answers = self._ask(endpoint, looked_at, now)
         drift = self._drift(endpoint.endpoint, looked_at)
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 _TYPER = """
-import os, signal, time
+import os, signal
 os.kill(os.getpid(), signal.SIGINT)
-time.sleep(60)
 """
 
 
