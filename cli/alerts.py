@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
     command(group)(acknowledge)
     command(group)(silence)
     command(group)(silences)
-    command(group)(unsilence)
+    command(group)(expire_silence)
     app.add_typer(group, name="alerts")
 
 
@@ -108,11 +108,13 @@ def silences(target: Target) -> Answer:
         return _of_silences(list(client.items("silences")))
 
 
-def unsilence(target: Target, identity: _SilenceArgument, *, by: _ByOption = "", reason: _ReasonOption = "") -> Answer:
-    """End a silence."""
+def expire_silence(
+    target: Target, silence_id: _SilenceArgument, *, by: _ByOption = "", reason: _ReasonOption = ""
+) -> Answer:
+    """End a silence before its time."""
     body = {"command_id": str(uuid4()), "by": by or getpass.getuser(), "reason": reason}
     with Client(target) as client:
-        return _of_silences([client.post("silences", identity, "end", body=body)], one=True)
+        return _of_silences([client.post("silences", silence_id, "expire", body=body)], one=True)
 
 
 def _seconds(span: str) -> int:

@@ -2,7 +2,6 @@
 
 import json
 
-from rich.console import Console
 from rich.markup import escape
 
 from cli import shown
@@ -14,7 +13,7 @@ def alerts(found: list[Json]) -> None:
     if not found:
         print("There are no such alerts.")
         return
-    table = shown.table("alert", "about", "state", "severity", "since", "times", "what was found", "id")
+    table = shown.Table("alert", "about", "state", "severity", "since", "times", "what was found", "id")
     for one in found:
         table.add_row(
             one["rule"],
@@ -26,7 +25,7 @@ def alerts(found: list[Json]) -> None:
             escape(one["sentence"]),
             one["alert_id"],
         )
-    Console().print(table)
+    shown.print_one(table)
 
 
 def alert(found: Json) -> None:
@@ -43,13 +42,13 @@ def silences(found: list[Json]) -> None:
     if not found:
         print("Nothing is silenced.")
         return
-    table = shown.table("silence", "matches", "since", "until", "by", "reason")
+    table = shown.Table("silence", "matches", "since", "until", "by", "reason")
     for one in found:
         matches = ", ".join(f"{name} {pattern}" for name, pattern in one["match"].items() if pattern)
-        until = f"{shown.time(one['until'])}{' (ended)' if one['is_over'] else ''}"
+        until = f"{shown.time(one['until'])}{' (expired)' if one['is_over'] else ''}"
         row = (one["silence_id"], matches, shown.time(one["since"]), until, one["by"], one["reason"])
         table.add_row(*map(escape, row))
-    Console().print(table)
+    shown.print_one(table)
 
 
 def _state(found: Json) -> str:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     group = typer.Typer(help="Set aliases, and see what they name and named.", no_args_is_help=True)
     command(group, "set")(put)
-    command(group)(get)
+    command(group)(show)
     command(group, "list")(list_all)
     command(group)(history)
     app.add_typer(group, name="alias")
@@ -37,7 +37,7 @@ def put(
     *,
     expected: Annotated[
         str | None,
-        typer.Option("--expected", metavar="VERSION|none", help="Set it only if it names this version now."),
+        typer.Option("--expected-version", metavar="VERSION|none", help="Set it only if it names this version now."),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the audit.")] = "",
 ) -> Answer:
@@ -50,7 +50,7 @@ def put(
         return _answer(client.put("models", model_name(model), "aliases", alias, body=body))
 
 
-def get(
+def show(
     target: Target,
     model: _ModelArgument,
     alias: _AliasArgument,
@@ -67,26 +67,26 @@ def get(
 
 def list_all(target: Target, model: _ModelArgument) -> Answer:
     """List a model's aliases."""
-    from cli import show  # noqa: PLC0415
+    from cli import show as shown  # noqa: PLC0415
 
     with Client(target) as client:
         found = list(client.items("models", model_name(model), "aliases"))
-    return Answer(value={"aliases": found}, show=lambda: show.aliases(found))
+    return Answer(value={"aliases": found}, show=lambda: shown.aliases(found))
 
 
 def history(target: Target, model: _ModelArgument, alias: _AliasArgument) -> Answer:
     """Show every move of an alias, newest first."""
-    from cli import show  # noqa: PLC0415
+    from cli import show as shown  # noqa: PLC0415
 
     with Client(target) as client:
         found = list(client.items("models", model_name(model), "aliases", alias, "history"))
-    return Answer(value={"moves": found}, show=lambda: show.alias_moves(found))
+    return Answer(value={"moves": found}, show=lambda: shown.alias_moves(found))
 
 
 def _answer(value: Json) -> Answer:
-    from cli import show  # noqa: PLC0415
+    from cli import show as shown  # noqa: PLC0415
 
-    return Answer(value=value, show=lambda: show.alias(value))
+    return Answer(value=value, show=lambda: shown.alias(value))
 
 
 def _number(text: str) -> int | None:

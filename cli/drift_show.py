@@ -3,7 +3,7 @@
 from rich.markup import escape
 
 from cli.outcome import Json
-from cli.shown import print_one, state, table, time
+from cli.shown import Table, print_one, state, time
 
 
 def drift(value: Json, *, root: str) -> None:
@@ -13,7 +13,7 @@ def drift(value: Json, *, root: str) -> None:
     for report in value["reports"]:
         _report(report, root)
     if value["retraining"]:
-        found = table("retraining", "state", "version", "asked", "because")
+        found = Table("retraining", "state", "version", "asked", "because")
         for request in value["retraining"]:
             found.add_row(
                 escape(request["request_id"]),
@@ -31,7 +31,7 @@ def _report(report: Json, root: str) -> None:
         print(f"{named}: no report yet")
         return
     title = f"{named}, {time(report['since'])} to {time(report['until'])}: {_rows(report)}"
-    found = table("against", "outcome", "what was found", title=title)
+    found = Table("against", "outcome", "what was found", title=title)
     for finding in report["findings"]:
         found.add_row(finding["against"], state(finding["outcome"]), escape(finding["sentence"]))
     print_one(found)
@@ -41,7 +41,7 @@ def _report(report: Json, root: str) -> None:
         if sentence not in told:
             print(f"  {sentence}")
     if report["most_to_blame"]:
-        features = table("feature", "PSI", "q", "effect")
+        features = Table("feature", "PSI", "q", "effect")
         for feature in report["most_to_blame"]:
             features.add_row(
                 escape(feature["name"]),

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cli.outcome import Json
+from cli.shown import Fields, print_one
 
 _REASONS = {
     "assigned": "the plan gave it the request's subject",
@@ -17,12 +16,8 @@ _REASONS = {
 
 def lineage(value: Json) -> None:
     """All that is known of a prediction."""
-    table = Table.grid(padding=(0, 2), pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, said in (*_prediction(value), *_version(value["version"]), *_generation(value), *_audit(value["audit"])):
-        table.add_row(label, _plain(said))
-    Console().print(table)
+    said = (*_prediction(value), *_version(value["version"]), *_generation(value), *_audit(value["audit"]))
+    print_one(Fields([(label, _plain(text)) for label, text in said]))
 
 
 def _prediction(value: Json) -> Iterator[tuple[str, str]]:

@@ -43,9 +43,9 @@ def republish(
 
 
 def _plan(value: Json) -> None:
-    from cli.shown import print_one, table  # noqa: PLC0415
+    from cli.shown import Table, print_one  # noqa: PLC0415
 
-    shown = table("version", "role", "share", "copies", "pods")
+    shown = Table("version", "role", "share", "copies", "pods")
     for route in value["routes"]:
         shares = (f"{route[field] / 100:g} %" for field in ("weight_bp", "mirror_bp"))
         shown.add_row(str(route["version"]), route["role"], *shares, route.get("slot") or "shared")

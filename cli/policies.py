@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="See, try and set a model's policy.", no_args_is_help=True)
     command(group)(show)
     command(group, "set")(put)
-    command(group)(history)
+    command(group)(versions)
     command(group, "dry-run")(dry_run)
     app.add_typer(group, name="policy")
 
@@ -76,7 +76,7 @@ def put(
     return Answer(value=value, show=lambda: print(f"policy {value['policy_version']} of {name} is in force"))
 
 
-def history(target: Target, model: _ModelArgument) -> Answer:
+def versions(target: Target, model: _ModelArgument) -> Answer:
     """List the policies that were set."""
     from cli import show as shown  # noqa: PLC0415
 

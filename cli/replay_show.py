@@ -12,7 +12,7 @@ def replays(found: list[Json]) -> None:
     if not found:
         print("There are no rollouts to try the policy on.")
         return
-    table = shown.table("rollout", "version", "ended", "would end", "at tick", "why")
+    table = shown.Table("rollout", "version", "ended", "would end", "at tick", "why")
     for one in found:
         table.add_row(
             escape(one["rollout_id"]),
@@ -44,7 +44,7 @@ def _flips(one: Json) -> None:
     if not one["flips"]:
         return
     print(f"\n{one['rollout_id']}: {one['flip_count']} of {one['ticks']} decisions flip")
-    table = shown.table("tick", "at", "state", "then", "now", "why now")
+    table = shown.Table("tick", "at", "state", "then", "now", "why now")
     for flip in one["flips"]:
         past = " *" if flip["is_after_parting"] else ""
         table.add_row(

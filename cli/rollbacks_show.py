@@ -5,7 +5,7 @@ from datetime import datetime
 from rich.markup import escape
 
 from cli.outcome import Json
-from cli.shown import duration, number, print_one, table, time
+from cli.shown import Table, duration, number, print_one, time
 
 
 def rollbacks(found: list[Json]) -> None:
@@ -13,7 +13,7 @@ def rollbacks(found: list[Json]) -> None:
     if not found:
         print("Nothing was taken back yet.")
         return
-    shown = table("detected", "trigger", "from", "to", "by", "to zero traffic", "reason")
+    shown = Table("detected", "trigger", "from", "to", "by", "to zero traffic", "reason")
     for rollback in found:
         shown.add_row(
             time(rollback["detected_at"]),
@@ -45,7 +45,7 @@ def report(value: Json) -> None:
     if not value["rollbacks"]:
         print("Nothing was taken back in that time.")
         return
-    shown = table("trigger", "rollbacks")
+    shown = Table("trigger", "rollbacks")
     for trigger, count in value["by_trigger"].items():
         if count:
             shown.add_row(escape(trigger), str(count))
@@ -66,7 +66,7 @@ def quarantined(found: list[Json]) -> None:
     if not found:
         print("No version is in quarantine.")
         return
-    shown = table("version", "since", "rollout", "why")
+    shown = Table("version", "since", "rollout", "why")
     for held in found:
         shown.add_row(str(held["version"]), time(held["at"]), escape(held["rollout_id"] or "-"), escape(held["reason"]))
     print_one(shown)

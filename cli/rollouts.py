@@ -121,7 +121,7 @@ def set_weight(
     if abs(weight_bp - percent * 100) > 1e-6:
         raise InvalidInputError(f"{percent:g} % is finer than a basis point: use at most two decimals")
     body = _body(by, reason) | _override(override, reason)
-    return _command(target, model, "weight", body | {"weight_bp": weight_bp})
+    return _command(target, model, "set-weight", body | {"weight_bp": weight_bp})
 
 
 def approve(

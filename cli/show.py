@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from cli import shown, watch_show
@@ -22,7 +21,7 @@ def live(values: Iterable[Json], render: Callable[[Json], RenderableType]) -> No
         last: Json = None
         for value in values:
             if value != last:
-                console.print(render(value))
+                shown.print_one(render(value), console)
             last = value
         return
     with Live(console=console, auto_refresh=False) as screen:
@@ -35,7 +34,7 @@ def models(found: list[Json]) -> None:
     if not found:
         print("There are no models yet: drop one with `slipway push FILE --model NAME`.")
         return
-    table = shown.table("model", "latest version", "in production")
+    table = shown.Table("model", "latest version", "in production")
     for model in found:
         table.add_row(
             escape(model["model"]), shown.number(model["latest_version"]), shown.number(model["production_version"])
@@ -58,7 +57,7 @@ def policies(found: list[Json]) -> None:
     if not found:
         print("No policy was set: the default one is in force.")
         return
-    table = shown.table("policy", "set", "by")
+    table = shown.Table("policy", "set", "by")
     for policy in found:
         table.add_row(str(policy["policy_version"]), time(policy["at"]), escape(policy["by"]))
     shown.print_one(table)
@@ -79,7 +78,7 @@ def aliases(found: list[Json]) -> None:
     if not found:
         print("There are no aliases yet: set one with `slipway alias set MODEL ALIAS VERSION`.")
         return
-    table = shown.table("alias", "version", "since", "by", "reason")
+    table = shown.Table("alias", "version", "since", "by", "reason")
     for one in found:
         table.add_row(
             escape(one["alias"]),
@@ -93,7 +92,7 @@ def aliases(found: list[Json]) -> None:
 
 def alias_moves(found: list[Json]) -> None:
     """The moves of an alias, newest first."""
-    table = shown.table("move", "version", "at", "by", "reason")
+    table = shown.Table("move", "version", "at", "by", "reason")
     for move in found:
         table.add_row(
             str(move["sequence"]),
@@ -139,7 +138,11 @@ def status(value: Json) -> RenderableType:
     parts = [_status_of(model) for model in value["models"]]
     if value["refused_drops"]:
         parts.append(_refused("Drops at no model's place", value["refused_drops"]))
-    return Group(*parts) if parts else Text("There are no models yet: drop one with `slipway push FILE --model NAME`.")
+    return (
+        shown.group(parts)
+        if parts
+        else Text("There are no models yet: drop one with `slipway push FILE --model NAME`.")
+    )
 
 
 def prediction(value: Json) -> None:
@@ -154,7 +157,7 @@ def rollouts(value: Json) -> RenderableType:
     endpoint = value["endpoint"]
     if not value["rollouts"]:
         return Text(f"endpoint {endpoint['endpoint']} has had no rollout")
-    table = shown.table("rollout", "version", "stable", "state", "share", "started", "ended", "reason")
+    table = shown.Table("rollout", "version", "stable", "state", "share", "started", "ended", "reason")
     for found in value["rollouts"]:
         table.add_row(
             found["rollout_id"],
@@ -167,7 +170,7 @@ def rollouts(value: Json) -> RenderableType:
             escape(found["reason"] or ""),
         )
     latest = endpoint["rollout"]
-    return Group(table, watch_show.rollout(latest)) if latest else table
+    return shown.group([table, watch_show.rollout(latest)]) if latest else table
 
 
 def verified(value: Json) -> None:
@@ -186,7 +189,7 @@ def events(found: list[Json]) -> None:
     if not found:
         print("There are no events in this stream.")
         return
-    table = shown.table("seq", "at", "kind", "data")
+    table = shown.Table("seq", "at", "kind", "data")
     for event in found:
         data = ", ".join(f"{name}={value}" for name, value in event["data"].items() if value not in (None, "", [], {}))
         table.add_row(str(event["seq"]), time(event["at"]), escape(event["kind"]), escape(data))
@@ -212,13 +215,13 @@ def _status_of(value: Json) -> RenderableType:
             parts.append(Text(f"not rolled out by policy: {endpoint['refused']['reason']}", "yellow"))
         if endpoint["rollout"]:
             parts.append(watch_show.rollout(endpoint["rollout"]))
-    return Group(*parts)
+    return shown.group(parts)
 
 
 def _versions(model: str, found: list[Json]) -> RenderableType:
     if not found:
         return Text(f"{model} has no versions")
-    table = shown.table("version", "state", "aliases", "registered", "metrics", "why not", title=model)
+    table = shown.Table("version", "state", "aliases", "registered", "metrics", "why not", title=model)
     for version in found:
         metrics = (version["validation"] or {}).get("metrics") or {}
         table.add_row(
@@ -248,15 +251,15 @@ def _hindrances(version: Json) -> list[str]:
     return failed + ([version["rollout_held"]] if version["rollout_held"] else [])
 
 
-def _waiting(drops: list[Json]) -> Table:
-    table = shown.table("drop", "seen", "waits for", title="Drops that are not complete")
+def _waiting(drops: list[Json]) -> RenderableType:
+    table = shown.Table("drop", "seen", "waits for", title="Drops that are not complete")
     for drop in drops:
         table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape("; ".join(drop["waiting_for"])))
     return table
 
 
-def _refused(title: str, drops: list[Json]) -> Table:
-    table = shown.table("blob", "seen", "reason", title=title)
+def _refused(title: str, drops: list[Json]) -> RenderableType:
+    table = shown.Table("blob", "seen", "reason", title=title)
     for drop in drops:
         table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape(drop["reason"] or ""))
     return table

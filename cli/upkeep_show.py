@@ -2,37 +2,35 @@
 
 import json
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cli.outcome import Json
+from cli.shown import Table, print_one
 
 _SHORT_ID = 12
 
 
 def retention_plan(plan: Json) -> None:
     """What retention would do, and what keeps the rest."""
-    console = Console()
     if plan["keep"]:
-        kept = _table("kept", "state", "because")
+        kept = Table("kept", "state", "because")
         for version in plan["keep"]:
             kept.add_row(str(version["version"]), version["state"], escape("; ".join(version["reasons"])))
-        console.print(kept)
+        print_one(kept)
     if not plan["archive"] and not plan["delete"]:
         print(f"{plan['model']}: there is nothing to archive or delete")
         return
     if plan["archive"]:
-        gone = _table("to archive", "state", "because")
+        gone = Table("to archive", "state", "because")
         for version in plan["archive"]:
             gone.add_row(str(version["version"]), version["state"], escape(version["reason"]))
-        console.print(gone)
+        print_one(gone)
     if plan["delete"]:
-        blobs = _table("to delete", "size", "what it is")
+        blobs = Table("to delete", "size", "what it is")
         for blob in plan["delete"]:
             name = f"{blob['container']}/{blob['name']}"
             blobs.add_row(escape(name), size(blob["size_bytes"]), escape(blob["reason"]))
-        console.print(blobs)
+        print_one(blobs)
     more = "; there is more than one plan holds" if plan["is_partial"] else ""
     print(f"{len(plan['archive'])} versions, {len(plan['delete'])} blobs, {size(plan['size_bytes'])}{more}")
     print(f"nothing is done yet: `slipway retention run {plan['model']} {plan['plan_id']}` does exactly this")
@@ -63,7 +61,7 @@ def letters(found: list[Json]) -> None:
     if not found:
         print("There are no such dead letters.")
         return
-    table = _table("dead letter", "queue", "state", "times", "last seen", "reason")
+    table = Table("dead letter", "queue", "state", "times", "last seen", "reason")
     for letter in found:
         table.add_row(
             letter["letter_id"],
@@ -73,7 +71,7 @@ def letters(found: list[Json]) -> None:
             _time(letter["last_seen_at"]),
             escape(letter["reason"]),
         )
-    Console().print(table)
+    print_one(table)
 
 
 def letter(found: Json) -> None:
@@ -106,13 +104,6 @@ def size(size_bytes: int) -> str:
             return f"{scaled:.3g} {unit}"
         scaled /= 1_000
     return f"{scaled:.3g} TB"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _time(text: str | None) -> str:

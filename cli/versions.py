@@ -33,7 +33,7 @@ def approve(
     """Approve a version's rollout, where the model's policy wants approvals."""
     # The id makes a command that is sent twice, after a lost answer, one command.
     body = {"by": by, "reason": reason, "command_id": str(uuid4())}
-    return _post(target, model, version, "approvals", body)
+    return _post(target, model, version, "approve", body)
 
 
 def archive(

@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from cli.outcome import Json
-from cli.shown import duration, name, number, outcome, print_one, share, state, table, time
+from cli.shown import Table, duration, group, number, outcome, print_one, share, state, time
 
 _BAR = 20
 _NAMED_PODS = 5
@@ -28,7 +27,7 @@ def rollout(value: Json) -> RenderableType:
         parts.append(Text(f"taken back by {value['reverted']['by']}: {value['reverted']['reason']}"))
     if value["verdicts"]:
         parts.append(_gates(value["verdicts"]))
-    return Group(*parts)
+    return group(parts)
 
 
 def live(values: Iterable[Json], out: TextIO | None = None) -> None:
@@ -71,13 +70,13 @@ def history(found: list[Json]) -> None:
     if not found:
         print("Nothing has happened here yet.")
         return
-    steps = table("at", "what", "version", "stage", "share", "by", "why", whole=["what"])
+    steps = Table("at", "what", "version", "stage", "share", "by", "why")
     for event in found:
         data = event["data"]
         stage, weight_bp = data.get("stage"), data.get("weight_bp")
         steps.add_row(
             time(event["at"]),
-            name(event["kind"]),
+            escape(event["kind"]),
             number(data.get("version")),
             "-" if stage is None else str(stage + 1),
             "-" if weight_bp is None else share(weight_bp),
@@ -120,7 +119,7 @@ def _head(value: Json) -> Text:
 
 def _stages(value: Json) -> Table:
     """The stages with their shares, and which is on."""
-    shown = table("", "stage", "share", "least", "at most", "")
+    shown = Table("", "stage", "share", "least", "at most", "")
     current = len(value["stages"]) if value["state"] == "watching" else value["stage"]
     for index, stage in enumerate(value["stages"]):
         quiet = stage.get("mirror_bp")
@@ -197,7 +196,7 @@ def _exposed(value: Json) -> list[Text]:
 
 def _gates(verdicts: list[Json]) -> Table:
     """What the gates found, with their figures."""
-    shown = table("gate", "outcome", "value", "interval", "limit", "n", "what was found")
+    shown = Table("gate", "outcome", "value", "interval", "limit", "n", "what was found")
     for verdict in verdicts:
         interval = verdict.get("interval")
         shown.add_row(

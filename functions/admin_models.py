@@ -144,7 +144,7 @@ def get_report_page(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.function_name("approve_version")
-@bp.route("models/{model}/versions/{version}/approvals", methods=["POST"])
+@bp.route("models/{model}/versions/{version}/approve", methods=["POST"])
 @answering
 def approve_version(req: func.HttpRequest) -> dict[str, Any]:
     """Approve a version's rollout."""

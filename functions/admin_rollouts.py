@@ -171,7 +171,7 @@ def skip_stage(req: func.HttpRequest) -> dict[str, Any] | func.HttpResponse:
 
 
 @bp.function_name("set_weight")
-@bp.route(f"{_ROLLOUT}/weight", methods=["POST"])
+@bp.route(f"{_ROLLOUT}/set-weight", methods=["POST"])
 @answering
 def set_weight(req: func.HttpRequest) -> dict[str, Any] | func.HttpResponse:
     """Give the candidate another share for the rest of its stage."""

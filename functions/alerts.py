@@ -57,7 +57,7 @@ class SilenceBody(Command):
             raise InvalidInputError("the silence would end after the year 9999: give an earlier since") from None
 
 
-class UnsilenceBody(Command):
+class ExpireBody(Command):
     """The body of an end of a silence."""
 
     by: Reason
@@ -146,13 +146,13 @@ def silence_alerts(req: func.HttpRequest) -> dict[str, Any]:
     return silence_view(made)
 
 
-@bp.function_name("end_silence")
-@bp.route("silences/{silence}/end", methods=["POST"])
+@bp.function_name("expire_silence")
+@bp.route("silences/{silence}/expire", methods=["POST"])
 @answering
-def end_silence(req: func.HttpRequest) -> dict[str, Any]:
-    """End a silence."""
-    body = body_of(req, UnsilenceBody)
-    return silence_view(services().alerts.unsilence(req.route_params["silence"], by=body.by, reason=body.reason))
+def expire_silence(req: func.HttpRequest) -> dict[str, Any]:
+    """End a silence before its time."""
+    body = body_of(req, ExpireBody)
+    return silence_view(services().alerts.expire_silence(req.route_params["silence"], by=body.by, reason=body.reason))
 
 
 def alert_view(alert: Alert) -> dict[str, Any]:

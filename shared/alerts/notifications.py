@@ -52,7 +52,7 @@ class Alerts(SinkAlerts, Protocol):
         """The silences in force, and those that are to come."""
         ...
 
-    def end_silences(self) -> int:
+    def expire_silences(self) -> int:
         """Note which silences have run out."""
         ...
 
@@ -96,7 +96,7 @@ class NotificationService:
         if any(alert.changed_at <= waited for alert in news):
             self._take_in(news)
         self._open()
-        self._service.end_silences()
+        self._service.expire_silences()
         self._send_all()
         settle_sinks(self._service, self.mailboxes(), self._clock.now())
 

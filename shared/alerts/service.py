@@ -182,7 +182,7 @@ class AlertService:
         made.record("silence_made", now, **made.model_dump(mode="json", include={"match", "by", "reason", "until"}))
         return self._kept_silences.find_or_create(made)
 
-    def unsilence(self, identity: str, *, by: str, reason: str = "") -> Silence:
+    def expire_silence(self, identity: str, *, by: str, reason: str = "") -> Silence:
         """End a silence. Raises NotFoundError. One that is over stays as it is."""
         now = self._clock.now()
 
@@ -190,7 +190,7 @@ class AlertService:
             if silence.is_over:
                 return False
             silence.is_over = True
-            silence.record("silence_ended", now, by=by, reason=reason)
+            silence.record("silence_expired", now, by=by, reason=reason)
             return True
 
         if self._kept_silences.find(NO_MODEL, identity) is None:
@@ -202,12 +202,12 @@ class AlertService:
         now = self._clock.now()
         return [one for one in self._kept_silences.readable(partition=NO_MODEL, is_over=False) if now < one.until]
 
-    def end_silences(self) -> int:
+    def expire_silences(self) -> int:
         """Note which silences have run out. How many."""
         now = self._clock.now()
         over = [one for one in self._kept_silences.readable(partition=NO_MODEL, is_over=False) if one.until <= now]
         for silence in over:
-            self.unsilence(silence.id, by="slipway", reason="its time is over")
+            self.expire_silence(silence.id, by="slipway", reason="its time is over")
         return len(over)
 
     @property

@@ -163,7 +163,7 @@ def test_a_silenced_alert_is_told_when_its_silence_ends(system: System, receiver
     path = f"alerts/{alert['alert_id']}"
     eventually(lambda: call(system, "GET", path)["silenced_by"] == silence["silence_id"], what="it is silenced")
     assert subject not in {about for _, about in receiver.alerts()}
-    ended = call(system, "POST", f"silences/{silence['silence_id']}/end", json={"by": "ann"})
+    ended = call(system, "POST", f"silences/{silence['silence_id']}/expire", json={"by": "ann"})
     assert ended["is_over"]
     assert call(system, "GET", "silences")["items"] == []
     eventually(lambda: call(system, "GET", path)["silenced_by"] is None, what="it is silenced no more")

@@ -108,7 +108,7 @@ def test_every_function_is_indexed(bindings: dict[str, list[dict[str, Any]]]) ->
             "acknowledge_alert",
             "list_silences",
             "silence_alerts",
-            "end_silence",
+            "expire_silence",
             "tell_news",
             "settle_notifications",
             "settle_traffic_alerts",

@@ -208,7 +208,7 @@ def blocked(system: System, reporter: Reporter) -> None:
     call(system, "PUT", f"models/{MODEL}/policy", json=policy)
     # Under the proof of harm: both versions fail alike, and the gates say nothing of it.
     reporter.errors = 3
-    path = f"endpoints/{MODEL}/rollouts/{call(system, 'GET', f'endpoints/{MODEL}')['rollout']['rollout_id']}/weight"
+    path = f"endpoints/{MODEL}/rollouts/{call(system, 'GET', f'endpoints/{MODEL}')['rollout']['rollout_id']}/set-weight"
 
     weights = itertools.count(5_001)
 

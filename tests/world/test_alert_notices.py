@@ -103,7 +103,7 @@ def test_a_silenced_alert_is_recorded_and_not_sent_and_told_when_the_silence_end
     assert world.alerts.alert(quiet.id).silenced_by is None
     assert world.alerts.alert(gone.id).state is AlertState.RESOLVED
     assert world.alerts.silences() == []
-    assert [event.kind for event in world.audit.events(silence.stream)] == ["silence_made", "silence_ended"]
+    assert [event.kind for event in world.audit.events(silence.stream)] == ["silence_made", "silence_expired"]
     assert world.audit.verify().verified
 
 

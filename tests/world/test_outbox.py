@@ -143,7 +143,7 @@ def test_the_id_of_a_document_of_another_kind_names_nothing() -> None:
     for asked in (
         lambda: world.dead_letters.letter(queue_alert.id),
         lambda: world.dead_letters.replay(queue_alert.id, by="ann"),
-        lambda: world.alerts.unsilence(letter.id, by="ann"),
+        lambda: world.alerts.expire_silence(letter.id, by="ann"),
         lambda: world.retention.one(MODEL, alert.id),
     ):
         with pytest.raises(NotFoundError):

@@ -206,5 +206,5 @@ def test_alerts_letters_and_silences_beside_one_that_cannot_be_read_are_seen_to(
     world.dead_letters.settle_alerts()
     assert list(world.alerts.holding(AlertRule.ROLLOUT_HELD)) == []
     assert [alert.evidence["waiting"] for alert in world.alerts.firing(AlertRule.DEAD_LETTERS)] == [1]
-    assert (world.alerts.silences(), world.alerts.end_silences()) == ([], 0)
+    assert (world.alerts.silences(), world.alerts.expire_silences()) == ([], 0)
     assert world.event_retries.tell_again() == 1

@@ -73,13 +73,13 @@ def test_one_is_shown_with_its_evidence(slipway: Slipway, api: FakeApi) -> None:
 def test_alerts_are_silenced_for_a_while_listed_and_told_again(slipway: Slipway, api: FakeApi) -> None:
     api.answers["POST /api/silences"] = (200, SILENCE)
     api.answers["GET /api/silences"] = page(SILENCE)
-    api.answers["POST /api/silences/silence-1/end"] = (200, SILENCE | {"is_over": True})
+    api.answers["POST /api/silences/silence-1/expire"] = (200, SILENCE | {"is_over": True})
     made = slipway("alerts", "silence", "--rule", "slow", "--model", "m", "--for", "2h", "--reason", "at work")
     assert "rule slow, model m" in made.out
     body = api.asked[0].body
     assert (body["rule"], body["model"], body["subject"], body["for_s"]) == ("slow", "m", "", 7_200)
     assert slipway("alerts", "silences", "--json").json == {"silences": [SILENCE]}
-    assert "(ended)" in slipway("alerts", "unsilence", "silence-1").out
+    assert "(expired)" in slipway("alerts", "expire-silence", "silence-1").out
 
 
 @pytest.mark.parametrize(

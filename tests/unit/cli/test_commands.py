@@ -230,8 +230,8 @@ def test_past_policies_are_listed_and_shown_by_their_number(slipway: Slipway, ap
     found = {"policy_version": 2, "at": "2026-01-02T03:04:05Z", "by": "api", "policy": {"validation": {}}}
     api.answers["GET /api/models/m/policy/versions"] = page(found)
     api.answers["GET /api/models/m/policy/versions/2"] = (200, found)
-    assert slipway("policy", "history", "m", "--json").json == {"policies": [found]}
-    assert "2026-01-02 03:04:05" in slipway("policy", "history", "m").out
+    assert slipway("policy", "versions", "m", "--json").json == {"policies": [found]}
+    assert "2026-01-02 03:04:05" in slipway("policy", "versions", "m").out
     assert slipway("policy", "show", "m", "--version", "2", "--json").json == {"validation": {}}
 
 
@@ -251,8 +251,8 @@ ALIAS = {
     [
         (["2"], {"version": 2, "reason": ""}),
         (["none", "--reason", "gone"], {"version": None, "reason": "gone"}),
-        (["2", "--expected", "1"], {"version": 2, "reason": "", "expected_version": 1}),
-        (["2", "--expected", "none"], {"version": 2, "reason": "", "expected_version": None}),
+        (["2", "--expected-version", "1"], {"version": 2, "reason": "", "expected_version": 1}),
+        (["2", "--expected-version", "none"], {"version": 2, "reason": "", "expected_version": None}),
     ],
 )
 def test_an_alias_is_set_under_one_command_id(
@@ -267,7 +267,7 @@ def test_an_alias_is_set_under_one_command_id(
     assert first == sent
 
 
-@pytest.mark.parametrize("given", [["two"], ["0"], ["2", "--expected", "-"]])
+@pytest.mark.parametrize("given", [["two"], ["0"], ["2", "--expected-version", "-"]])
 def test_an_alias_is_set_to_a_version_or_to_none(slipway: Slipway, api: FakeApi, given: list[str]) -> None:
     ran = slipway("alias", "set", "m", "blue", *given)
     assert ran.code == 2
@@ -282,8 +282,8 @@ def test_what_an_alias_names_and_named_is_told(slipway: Slipway, api: FakeApi) -
     api.answers["GET /api/models/m/aliases/blue?at=2026-01-01T00%3A00%3A00Z"] = (200, then)
     api.answers["GET /api/models/m/aliases"] = page(ALIAS)
     api.answers["GET /api/models/m/aliases/blue/history"] = page(move)
-    assert slipway("alias", "get", "m", "blue", "--json").json == ALIAS
-    asked = ("alias", "get", "m", "blue", "--at", "2026-01-01T00:00:00Z")
+    assert slipway("alias", "show", "m", "blue", "--json").json == ALIAS
+    asked = ("alias", "show", "m", "blue", "--at", "2026-01-01T00:00:00Z")
     assert slipway(*asked).out == "at 2026-01-01 00:00:00 blue of m named no version\n"
     assert slipway("alias", "list", "m", "--json").json == {"aliases": [ALIAS]}
     assert "tried" in slipway("alias", "list", "m").out
@@ -302,7 +302,7 @@ def test_versions_are_looked_for_by_a_filter(slipway: Slipway, api: FakeApi) -> 
 
 
 def test_a_version_is_approved_under_one_command_id_and_archived(slipway: Slipway, api: FakeApi) -> None:
-    api.answers["POST /api/models/m/versions/1/approvals"] = [None, (200, VERSION)]
+    api.answers["POST /api/models/m/versions/1/approve"] = [None, (200, VERSION)]
     assert slipway("approve", "m", "1", "--by", "Bob", "--reason", "read the report", "--json").json == VERSION
     first, second = (asked.body for asked in api.asked)
     assert first == second

@@ -132,7 +132,7 @@ def test_an_address_that_is_none_is_wrong_usage(bare: Slipway, url: str) -> None
         ["rollout", "start", "m", "2", "--force"],
         ["alias", "set", "m", "blue", "two"],
         ["alias", "set", "m", "blue"],
-        ["alias", "get", "Not A Name", "blue"],
+        ["alias", "show", "Not A Name", "blue"],
         ["approve", "m", "1"],
         ["approve", "m", "one", "--by", "Bob"],
         ["archive", "m", "1"],

@@ -18,6 +18,7 @@ RUNBOOK = (DOCS / "runbooks" / "a-rollout-is-stuck.md").read_text()
 PAGES = {
     "choosing-a-strategy.md": GUIDE,
     "runbooks/a-rollout-is-stuck.md": RUNBOOK,
+    "runbooks/an-alert-fired.md": (DOCS / "runbooks" / "an-alert-fired.md").read_text(),
     "approvals.md": (DOCS / "approvals.md").read_text(),
     "events.md": (DOCS / "events.md").read_text(),
     "operations.md": (DOCS / "operations.md").read_text(),
