@@ -439,3 +439,4 @@ output GATEWAY_CLIENT_ID string = identities.outputs.gatewayClientId
 output EVENTS_TOPIC_NAME string = events.outputs.topicName
 output PRIVATE_ENDPOINTS_CIDR string = network.outputs.endpointsRange
 output PROMETHEUS_URL string = monitoring.outputs.prometheusUrl
+output WORKSPACE_ID string = monitoring.outputs.workspaceCustomerId

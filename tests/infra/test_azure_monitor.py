@@ -177,6 +177,24 @@ def test_azures_own_alerts_look_at_what_is_deployed_and_tell_the_action_group() 
     assert asked == {path.read_text() for path in (OBSERVABILITY / "log-alerts").glob("*.kql")}
 
 
+def told_in(runbook: str) -> list[str]:
+    """The alerts that have a line under "By Prometheus and Azure"."""
+    lines = runbook.split("\n## By Prometheus and Azure\n", 1)[1].split("\n## ", 1)[0].splitlines()
+    return [name for line in lines if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_alert_has_its_line_in_the_runbook_and_no_other_has(environment: str) -> None:
+    found = made(environment)
+    kinds = ("Microsoft.Insights/metricAlerts", "Microsoft.Insights/scheduledQueryRules")
+    azures = [one.name.removeprefix(f"slipway-{environment}-") for kind in kinds for one in of_type(found, kind)]
+    ours = [name for _, name, *_ in written()]
+    runbook = (ROOT / "docs" / "runbooks" / "an-alert-fired.md").read_text()
+
+    assert len(azures) > 6
+    assert sorted(told_in(runbook)) == sorted([*azures, *ours])
+
+
 def test_the_workbook_and_the_queries_are_given_as_they_are() -> None:
     found = made("staging")
     assert json.loads(the(found, "Microsoft.Insights/workbooks").properties["serializedData"])["items"]

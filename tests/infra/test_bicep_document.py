@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.infra.bicep import Template
@@ -39,6 +40,17 @@ def test_what_it_takes_from_the_outputs_is_an_output() -> None:
     own = {name for name in named if not name.startswith(("APPLICATIONINSIGHTS_", "CKV_", "SLIPWAY_"))}
     assert own <= {*Template.read(FOLDER / "main.bicep").outputs}
     assert len(own) > 8
+
+
+@pytest.mark.parametrize(
+    "page", ["kql.md", "troubleshooting.md", "runbooks/an-alert-fired.md", "runbooks/a-rollout-is-stuck.md"]
+)
+def test_what_who_is_on_call_takes_from_the_outputs_is_an_output(page: str) -> None:
+    others = ("PREDICTION_ID", "SLIPWAY_")
+    named = {*re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", (ROOT / "docs" / page).read_text())}
+    own = {name for name in named if not name.startswith(others)}
+    assert own
+    assert own <= {*Template.read(FOLDER / "main.bicep").outputs}
 
 
 def test_the_second_step_gets_its_parameters() -> None:

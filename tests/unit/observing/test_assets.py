@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from tests.unit.cli.test_rollout_docs import found
 from tests.unit.observing.emitted import labels
 from tests.unit.observing.exposed import OBSERVABILITY, control_plane, expressions, model_server, rule_files, rules
 from tests.unit.observing.promql import asked, legend_misses
@@ -55,6 +57,21 @@ def test_each_alert_is_about_metrics_that_there_are_and_is_seen_to_fire_and_not_
     names = {rule["alert"] for rule in found}
     assert {one["alertname"] for one in seen if one.get("exp_alerts")} == names
     assert {one["alertname"] for one in seen if not one.get("exp_alerts")} == names
+
+
+def test_commands_that_somebody_is_told_to_give_can_be_given_as_they_stand() -> None:
+    told = [text for file in rule_files() for rule in rules(file) for text in rule["annotations"].values()]
+    told.append((OBSERVABILITY / "on-call.md").read_text())
+    shown = [re.sub(r"\{\{.*?\}\}", "m", line) for text in told for line in re.findall(r"`(slipway [^`]+)`", text)]
+    assert len(shown) > 12
+    for line in shown:
+        command, words = found("an alert", line)
+        try:
+            command.make_context("slipway", words)
+        except typer.TyperException as error:
+            pytest.fail(f"{line}: {error.format_message()}")
+    # What stands outside of backticks is looked at by nobody.
+    assert [text for text in told if re.search(r"slipway [a-z]", re.sub(r"`[^`]*`", "", text))] == []
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=by_name)

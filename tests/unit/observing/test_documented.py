@@ -1,11 +1,13 @@
-"""The table of the model server's metrics in the docs, by what /metrics gives."""
+"""The metrics that documents name: those of the model server's table by what /metrics gives, and all others too."""
 
+import re
 from pathlib import Path
 
 from aks_serving.taking import Fate
 
 from shared.routing.plan import Role
 from tests.unit.observing.emitted import server_families, stored
+from tests.unit.observing.exposed import control_plane
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
 _LINES = _PAGE.split("### Of a model server", 1)[1].split("\n### ", 1)[0].splitlines()
@@ -33,3 +35,17 @@ def test_each_value_of_a_label_has_its_line_and_no_other_has() -> None:
     assert _values("`outcome` of copies") == told["model_shadow_requests"]
     assert _values("`outcome` of feature rows") == set(Fate)
     assert _values("`variant`") == set(Role)
+
+
+def test_each_metric_that_a_document_names_is_one() -> None:
+    root = Path(__file__).parents[3]
+    told = {
+        (path.name, name)
+        for path in (*root.glob("docs/**/*.md"), *root.glob("infra/**/*.md"), *root.glob("*/README.md"))
+        for name in re.findall(
+            r"\b(?:slipway|http_server)_[a-z_]+|\bmodel_[a-z_]+_(?:total|seconds|ratio)\b", path.read_text()
+        )
+    }
+    there = control_plane() | {stored(family) for family in server_families()}
+    assert len(told) > 30
+    assert {one for one in told if one[1] not in there} == set()

@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
 COMMAND = re.compile(r"(?<!-n )(?<![\w/.-])(?:\./)?slipway ([a-z][a-z-]*[^|#&;<>()\n]*)")
 FILE = re.compile(r"(?: -k|--template-file|--parameters|--definition|sed \S+) @?([\w.-]+/[\w./$-]+)")
+SECTION = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
 SETTING = re.compile(r"\bSLIPWAY_[A-Z0-9]+(?:_[A-Z0-9]+)*\b")
 
 
@@ -151,3 +152,28 @@ def test_links_within_the_repository_lead_somewhere() -> None:
     links = [(path, target) for path in DOCUMENTS for target in LINK.findall(text_of(path)) if "://" not in target]
     assert links
     assert [(path, target) for path, target in links if not (ROOT / path).parent.joinpath(target).exists()] == []
+
+
+def sections(text: str) -> set[str]:
+    """What a document's headings are called in links, as GitHub has it; of several alike the first alone."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    heads = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head) for head in re.findall(r"^#+ (.*)$", plain, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", head.strip().lower()).replace(" ", "-") for head in heads}
+
+
+def test_links_to_a_section_lead_to_one() -> None:
+    assert sections("# A [b](c.md), `D_e`!\n```\n# no\n```\n") == {"a-b-d_e"}
+    links = [
+        (path, target, section)
+        for path in DOCUMENTS
+        for target, section in SECTION.findall(text_of(path))
+        if "://" not in target
+    ]
+    assert len(links) > 50
+    wrong = [
+        (path, target, section)
+        for path, target, section in links
+        if (found := (ROOT / path).parent / target if target else ROOT / path).suffix == ".md"
+        and section not in sections(found.read_text("utf-8"))
+    ]
+    assert wrong == []

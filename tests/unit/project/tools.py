@@ -1,7 +1,8 @@
 """The commands of other tools that documents show, with the options that they take.
 
-From the tools' own reference; what is not here is a mistake until somebody has looked it up and added it. `--output`,
-`--query` and `--subscription` are every `az` command's.
+From the tools' own reference; of `az`, the source of azure-cli 2.91 (`grafana`, `log-analytics query` and `aks mesh
+enable-istio-cni` are of its extensions). What is not here is a mistake until somebody has looked it up and added it.
+`--output`, `--query` and `--subscription` are every `az` command's.
 """
 
 import re
@@ -44,7 +45,6 @@ az functionapp function keys set: --function-name --key-name --key-value --name 
 az functionapp function list: --name --resource-group
 az functionapp keys list: --name --resource-group
 az functionapp keys set: --key-name --key-type --name --resource-group
-az functionapp log tail: --name --resource-group
 az functionapp start: --name --resource-group
 az functionapp stop: --name --resource-group
 az grafana dashboard import: --definition --name
