@@ -14,7 +14,6 @@ import hashlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -31,14 +30,13 @@ log = logging.getLogger(__name__)
 
 class Artifacts:
     """Files by their digests. Methods block, and raise LoadError, or UnavailableError where storage does not answer. On
-    any threads: of those that want the same file one downloads it, and the others wait for that.
+    any threads: of those that want the same file, here and in the other processes, one downloads it, and the others
+    wait for that, as long as it gets on.
     """
 
     def __init__(self, storage: Storage, cache: DiskCache) -> None:
         self._storage = storage
         self._cache = cache
-        self._fetching: set[str] = set()
-        self._fetched = threading.Condition()
 
     def fetch(self, route: Route) -> None:
         """Have the disk hold a version's model and external data, as far as it takes them: where it does, loading it
@@ -116,27 +114,13 @@ class Artifacts:
 
     def _fetch(self, digest: str, *, max_bytes: int, what: str) -> None:
         """Into the cache, as far as the disk takes it."""
-        with self._turn(digest) as has_waited:
-            if has_waited and self._cache.has_artifact(digest):
-                return
+        with self._cache.turn(digest, max_bytes=max_bytes):
+            if self._cache.holds(digest, max_bytes=max_bytes):
+                return  # another was faster
             with _named(what, max_bytes):
                 chunks = self._storage.artifact(digest, max_bytes=max_bytes)
                 found, size_bytes = self._cache.keep_artifact(digest, chunks)
             _check(found, digest, size_bytes=size_bytes, what=what)
-
-    @contextlib.contextmanager
-    def _turn(self, digest: str) -> Iterator[bool]:
-        """Be the only one who downloads a file; whether another did meanwhile, or tried to."""
-        with self._fetched:
-            has_waited = digest in self._fetching
-            self._fetched.wait_for(lambda: digest not in self._fetching)
-            self._fetching.add(digest)
-        try:
-            yield has_waited
-        finally:
-            with self._fetched:
-                self._fetching.remove(digest)
-                self._fetched.notify_all()
 
     def _fetch_uncached(self, digest: str, *, max_bytes: int, what: str) -> bytes:
         with _named(what, max_bytes):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from aks_serving.turns import turn
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.core.ids import digest as checked_digest
@@ -37,6 +38,7 @@ class DiskCache:
         self._plans = directory / "plans"
         self._artifacts = directory / "artifacts"
         self._private = directory / "private"
+        self._turns = directory / "turns"
 
     def plans(self) -> dict[EndpointName, bytes]:
         """The plans last applied, by endpoint."""
@@ -74,6 +76,16 @@ class DiskCache:
         """Whether there is a file for an artifact, whatever it holds."""
         with self._opened(digest) as file:
             return file is not None
+
+    def holds(self, digest: str, *, max_bytes: int) -> bool:
+        """Whether there is an artifact whose digest holds: as `copy_into`, into nothing."""
+        with Path(os.devnull).open("wb") as nothing:
+            return self._copied(nothing, digest, max_bytes)
+
+    def turn(self, digest: str, *, max_bytes: int) -> contextlib.AbstractContextManager[None]:
+        """Be the only one of all processes that downloads an artifact of at most so many bytes: see `turns.turn`."""
+        name = checked_digest(digest)
+        return turn(self._turns, name, written=lambda: self._written(name), size_bytes=max_bytes)
 
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
@@ -146,6 +158,14 @@ class DiskCache:
             return  # what a kept plan needs cannot be read, so nothing is removed
         except OSError as error:
             log.warning("the artifact cache cannot be tidied: %s", error)
+
+    def _written(self, digest: str) -> int:
+        """Bytes of an artifact that are on disk and not yet kept, of all who download it."""
+        size_bytes = 0
+        for part in self._private.glob(f"*/{digest}"):
+            with contextlib.suppress(OSError):
+                size_bytes += part.stat().st_size
+        return size_bytes
 
     def _remove_leftovers(self) -> None:
         folders: list[Path] = []

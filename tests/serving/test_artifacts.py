@@ -1,5 +1,6 @@
 """Files by their digests: who downloads them."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from aks_serving.artifacts import Artifacts
 from aks_serving.cache import DiskCache
+from aks_serving.turns import turn
 
 from shared.core.errors import UnavailableError
 from tests.serving import models
@@ -62,3 +64,23 @@ def test_a_download_that_fails_is_tried_again_by_who_waited_for_it(tmp_path: Pat
     storage.other.join(30)
     assert storage.artifact_reads == 2
     assert DiskCache(tmp_path).artifact(models.digest(ONE), max_bytes=len(ONE)) == ONE
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_turn_is_over_with_its_download_whatever_came_of_it(tmp_path: Path, *, breaks: bool) -> None:
+    storage = MemoryStorage()
+    storage.put(ONE)
+    storage.outages[models.digest(ONE)] = int(breaks)
+    with contextlib.suppress(UnavailableError):
+        Artifacts(storage, DiskCache(tmp_path)).fetch(models.route(1, ONE))
+
+    def must_wait() -> int:
+        raise AssertionError("the turn is taken")
+
+    with turn(tmp_path / "turns", models.digest(ONE), written=must_wait, size_bytes=1):
+        assert storage.artifact_reads == 1
+        with (
+            pytest.raises(AssertionError),
+            turn(tmp_path / "turns", models.digest(ONE), written=must_wait, size_bytes=1),
+        ):
+            pass

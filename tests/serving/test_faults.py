@@ -284,8 +284,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _files(cache: Path) -> list[str]:
-    """What the cache holds beside what fills it, and the process's note that it lives."""
-    others = ("filler", "pod")
+    """What the cache holds beside what fills it, the process's note that it lives, and the empty file of turns."""
+    others = ("filler", "pod", "turns")
     return [path.name for path in cache.rglob("*") if path.is_file() and path.name not in others]
 
 
