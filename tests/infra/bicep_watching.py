@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from functions._tracing import TO_INSIGHTS
 from tests.infra.bicep_lint import Finding, differs
 from tests.infra.bicep_values import Made, made_of
+from tests.infra.kql import tables_of
 
 WORSE: dict[tuple[str, str], tuple[str, float, float]] = {
     ("Microsoft.DocumentDB/databaseAccounts", "TotalRequests"): ("GreaterThan", 1, 1_000),
@@ -33,6 +35,9 @@ BUDGET: frozenset[tuple[str, int]] = frozenset({("Actual", 80), ("Actual", 100),
 
 OF_DATA = frozenset({"StorageRead", "DataPlaneRequests"})
 """Categories of each read: much, and kept only where somebody asks for all of them."""
+
+SPANS = {"AppRequests", "AppDependencies"}
+"""Tables that hold nothing of the functions app where it sends no spans."""
 
 _METRIC_ALERTS = "Microsoft.Insights/metricAlerts"
 _LOG_ALERTS = "Microsoft.Insights/scheduledQueryRules"
@@ -79,14 +84,18 @@ def _metric_alerts(made: list[Made]) -> Iterator[Finding]:
 
 
 def _log_alerts(made: list[Made]) -> Iterator[Finding]:
+    """Those of the functions app's spans are on where it sends them: else one would tell of an outage for ever."""
     (group,) = made_of(made, "Microsoft.Insights/actionGroups")
+    (app,) = [one for one in made_of(made, "Microsoft.Web/sites/config") if one.name == "appsettings"]
+    sends_spans = app.properties[TO_INSIGHTS].lower() == "true"
     for one in made_of(made, _LOG_ALERTS):
         (found,) = one.properties["criteria"]["allOf"]
         yield from differs("alerts", one.name, "how its rows are judged", found["operator"], "GreaterThan")
         yield from differs("alerts", one.name, "what it counts", found["timeAggregation"], "Count")
         if not 0 <= found["threshold"] <= 100:
             yield Finding(rule="alerts", where=one.name, said=f"it fires above {found['threshold']} rows")
-        yield from differs("alerts", one.name, "whether it is on", one.properties["enabled"], True)
+        is_on = sends_spans or not tables_of(found["query"]) & SPANS
+        yield from differs("alerts", one.name, "whether it is on", one.properties["enabled"], is_on)
         yield from differs("alerts", one.name, "who is told", one.properties["actions"]["actionGroups"], [group.id])
         yield from _often(one)
 

@@ -39,7 +39,9 @@ def test_the_templates_are_without_a_finding() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["as it is", "with everything on"])
+@pytest.mark.parametrize(
+    "more", [{}, EVERYTHING, {"traceToInsights": False}], ids=["as it is", "with everything on", "without spans"]
+)
 def test_what_is_deployed_is_what_the_code_uses(environment: str, more: dict[str, object]) -> None:
     assert duties(FOLDER, parameters_of(FOLDER, environment) | more) == []
 

@@ -19,6 +19,9 @@ param functionsId string
 param cosmosId string
 param storageId string
 
+@description('Whether the functions app sends its spans: without them an alert of spans would tell of an outage for ever.')
+param traceToInsights bool
+
 var metrics = [
   {
     name: 'cosmos-throttles'
@@ -98,6 +101,7 @@ var logs = [
     title: 'Functions of Slipway fail'
     severity: 2
     threshold: 20
+    enabled: traceToInsights
     query: loadTextContent('../../observability/log-alerts/invocations-fail.kql')
   }
   {
@@ -105,6 +109,7 @@ var logs = [
     title: 'No function of Slipway runs'
     severity: 1
     threshold: 0
+    enabled: traceToInsights
     query: loadTextContent('../../observability/log-alerts/nothing-invoked.kql')
   }
   {
@@ -112,6 +117,7 @@ var logs = [
     title: 'The functions app logs errors'
     severity: 2
     threshold: 10
+    enabled: true
     query: loadTextContent('../../observability/log-alerts/error-lines.kql')
   }
 ]
@@ -179,7 +185,7 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [for on
   properties: {
     displayName: '${one.title} (${environmentName})'
     severity: one.severity
-    enabled: true
+    enabled: one.enabled
     autoMitigate: true
     scopes: [workspaceId]
     evaluationFrequency: 'PT5M'
