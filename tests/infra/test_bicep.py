@@ -282,6 +282,7 @@ OWED = [
     (M + "cosmos.bicep", "key: '/stream'", "key: '/id'", "documents: it is partitioned by ['/id'], not by ['/stream']"),
     (M + "cosmos.bicep", "'Strong'", "'Session'", "documents: its consistency is Session"),
     (M + "cosmos.bicep", "  name: 'slipway'\n", "  name: 'ship'\n", "documents: the code uses slipway"),
+    (M + "functions.bicep", "SLIPWAY_COSMOS_DATABASE: 'slipway'", "SLIPWAY_COSMOS_DATABASE: 'ship'", "code uses ship"),
     (M + "functions.bicep", "    SLIPWAY_SWEEP_GRACE_S: '600'\n", "", "settings: the code uses SLIPWAY_SWEEP_GRACE_S"),
     (M + "functions.bicep", "SLIPWAY_SWEEP_GRACE_S", "SLIPWAY_GRACE_S", "settings: a template makes SLIPWAY_GRACE_S"),
     (M + "functions.bicep", "SLIPWAY_SWEEP_GRACE_S: '600'", "SLIPWAY_SWEEP_GRACE_S: '-1'", "it cannot read them"),

@@ -143,6 +143,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     APPLICATIONINSIGHTS_CONNECTION_STRING: insights.properties.ConnectionString
     APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
     SLIPWAY_DOCUMENTS: cosmos.properties.documentEndpoint
+    SLIPWAY_COSMOS_DATABASE: 'slipway'
     SLIPWAY_SWEEP_SCHEDULE: '0 * * * * *'
     SLIPWAY_SWEEP_GRACE_S: '600'
     SLIPWAY_APPROVAL_KEY: empty(approvalKeySecretName) ? '' : '@Microsoft.KeyVault(SecretUri=${secrets}/${approvalKeySecretName})'
