@@ -50,9 +50,9 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, *path: str, query: Mapping[str, str] | None = None) -> Json:
-        """GET from the admin API. Raises CliError, NotFoundError, ConflictError or UnavailableError."""
-        return self._admin("GET", path, query=query)
+    def get(self, *path: str, query: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> Json:
+        """GET from the admin API. Raises CliError, ConflictError or UnavailableError."""
+        return self._admin("GET", path, query=query, timeout_s=timeout_s)
 
     def text(self, *path: str) -> str:
         """GET a document that is not JSON from the admin API."""
@@ -84,9 +84,15 @@ class Client:
         return self._value(response, "the model server")
 
     def _admin(
-        self, method: str, path: tuple[str, ...], *, query: Mapping[str, str] | None = None, body: Json = None
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Json = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Json:
-        return self._value(self._ask(method, path, query=query, body=body), "the admin API")
+        return self._value(self._ask(method, path, query=query, body=body, timeout_s=timeout_s), "the admin API")
 
     def _value(self, response: httpx.Response, service: str) -> Json:
         """The body of a good response; for a person, without what a terminal would take for orders."""

@@ -50,6 +50,8 @@ def push(
     """Drop a model: an .onnx file, a .zip bundle, or a folder with a slipway.yaml, which is packed."""
     name = model_name(model)
     with _saying() as say:
+        say(f"reading {path}")
+        _refuse_too_large(target, path, name)
         dropped = (_dropped_folder if as_folder else _dropped_file)(target, path, name, say)
         value: Json = {"model": name, "container": dropped.container, **_facts(dropped), "drop": None, "version": None}
         if wait:
@@ -58,11 +60,20 @@ def push(
     return Answer(value=value, show=lambda: _show(value), exit_code=_exit_code(value))
 
 
+def _refuse_too_large(target: Target, path: Path, name: ModelName) -> None:
+    from cli.push_size import refuse_too_large  # noqa: PLC0415 - a third of a second
+
+    try:
+        if path.exists():
+            refuse_too_large(target, path, name)
+    except OSError as error:
+        raise InvalidInputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
 def _dropped_file(target: Target, path: Path, name: ModelName, say: Say) -> Dropped:
     # A second, which no other command need pay.
     from cli.upload import upload  # noqa: PLC0415
 
-    say(f"reading {path}")
     with packed(path) as file:
         return upload(target.storage_connection, file, name, say=say)
 
@@ -72,7 +83,6 @@ def _dropped_folder(target: Target, path: Path, name: ModelName, say: Say) -> Dr
 
     if not path.is_dir():
         raise InvalidInputError(f"{path} is no folder: leave out --as-folder, or name a folder")
-    say(f"reading {path}")
     try:
         return upload_folder(target.storage_connection, folder_drop(path), name, say=say)
     except OSError as error:
