@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.infra.app_functions import functions_by_timer
 from tests.infra.bicep_duties import deployed, of_type, parameters_of
 from tests.infra.bicep_values import Made
 
@@ -163,12 +164,24 @@ def _by_use(made: list[Made], known: Mapping[str, Any], use: Mapping[str, float]
     longer = max(0, workspace.properties["retentionInDays"] - known["logs_kept_free_days"]) / 30
     yield _fixed("logs, kept longer", "logs kept longer", use["logs"] * longer)
     yield _fixed("metrics", "metrics", use["metrics"])
-    yield _fixed("functions, on demand", "functions", max(0.0, use["functions"] - known["functions_free_million_gb_s"]))
+    functions = use["functions"] + timers_million_gb_s(made, known)
+    yield _fixed("functions, on demand", "functions", max(0.0, functions - known["functions_free_million_gb_s"]))
     yield _fixed("documents, serverless", "documents by use", use["documents by use"])
     sku = next(one for one in of_type(made, "Microsoft.Storage/storageAccounts") if not one.name.startswith("stml"))
     yield _fixed("storage", f"storage {sku.body['sku']['name']}", use["storage"])
     yield _fixed("storage, writes", "storage writes", use["storage writes"])
     yield _fixed("outbound", "outbound through the NAT gateway", use["outbound through the NAT gateway"])
+
+
+def timers_million_gb_s(made: list[Made], known: Mapping[str, Any]) -> float:
+    """What timers take a month at least: each is a group of its own, and an instance's shortest time is paid for."""
+    (app,) = of_type(made, "Microsoft.Web/sites")
+    (settings,) = [one for one in of_type(made, "Microsoft.Web/sites/config") if one.name == "appsettings"]
+    if settings.properties["SLIPWAY_SWEEP_SCHEDULE"] != "0 * * * * *":
+        raise ValueError("timers do not run each minute any more: say here how often")
+    memory_gb = app.properties["functionAppConfig"]["scaleAndConcurrency"]["instanceMemoryMB"] / 1024
+    runs = len(functions_by_timer()) * known["hours_a_month"] * 60
+    return float(runs * known["functions_shortest_s"] * memory_gb / 1e6)
 
 
 def _fixed(what: str, price: str, count: float) -> Line:

@@ -91,9 +91,23 @@ def test_lines_follow_the_parameters() -> None:
     assert dev["logs, kept longer"].most == 0
 
 
+def test_timers_are_paid_for_a_second_each_minute_at_least_whatever_they_do() -> None:
+    known = prices()
+    sources = (ROOT / "functions").glob("*.py")
+    timers = sum(
+        path.read_text().count('timer_trigger(arg_name="timer", schedule="%SLIPWAY_SWEEP_SCHEDULE%")')
+        for path in sources
+    )
+    used = known["use_a_month"]["dev"]["functions"] - known["functions_free_million_gb_s"]
+    assert timers > 10
+    taken = timers * 730 * 60 * 2 / 1e6
+    assert by_name("dev")["functions, on demand"].most == pytest.approx(used + taken)
+    assert f"That is {taken:.1f} million GB-seconds a month" in GUIDE.read_text()
+
+
 def test_the_free_grant_of_functions_is_no_gift_back() -> None:
     known: dict[str, Any] = copy.deepcopy(prices())
-    known["use_a_month"]["dev"]["functions"] = 0.01
+    known["functions_free_million_gb_s"] = 10
     found = {line.what: line for line in lines("dev", resources_of("dev"), known)}
     assert found["functions, on demand"].most == 0
 

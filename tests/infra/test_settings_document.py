@@ -75,7 +75,7 @@ def _default(text: str) -> float:
 
 
 def _defaults() -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for row in rows("aks-serving/README.md", "# The model server"):
         told = row[1].split(", ")
         if len(told) == len(names := names_in(row[0])):
