@@ -4,6 +4,7 @@ What it claims is never believed: metrics are measured, and files are checked. R
 text is parsed in the sandbox only; importing this module loads none.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from pydantic import (
     FiniteFloat,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -76,6 +78,13 @@ class Tolerance(BaseModel):
 
     rtol: float = Field(default=1e-4, ge=0, le=1)
     atol: float = Field(default=1e-5, ge=0, le=1e6)
+
+    @field_validator("rtol", "atol", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("Input should be a number")  # noqa: TRY004 - the kind of error that pydantic takes
+        return value
 
 
 class Task(StrEnum):
@@ -192,9 +201,19 @@ def _said(detail: ErrorDetails) -> str:
         return f"the key {key!r} is missing"
     if detail["type"] == "string_pattern_mismatch":
         return f"{key} is {str(detail['input'])[:100]!r}: {_FORMS[detail['ctx']['pattern']]}"
+    if detail["type"] == "float_type" and _reads_as_number(detail["input"]):
+        advice = "to YAML it is text: write it without quotes and with a dot, as in 0.9 or 1.0e-3"
+        return f"{key} is {detail['input'][:100]!r}: {detail['msg']}; {advice}"
     if not key:
         return detail["msg"].removeprefix("Value error, ")
     return f"{key} is {str(detail['input'])[:100]!r}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _reads_as_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _load_yaml(text: bytes, max_bytes: int) -> object:
@@ -255,8 +274,9 @@ def _refuse_unreadable_values(loader: "yaml.SafeLoader", node: "yaml.Node | None
 
     if isinstance(node, yaml.ScalarNode):
         try:
-            loader.construct_object(node)
-        except (ValueError, LookupError, AttributeError) as error:
+            # As text as well: Python writes whole numbers of up to 4,300 digits, which hexadecimal ones may exceed.
+            str(loader.construct_object(node))
+        except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
             kind = node.tag.rpartition(":")[2][:40]
             raise InvalidInputError(
                 f"is not YAML: {yaml_place(node.start_mark)}: {node.value[:40]!r} cannot be read as {kind}: "

@@ -4,6 +4,8 @@ Text alone: an entry becomes the manifest's value of that key, which the manifes
 entries are passed over; one that claims to be ours and is not known is refused.
 """
 
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,10 +75,9 @@ def _item(name: str, key: str) -> tuple[str, str]:
 
 
 def _number(text: str, *kinds: type[int | float]) -> str | int | float:
-    """Text as the first of these kinds of number that it is written as."""
+    """Text as the first of these kinds of number that it is written as; `nan` and `inf` stay text, as no number is."""
     for kind in kinds:
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return value if math.isfinite(value) else text
     return text

@@ -168,4 +168,4 @@ def _is_class(spec: Mapping[str, Any]) -> bool:
     tensor = spec.get("tensor-spec")
     if isinstance(tensor, Mapping):
         return str(tensor.get("dtype", "")).startswith(_CLASS_DTYPES)
-    return spec.get("type") in _CLASSES
+    return str(spec.get("type")) in _CLASSES

@@ -48,6 +48,8 @@ def test_entries_become_the_manifests_values(tmp_path: Path) -> None:
         "slipway.parameters.trees": "200",
         "slipway.parameters.rate": "0.5",
         "slipway.parameters.loss": "squared",
+        "slipway.parameters.missing": "nan",
+        "slipway.parameters.most": "-inf",
         "slipway.metrics.r2": "0.83",
         "producer": "somebody",
         "slipwayish": "no entry of ours",
@@ -67,7 +69,7 @@ def test_entries_become_the_manifests_values(tmp_path: Path) -> None:
         slices=("region",),
         protected=("sex", "age"),
         tags={"team": "housing", "cost centre": "4711"},
-        parameters={"trees": 200, "rate": 0.5, "loss": "squared"},
+        parameters={"trees": 200, "rate": 0.5, "loss": "squared", "missing": "nan", "most": "-inf"},
         metrics={"r2": 0.83},
     )
 

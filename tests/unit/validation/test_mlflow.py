@@ -165,3 +165,10 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path, files) == "missing_file: the bundle lacks 'model.onnx', which its MLmodel names"
     beside = files | {"slipway.yaml": manifest()}
     assert refused(tmp_path, beside) == "missing_file: the bundle lacks 'model.onnx', which its slipway.yaml names"
+
+
+def test_a_signature_whose_types_are_no_texts_says_nothing_of_classes() -> None:
+    """As MLflow writes arrays and objects, or as nobody does."""
+    for kind in (b"[1]", b"{}", b"null", b"7"):
+        found = read_mlmodel(OLD + b"""signature: {outputs: '[{"type": """ + kind + b"""}]'}""")
+        assert found.answers_in_classes is False
