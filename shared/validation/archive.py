@@ -73,13 +73,13 @@ class Archive:
         return digest.hexdigest()
 
     def unpack(self, name: str, target: Path, *, max_bytes: int) -> str:
-        """Stream a member of at most `max_bytes` into a new file, which an error leaves behind. Returns its SHA-256."""
+        """Stream a member of at most `max_bytes` into an empty or a new file. Returns its SHA-256."""
         declared = self.size_bytes(name)
         if declared > max_bytes:
             raise DropRefusedError(
                 RefusalCode.TOO_LARGE, f"{name!r} has {declared} bytes: a file may have at most {max_bytes}"
             )
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         digest = hashlib.sha256()
         with os.fdopen(descriptor, "wb") as sink:
             for chunk in self._chunks(name):

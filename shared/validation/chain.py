@@ -76,8 +76,8 @@ class Chain:
         return all(verdict.outcome is Outcome.PASS or verdict.advisory for verdict in verdicts)
 
     def leave(self, name: str, content: bytes) -> None:
-        """Leave a new file in the working directory for whoever asked."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        """Leave a file in the working directory for whoever asked: the empty one that was made for it, or a new one."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self.workdir / name, flags, 0o600), "wb") as file:
             file.write(content)
 

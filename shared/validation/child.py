@@ -13,13 +13,19 @@ from typing import NoReturn
 
 from pydantic import BaseModel
 
+from shared.registry.manifest import MAX_FILES
 from shared.validation.confine import confine
 from shared.validation.external import link_external
 from shared.validation.refusal import MAX_MESSAGE_LENGTH, DropRefusedError, RefusalCode, excerpt
 from shared.validation.wire import (
+    CHECKED_FILE,
+    CHECKED_VALUES_FILE,
     EXIT_MEMORY,
     EXIT_UNUSABLE,
+    GOLDEN_FILE,
     LACKS_WALLS,
+    PERFORMANCE_FILE,
+    PROFILE_FILE,
     Accepted,
     IntakeTask,
     Limits,
@@ -31,6 +37,7 @@ from shared.validation.wire import (
     Stage,
     Validated,
     ValidateTask,
+    part_file,
 )
 
 
@@ -41,7 +48,8 @@ def main() -> None:
     try:
         request = Request.model_validate_json(sys.stdin.buffer.read())
         work = _at_hand(request.work)
-        missing = confine(request.limits, request.parent_pid, readable=_files(work), writable=[Path.cwd()])
+        readable = [*_files(work), Path.cwd()]
+        missing = confine(request.limits, request.parent_pid, readable=readable, writable=_made(work))
         if missing:
             sys.stderr.write(f"{LACKS_WALLS}{'; '.join(missing)}\n")
         _send(answer, _carry_out(work, request.limits, answer, deadline=started + request.wall_s))
@@ -112,6 +120,21 @@ def _linked(model: ModelFiles) -> ModelFiles:
         return model
     root = path.parents[len(Path(model.name).parts) - 1]
     return ModelFiles(path=path, name=model.name, external={name: root / name for name in model.external})
+
+
+def _made(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:
+    """New empty files for what the task writes: behind the walls none but these are written, and no others made."""
+    match work:
+        case ManifestTask():
+            names = []
+        case IntakeTask():
+            parts = range(1, MAX_FILES + 1) if work.is_bundle else ()
+            names = [CHECKED_FILE, CHECKED_VALUES_FILE, *map(part_file, parts)]
+        case ValidateTask():
+            names = [CHECKED_FILE, CHECKED_VALUES_FILE, GOLDEN_FILE, PROFILE_FILE, PERFORMANCE_FILE]
+    for name in names:
+        (Path.cwd() / name).touch(mode=0o600, exist_ok=False)
+    return [Path.cwd() / name for name in names]
 
 
 def _files(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:

@@ -3,8 +3,9 @@
 `confine` limits this process for good, before it looks at anything from outside: memory, CPU time, files; no core dump,
 no privileges, no network where the system allows one of its own. A seccomp filter takes away what a reader of files
 never does: starting processes and programs, sockets, signals to and memory of other processes, mounts, namespaces, its
-own limits. Threads go on working. Landlock leaves it the libraries and the given files to read, and the working
-directory to write. Each wall stands by itself, so what the kernel refuses costs that wall alone, and is named.
+own limits. Threads go on working. Landlock leaves it the libraries and the given files to read, and the files that were
+made for it to write: it can make no others. Each wall stands by itself, so what the kernel refuses costs that wall
+alone, and is named.
 
 Linux on x86_64 and aarch64. No wall against a hole in the kernel.
 """
@@ -55,8 +56,9 @@ def confine(
     """Confine this process for good; name the walls that the system would not give.
 
     It will be killed when the process that started it dies. `readable` are the files of the task, beside the libraries;
-    beneath `writable` it may also write. To be called while there is one thread: the walls hold for it and for those it
-    starts. Raises OrphanedError where the process that asked is gone already, OSError where a limit cannot be set.
+    those of `writable` it may also write, and beneath a directory there make and remove some. To be called while there
+    is one thread: the walls hold for it and for those it starts. Raises OrphanedError where the process that asked is
+    gone already, OSError where a limit cannot be set.
     """
     readable, writable = (*_libraries(), *readable), (*writable, _FORGETS_PEAK)
     libc = ctypes.CDLL(None, use_errno=True)

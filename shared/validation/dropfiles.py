@@ -13,6 +13,7 @@ from typing import Protocol
 from shared.registry.manifest import MAX_FILES, is_drop_path
 from shared.validation.archive import Archive
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
+from shared.validation.wire import part_file
 
 _SHOWN = 5
 
@@ -114,7 +115,7 @@ class BundleFiles:
 
     def path(self, name: str) -> Path:
         if name not in self._unpacked:
-            target = self._workdir / f"part-{len(self._unpacked) + 1}"
+            target = self._workdir / part_file(len(self._unpacked) + 1)
             self._unpacked[name] = target, self._archive.unpack(name, target, max_bytes=self._max_bytes)
         return self._unpacked[name][0]
 

@@ -91,10 +91,11 @@ def check_external(model: "onnx.ModelProto", sizes: Mapping[str, int]) -> set[st
 def link_external(model: ModelFiles, workdir: Path) -> Path:
     """The path from which ONNX Runtime can load a model with its external data.
 
-    A model without such is left where it is. Otherwise a new directory in `workdir` gets hard links under the names
-    that the model knows (copies, where the file system has no links between the two places). The runtime refuses
-    symbolic links that lead out of the model's directory; the ONNX checker refuses links of any kind, so it is not for
-    what is made here. Raises DropRefusedError for a name that is no plain relative one.
+    A model without such is left where it is, and so is one that was linked there before. Otherwise a new directory in
+    `workdir` gets hard links under the names that the model knows (copies, where the file system has no links between
+    the two places). The runtime refuses symbolic links that lead out of the model's directory; the ONNX checker refuses
+    links of any kind, so it is not for what is made here. Raises DropRefusedError for a name that is no plain relative
+    one.
     """
     if not model.external:
         return model.path
@@ -104,12 +105,21 @@ def link_external(model: ModelFiles, workdir: Path) -> Path:
             raise DropRefusedError(RefusalCode.EXTERNAL_DATA, f"{excerpt(name, 60)!r} is no plain relative name")
     if len(names) != len(model.external) + 1:
         raise DropRefusedError(RefusalCode.EXTERNAL_DATA, f"{model.name!r} holds tensors and is the model itself")
+    if _lie_under(names, workdir):
+        return model.path
     root = Path(tempfile.mkdtemp(prefix="linked-", dir=workdir))
     for name, source in names.items():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(source, target)
     return root / model.name
+
+
+def _lie_under(names: Mapping[str, Path], workdir: Path) -> bool:
+    """Whether files lie under these names in one directory, which is in `workdir`."""
+    (name, path), *_ = names.items()
+    root = next((root for root in path.parents if root / name == path), None)
+    return root is not None and root.is_relative_to(workdir) and all(root / name == names[name] for name in names)
 
 
 def _link(source: Path, target: Path) -> None:

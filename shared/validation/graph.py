@@ -4,7 +4,6 @@ Three look at it in turn: the scan at the bytes, before anything is loaded; then
 large tensors, what a small file would grow to; and the ONNX checker. So a model of any size is in memory at most once.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from shared.validation.external import check_external
 from shared.validation.growth import check_growth
 from shared.validation.refusal import DropRefusedError, RefusalCode, excerpt
 from shared.validation.scan import scan_model
+from shared.validation.wire import CHECKED_FILE, CHECKED_VALUES_FILE
 
 RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """The operator domains that ONNX Runtime's CPU build brings along. `com.microsoft` is what its quantisation emits."""
@@ -23,14 +23,14 @@ RUNTIME_OPSETS: Mapping[str, range] = {"": range(7, 27), "ai.onnx.ml": range(1, 
 RUNTIME_IR_VERSIONS = range(3, 14)
 """The IR versions that it takes. Before 3 a model names no operator sets."""
 
-_ELSEWHERE = "values"
 _ADVICE = "convert the model with onnx.version_converter, or export it anew"
 
 
-def read_model(path: Path, *, external: Mapping[str, Path] | None = None) -> onnx.ModelProto:
+def read_model(path: Path, *, workdir: Path, external: Mapping[str, Path] | None = None) -> onnx.ModelProto:
     """Check a model, and parse it without the values of its large tensors.
 
-    `external` are the files that may hold tensors of it, by the names that the model knows them by. A file cut at the
+    `external` are the files that may hold tensors of it, by the names that the model knows them by. What the checker
+    reads is left in `workdir`. A file cut at the
     border of two protobuf fields still parses, so the checker has the last word: it wants an opset, a graph whose every
     value is produced, and types that agree. Raises DropRefusedError, or MemoryError.
     """
@@ -39,7 +39,7 @@ def read_model(path: Path, *, external: Mapping[str, Path] | None = None) -> onn
         raise _not_onnx("its graph has no nodes or no outputs")
     check_external(model, {name: file.stat().st_size for name, file in (external or {}).items()})
     check_growth(model)
-    _run_checker(model)
+    _run_checker(model, workdir)
     return model
 
 
@@ -123,7 +123,7 @@ def _parsed(skeleton: bytes) -> onnx.ModelProto:
     return model
 
 
-def _run_checker(model: onnx.ModelProto) -> None:
+def _run_checker(model: onnx.ModelProto, workdir: Path) -> None:
     """Run the ONNX checker, shape inference included, on a copy whose large tensors all lie in a file of their own.
 
     By path: the checker looks whether that file is there, and not into it.
@@ -134,15 +134,14 @@ def _run_checker(model: onnx.ModelProto) -> None:
         if _has_values_elsewhere(tensor):
             tensor.data_location = onnx.TensorProto.EXTERNAL
             del tensor.external_data[:]
-            tensor.external_data.add(key="location", value=_ELSEWHERE)
+            tensor.external_data.add(key="location", value=CHECKED_VALUES_FILE)
     try:
         if any(_lacks_shape(output) for output in copy.graph.output):
             copy = onnx.shape_inference.infer_shapes(copy)
-        with tempfile.TemporaryDirectory(prefix="checked-") as folder:
-            (Path(folder) / _ELSEWHERE).touch()
-            (Path(folder) / "model").write_bytes(copy.SerializeToString())
-            del copy
-            onnx.checker.check_model(str(Path(folder) / "model"), full_check=True)
+        (workdir / CHECKED_VALUES_FILE).write_bytes(b"")
+        (workdir / CHECKED_FILE).write_bytes(copy.SerializeToString())
+        del copy
+        onnx.checker.check_model(str(workdir / CHECKED_FILE), full_check=True)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # as above

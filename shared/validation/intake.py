@@ -46,14 +46,14 @@ _ANY_TASK: Mapping[str, Any] = {"task": Task.CLASSIFICATION.value}
 
 
 def take_in(work: IntakeTask, *, workdir: Path, file_bytes: int, begin: Callable[[Stage], None]) -> Accepted:
-    """Check a drop; a bundle is unpacked into `workdir`.
+    """Check a drop; a bundle is unpacked into `workdir`, and what the ONNX checker reads is written there.
 
     Libraries load only when their turn comes, so a damaged archive is refused before onnx is imported. Raises
     DropRefusedError.
     """
     if work.path is None:
         begin(Stage.CHECKING)
-        return _take_in_files(FolderFiles(work.folder, file_bytes), work.signing, file_bytes, begin)
+        return _take_in_files(FolderFiles(work.folder, file_bytes), work.signing, file_bytes, begin, workdir)
     name = work.filename.lower()
     size_bytes = work.path.stat().st_size
     if size_bytes > file_bytes:
@@ -61,8 +61,8 @@ def take_in(work: IntakeTask, *, workdir: Path, file_bytes: int, begin: Callable
             RefusalCode.TOO_LARGE, f"the drop has {size_bytes} bytes: at most {file_bytes} are allowed"
         )
     if name.endswith(".onnx"):
-        return _take_in_bare(work.path, work, begin)
-    if name.endswith(".zip"):
+        return _take_in_bare(work.path, work, begin, workdir)
+    if work.is_bundle:
         begin(Stage.UNPACKING)
         with open_archive(
             work.path,
@@ -72,7 +72,8 @@ def take_in(work: IntakeTask, *, workdir: Path, file_bytes: int, begin: Callable
             max_bytes=_TOTAL_TO_FILE * file_bytes,
             is_safe=is_drop_path,
         ) as archive:
-            return _take_in_files(BundleFiles(archive, workdir, file_bytes), work.signing, file_bytes, begin)
+            files = BundleFiles(archive, workdir, file_bytes)
+            return _take_in_files(files, work.signing, file_bytes, begin, workdir)
     raise DropRefusedError(
         RefusalCode.UNKNOWN_FORM,
         f"{excerpt(work.filename, 100)!r} is neither an .onnx file nor a .zip bundle: drop one of these, or a folder",
@@ -103,19 +104,19 @@ def manifest_of_folder(path: Path) -> Manifest:
     return _manifest(values, _ANY_TASK if isinstance(files, Mapping) and MLMODEL_NAME in files else {})
 
 
-def _take_in_bare(path: Path, work: IntakeTask, begin: Callable[[Stage], None]) -> Accepted:
+def _take_in_bare(path: Path, work: IntakeTask, begin: Callable[[Stage], None], workdir: Path) -> Accepted:
     begin(Stage.CHECKING)
     if work.signing.required:
         raise DropRefusedError(
             RefusalCode.UNSIGNED,
             f"the model's policy wants signed drops: drop a bundle or folder with the signature as {SIGNATURE_FILE}",
         )
-    manifest = manifest_of_bare(_read_model(path, {}), work.metadata)
+    manifest = manifest_of_bare(_read_model(path, {}, workdir), work.metadata)
     return Accepted(manifest=manifest, files=(TakenFile(role=FileRole.MODEL, name=manifest.model, file=""),))
 
 
 def _take_in_files(
-    files: DropFiles, signing: SigningPolicy, file_bytes: int, begin: Callable[[Stage], None]
+    files: DropFiles, signing: SigningPolicy, file_bytes: int, begin: Callable[[Stage], None], workdir: Path
 ) -> Accepted:
     check_names(files)
     if signing.required and SIGNATURE_FILE not in files.names:
@@ -132,7 +133,7 @@ def _take_in_files(
     others = files.names - roles.keys() - {MANIFEST_NAME, MLMODEL_NAME, SIGNATURE_FILE}
     if mlmodel:
         others = frozenset(name for name in others if not is_mlflow_file(name))
-    model = _read_model(files.path(draft.model), {name: files.path(name) for name in others})
+    model = _read_model(files.path(draft.model), {name: files.path(name) for name in others}, workdir)
     external = _locations(model)
     unexpected = others - external - draft.files.keys()
     if unexpected:
@@ -267,7 +268,7 @@ def _locations(model: "onnx.ModelProto") -> frozenset[str]:
     return frozenset(external_files(model))
 
 
-def _read_model(path: Path, external: Mapping[str, Path]) -> "onnx.ModelProto":
+def _read_model(path: Path, external: Mapping[str, Path], workdir: Path) -> "onnx.ModelProto":
     from shared.validation.graph import read_model  # noqa: PLC0415 - loads onnx
 
-    return read_model(path, external=external)
+    return read_model(path, workdir=workdir, external=external)

@@ -7,20 +7,24 @@ limits that it sets on itself before it looks at anything. It dies with this pro
 What keeps the child from the network, from other processes and from files that are not its own is in confine.py.
 Where the kernel refuses those walls, a process that the child started may have left its group: it is known by a mark in
 the environment that it inherited, and killed too.
+
+What its files in the working directory take on the disk is looked at a few times a second; beyond a bound it is killed.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import selectors
 import signal
+import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +38,10 @@ MAX_AT_ONCE = 2
 _READ_BYTES = 64 * 1024
 _DRAIN_S = 1.0
 _SEARCHES = 20
+_LOOK_S = 0.2
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_BLOCK_BYTES = 512
+"""What `st_blocks` counts in, on every file system."""
 _MARK = "SLIPWAY_SANDBOX"
 """What the environment of a child, and of all that it starts, names it by."""
 _INHERITED = ("LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -56,6 +64,11 @@ class SandboxLimits:
     file_bytes: int = MAX_FILE_BYTES
     open_files: int = 64
 
+    @property
+    def written_bytes(self) -> int:
+        """What it may leave on the disk in all: a bundle expands to twice `file_bytes`, and its model is copied."""
+        return 3 * self.file_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
@@ -63,6 +76,8 @@ class Ended:
 
     exit_code: int
     timed_out: bool
+    overfull: bool
+    """Whether it was killed for how much it wrote."""
     output: bytes
     overflowed: bool
     """Whether the output was longer than was read."""
@@ -77,9 +92,12 @@ def run_child(
     workdir: Path,
     wall_s: float,
     max_output_bytes: int,
+    max_written_bytes: int,
     said: Callable[[bytes], None] | None = None,
 ) -> Ended:
     """Run `python <arguments>` with the request on standard input, until it ends or `wall_s` is over.
+
+    It is ended, too, when the files that lie in `workdir` itself take more than `max_written_bytes` of the disk.
 
     `said` is given what it writes to standard output, as it comes.
 
@@ -89,7 +107,8 @@ def run_child(
     mark = secrets.token_hex(16)
     with _at_once, _started(arguments, request, workdir, mark) as child:
         try:
-            return _watch(child, time.monotonic() + wall_s, max_output_bytes, said)
+            output = _Captured(limit=max_output_bytes, data=bytearray(), said=said)
+            return _watch(child, output, time.monotonic() + wall_s, lambda: _taken_bytes(workdir) > max_written_bytes)
         finally:
             _kill_group(child)
             _kill_marked(mark)
@@ -120,9 +139,7 @@ def child_environment(parent: Mapping[str, str], path: list[str], workdir: Path)
 
 
 def _started(arguments: list[str], request: bytes, workdir: Path, mark: str) -> subprocess.Popen[bytes]:
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(request)
-        stdin.seek(0)
+    with _sealed(request) as stdin:
         try:
             return subprocess.Popen(
                 [sys.executable, "-P", "-s", *arguments],
@@ -135,6 +152,15 @@ def _started(arguments: list[str], request: bytes, workdir: Path, mark: str) -> 
             )
         except OSError as error:
             raise SandboxUnavailableError(f"no process could be started: {error}") from error
+
+
+def _sealed(request: bytes) -> IO[bytes]:
+    """The request as a file in memory that nobody can write to any more: it passes through the walls open."""
+    stdin = os.fdopen(os.memfd_create("request", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
+    stdin.write(request)
+    stdin.seek(0)
+    fcntl.fcntl(stdin, fcntl.F_ADD_SEALS, _SEALS)
+    return stdin
 
 
 @dataclass(slots=True)
@@ -154,21 +180,27 @@ class _Captured:
         self.overflowed |= len(chunk) > room
 
 
+class _How(Enum):
+    ENDED = auto()
+    TIMED_OUT = auto()
+    OVERFULL = auto()
+
+
 def _watch(
-    child: subprocess.Popen[bytes], deadline: float, max_output_bytes: int, said: Callable[[bytes], None] | None
+    child: subprocess.Popen[bytes], output: _Captured, deadline: float, is_overfull: Callable[[], bool]
 ) -> Ended:
-    output = _Captured(limit=max_output_bytes, data=bytearray(), said=said)
     errors = _Captured(limit=_READ_BYTES, data=bytearray())
     with selectors.DefaultSelector() as selector:
         for pipe, captured in ((child.stdout, output), (child.stderr, errors)):
             _register(selector, pipe, captured)
-        timed_out = not _read_until_end(selector, child.pid, deadline)
+        how = _read_until_end(selector, child.pid, deadline, is_overfull)
         # The leader is not reaped yet, so the group's number cannot belong to anyone else.
         _kill_group(child)
         _read_pipes(selector, time.monotonic() + _DRAIN_S)
     return Ended(
         exit_code=child.wait(),
-        timed_out=timed_out,
+        timed_out=how is _How.TIMED_OUT,
+        overfull=how is _How.OVERFULL,
         output=bytes(output.data),
         overflowed=output.overflowed,
         errors=errors.data.decode(errors="replace"),
@@ -181,21 +213,34 @@ def _register(selector: selectors.BaseSelector, pipe: IO[bytes] | None, captured
         selector.register(pipe, selectors.EVENT_READ, captured)
 
 
-def _read_until_end(selector: selectors.BaseSelector, pid: int, deadline: float) -> bool:
-    """Read the pipes until the process has ended (True) or the deadline is over (False)."""
+def _read_until_end(
+    selector: selectors.BaseSelector, pid: int, deadline: float, is_overfull: Callable[[], bool]
+) -> _How:
+    """Read the pipes until the process has ended, the deadline is over, or it has written too much."""
     process = os.pidfd_open(pid)
     try:
         selector.register(process, selectors.EVENT_READ, None)
-        while (left_s := deadline - time.monotonic()) > 0:
-            for key, _ in selector.select(left_s):
+        next_look = time.monotonic()
+        while (left_s := deadline - (now := time.monotonic())) > 0:
+            if now >= next_look:
+                if is_overfull():
+                    return _How.OVERFULL
+                next_look = now + _LOOK_S
+            for key, _ in selector.select(min(left_s, _LOOK_S)):
                 if key.data is None:
-                    selector.unregister(process)
-                    return True
+                    return _How.ENDED
                 _read(selector, key)
-        selector.unregister(process)
-        return False
+        return _How.TIMED_OUT
     finally:
+        selector.unregister(process)
         os.close(process)
+
+
+def _taken_bytes(folder: Path) -> int:
+    """What the files that lie in a folder itself take on the disk. Behind the walls a child can write no others."""
+    with os.scandir(folder) as entries:
+        files = (entry.stat(follow_symlinks=False) for entry in entries)
+        return sum(file.st_blocks * _BLOCK_BYTES for file in files if stat.S_ISREG(file.st_mode))
 
 
 def _read_pipes(selector: selectors.BaseSelector, deadline: float) -> None:

@@ -274,6 +274,7 @@ def _ask(
         workdir=workdir,
         wall_s=limits.wall_s,
         max_output_bytes=MAX_ANSWER_BYTES,
+        max_written_bytes=limits.written_bytes,
         said=_telling(progress) if progress else None,
     )
     if ended.errors.startswith(LACKS_WALLS):
@@ -335,6 +336,8 @@ def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
     }
     if ended.timed_out:
         return _failed(f"took longer than {limits.wall_s:g} s", stage)
+    if ended.overfull:
+        return _failed(f"wrote more than {limits.written_bytes} bytes to the disk", stage)
     if ended.exit_code in limit_of:
         return _failed(limit_of[ended.exit_code], stage)
     if ended.exit_code == -signal.SIGKILL:

@@ -21,6 +21,10 @@ REFERENCE_FILE = "reference.npz"
 GOLDEN_FILE = "golden.json"
 PROFILE_FILE = "profile.json"
 PERFORMANCE_FILE = "performance.json"
+CHECKED_FILE = "checked.onnx"
+"""What the ONNX checker is given: a model without the values of its large tensors."""
+CHECKED_VALUES_FILE = "checked.values"
+"""Where these are said to lie; it stays empty."""
 
 MAX_GOLDEN_BYTES = 8 * 1024 * 1024
 MAX_PROFILE_BYTES = 8 * 1024 * 1024
@@ -100,6 +104,11 @@ class IntakeTask(_Wire):
     """The dropped blob's own metadata."""
     signing: SigningPolicy = SigningPolicy()
 
+    @property
+    def is_bundle(self) -> bool:
+        """Whether the drop is a zip bundle, by its name."""
+        return self.path is not None and self.filename.lower().endswith(".zip")
+
 
 class ManifestTask(_Wire):
     """What does the manifest of a folder drop say? The file `path` is parsed and nothing else."""
@@ -151,6 +160,11 @@ class FileRole(StrEnum):
     VALIDATION = "validation"
     REFERENCE = "reference"
     SIGNING = "signing"
+
+
+def part_file(number: int) -> str:
+    """The name in the working directory of a bundle's file, counted from 1 as they are unpacked."""
+    return f"part-{number}"
 
 
 class TakenFile(_Wire):

@@ -28,7 +28,12 @@ def _answers(folder: Path, numbers: Sequence[int], *, cpu_s: int) -> dict[int, s
     while left:
         request = json.dumps([left, os.getpid(), cpu_s]).encode()
         ended = run_child(
-            ["-m", "tests.hostile.batch"], request, workdir=folder, wall_s=600, max_output_bytes=10_000_000
+            ["-m", "tests.hostile.batch"],
+            request,
+            workdir=folder,
+            wall_s=600,
+            max_output_bytes=10_000_000,
+            max_written_bytes=1 << 30,
         )
         lines = [json.loads(line) for line in ended.output.splitlines()]
         assert lines, ended.errors

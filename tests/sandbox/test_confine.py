@@ -84,6 +84,7 @@ FORBIDDEN_CALLS = {
     "make namespaces": "os.unshare(os.CLONE_NEWNS)",
     "hide memory in a file": 'os.memfd_create("x")',
     "share memory": "call('shmget', 0, 4096, 0o1600)",
+    "keep room beyond a file's end": "call('fallocate', 0, 1, ctypes.c_long(0), ctypes.c_long(1))",
     "keep a key": "call('keyctl', 0, 0)",
     "ask for io_uring": "call('io_uring_setup', 8, 0)",
     "handle page faults": "call('userfaultfd', 0)",
@@ -143,7 +144,9 @@ def confined(folder: Path, attempts: dict[str, str], walls: str = ALL) -> tuple[
     )
     code += "print(json.dumps(done)); print(missing, file=sys.stderr)"
     arguments = ["-c", code, str(folder / "given"), str(folder / "hidden" / "secret")]
-    ended = run_child(arguments, b"", workdir=folder / "work", wall_s=60, max_output_bytes=100_000)
+    ended = run_child(
+        arguments, b"", workdir=folder / "work", wall_s=60, max_output_bytes=100_000, max_written_bytes=1 << 30
+    )
     assert ended.exit_code == 0, ended
     return json.loads(ended.output), ended
 
@@ -219,6 +222,7 @@ def without_walls(folder: Path, code: str, request: bytes = b"") -> Ended:
         workdir=folder,
         wall_s=60,
         max_output_bytes=100_000,
+        max_written_bytes=1 << 30,
     )
 
 

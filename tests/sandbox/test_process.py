@@ -26,7 +26,12 @@ missing = confine(limits, os.getppid(), writable=[pathlib.Path.cwd()])
 
 def ran(folder: Path, code: str, *, wall_s: float = 60.0, max_output_bytes: int = 100_000) -> Ended:
     return run_child(
-        ["-c", textwrap.dedent(code)], b"request", workdir=folder, wall_s=wall_s, max_output_bytes=max_output_bytes
+        ["-c", textwrap.dedent(code)],
+        b"request",
+        workdir=folder,
+        wall_s=wall_s,
+        max_output_bytes=max_output_bytes,
+        max_written_bytes=1 << 30,
     )
 
 
@@ -35,7 +40,12 @@ def test_the_child_gets_the_request_and_answers(tmp_path: Path) -> None:
         tmp_path, "import os, sys; print(sys.stdin.read(), os.getcwd()); print('oh', file=sys.stderr); sys.exit(3)"
     )
     assert ended == Ended(
-        exit_code=3, timed_out=False, output=f"request {tmp_path}\n".encode(), overflowed=False, errors="oh\n"
+        exit_code=3,
+        timed_out=False,
+        overfull=False,
+        output=f"request {tmp_path}\n".encode(),
+        overflowed=False,
+        errors="oh\n",
     )
 
 
@@ -48,6 +58,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
         ended = run_child(
             ["-c", "import json, os, sys; print(json.dumps([dict(os.environ), sys.path]))"],
             b"", workdir=pathlib.Path({str(tmp_path)!r}), wall_s=60, max_output_bytes=100_000,
+            max_written_bytes=1 << 30,
         )
         print(ended.output.decode())
     """
@@ -135,7 +146,8 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import pathlib\n"
         "from shared.validation.process import run_child\n"
-        f"run_child(['-c', {child!r}], b'', workdir=pathlib.Path({str(tmp_path)!r}), wall_s=60, max_output_bytes=9)\n"
+        f"run_child(['-c', {child!r}], b'', workdir=pathlib.Path({str(tmp_path)!r}), wall_s=60, max_output_bytes=9,\n"
+        "    max_written_bytes=1)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         try:

@@ -27,7 +27,7 @@ def check_file(chain: Chain) -> bool:
     if not chain.add(file_checks.size(files.size_bytes, chain.work.policy)):
         return False
     try:
-        model = read_model(files.path, external=files.external)
+        model = read_model(files.path, workdir=chain.workdir, external=files.external)
     except DropRefusedError as refusal:
         return chain.add(failed("onnx", str(refusal)))
     chain.graph = _graph_facts(model)

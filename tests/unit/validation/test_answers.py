@@ -20,9 +20,22 @@ ACCEPTED = Accepted(manifest=Manifest(task=Task.REGRESSION))
 
 
 def ended(
-    *, exit_code: int = 0, timed_out: bool = False, output: bytes = LOADING, overflowed: bool = False, errors: str = ""
+    *,
+    exit_code: int = 0,
+    timed_out: bool = False,
+    overfull: bool = False,
+    output: bytes = LOADING,
+    overflowed: bool = False,
+    errors: str = "",
 ) -> Ended:
-    return Ended(exit_code=exit_code, timed_out=timed_out, output=output, overflowed=overflowed, errors=errors)
+    return Ended(
+        exit_code=exit_code,
+        timed_out=timed_out,
+        overfull=overfull,
+        output=output,
+        overflowed=overflowed,
+        errors=errors,
+    )
 
 
 def validated(*, check: str = "size", sentence: str = "x", metrics: dict[str, float] | None = None) -> bytes:
@@ -80,6 +93,11 @@ def test_an_answer_of_which_a_part_was_dropped_is_none() -> None:
     ("end", "outcome", "sentence"),
     [
         (ended(exit_code=-9, timed_out=True), Outcome.FAIL, "took longer than 60 s while loading the model"),
+        (
+            ended(exit_code=-9, overfull=True),
+            Outcome.FAIL,
+            "wrote more than 24000000000 bytes to the disk while loading the model",
+        ),
         (ended(exit_code=EXIT_MEMORY), Outcome.FAIL, "used more than 2 GB of memory while loading the model"),
         (
             ended(exit_code=-signal.SIGABRT, errors="what(): std::bad_alloc"),

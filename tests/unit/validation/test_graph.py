@@ -25,13 +25,13 @@ from tests.unit.validation.drops import MANIFEST, Spec, forest, one_node, onnx_m
 def refused(path: Path, content: bytes) -> tuple[str, str]:
     path.write_bytes(content)
     with pytest.raises(DropRefusedError) as caught:
-        read_model(path)
+        read_model(path, workdir=path.parent)
     return refusal(caught.value)
 
 
 def test_a_real_model_is_read(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(forest()[0])
-    assert read_model(tmp_path / "m").graph.node
+    assert read_model(tmp_path / "m", workdir=tmp_path).graph.node
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_model_cut_at_any_byte_is_refused_or_says_the_same(tmp_path: Path) -> 
     for length in range(len(content)):
         (tmp_path / "m").write_bytes(content[:length])
         try:
-            cut = read_model(tmp_path / "m")
+            cut = read_model(tmp_path / "m", workdir=tmp_path)
         except DropRefusedError:
             continue
         accepted.append(length)
@@ -208,7 +208,7 @@ def test_large_tensors_are_checked_without_their_values(tmp_path: Path) -> None:
     out: list[Spec] = [("y", Type.FLOAT, ["rows", 100_000])]
     model = onnx_model([helper.make_node("MatMul", ["x", "w"], ["y"])], IN, out, constants=[weights])
     (tmp_path / "m").write_bytes(model.SerializeToString())
-    read = read_model(tmp_path / "m")
+    read = read_model(tmp_path / "m", workdir=tmp_path)
     assert read.ByteSize() < 500
     assert list(read.graph.initializer[0].dims) == [3, 100_000]
     model.graph.initializer[0].dims[:] = [4, 75_000]
@@ -218,18 +218,18 @@ def test_large_tensors_are_checked_without_their_values(tmp_path: Path) -> None:
 def test_tensors_in_files_of_the_drop_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(models.external("weights/w.bin"))
     (tmp_path / "other name").write_bytes(bytes(12))
-    read = read_model(tmp_path / "m", external={"weights/w.bin": tmp_path / "other name"})
+    read = read_model(tmp_path / "m", workdir=tmp_path, external={"weights/w.bin": tmp_path / "other name"})
     assert read.graph.initializer[0].data_location == Type.EXTERNAL
     (tmp_path / "other name").write_bytes(bytes(11))
     with pytest.raises(DropRefusedError, match="which has 11"):
-        read_model(tmp_path / "m", external={"weights/w.bin": tmp_path / "other name"})
+        read_model(tmp_path / "m", workdir=tmp_path, external={"weights/w.bin": tmp_path / "other name"})
 
 
 def test_an_output_whose_shape_follows_from_the_graph_need_not_say_it(tmp_path: Path) -> None:
     model = scorer()
     model.graph.output[0].type.tensor_type.ClearField("shape")
     (tmp_path / "m").write_bytes(model.SerializeToString())
-    assert not read_model(tmp_path / "m").graph.output[0].type.tensor_type.HasField("shape")
+    assert not read_model(tmp_path / "m", workdir=tmp_path).graph.output[0].type.tensor_type.HasField("shape")
     model.graph.output[0].type.tensor_type.elem_type = Type.INT64
     assert "type" in refused(tmp_path / "m", model.SerializeToString())[1]
 
@@ -253,7 +253,7 @@ def test_what_a_small_model_grows_to_is_refused(tmp_path: Path, content: bytes, 
 @pytest.mark.parametrize("content", [models.laughing_functions(10), models.function_chain(60)])
 def test_functions_that_call_functions_are_fine(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
-    read_model(tmp_path / "m")
+    read_model(tmp_path / "m", workdir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_bundle_is_unpacked_under_names_of_our_own(tmp_path: Path) -> None:
     manifest = b"task: classification\nmodel: forest.onnx\nvalidation: holdout.npz\nreference: usual.npz"
     files = {"forest.onnx": model, "slipway.yaml": manifest, "holdout.npz": rows, "usual.npz": npz({"X": [[1.0]]})}
     assert taken(tmp_path, bundle(files), "b.zip").model == "forest.onnx"
-    assert {path.name: path.read_bytes() for path in (tmp_path / "work").iterdir()} == {
+    assert {path.name: path.read_bytes() for path in (tmp_path / "work").glob("part-*")} == {
         "part-1": model,
         "part-2": rows,
         "part-3": files["usual.npz"],
