@@ -6,8 +6,9 @@ Hidden files are left out. The same files give the same bundle and the same drop
 import hashlib
 import json
 import re
+import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from shared.core.errors import InvalidInputError
 MANIFEST = "slipway.yaml"
 SIGNATURE = "model.sig"
 
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 8 * 1024 * 1024
 _FILES_KEY = re.compile(r"""^(["']?)files\1\s*:""", re.MULTILINE)
@@ -48,18 +50,45 @@ def folder_drop(folder: Path) -> FolderDrop:
 
 
 def plain_files(folder: Path) -> dict[str, Path]:
-    """A folder's files by their names in it, in the order of those. Raises InvalidInputError where there are none."""
-    paths = list(folder.rglob("*"))
-    link = next((path for path in paths if path.is_symlink() and path.is_dir()), None)
-    if link is not None:
-        raise InvalidInputError(
-            f"{link} is a link to a directory, which is not followed: put the directory itself there"
-        )
-    found = {file.relative_to(folder).as_posix(): file for file in paths if not file.is_dir()}
-    files = {name: found[name] for name in sorted(found) if not any(part.startswith(".") for part in name.split("/"))}
-    if not files:
+    """A folder's files by their names in it, in the order of those.
+
+    Raises InvalidInputError where there are none, or where something is none; OSError where one cannot be looked at.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in _walk(folder)}
+    for file in found.values():
+        check_file(file)
+    if not found:
         raise InvalidInputError(f"{folder} holds no files: put a {MANIFEST} and a model into it")
-    return files
+    return {name: found[name] for name in sorted(found)}
+
+
+def check_file(path: Path) -> None:
+    """Raises InvalidInputError where there is something else, of which nobody knows when it ends; OSError."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise InvalidInputError(f"{path} is {kind}, and no file: put what it is to hold into a file")
+
+
+def check_key_file(path: Path) -> None:
+    """As `check_file`; but what a shell has open already, as in `--key <(...)`, is taken, for somebody writes it."""
+    if path.resolve().exists():
+        check_file(path)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in folder.walk(on_error=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (parent / name for name in names if not name.startswith(".")):
+            if path.is_dir():
+                raise InvalidInputError(
+                    f"{path} is a link to a directory, which is not followed: put the directory itself there"
+                )
+            yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def pack(folder: Path, bundle: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.command import JsonOption
+from cli.folder import check_key_file
 from cli.outcome import Answer, Json, tell
 from shared.core.errors import InvalidInputError
 from shared.core.ids import endpoint_name
@@ -58,6 +59,7 @@ def _lifetime_s(text: str) -> int:
 
 def _text_of(key: Path) -> str:
     try:
+        check_key_file(key)
         with key.open("rb") as file:
             return file.read(_MAX_KEY_BYTES).decode("ascii")
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cli.command import JsonOption
+from cli.folder import check_key_file, plain_files
 from cli.outcome import Answer, Json, tell
 from shared.core.errors import InvalidInputError
 from shared.signing.bundle import SIGNATURE_FILE
@@ -41,6 +42,7 @@ def sign(
     from shared.signing.sign import read_private_key, sign_files  # noqa: PLC0415 - heavy
 
     with _readable(key):
+        check_key_file(key)
         with key.open("rb") as file:
             pem = file.read(_MAX_KEY_BYTES)
         private = read_private_key(pem, password=os.environ.get(PASSWORD, "").encode() or None)
@@ -80,12 +82,10 @@ def _digests(folder: Path) -> dict[str, str]:
     if not any((folder / name).is_file() for name in _MANIFESTS):
         raise InvalidInputError(f"{folder} holds no {' and no '.join(_MANIFESTS)}: name the folder of a drop")
     found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_dir() or any(part.startswith(".") for part in name.parts) or name.as_posix() == SIGNATURE_FILE:
-            continue
-        with path.open("rb") as file:
-            found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    for name, path in plain_files(folder).items():
+        if name != SIGNATURE_FILE:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 

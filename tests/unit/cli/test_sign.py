@@ -1,6 +1,11 @@
 """`slipway keygen` and `slipway sign`: a signature that intake and the server take, made without a running system."""
 
+import ctypes
+import os
+import socket
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,3 +92,80 @@ def test_what_cannot_be_signed_is_one_sentence_and_leaves_nothing(
     ran = bare("sign", str(tmp_path / folder), "--key", str(tmp_path / key))
     assert (ran.code, said in ran.err) == (ExitCode.USAGE, True)
     assert not (drop / "model.sig").exists()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _vanished(path: Path) -> None:
+    path.symlink_to(path.parent / "gone")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_pipe, "is a pipe"),
+        (_socket, "is a socket"),
+        (_device, "is a device"),
+        (_vanished, "cannot be read or written: No such file"),
+    ],
+)
+def test_what_is_no_file_is_named_and_not_waited_for(
+    bare: Slipway, drop: Path, tmp_path: Path, make: Callable[[Path], None], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # A socket's path is short.
+    (tmp_path / "key.pem").write_bytes(made.private_key())
+    make(Path("drop/data/odd"))
+    ran = bare("sign", "drop", "--key", "key.pem")
+    assert (ran.code, f"drop/data/odd {said}" in ran.err) == (ExitCode.USAGE, True), ran.err
+    assert not (drop / "model.sig").exists()
+
+
+def test_a_key_may_come_by_a_shells_pipe_and_not_by_one_that_nobody_writes_to(
+    bare: Slipway, drop: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "key.pem")
+    for words in (("sign", str(drop)), ("override", "m", "--version", "1", "--for", "1h")):
+        ran = bare(*words, "--key", str(tmp_path / "key.pem"))
+        assert (ran.code, "key.pem is a pipe" in ran.err) == (ExitCode.USAGE, True), ran.err
+    read, write = os.pipe()
+    os.write(write, made.private_key())
+    os.close(write)
+    assert bare("sign", str(drop), "--key", f"/dev/fd/{read}").code == ExitCode.OK
+    os.close(read)
+
+
+@pytest.mark.parametrize("place", ["data", "model.onnx"])
+def test_what_may_not_be_read_is_told_and_not_left_out(bare: Slipway, drop: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "key.pem").write_bytes(made.private_key())
+    (drop / place).chmod(0)
+    with _bound_by_modes():
+        ran = bare("sign", str(drop), "--key", str(tmp_path / "key.pem"))
+    (drop / place).chmod(0o700)
+    assert (ran.code, f"{place} cannot be read or written: Permission denied" in ran.err) == (ExitCode.USAGE, True)
+
+
+@contextmanager
+def _bound_by_modes() -> Iterator[None]:
+    """Root may read all there is: for the while, its thread gives up what lets it (CAP_DAC_OVERRIDE and its like)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, held) == 0
+    fewer = (ctypes.c_uint32 * 6)(*held)
+    fewer[0] &= ~0b110
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, held) == 0
