@@ -125,6 +125,7 @@ def test_every_manifest_is_used_by_some_overlay() -> None:
         MANIFESTS / "namespaces",
         *(MANIFESTS / "overlays" / name for name in OVERLAYS),
         MANIFESTS / "components/otlp",
+        MANIFESTS / "components/tokens",
     ]
 
     assert set().union(*map(used, roots)) == {f for f in MANIFESTS.rglob("*") if f.suffix in {".yaml", ".env"}}
