@@ -1,7 +1,9 @@
 """What the guides on rollouts show can be done: each command line is one. Policies: tests/simulation."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import typer
 
 from cli.main import build_app
+from shared.rollout import standing
 from shared.rollout.machine import RolloutState
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -88,3 +91,37 @@ def test_the_runbook_knows_every_state_that_can_be_stuck() -> None:
     told = set(re.findall(r"^\| (.*?) \|", RUNBOOK, re.MULTILINE))
     named = {state for cell in told for state in re.findall(r"`(\w+)`", cell)}
     assert {state.value for state in RolloutState if not state.is_over} <= named
+
+
+def waits_for() -> set[str]:
+    """How each sentence begins that says what a rollout waits for: up to what varies, or to a colon."""
+    found = set()
+    for function in ast.walk(ast.parse(Path(standing.__file__).read_text("utf-8"))):
+        if isinstance(function, ast.FunctionDef) and function.name.startswith("_waiting"):
+            kept = [node.value for node in ast.walk(function) if isinstance(node, ast.Assign) and _is_told(node)]
+            given = [node.value.elts[1] for node in ast.walk(function) if _is_answer(node)]  # type: ignore[attr-defined]
+            found |= {start for value in (*kept, *given) for start in _starts(value)}
+    return found
+
+
+def _is_told(node: ast.Assign) -> bool:
+    return [target.id for target in node.targets if isinstance(target, ast.Name)] == ["said"]
+
+
+def _is_answer(node: ast.AST) -> bool:
+    return isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
+
+
+def _starts(value: ast.expr) -> Iterator[str]:
+    if isinstance(value, ast.IfExp):
+        yield from (*_starts(value.body), *_starts(value.orelse))
+    first = value.values[0] if isinstance(value, ast.JoinedStr) else value
+    if isinstance(first, ast.Constant):
+        yield re.split(r"[:;,]", str(first.value))[0].removesuffix("the ").strip()
+
+
+def test_the_runbook_has_each_sentence_of_what_is_waited_for() -> None:
+    table = RUNBOOK.split("## Pods", 1)[0]
+    found = waits_for() - {"nothing"}
+    assert {"the Gateway to hear it", "somebody to resume it", "its"} <= found
+    assert {start for start in found if f"| {start}" not in table} == set()
