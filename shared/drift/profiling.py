@@ -129,7 +129,7 @@ def _are_scores(array: Array) -> bool:
 
 
 def _is_free_text(array: Array) -> bool:
-    if array.dtype.kind not in TEXT_KINDS:
+    if array.dtype.kind not in TEXT_KINDS or not array.size:
         return False
     distinct = len(set(array.reshape(len(array), -1)[:, 0].tolist()))
     return distinct > MAX_KNOWN or distinct > _MAX_DISTINCT * len(array)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from shared.core.verdict import Outcome, Verdict
 from shared.registry.manifest import Tolerance
 from shared.registry.policy import ValidationPolicy
-from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
+from shared.registry.signature import FREE, Signature, SignatureChange, SignatureDiff, TensorSpec
 from shared.validation.checks.verdicts import failed, passed, size
 from shared.validation.details import LoadFigures
 from shared.validation.refusal import excerpt
@@ -35,8 +35,15 @@ def loads(signature: Signature, figures: LoadFigures) -> Verdict:
     return passed("load", sentence, evidence=_EVIDENCE)
 
 
-def signature_too_large(found: Signature) -> Verdict | None:
-    """Does the signature fit into the version's document, which repeats it? None where it does."""
+def signature_unusable(found: Signature) -> Verdict | None:
+    """Can calls have the rows that the inputs want, and does the signature fit into the version's document, which
+    repeats it? None where it is so.
+    """
+    rows = {spec.shape[:1] for spec in found.inputs}
+    if (0,) in rows and rows <= {(0,), (FREE,)}:
+        return failed(
+            "load", "the graph fixes its rows at 0, which no request has: export it with a free first dimension"
+        )
     size_bytes = len(found.model_dump_json())
     if size_bytes <= _MAX_SIGNATURE_BYTES:
         return None

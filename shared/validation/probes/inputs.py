@@ -104,7 +104,7 @@ def _with_real(base: Rows, rows: int, values: tuple[float, ...]) -> dict[str, Ar
             value = values[row % len(values)]
             if row < len(values):
                 flat[row] = value
-            else:
+            elif flat.size:
                 flat[row, row % flat.shape[1]] = value
         changed[name] = flat.reshape(array.shape)
     return changed

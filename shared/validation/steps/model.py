@@ -41,10 +41,10 @@ def load_model(chain: Chain) -> bool:
         chain.model, cost = measured_load(lambda: session(chain.work.model, chain))
     except (ModelError, DropRefusedError) as error:
         return chain.add(failed("load", str(error)))
-    too_large = load_checks.signature_too_large(chain.model.signature)
-    if too_large is not None:
+    unusable = load_checks.signature_unusable(chain.model.signature)
+    if unusable is not None:
         chain.model = None
-        return chain.add(too_large)
+        return chain.add(unusable)
     figures = LoadFigures(
         load_s=round(cost.load_s, 6),
         resident_bytes=cost.resident_bytes,
@@ -53,9 +53,9 @@ def load_model(chain: Chain) -> bool:
         **chain.graph,
     )
     chain.sections["load"] = figures
-    unusable = unusable_tolerances(chain.model.signature, chain.work.manifest)
-    if unusable:
-        names = listed(unusable, quoted=True)
+    foreign = unusable_tolerances(chain.model.signature, chain.work.manifest)
+    if foreign:
+        names = listed(foreign, quoted=True)
         return chain.add(failed("load", f"the manifest's tolerances name {names}, which is no output of numbers"))
     chain.add(load_checks.loads(chain.model.signature, figures))
     claimed, policy = chain.work.manifest.tolerances, chain.work.policy

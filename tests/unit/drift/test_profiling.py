@@ -163,3 +163,9 @@ def test_a_row_off_the_plane_has_a_large_error_and_one_on_it_none() -> None:
     cells = tally.take().cells[profile.cells()[RECONSTRUCTION]]
     # Each column by itself is as before; only together they are not.
     assert cells[len(error.edges)] > 0.5 * len(shuffled)
+
+
+@pytest.mark.parametrize("array", [np.empty((50, 0), dtype=object), np.empty((50, 0)), np.empty((50, 0), dtype="U1")])
+def test_an_input_of_no_columns_has_no_features(array: np.ndarray) -> None:
+    rows = GENERATOR.normal(size=(50, 2))
+    assert by_name(made({"none": array, "x": rows}, {"y": rows[:, 0]})).keys() == {"x[0]", "x[1]", "prediction"}

@@ -10,7 +10,7 @@ from shared.registry.policy import ValidationPolicy
 from shared.registry.signature import Signature, SignatureChange, SignatureDiff, TensorSpec
 from shared.validation.checks.data import data
 from shared.validation.checks.latency import RESOLUTION, latency
-from shared.validation.checks.load import bounded, memory, predicted_server_bytes, signature, signature_too_large
+from shared.validation.checks.load import bounded, memory, predicted_server_bytes, signature, signature_unusable
 from shared.validation.checks.robustness import robustness
 from shared.validation.details import LoadFigures
 from shared.validation.probes.behaviour import Difference, Observation, Probe
@@ -289,13 +289,26 @@ def test_a_server_holds_what_the_session_took_and_at_least_what_the_files_hold()
     assert predicted_server_bytes(grown_bytes=10, size_bytes=500) == 500
 
 
+def test_a_graph_of_no_rows_cannot_be_asked_and_fails() -> None:
+    free, empty = (TensorSpec(name="x", datatype="FP32", shape=(rows, 0)) for rows in (-1, 0))
+    assert signature_unusable(Signature(inputs=(free,), outputs=(empty,))) is None
+    found = signature_unusable(Signature(inputs=(free, empty), outputs=()))
+    assert found is not None
+    assert (found.outcome, found.sentence) == (
+        Outcome.FAIL,
+        "the graph fixes its rows at 0, which no request has: export it with a free first dimension",
+    )
+    scalar = TensorSpec(name="s", datatype="FP32", shape=())
+    assert signature_unusable(Signature(inputs=(empty, scalar), outputs=())) is None, "it is called as a whole"
+
+
 def test_a_signature_that_no_document_could_hold_fails() -> None:
-    assert signature_too_large(SPEC) is None
+    assert signature_unusable(SPEC) is None
     wide = Signature(
         inputs=tuple(TensorSpec(name="n" * 400 + str(i), datatype="FP32", shape=(-1,)) for i in range(1_000)),
         outputs=(),
     )
-    verdict = signature_too_large(wide)
+    verdict = signature_unusable(wide)
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert "1000 inputs and 0 outputs take" in verdict.sentence

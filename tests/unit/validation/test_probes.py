@@ -180,6 +180,14 @@ def test_nan_and_infinities_stand_in_whole_rows_and_in_single_values() -> None:
     assert (base["x"] == 1).all()
 
 
+def test_an_input_of_no_columns_has_nothing_unexpected_in_it() -> None:
+    base: Rows = {"none": np.ones((5, 0), dtype=np.float32), "deep": np.ones((5, 3, 0), dtype=np.float32)}
+    tried = [with_nan(base, 5), with_infinity(base, 5), with_outlier(base), *(rows for _, rows in extremes(base))]
+    assert [{name: array.shape for name, array in (rows or {}).items()} for rows in tried] == [
+        {"none": (5, 0), "deep": (5, 3, 0)} for _ in tried
+    ]
+
+
 def test_extremes_are_those_of_the_type() -> None:
     base: Rows = {"h": np.ones((2, 1), dtype=np.float16), "b": np.ones((2, 1), dtype=np.uint8)}
     found = dict(extremes(base))
