@@ -4,7 +4,7 @@ What a dead worker counted stays in its seat (aks_serving.board), and who takes 
 sum over all seats never falls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 
@@ -37,6 +37,7 @@ class Counts(msgspec.Struct):
     pinned_errors: int = 0
     looked: dict[str, int] = {}
     """Rows whose features were to be counted, by what became of them."""
+    seen_s: float = 0.0
 
 
 class Http(msgspec.Struct):
@@ -114,6 +115,13 @@ class Siblings:
         )
         self._seat.write(_ENCODE(whole))
         self._seat.state = state
+
+    def forget(self, kept: Mapping[str, Container[Variant]]) -> None:
+        """Of what is carried, keep these variants alone, by endpoint."""
+        counts = {
+            name: [one for one in found if one[:2] in kept.get(name, ())] for name, found in self.carried.counts.items()
+        }
+        self.carried = msgspec.structs.replace(self.carried, counts=counts)
 
     def others(self) -> list[Report]:
         """The reports of all other seats: of workers that are gone, their counts alone."""
@@ -195,6 +203,7 @@ def _counts(tally: VersionTally) -> Counts:
         values=(dict(tally.runs.values.counts), tally.runs.values.sum),
         pinned_errors=tally.pinned_errors,
         looked=dict(tally.looked),
+        seen_s=tally.seen_s,
     )
 
 
@@ -208,6 +217,7 @@ def _tally(counts: Counts) -> VersionTally:
         found = tally.others[outcome] = Latencies()
         found.buckets, found.sum_ms = buckets, sum_ms
     tally.looked.update(counts.looked)
+    tally.seen_s = counts.seen_s
     runs = tally.runs
     runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
     runs.values = Values(*counts.values)

@@ -54,6 +54,7 @@ FLUSH_S = 3.0
 _LOOK_EVERY_S = 0.1
 _HEAR_EVERY_S = 0.5
 _READ_AGAIN_EVERY_S = 1.0
+_FORGET_EVERY_S = 60.0
 
 
 class ModelServer:
@@ -77,7 +78,8 @@ class ModelServer:
         not wait for it. `replace` is called when this process lost a thread to what hangs: another should take its
         place. A version hangs that is not made within `load_hang_s`, once it is fetched. `rehearsal_rounds` is how
         often a version is asked in each form before it serves, and `flush_s` how long a stop waits for the last
-        windows to be kept. By `now_s` it is told how long a version lingers that the plan has elsewhere.
+        windows to be kept. By `now_s` it is told how long a version lingers that the plan has elsewhere, and how long
+        one is gone.
         """
         self._settings = settings
         self._now_s = now_s
@@ -107,6 +109,7 @@ class ModelServer:
             memory_share=lambda: self._memory_share,
             deaths=self._lives.deaths,
             slot=settings.slot,
+            now_s=now_s,
         )
         self._features = Features(
             pod=settings.pod, clock=clock or SystemClock(), keep=self._uplink.put, share=settings.feature_share
@@ -135,6 +138,7 @@ class ModelServer:
             servings=lambda: self._servings,
             not_ready_here=self.not_ready_here,
             asked_s=self._deployments.asked_s,
+            now_s=now_s,
         )
 
     @property
@@ -228,6 +232,7 @@ class ModelServer:
             asyncio.create_task(_again_and_again(self._hear_of_trips, every_s=_HEAR_EVERY_S)),
             asyncio.create_task(_again_and_again(self._end_lingering, every_s=_HEAR_EVERY_S)),
             asyncio.create_task(_again_and_again(self._read_keys_again, every_s=_READ_AGAIN_EVERY_S)),
+            asyncio.create_task(_again_and_again(self._together.forget, every_s=_FORGET_EVERY_S)),
         ]
         self._watchdog.start()
 

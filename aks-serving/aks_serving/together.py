@@ -2,15 +2,20 @@
 
 A process tells before it shows: what was shown once is then in the sum for good, also where this process dies. Counters
 never fall. What is so now, of a process that is gone, is not told.
+
+A version that no process had in its plan for an hour is no longer shown, and after another hour its counts are
+forgotten: by then nobody shows them, so that a sum of which one process forgot its part is never seen. So a server that
+serves for months tells of no more than one that began today.
 """
 
 from collections.abc import Callable, Mapping
 from math import inf
+from time import monotonic
 
 import msgspec
 
 from aks_serving.board import State
-from aks_serving.counts import VersionTally, by_version
+from aks_serving.counts import VersionTally, by_version, seen_since
 from aks_serving.engine import Engine
 from aks_serving.prometheus import Facts, Transport
 from aks_serving.reports import Http, Report, Siblings, Totals, counts_of, http_of, joined, summed, tripped_of
@@ -18,6 +23,9 @@ from aks_serving.serving import Servings
 from aks_serving.uplink import Uplink
 from aks_serving.windows import Windows
 from shared.telemetry.histogram import merged
+
+_SHOWN_S = 3600.0
+_KEPT_S = 2 * _SHOWN_S
 
 
 class Together:
@@ -33,10 +41,12 @@ class Together:
         servings: Callable[[], Servings],
         not_ready_here: Callable[[], str],
         asked_s: Callable[[], dict[str, float]],
+        now_s: Callable[[], float] = monotonic,
     ) -> None:
         """`siblings` is None where there are no other processes. `asked_s` tells when this process was last asked for
-        what lingers in it, by endpoint (aks_serving.lingering).
+        what lingers in it, by endpoint (aks_serving.lingering). `now_s` is the clock of all processes.
         """
+        self._now_s = now_s
         self._siblings = siblings
         self._engine = engine
         self._uplink = uplink
@@ -54,6 +64,13 @@ class Together:
                 self._report(), counts=counts_of(self._counted()), refused=self._windows.refused()
             )
             self._siblings.tell(report, State.NOT_READY if self._not_ready_here() else State.READY)
+
+    async def forget(self) -> None:
+        """Let go of what was counted of versions that are long gone; to be called now and then."""
+        kept = self._seen(self._parts(), _KEPT_S)
+        self._windows.forget(kept)
+        if self._siblings is not None:
+            self._siblings.forget(kept)
 
     def not_ready(self) -> str:
         """Why the server is not ready, this process or another; empty where all are."""
@@ -97,7 +114,12 @@ class Together:
 
     def _totals(self, others: list[Report]) -> Totals:
         """Counts since the start, by endpoint and variant: of a version, what it did in each role that it had."""
-        return joined([self._counted(), *(part.totals() for part in others)])
+        return self._seen(others, _SHOWN_S)
+
+    def _seen(self, others: list[Report], within_s: float) -> Totals:
+        since_s = self._now_s() - within_s
+        totals = joined([self._counted(), *(part.totals() for part in others)])
+        return {endpoint: seen_since(tallies, since_s) for endpoint, tallies in totals.items()}
 
     def _report(self) -> Report:
         """What this process tells the others, but what it counted of requests."""

@@ -9,7 +9,7 @@ control plane learns from it that this pod is ready, that it went back, that it 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from time import monotonic
 
@@ -54,13 +54,16 @@ class Windows:
         memory_share: Callable[[], float | None] = lambda: None,
         deaths: Callable[[str], Deaths | None] = lambda _endpoint: None,
         slot: Slot | None = None,
+        now_s: Callable[[], float] = monotonic,
     ) -> None:
         """`keep` takes a closed window's name and bytes, and does not block.
 
         `is_behind` tells whether an endpoint's latest plan is not applied yet: such a pod reports even when idle, so
         that the control plane waits for it. `memory_share` is of what the server may take. `deaths` tells of an
-        endpoint which processes of the pod ended unbidden, and with what. `slot` is the pod's.
+        endpoint which processes of the pod ended unbidden, and with what. `slot` is the pod's. By `now_s` it is told
+        when a version was last seen.
         """
+        self._now_s = now_s
         self._slot = slot
         self._deaths = deaths
         self._memory_share = memory_share
@@ -88,16 +91,24 @@ class Windows:
             self._changed.set()
 
     def totals(self) -> dict[str, Mapping[Variant, VersionTally]]:
-        """What was counted since the start, by endpoint and variant."""
-        for windows in self._open.values():
+        """What was counted since the start, by endpoint and variant, but of what was forgotten."""
+        totals: dict[str, Mapping[Variant, VersionTally]] = {}
+        for endpoint, windows in self._open.items():
             for window in windows:
                 window.serving.count_runs()
-        return {
-            endpoint: added(
-                [self._totals.get(endpoint, {}), *(_variants(w.serving, w.serving.tally.versions) for w in windows)]
-            )
-            for endpoint, windows in self._open.items()
-        }
+            parts = [_variants(w.serving, w.serving.tally.versions) for w in windows]
+            totals[endpoint] = added([self._totals.get(endpoint, {}), *parts])
+            planned = {route.version for window in windows for route in window.serving.plan.routes}
+            for (version, _), tally in totals[endpoint].items():
+                if version in planned:
+                    tally.seen_s = self._now_s()
+        return totals
+
+    def forget(self, kept: Mapping[str, Container[Variant]]) -> None:
+        """Of what was counted before, keep these variants alone, by endpoint."""
+        for endpoint, totals in self._totals.items():
+            for variant in [variant for variant in totals if variant not in kept[endpoint]]:
+                del totals[variant]
 
     def refused(self) -> dict[str, dict[str, int]]:
         """Requests that no version ran since the start, by endpoint and why."""
@@ -164,6 +175,7 @@ class Windows:
         window.announced = True
         totals = self._totals.setdefault(endpoint, {})
         for variant, tally in _variants(serving, counted).items():
+            tally.seen_s = self._now_s()
             totals.setdefault(variant, VersionTally()).add(tally)
         self._refused[endpoint] = merged([self._refused.get(endpoint, {}), refused])
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1

@@ -241,7 +241,7 @@ def test_a_run_that_holds_the_event_loop_costs_its_worker_and_the_version_its_tr
 
 @pytest.mark.long
 def test_two_hundred_loads_and_unloads_leave_a_worker_with_the_memory_it_had(account: Account, launch: Launch) -> None:
-    """Of two versions in turn: some kB of each that ever was stay, for counters do not vanish."""
+    """Of two versions in turn: some kB of counts of each stay for an hour or two."""
     data = [models.picky(1_000_000 + seed) for seed in range(2)]
     account.put(*data)
     account.publish(models.plan(1, models.route(1, data[1])))
