@@ -1,4 +1,4 @@
-"""What /ab-test/stats tells of an endpoint: its plan, and what each version did since the server started, or it came."""
+"""What /ab-test/stats tells of an endpoint: its plan, and what each version did since the server started or it came."""
 
 from collections.abc import Mapping
 from typing import Any
