@@ -18,7 +18,7 @@ from tests.unit.observing.promql import asked, legend_misses
 DASHBOARDS = sorted((OBSERVABILITY / "dashboards").glob("*.json"))
 QUERIES = sorted((OBSERVABILITY / "queries").glob("*.kql"))
 SPAN_ATTRIBUTES = {"slipway.model", "slipway.endpoint", "slipway.version", "slipway.rollout_id", "slipway.queue"}
-SPAN_ATTRIBUTES |= {"slipway.failed_version"}
+SPAN_ATTRIBUTES |= {"slipway.failed_version", "slipway.status"}
 LINE_KEYS = {"level", "logger", "message", "trace_id", "model", "endpoint", "version", "rollout_id", "message_id"}
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
