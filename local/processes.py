@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ _TAIL_LINES = 30
 _TAIL_BYTES = 16_384
 _FULL_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessStartError(Exception):
@@ -126,7 +128,7 @@ def start(
 
 @contextmanager
 def uninterrupted() -> Generator[None]:
-    """Have SIGINT and SIGTERM wait until the end of the block: one that came meanwhile is then handled as ever.
+    """Have SIGINT, SIGTERM and SIGHUP wait until the end of the block: one that came meanwhile is then handled as ever.
 
     A process is not begun by halves: an interrupt within would leave one that nobody knows. Elsewhere than on the main
     thread, where no signal is handled, nothing waits.
@@ -135,7 +137,7 @@ def uninterrupted() -> Generator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _ENDING}
     for number, handler in before.items():
         if callable(handler):
             signal.signal(number, lambda found, frame: came.append((found, frame)))
@@ -149,6 +151,31 @@ def uninterrupted() -> Generator[None]:
             handler = before[signal.Signals(found)]
             if callable(handler):
                 handler(found, frame)
+
+
+@contextmanager
+def interrupted_by_signals() -> Generator[None]:
+    """Let SIGTERM and a terminal that is closed (SIGHUP) interrupt, as ctrl-C does.
+
+    Under `nohup` nothing is interrupted by the latter. Elsewhere there is nobody left to read what is said after it,
+    and nothing fails for that.
+    """
+    ending = [number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _interrupt) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    if number == signal.SIGHUP:
+        with Path(os.devnull).open("wb") as nowhere:
+            for said in (1, 2):
+                if stat.S_ISCHR(os.fstat(said).st_mode):
+                    os.dup2(nowhere.fileno(), said)
+    raise KeyboardInterrupt
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""`slipway up`: the whole system on this machine until ctrl-C or SIGTERM.
+"""`slipway up`: the whole system on this machine until ctrl-C, SIGTERM, or the end of its terminal.
 
 It holds the state directory, starts the parts in order, says where they answer, starts again what dies, and stops all
 in order. `up.json` exists while the system is ready for clients. Ctrl-C is its usual end, so that ends with 0; a second
@@ -6,21 +6,18 @@ one kills what will not stop.
 """
 
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from local.azurite import AzuriteMissingError
-from local.processes import ProcessStartError
+from local.processes import ProcessStartError, interrupted_by_signals
 from local.state import DEFAULT_STATE_DIR, Running, StateDir
 from local.system import Ports, System, end_left_behind
 from shared.core.errors import SlipwayError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.5
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 30.0
@@ -33,7 +30,7 @@ type Say = Callable[[str], None]
 def run(state_dir: Path, ports: Ports, *, json_output: bool) -> int:
     """Run the system until told to stop, and return the exit code. Raises SlipwayError where it cannot start."""
     state = StateDir(state_dir)
-    with state.locked(), _stop_on_signal():
+    with state.locked(), interrupted_by_signals():
         for name in end_left_behind(state):
             _say(f"ended {name}, which an earlier system had left running")
         system = System(state, ports=ports)
@@ -168,21 +165,6 @@ In another terminal:{named}
   ./slipway predict NAME --features '[[...]]'""",
         flush=True,
     )
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[None]:
-    """Let each of the signals that ask for an end interrupt, as ctrl-C does."""
-    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

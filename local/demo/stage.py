@@ -6,17 +6,15 @@ code is 0 only where everything is as it should be; ctrl-C stops everything, wit
 """
 
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from local.azurite import AzuriteMissingError
 from local.demo.errors import DemoError
 from local.demo.screen import Screen
-from local.processes import ProcessStartError, log_tail
+from local.processes import ProcessStartError, interrupted_by_signals, log_tail
 from local.state import StateDir
 from shared.core.errors import InvalidInputError, SlipwayError
 
@@ -39,7 +37,7 @@ def run(play: Play, *, json_output: bool, state_dir: Path | None = None) -> int:
         raise InvalidInputError(f"the state directory {state_dir} is not empty: the demo begins on an empty one")
     state = StateDir(state_dir or Path(tempfile.mkdtemp(prefix="slipway-demo-")))
     keep = True
-    with _stop_on_signal(), Screen(to_stderr=json_output) as screen:
+    with interrupted_by_signals(), Screen(to_stderr=json_output) as screen:
         try:
             with state.locked():
                 problems = play(state, screen)
@@ -76,17 +74,3 @@ def _show_logs(state: StateDir, screen: Screen) -> None:
         screen.say(f"{log.name} ends with:")
         for line in log_tail(log).splitlines()[-_TAIL_LINES:]:
             screen.detail(f"  {line}")
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[None]:
-    """Let SIGTERM interrupt as ctrl-C does, so that nothing is left running or lying about."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
