@@ -15,16 +15,24 @@ from shared.watching.rollups import DAY, day_of
 MAX_PAGE_BYTES = 64_000_000
 MAX_SINCE = timedelta(days=366)
 MOST_RECORDS = 1_000
-_ID = re.compile(r"(drift-[0-9]{9}-[a-z]+)-[0-9]{8}T[0-9]{4}-[0-9a-f]{12}")
+_ID = re.compile(r"(drift-[0-9]{9}-[a-z]+)-([0-9]{8}T[0-9]{4})-[0-9a-f]{12}")
 
 
 class Reports:
     """Reads reports. It writes nothing."""
 
-    def __init__(self, *, reports: Repository[DriftReport], documents: DocumentStore, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        *,
+        reports: Repository[DriftReport],
+        documents: DocumentStore,
+        blobs: BlobStore,
+        most_records: int = MOST_RECORDS,
+    ) -> None:
         self._reports = reports
         self._documents = documents
         self._blobs = blobs
+        self._most_records = most_records
 
     def latest(self, model: str) -> list[DriftReport]:
         """Each version in each role that was ever reported on, with its latest report, in the order of the versions."""
@@ -41,7 +49,7 @@ class Reports:
         return next((finding for finding in findings if finding.against == against), None)
 
     def since(self, model: str, since: datetime, now: datetime) -> list[DriftRecord]:
-        """The reports of the time from `since` on, the latest last, MOST_RECORDS at most. Raises InvalidInputError."""
+        """The reports of the time from `since` on, the latest last: the latest MOST_RECORDS. Raises InvalidInputError."""
         if since.tzinfo is None or now - since > MAX_SINCE:
             raise InvalidInputError(
                 f"{since.isoformat()} has no time zone, or is over {MAX_SINCE.days} days ago: give a later time, with "
@@ -52,8 +60,12 @@ class Reports:
             infos = self._blobs.list(BlobContainer.REPORTS, f"{model}/drift/{day:%Y-%m-%d}/")
             names += [info.name for info in infos if info.name.endswith(".json")]
             day += DAY
-        ids = [name.rpartition("/")[2].removesuffix(".json") for name in names[-MOST_RECORDS:]]
-        found = [record for record in side_by_side(lambda one: self._record(model, one), ids) if record]
+        ids = sorted((name.rpartition("/")[2].removesuffix(".json") for name in names), key=_until_of)
+        found = [
+            record
+            for record in side_by_side(lambda one: self._record(model, one), ids[-self._most_records :])
+            if record
+        ]
         return sorted((record for record in found if record.report.until >= since), key=lambda one: one.report.made_at)
 
     def one(self, model: str, report_id: str) -> DriftRecord:
@@ -88,3 +100,9 @@ class Reports:
         owner = self._reports.find(model, form[1])
         waiting = waiting_records(owner, "drift_record") if owner else []
         return next((DriftRecord.model_validate(body) for body in waiting if body["id"] == report_id), None)
+
+
+def _until_of(report_id: str) -> str:
+    """Until when a report is, in a form that is ordered as time is; first, where that is not told."""
+    form = _ID.fullmatch(report_id)
+    return form[2] if form else ""

@@ -14,12 +14,15 @@ from shared.drift.inflation import LEAST_WINDOWS
 from shared.registry.drift_policy import DriftPolicy, Following, RetrainingPolicy
 from shared.rollout.documents import Rollout
 from shared.rollout.machine import RolloutState
+from shared.store.outbox import Outbox
 from shared.store.ports import BlobContainer, Container
+from shared.store.repository import Repository
 from shared.telemetry.features import FeatureWindow, beside_key
 from shared.telemetry.profile import Profile
 from shared.watching.alarms import end_all
 from shared.watching.concurrent import Common
 from shared.watching.documents import Alarm, DriftReport, RetrainingState
+from shared.watching.history import Reports
 from shared.watching.rollups import ROLLUPS, FeatureRollup, hour_of, hourly_name
 from tests.world.fakes import Killed
 from tests.world.watched import NAMES, Watched, counted, rows_of
@@ -461,6 +464,34 @@ def test_reports_are_listed_from_a_time_on_and_read_by_their_id() -> None:
     assert b"<h2>Verdicts</h2>" in reports.page(MODEL, found[0].id)
     with pytest.raises(NotFoundError, match="does not exist"):
         reports.page(MODEL, "drift-000000001-stable-20261121T0800-000000000000")
+
+
+def test_of_more_reports_than_are_listed_the_latest_are_whatever_their_versions() -> None:
+    watched = Watched()
+    watched.hour()
+    world, made = watched.world, watched.latest
+    (record,) = world.watching.reports.since(MODEL, watched.now - timedelta(days=1), watched.now)
+    day = made.until.replace(hour=0, minute=0) - timedelta(days=1)
+    expected = []
+    for hour in range(6):
+        for version in (1, 2):
+            until = day + timedelta(hours=hour)
+            identity = f"drift-{version:09d}-stable-{until:%Y%m%dT%H%M}-0123456789ab"
+            report = record.report.model_copy(update={"report_id": identity, "until": until, "made_at": until})
+            body = record.model_copy(update={"id": identity, "version": version, "report": report})
+            world.documents.create(Container.REPORTS, body.model_dump(mode="json"))
+            world.blobs.create(BlobContainer.REPORTS, f"{MODEL}/drift/{until:%Y-%m-%d}/{identity}.json", b"{}")
+            expected.append((hour, version))
+    reports = Reports(
+        reports=Repository(
+            DriftReport, world.documents, Outbox(world.documents, world.blobs, world.queues, world.clock)
+        ),
+        documents=world.documents,
+        blobs=world.blobs,
+        most_records=4,
+    )
+    found = reports.since(MODEL, day, day + timedelta(hours=23))
+    assert [(one.report.until.hour, one.version) for one in found] == expected[-4:]
 
 
 def test_a_report_that_was_asked_for_stays_the_latest_when_that_of_the_hour_before_is_made() -> None:
