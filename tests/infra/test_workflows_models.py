@@ -2,12 +2,22 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from functions._views import endpoint_view
+from shared.registry.documents import ModelVersion
+from shared.registry.policy import Policy
+from shared.rollout.machine import RolloutState
+from tests.unit.cli.test_rollout_docs import found
+from tests.unit.functions.test_rollout_metrics import endpoint
+from tests.unit.observing.exposed import NOW
 from tests.unit.project.repository import ROOT
 
 SLIPWAY = """#!{python}
@@ -125,6 +135,36 @@ def test_a_dropped_model_is_followed_to_the_end_of_its_rollout(repository: Model
     assert [" ".join(call[:2]) for call in repository.asked()] == [
         *("push models/iris", "policy show", "rollout status", "rollout watch"),
     ]
+
+
+@pytest.mark.parametrize("mode", ["validate", "drop"])
+def test_each_command_that_it_gives_is_one_of_the_command_lines_as_it_stands(
+    mode: str, repository: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({"models/iris/model.onnx": "2", "models/iris.policy.json": "{}"})
+    repository.run(mode)
+    monkeypatch.chdir(repository.folder)
+
+    assert repository.asked()
+    for call in repository.asked():
+        command, words = found("models.sh", shlex.join(["slipway", *call]))
+        command.make_context("slipway", words)
+
+
+def test_what_it_reads_of_their_answers_is_there() -> None:
+    text = (ROOT / ".github" / "scripts" / "models.sh").read_text()
+    answers = {
+        "version": ModelVersion.model_fields,
+        "rollout": Policy().rollout.model_dump(mode="json"),
+        "endpoint": endpoint_view(endpoint(RolloutState.PROGRESSING), NOW),
+    }
+    read = re.findall(r"'(\.[a-z_.]+)[ ']", text)
+
+    assert read == [".version.version", ".rollout.automatic", ".endpoint.rollout.version"]
+    for path in read:
+        value: Any = answers
+        for part in path[1:].split("."):
+            value = value[part]
 
 
 @pytest.mark.parametrize(
