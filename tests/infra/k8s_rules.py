@@ -112,7 +112,11 @@ def workers_have_cores(resources: list[Resource]) -> Iterator[str]:
 
 
 def disk_is_enough(resources: list[Resource]) -> Iterator[str]:
-    """What is written goes to volumes that are mounted, of the pod alone, and the pod's limit covers them."""
+    """What is written goes to volumes that are mounted, of the pod alone, and the pod's limit covers them.
+
+    The cache holds twice what memory does: stable's files and those of a candidate, which lie there before memory
+    refuses any.
+    """
     for deployment in servers(resources):
         cache = settings(resources, deployment["metadata"]["name"])["SLIPWAY_CACHE_DIR"]
         container, volumes = serving(deployment), {v["name"]: v for v in pod_of(deployment)["spec"]["volumes"]}
@@ -122,6 +126,9 @@ def disk_is_enough(resources: list[Resource]) -> Iterator[str]:
         size = sum(quantity(v["emptyDir"]["sizeLimit"]) for v in mounted.values())
         if quantity(container["resources"]["limits"]["ephemeral-storage"]) < size:
             yield "the volumes may hold more than the pod's ephemeral storage: it is evicted before they are full"
+        kept, memory = mounted.get(cache, {}), quantity(container["resources"]["limits"]["memory"])
+        if kept and quantity(kept["emptyDir"]["sizeLimit"]) < 2 * memory:
+            yield f"{title(deployment)} has less disk than files of twice its memory take: a candidate has it evicted"
 
 
 def settings_are_only_ours(resources: list[Resource]) -> Iterator[str]:

@@ -312,6 +312,12 @@ BREAKS: list[tuple[str, rules.Rule, Break, str]] = [
         lambda r: _container(r)["resources"]["limits"].update({"ephemeral-storage": "1Gi"}),
         "evicted",
     ),
+    (
+        "memory for which the disk is too small",
+        rules.disk_is_enough,
+        lambda r: _container(r)["resources"]["limits"].update(memory="3Gi"),
+        "a candidate has it evicted",
+    ),
     ("services' variables", rules.settings_are_only_ours, lambda r: _pod(r).pop("enableServiceLinks"), "variables"),
     (
         "settings that are not there",

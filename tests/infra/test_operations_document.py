@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from aks_serving import __main__ as server
+from aks_serving.cache import DiskCache
+from aks_serving.errors import LoadCode, LoadError
 from aks_serving.lingering import LINGER_S
+from aks_serving.loader import Loader
+from aks_serving.memory import Room, Usage
 from aks_serving.supervisor import FINISH_S
 
 from functions.metrics import _MOST
@@ -28,6 +32,8 @@ from shared.rollout.progress import FORGOTTEN
 from shared.rollout.stored_plans import _REPORTED_WITHIN
 from shared.store.documents import MAX_DOCUMENT_BYTES
 from tests.infra.k8s import overlay, pod_of, servers, serving, settings
+from tests.serving import models
+from tests.serving.fakes import MemoryStorage
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -114,3 +120,16 @@ def test_a_pod_stops_in_the_time_that_the_guide_says() -> None:
         f"would be killed after {killed_s}",
     ):
         assert fact in guide
+
+
+def test_a_version_that_memory_refuses_lies_on_the_disk_all_the_same(tmp_path: Path) -> None:
+    storage, cache, data = MemoryStorage(), DiskCache(tmp_path), models.scaler(1.0)
+    storage.put(data)
+    route = models.route(1, data)
+    full = Room(1, used=lambda: Usage(private_bytes=1, shared_bytes=0))
+
+    with pytest.raises(LoadError) as caught:
+        Loader(storage, cache, room=full).load("churn", route)
+
+    assert caught.value.code is LoadCode.MEMORY
+    assert cache.has_artifact(route.artifact_digest)
