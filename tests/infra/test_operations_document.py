@@ -23,7 +23,7 @@ from shared.alerts.rules import BEHIND, STANDARD
 from shared.budgets.service import CALL_S
 from shared.core.settings import Settings
 from shared.integrity.service import BUDGET_BYTES
-from shared.registry.policy import RetentionPolicy
+from shared.registry.policy import RetentionPolicy, ValidationPolicy
 from shared.retention import reports, service
 from shared.retention.ages import DAILY_DAYS, HOURLY_DAYS, WINDOW_DAYS
 from shared.retention.plan import MAX_BLOBS, MAX_VERSIONS
@@ -87,6 +87,7 @@ FACTS = [
     ("runbooks/an-alert-fired.md", f"{WORDS[REFUSALS]} tries over {WORDS[REFUSED_FOR // timedelta(hours=1)]} hours"),
     ("runbooks/an-alert-fired.md", f"every {_LONGEST_WAIT // timedelta(minutes=1)} minutes at the longest"),
     ("kubernetes.md", f"until they were sent no request for {minutes(LINGER_S)}"),
+    ("kubernetes.md", f"`validation.max_size_bytes` ({ValidationPolicy().max_size_bytes / 1e6:g} MB by default)"),
 ]
 
 
