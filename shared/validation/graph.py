@@ -4,6 +4,7 @@ Three look at it in turn: the scan at the bytes, before anything is loaded; then
 large tensors, what a small file would grow to; and the ONNX checker. So a model of any size is in memory at most once.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ RUNTIME_OPSETS: Mapping[str, range] = {"": range(7, 27), "ai.onnx.ml": range(1, 
 RUNTIME_IR_VERSIONS = range(3, 14)
 """The IR versions that it takes. Before 3 a model names no operator sets."""
 
+_TERM = r"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(f"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
 _ADVICE = "convert the model with onnx.version_converter, or export it anew"
 
 
@@ -39,6 +42,7 @@ def read_model(path: Path, *, workdir: Path, external: Mapping[str, Path] | None
         raise _not_onnx("its graph has no nodes or no outputs")
     check_external(model, {name: file.stat().st_size for name, file in (external or {}).items()})
     check_growth(model)
+    _check_equations(model)
     _run_checker(model, workdir)
     return model
 
@@ -123,6 +127,17 @@ def _parsed(skeleton: bytes) -> onnx.ModelProto:
     return model
 
 
+def _check_equations(model: onnx.ModelProto) -> None:
+    """The checker, and the runtime too, never come to an end of some equations of Einsum that are none."""
+    for node in nodes(model):
+        for attribute in node.attribute:
+            equation = attribute.s.decode(errors="replace")
+            if attribute.name == "equation" and not (
+                attribute.ref_attr_name or _EQUATION.fullmatch(equation.replace(" ", ""))
+            ):
+                raise _not_onnx(f"the {excerpt(node.op_type, 60)} equation {excerpt(equation, 60)!r} is none")
+
+
 def _run_checker(model: onnx.ModelProto, workdir: Path) -> None:
     """Run the ONNX checker, shape inference included, on a copy whose large tensors all lie in a file of their own.
 
@@ -145,7 +160,7 @@ def _run_checker(model: onnx.ModelProto, workdir: Path) -> None:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # as above
-        raise _not_onnx(f"the ONNX checker says: {excerpt(error)}") from error
+        raise _not_onnx(f"the ONNX checker says: {excerpt(str(error).replace(f'{workdir}/', ''))}") from error
 
 
 def _has_values_elsewhere(tensor: onnx.TensorProto) -> bool:

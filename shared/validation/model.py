@@ -3,6 +3,7 @@
 One thread, CPU only, its own messages silenced. Loads onnxruntime: for the sandboxed process.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ NUMPY_TYPE: Mapping[str, str] = dict(DATATYPES.values())
 
 BATCH_ROWS = 64
 _FREE = -1
+_RAISED_AT = re.compile(r"/onnxruntime_src/\S+ [^)]*\)(?: const)?(?: \[with [^\]]*\])? ")
+"""A file and line of the runtime, the function there, and what its templates stand for."""
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "Cannot allocate memory")
 
 type Rows = Mapping[str, Array]
@@ -145,7 +148,7 @@ def load(path: Path) -> LoadedModel:
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise _translated(error, "the runtime does not load the model") from error
+        raise _translated(error, "the runtime does not load the model", path) from error
     return LoadedModel(
         session,
         Signature(
@@ -166,20 +169,25 @@ def _text(array: Array) -> Array:
 
 def _spec(node: Any, what: str) -> TensorSpec:  # noqa: ANN401 - the runtime is not typed
     if not str(node.type).startswith("tensor("):
-        raise ModelError(
-            f"the {what} {node.name!r} is a {node.type} and no tensor: a scikit-learn classifier is to be exported "
-            "with zipmap=False"
-        )
+        advice = "a scikit-learn classifier is to be exported with zipmap=False"
+        if "seq(map(" not in node.type:
+            advice = "export the model with plain tensors"
+        raise ModelError(f"the {what} {node.name!r} is a {node.type} and no tensor: {advice}")
     if node.type not in DATATYPES:
         raise ModelError(f"the {what} {node.name!r} is a {node.type}, which cannot be served")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else _FREE for dim in node.shape)
     return TensorSpec(name=node.name, datatype=DATATYPES[node.type][0], shape=shape)
 
 
-def _translated(error: Exception, what: str) -> Exception:
-    """The runtime's errors have many classes, the text alone tells that memory ran out."""
+def _translated(error: Exception, what: str, path: Path | None = None) -> Exception:
+    """The runtime's errors have many classes, the text alone tells that memory ran out.
+
+    Left out is where the file lies, and where in the runtime's own code the error was raised.
+    """
     text = str(error)
     if any(sign in text for sign in _OUT_OF_MEMORY):
         return MemoryError(text[:200])
-    said = text.rsplit("Status Message:", maxsplit=1)[-1]
+    said = _RAISED_AT.sub("", text.rsplit("Status Message:", maxsplit=1)[-1])
+    if path is not None:
+        said = said.replace(f"Load model from {path} failed:", "").replace(f"{path.parent}/", "")
     return ModelError(f"{what}: {excerpt(said)}")

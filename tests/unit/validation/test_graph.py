@@ -293,3 +293,24 @@ def test_a_size_that_is_no_number_says_nothing_of_what_is_made(odd: float) -> No
             made,
         ]
         check_growth(onnx_model(nodes, IN, OUT))
+
+
+@pytest.mark.parametrize(
+    "equation", ["....", "a..b->ab", "i.j->ij", "....i->i", "i...j...->ij", "....->(((", "i,j->i->j"]
+)
+def test_an_einsum_whose_equation_is_none_is_refused_before_the_checker_hangs_on_it(
+    tmp_path: Path, equation: str
+) -> None:
+    inputs = ["x"] * (equation.partition("->")[0].count(",") + 1)
+    code, said = refused(tmp_path / "m", models.of(helper.make_node("Einsum", inputs, ["y"], equation=equation)))
+    assert code == RefusalCode.NOT_ONNX
+    assert said == f"not an ONNX model: the Einsum equation {equation!r} is none"
+
+
+@pytest.mark.parametrize(
+    "equation", ["ij->ij", "...j->...j", "i...->i...", " i j -> i j ", "i j", "...", "Ab->Ab", "a...b->a...b"]
+)
+def test_an_einsum_with_an_equation_is_read(tmp_path: Path, equation: str) -> None:
+    node = helper.make_node("Einsum", ["x"], ["y"], equation=equation)
+    (tmp_path / "m").write_bytes(models.of(node, free=True))
+    assert read_model(tmp_path / "m", workdir=tmp_path).graph.node

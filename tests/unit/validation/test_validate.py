@@ -218,6 +218,71 @@ def test_an_opset_that_the_runtime_does_not_know_fails(tmp_path: Path) -> None:
     assert report.signature is None
 
 
+def test_what_the_runtime_says_of_a_model_is_told_to_its_end_and_names_no_place_of_ours(tmp_path: Path) -> None:
+    """The same drop gives the same sentence, wherever it is looked at."""
+    odd = onnx_model(
+        [helper.make_node("Odd", ["x"], ["y"], domain="com.microsoft")],
+        [("x", Type.FLOAT, ["rows", 3])],
+        [("y", Type.FLOAT, ["rows", 3])],
+        domains={"com.microsoft": 1},
+    )
+    unknown, complex_numbers = one_node("Odd"), one_node("Identity")
+    complex_numbers.graph.input[0].type.tensor_type.elem_type = Type.COMPLEX64
+    complex_numbers.graph.output[0].type.tensor_type.elem_type = Type.COMPLEX64
+    for number, (model, check, wanted) in enumerate(
+        (
+            (odd, "load", "Fatal error: com.microsoft:Odd(-1) is not a registered function/op"),
+            (unknown, "onnx", "No Op registered for Odd with domain_version of 17"),
+            (complex_numbers, "load", "tensor(complex64) is not currently registered or supported"),
+            (tree_of(feature=7), "run", "One path in the graph requests feature 7 but input tensor has 3 features."),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        sentence = said(checked(folder, model, scorer_rows()), check)
+        assert wanted in sentence
+        assert str(tmp_path) not in sentence
+        assert "onnxruntime_src" not in sentence
+
+
+def tree_of(*, feature: int) -> onnx.ModelProto:
+    """A tree of one split, by a feature that need not be there."""
+    tree = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[feature, 0, 0],
+        nodes_values=[0.0, 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[1.0, 2.0],
+    )
+    return onnx_model(
+        [tree],
+        [("x", Type.FLOAT, ["rows", 3])],
+        [("y", Type.FLOAT, ["rows", 1])],
+        domains={"ai.onnx.ml": 3},
+    )
+
+
+def test_what_is_no_tensor_is_told_of_with_advice_that_fits(tmp_path: Path) -> None:
+    split = onnx_model(
+        [helper.make_node("SplitToSequence", ["x"], ["y"], axis=0)], [("x", Type.FLOAT, ["rows", 3])], []
+    )
+    split.graph.output.append(helper.make_tensor_sequence_value_info("y", Type.FLOAT, None))
+    assert said(checked(tmp_path, split), "load") == (
+        "fail: the output 'y' is a seq(tensor(float)) and no tensor: export the model with plain tensors"
+    )
+
+
 def test_a_classifier_with_zipmap_is_told_how_to_be_exported(tmp_path: Path) -> None:
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
