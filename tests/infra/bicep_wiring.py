@@ -5,13 +5,16 @@ looks at what templates come to, and says nothing of what Azure does with it.
 """
 
 import ipaddress
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.infra.app_functions import functions_by_message
 from tests.infra.bicep_lint import Finding, differs
 from tests.infra.bicep_values import Made, made_of
 
+REPOSITORY = Path(__file__).parents[2]
 ZONES = {
     "blob": {"privatelink.blob.core.windows.net"},
     "queue": {"privatelink.queue.core.windows.net"},
@@ -167,7 +170,19 @@ def _app(made: list[Made]) -> Iterator[Finding]:
             yield from differs("app", app.name, name, settings.properties.get(name), "managedidentity")
         name = "SLIPWAY_PROMETHEUS_AUTH"
         yield from differs("app", app.name, name, settings.properties.get(name), "identity")
+        yield from _threads(app, settings)
     yield from _groups(app)
+
+
+def _threads(app: Made, settings: Made) -> Iterator[Finding]:
+    """An instance has threads for all that it is given at once: what has none waits, and no other instance is made."""
+    queues = json.loads((REPOSITORY / "host.json").read_text())["extensions"]["queues"]
+    http = _at(app.properties, "functionAppConfig.scaleAndConcurrency.triggers.http.perInstanceConcurrency")
+    at_once = max(http, queues["batchSize"] + queues["newBatchThreshold"])
+    # Without the setting the worker has Python's own, of which there are four more than cores.
+    threads = int(settings.properties.get("PYTHON_THREADPOOL_THREAD_COUNT", "5"))
+    if threads < at_once:
+        yield Finding(rule="app", where=app.name, said=f"it is given {at_once} calls at once, for {threads} threads")
 
 
 def _groups(app: Made) -> Iterator[Finding]:

@@ -363,6 +363,12 @@ WIRED = [
         "blobZoneId string = zones[1].id",
         "network: the zones of blob",
     ),
+    (
+        M + "functions.bicep",
+        "THREAD_COUNT: '32'",
+        "THREAD_COUNT: '5'",
+        "app: it is given 8 calls at once, for 5 threads",
+    ),
     (M + "network.bicep", "'privatelink.vaultcore", "'privatelink.vault", "network: the zones of vault"),
     (M + "network.bicep", "virtualNetwork: { id: vnet.id", "virtualNetwork: { id: outbound.id", "that it is linked to"),
     (M + "network.bicep", "Microsoft.App/environments", "Microsoft.Web/serverFarms", "network: whom it is delegated"),

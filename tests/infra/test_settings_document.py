@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aks_serving.settings import Settings
 
+from local.host.__main__ import _FUNCTION_THREADS
 from shared.core.logs import LOG_FORMAT
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,10 @@ def test_the_sample_holds_each_setting_that_the_functions_app_reads_and_no_other
     read = read_by("functions", "shared")
     assert len(read) > 15
     assert {name for name in sample() if name.startswith("SLIPWAY_")} == read
+
+
+def test_one_machine_has_as_many_threads_as_an_instance() -> None:
+    assert sample()["PYTHON_THREADPOOL_THREAD_COUNT"] == _FUNCTION_THREADS
 
 
 def test_the_guide_tells_of_each_setting_of_the_functions_app_and_of_no_other() -> None:

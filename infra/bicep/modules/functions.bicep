@@ -142,6 +142,8 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     SlipwayStorage__queueServiceUri: storage.properties.primaryEndpoints.queue
     APPLICATIONINSIGHTS_CONNECTION_STRING: insights.properties.ConnectionString
     APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
+    // Calls at once in one instance; Python's own is four more than cores, fewer than Flex Consumption gives it.
+    PYTHON_THREADPOOL_THREAD_COUNT: '32'
     SLIPWAY_DOCUMENTS: cosmos.properties.documentEndpoint
     SLIPWAY_COSMOS_DATABASE: 'slipway'
     SLIPWAY_SWEEP_SCHEDULE: '0 * * * * *'
