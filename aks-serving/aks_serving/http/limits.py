@@ -13,7 +13,8 @@ class Limits:
     """Bounds of the HTTP transport. Times are held to within a sweep, one second."""
 
     max_connections: int = 4096
-    """Open at once. A few more may ask for health and readiness, once; all else is answered with 503 and closed."""
+    """Open at once. A few more may ask for health and readiness, once; all else is answered with 503 and closed. And so
+    many may be in their TLS handshakes; beyond, the oldest of these are closed."""
     max_pipelined: int = 32
     """Requests of one connection that wait for their answers. At the bound its reading pauses."""
     max_line_bytes: int = 8 * _KIB

@@ -18,11 +18,13 @@ import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter, time
 
 from aks_serving.exchange import Exchange
 from aks_serving.http.access import Tokens
 from aks_serving.http.answers import DATED
+from aks_serving.http.handshakes import SecuredServer
 from aks_serving.http.limits import Limits
 from aks_serving.http.port import hold_off, take_on
 from aks_serving.http.protocol import Connection
@@ -34,11 +36,9 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _DESCRIPTORS_A_CONNECTION = 2
-"""One that is open, and one that lingers over its refusal."""
+"""One that is open, and one that lingers over its refusal; over TLS another, in its handshake."""
 _OTHER_DESCRIPTORS = 256
 """Models, storage, gRPC and the rest."""
-_HANDSHAKE_S = 10.0
-_TLS_CLOSE_S = 2.0
 _LAST_CALL_S = 0.02
 """How long a connection that is half open has until it is accepted, before a port is closed."""
 
@@ -51,7 +51,7 @@ class Transport:
         self._tls = tls
         self._sweep_s = sweep_s
         self._sockets: Sequence[socket.socket] = ()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | SecuredServer] = []
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -127,21 +127,17 @@ class Transport:
 
     async def _start(self, sockets: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        context = self._tls.context if self._tls is not None else None
-        made = Connection if context is None else SecuredConnection
+        shared = self._shared
         self._sockets = sockets
         for sock in sockets:
             take_on(sock)
-            self._servers.append(
-                await loop.create_server(
-                    lambda: made(self._shared),
-                    sock=sock,
-                    backlog=_BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=_HANDSHAKE_S if context else None,
-                    ssl_shutdown_timeout=_TLS_CLOSE_S if context else None,
-                )
-            )
+            if self._tls is None:
+                server = await loop.create_server(lambda: Connection(shared), sock=sock, backlog=_BACKLOG)
+                self._servers.append(server)
+                continue
+            sock.listen(_BACKLOG)
+            made, most = partial(SecuredConnection, shared), shared.limits.max_connections
+            self._servers.append(SecuredServer(sock, self._tls.context, made, most=most))
         self._timer = loop.call_later(self._sweep_s, self._swept)
 
     def _swept(self) -> None:
@@ -152,19 +148,20 @@ class Transport:
             log.exception("a sweep over the connections went wrong")
 
 
-def within_descriptors(limits: Limits) -> Limits:
+def within_descriptors(limits: Limits, *, tls: bool = False) -> Limits:
     """`limits` with no more connections than the process may open files: beyond those, the event loop resets them and
     gives no answer. Raises the soft limit as far as is needed and allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS_A_CONNECTION * limits.max_connections + _OTHER_DESCRIPTORS
+    each = _DESCRIPTORS_A_CONNECTION + tls
+    wanted = each * limits.max_connections + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
         soft = raised
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return limits
-    most = max((soft - _OTHER_DESCRIPTORS) // _DESCRIPTORS_A_CONNECTION, 1)
+    most = max((soft - _OTHER_DESCRIPTORS) // each, 1)
     log.warning("%d open files leave room for %d connections and not %d", soft, most, limits.max_connections)
     return replace(limits, max_connections=most)
 
@@ -183,7 +180,7 @@ async def serve(
 
     Raises the process's soft limit of file descriptors to what the bound of connections needs, or lowers that bound.
     """
-    limits = within_descriptors(limits or Limits())
+    limits = within_descriptors(limits or Limits(), tls=tls is not None)
     transport = Transport(Shared(handle, limits, tokens, clock), tls, sweep_s)
     await transport._start(sockets)  # noqa: SLF001 - of this module
     return transport

@@ -1,12 +1,15 @@
 """TLS: what is spoken, and how certificates change while the server runs."""
 
 import asyncio
+import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from aks_serving.exchange import OK, Response
 from aks_serving.http.access import Tokens
+from aks_serving.http.limits import Limits
 from aks_serving.http.tls import ReloadingContext
 
 from shared.core.errors import InvalidInputError
@@ -67,6 +70,25 @@ async def test_plain_http_on_a_tls_port_gets_nothing(served: Serve, tmp_path: Pa
         await client.send(request())
         assert not (await client.rest()).startswith(b"HTTP/")
         assert server.seen == []
+
+
+async def test_handshakes_that_stand_are_bounded_and_keep_nobody_out(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    limits = Limits(max_connections=5)
+    async with served(tls=ReloadingContext(cert, key), limits=limits) as server:
+        address = "127.0.0.1", server.port
+        with ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_connection(address)) for _ in range(300)]
+            async with server.client(_trusting(cert)) as client:
+                await client.send(request())
+                assert (await client.answer()).status == 200
+                for one in silent[:295]:
+                    one.settimeout(20)
+                    assert await asyncio.to_thread(one.recv, 1) == b""
+                for one in silent[296:]:
+                    one.setblocking(False)
+                    with pytest.raises(BlockingIOError):
+                        one.recv(1)
 
 
 async def test_a_new_certificate_is_used_for_what_opens_after_it(served: Serve, tmp_path: Path) -> None:
