@@ -1,7 +1,8 @@
 """Is what is to be pushed too large? Told before it is uploaded, and not after.
 
-The limit of a model's file is its policy's, for which the admin API is asked. Where it cannot be, nobody is stopped:
-whoever may write to storage need not have a way to the API, and intake and validation look at sizes in any case.
+The limit of a model's file is its policy's, for which the admin API is asked. Where it cannot be, and where the model
+is new, nobody is stopped: whoever may write to storage need not have a way to the API, and intake and validation look
+at sizes in any case.
 """
 
 import zipfile
@@ -14,9 +15,9 @@ from cli.outcome import CliError, ExitCode
 from cli.target import Target
 from shared.core.errors import SlipwayError
 from shared.core.ids import ModelName
-from shared.registry.policy import Policy
-from shared.routing.plan import MAX_FILE_BYTES
 
+MAX_FILE_BYTES = 8_000_000_000
+"""The largest file that intake takes, and the servers load."""
 _ASKED_S = 5.0
 
 
@@ -63,6 +64,5 @@ def _limit(target: Target, model: ModelName) -> int | None:
         with Client(target) as client:
             policy = client.get("models", model, timeout_s=_ASKED_S)["policy"]
             return int(policy["validation"]["max_size_bytes"])
-    except SlipwayError as error:
-        is_new = isinstance(error, CliError) and error.exit_code == ExitCode.NOT_FOUND
-        return Policy().validation.max_size_bytes if is_new else None
+    except SlipwayError:
+        return None

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.push_size import MAX_FILE_BYTES
 from local.processes import free_port
 from shared.registry.policy import Policy
-from shared.routing.plan import MAX_FILE_BYTES
+from shared.routing import plan
 from tests.unit.cli.api import FakeApi
 from tests.unit.cli.conftest import Slipway
 from tests.unit.cli.test_push import FILES, folder_with
@@ -49,20 +50,11 @@ def test_a_model_above_its_policys_limit_is_not_uploaded(
     assert [asked.method for asked in api.asked] == ["GET", "GET"]
 
 
-def test_a_model_that_is_new_has_the_default_limit(slipway: Slipway, tmp_path: Path) -> None:
-    file = tmp_path / "model.onnx"
-    file.touch()
-    for size_bytes, code in ((Policy().validation.max_size_bytes + 1, 1), (1, 2)):
-        with file.open("r+b") as sparse:
-            sparse.truncate(size_bytes)
-        assert slipway("push", str(file), "--model", "m", "--storage", NOWHERE).code == code
-
-
 @pytest.mark.parametrize("form", ["file", "bundle", "folder", "folder, file by file"])
 def test_what_the_policy_cannot_be_asked_for_is_left_to_the_intake(
     slipway: Slipway, bare: Slipway, api: FakeApi, drops: dict[str, list[str]], form: str
 ) -> None:
-    for status in (401, 500, 503):
+    for status in (401, 404, 500, 503):
         api.answers["GET /api/models/m"] = (status, {"error": {"code": "x", "message": "x"}})
         assert slipway("push", *drops[form], "--model", "m", "--storage", NOWHERE).code == 2
     nobody = f"http://127.0.0.1:{free_port()}"
@@ -70,6 +62,7 @@ def test_what_the_policy_cannot_be_asked_for_is_left_to_the_intake(
 
 
 def test_no_file_is_uploaded_that_is_larger_than_any_may_be(slipway: Slipway, tmp_path: Path) -> None:
+    assert MAX_FILE_BYTES == plan.MAX_FILE_BYTES
     folder = folder_with(tmp_path / "folder", FILES)
     with (folder / "data" / "weights.bin").open("wb") as sparse:
         sparse.truncate(MAX_FILE_BYTES + 1)
