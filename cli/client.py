@@ -6,6 +6,7 @@ a command that carries an id has its effect once. Any other POST is sent once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -65,7 +66,7 @@ class Client:
         while True:
             more = {"continuation": continuation} if continuation else {}
             page = self._admin("GET", path, query=dict(query or {}) | more)
-            yield from page["items"]
+            yield from told(page)
             continuation = page.get("continuation") or ""
             if not continuation:
                 return
@@ -149,6 +150,14 @@ class Client:
                         service, f"{url} did not answer ({type(error).__name__} {error}){_doubt(method)}"
                     ) from error
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+def told(page: Json) -> list[Json]:
+    """The items of a page. What the API could not read, and left out, is told on standard error."""
+    for one in printable(page.get("unreadable", [])):
+        print(f"slipway: left out, for it cannot be read: {one['document']} ({one['problem']})", file=sys.stderr)
+    items: list[Json] = page["items"]
+    return items
 
 
 def _has_id(body: Json) -> bool:

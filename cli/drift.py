@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.client import Client
+from cli.client import Client, told
 from cli.command import command
 from cli.outcome import Answer, Json
 from cli.reports import write
@@ -45,7 +45,7 @@ def drift(
             reports = client.post("models", name, "drift", body={}, timeout_s=_REPORT_S)["items"]
         else:
             query = {"since": since} if since else None
-            reports = client.get("models", name, "drift", query=query)["items"]
+            reports = told(client.get("models", name, "drift", query=query))
         requests = list(client.items("models", name, "retraining"))
         if page is not None:
             write(page, client.text("models", name, "drift", _shown(reports), "page"))

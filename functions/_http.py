@@ -3,7 +3,7 @@
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeIs
 
 import azure.functions as func
@@ -20,9 +20,11 @@ from shared.core.errors import (
     UnavailableError,
 )
 from shared.core.tracing import TRACEPARENT, SpanKind, TraceContext
+from shared.store.unreadable import Unreadable
 
 MAX_BODY_BYTES = 1_000_000
 _SAID = 3
+_FAULT = "this is a fault in Slipway: the functions app's log has the details"
 _UNTRACED = {"metrics", "health"}
 """What is asked all the time."""
 _TOLD = ("model", "endpoint", "version", "rollout_id", "alias")
@@ -64,10 +66,10 @@ def answering(answer: Answer) -> Handler:
         except SlipwayError as error:
             status, code = status_of(type(error))
             return _error(status, code, str(error))
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer without its details
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer without its details
             # Without the query, which may hold the app's key.
             _log.exception("%s %s failed", req.method, req.url.partition("?")[0])
-            return _error(500, "internal", "this is a fault in Slipway: the functions app's log has the details")
+            return _unreadable(error) or _error(500, "internal", _FAULT)
         return value if isinstance(value, func.HttpResponse) else json_response(value)
 
     # The worker resolves a wrapped function's own annotations, which differ.
@@ -85,9 +87,19 @@ def json_response(value: Mapping[str, Any], status: int = 200) -> func.HttpRespo
     return func.HttpResponse(json.dumps(value), status_code=status, mimetype="application/json")
 
 
-def listing(items: Iterable[Mapping[str, Any]], continuation: str | None = None) -> dict[str, Any]:
-    """A list as the API gives it: a page, and what `?continuation=` gives the next; null on the last."""
-    return {"items": list(items), "continuation": continuation}
+def listing(
+    items: Iterable[Mapping[str, Any]], continuation: str | None = None, unreadable: Sequence[Unreadable] = ()
+) -> dict[str, Any]:
+    """A list as the API gives it: a page, and what `?continuation=` gives the next; null on the last.
+
+    Where documents of the page cannot be read, it names them.
+    """
+    return {"items": list(items), "continuation": continuation} | left_out(unreadable)
+
+
+def left_out(unreadable: Sequence[Unreadable]) -> dict[str, Any]:
+    """The documents that an answer lacks, for they cannot be read; nothing where it lacks none."""
+    return {"unreadable": [one._asdict() for one in unreadable]} if unreadable else {}
 
 
 def body_of[M: BaseModel](req: func.HttpRequest, model: type[M]) -> M:
@@ -123,6 +135,19 @@ def _said_of(place: tuple[int | str, ...], kind: str, message: str, model: type[
 
 def _is_model(part: object) -> TypeIs[type[BaseModel]]:
     return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def _unreadable(error: Exception) -> func.HttpResponse | None:
+    """The answer where a document that is needed cannot be read; None where that is not what went wrong."""
+    notes = getattr(error, "__notes__", ())
+    if not isinstance(error, ValidationError) or not notes:
+        return None
+    found = Unreadable.of(notes[0], error)
+    message = (
+        f"the stored document {found.document} cannot be read ({found.problem}): another release of Slipway wrote it, "
+        "or it was changed by hand; run that release, or restore the document"
+    )
+    return _error(500, "unreadable", message)
 
 
 def _error(status: int, code: str, message: str) -> func.HttpResponse:

@@ -12,6 +12,7 @@ from functions._views import alias_view, move_view
 from shared.core.ids import ModelName, VersionNumber, model_name
 from shared.registry.aliases import AliasName, alias_name
 from shared.registry.commands import SetAlias
+from shared.store.unreadable import Unreadable
 
 bp = func.Blueprint()
 
@@ -29,7 +30,9 @@ class AliasBody(Command):
 @answering
 def list_aliases(req: func.HttpRequest) -> dict[str, Any]:
     """A model's aliases."""
-    return listing(map(alias_view, services().aliases.aliases(model_name(req.route_params["model"]))))
+    unreadable = list[Unreadable]()
+    found = services().aliases.aliases(model_name(req.route_params["model"]), unreadable)
+    return listing(map(alias_view, found), unreadable=unreadable)
 
 
 @bp.function_name("get_alias")
@@ -77,7 +80,7 @@ def list_alias_moves(req: func.HttpRequest) -> dict[str, Any]:
     """An alias's moves, newest first."""
     model, alias = _named(req)
     page = services().aliases.history(model, alias, req.params.get("continuation"))
-    return listing(map(move_view, page.items), page.continuation)
+    return listing(map(move_view, page.items), page.continuation, page.unreadable)
 
 
 def _named(req: func.HttpRequest) -> tuple[ModelName, AliasName]:

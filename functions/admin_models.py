@@ -17,6 +17,7 @@ from shared.registry.commands import Approve
 from shared.registry.documents import Model, ModelVersion
 from shared.registry.policy import Policy
 from shared.registry.search import parse_filter
+from shared.store.unreadable import Unreadable
 
 bp = func.Blueprint()
 
@@ -53,8 +54,10 @@ class RevalidateBody(BaseModel):
 def list_models(req: func.HttpRequest) -> dict[str, Any]:
     """All models."""
     page = services().registry.models(req.params.get("continuation"))
-    production = services().aliases.production()
-    return listing((model_view(model, production.get(model.model)) for model in page.items), page.continuation)
+    unreadable = list(page.unreadable)
+    production = services().aliases.production(unreadable)
+    views = (model_view(model, production.get(model.model)) for model in page.items)
+    return listing(views, page.continuation, unreadable)
 
 
 @bp.function_name("get_model")
@@ -105,14 +108,15 @@ def list_versions(req: func.HttpRequest) -> dict[str, Any]:
     text = req.params.get("filter")
     wanted = None if text is None else parse_filter(text)
     policy = services().registry.model(name).policy
-    named = services().aliases.named(name)
+    unreadable = list[Unreadable]()
+    named = services().aliases.named(name, unreadable)
 
     def matches(version: ModelVersion) -> bool:
         return wanted is None or wanted.matches(version, named.get(version.version, []))
 
     page = services().registry.versions(name, req.params.get("continuation"), matches=matches)
     views = (version_view(version, named.get(version.version, []), policy) for version in page.items)
-    return listing(views, page.continuation)
+    return listing(views, page.continuation, [*unreadable, *page.unreadable])
 
 
 @bp.function_name("get_version")
@@ -186,7 +190,7 @@ def list_drops(req: func.HttpRequest) -> dict[str, Any]:
     """What was dropped for a model; for `-`, what was dropped where no model's name stands."""
     name = req.route_params["model"]
     page = services().registration.drops(name if name == NO_MODEL else model_name(name), req.params.get("continuation"))
-    return listing(map(drop_view, page.items), page.continuation)
+    return listing(map(drop_view, page.items), page.continuation, page.unreadable)
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import Any
 import azure.functions as func
 from pydantic import BaseModel, ConfigDict
 
-from functions._http import answering, body_of, listing
+from functions._http import answering, body_of, left_out, listing
 from functions._requests import Reason, time_param
 from functions._services import services
 from functions._views import quarantine_view, rollback_view
 from shared.core.ids import endpoint_name, version_number
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.report import report_of
+from shared.store.unreadable import Unreadable
 
 bp = func.Blueprint()
 
@@ -34,8 +35,9 @@ class ClearBody(BaseModel):
 @answering
 def list_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
     """An endpoint's rollbacks, oldest first."""
-    found = services().rollouts.rollbacks(endpoint_name(req.route_params["endpoint"]))
-    return listing(map(rollback_view, found))
+    unreadable = list[Unreadable]()
+    found = services().rollouts.rollbacks(endpoint_name(req.route_params["endpoint"]), unreadable)
+    return listing(map(rollback_view, found), unreadable=unreadable)
 
 
 @bp.function_name("report_rollbacks")
@@ -44,12 +46,14 @@ def list_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
 def report_rollbacks(req: func.HttpRequest) -> dict[str, Any]:
     """What became of the rollbacks from `?since=` to before `?until=`, of all endpoints or of `?endpoint=`."""
     since, until, named = time_param(req, "since"), time_param(req, "until"), req.params.get("endpoint")
-    rollouts = services().rollouts
+    rollouts, unreadable = services().rollouts, list[Unreadable]()
     if named:
-        found = rollouts.rollbacks(endpoint_name(named))
+        found = rollouts.rollbacks(endpoint_name(named), unreadable)
     else:
-        found = [one for rollbacks in rollouts.rollbacks_of_all(list(_all_endpoints())).values() for one in rollbacks]
-    return report_of(found, since=since, until=until).model_dump(mode="json")
+        of_all = rollouts.rollbacks_of_all(list(_all_endpoints(unreadable)), unreadable)
+        found = [one for rollbacks in of_all.values() for one in rollbacks]
+    report = report_of(found, since=since, until=until).model_dump(mode="json")
+    return report | left_out(unreadable)
 
 
 @bp.function_name("list_quarantine")
@@ -72,11 +76,12 @@ def clear_quarantine(req: func.HttpRequest) -> dict[str, Any]:
     return listing(quarantine_view(found) for found in endpoint.quarantined)
 
 
-def _all_endpoints() -> Iterator[Endpoint]:
+def _all_endpoints(unreadable: list[Unreadable]) -> Iterator[Endpoint]:
     continuation = None
     while True:
         page = services().rollouts.endpoints(continuation)
         yield from page.items
+        unreadable += page.unreadable
         if page.continuation is None:
             return
         continuation = page.continuation

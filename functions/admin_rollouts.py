@@ -18,6 +18,7 @@ from shared.core.errors import NotFoundError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.core.messages import UNNAMED_CALLER, CommandKind, RolloutCommand
 from shared.rollout.documents import Rollout
+from shared.store.unreadable import Unreadable
 
 bp = func.Blueprint()
 
@@ -84,7 +85,7 @@ def list_endpoints(req: func.HttpRequest) -> dict[str, Any]:
     """All endpoints."""
     page = services().rollouts.endpoints(req.params.get("continuation"))
     now = datetime.now(UTC)
-    return listing((endpoint_view(endpoint, now) for endpoint in page.items), page.continuation)
+    return listing((endpoint_view(endpoint, now) for endpoint in page.items), page.continuation, page.unreadable)
 
 
 @bp.function_name("get_endpoint")
@@ -113,8 +114,9 @@ def get_plan(req: func.HttpRequest) -> dict[str, Any]:
 def list_rollouts(req: func.HttpRequest) -> dict[str, Any]:
     """An endpoint's rollouts, oldest first."""
     name, now = _endpoint(req), datetime.now(UTC)
-    endpoint = services().rollouts.endpoint(name)
-    return listing(rollout_view(endpoint, rollout, now) for rollout in services().rollouts.rollouts(name))
+    endpoint, unreadable = services().rollouts.endpoint(name), list[Unreadable]()
+    found = services().rollouts.rollouts(name, unreadable)
+    return listing((rollout_view(endpoint, rollout, now) for rollout in found), unreadable=unreadable)
 
 
 @bp.function_name("get_rollout")

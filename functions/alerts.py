@@ -15,6 +15,7 @@ from shared.alerts.documents import Alert
 from shared.alerts.silences import Matcher, Silence
 from shared.core.errors import InvalidInputError
 from shared.core.messages import Queue, TellNews
+from shared.store.unreadable import Unreadable
 
 bp = func.Blueprint()
 
@@ -101,7 +102,7 @@ def settle_control_alerts(timer: func.TimerRequest) -> None:  # noqa: ARG001 - t
 def list_alerts(req: func.HttpRequest) -> dict[str, Any]:
     """All alerts; with `?state=pending`, `firing` or `resolved`, those alone."""
     page = services().alerts.alerts(req.params.get("state") or None, req.params.get("continuation"))
-    return listing(map(alert_view, page.items), page.continuation)
+    return listing(map(alert_view, page.items), page.continuation, page.unreadable)
 
 
 @bp.function_name("get_alert")
@@ -126,7 +127,8 @@ def acknowledge_alert(req: func.HttpRequest) -> dict[str, Any]:
 @answering
 def list_silences(req: func.HttpRequest) -> dict[str, Any]:  # noqa: ARG001 - the binding gives it
     """The silences in force, and those that are to come."""
-    return listing(map(silence_view, services().alerts.silences()))
+    unreadable = list[Unreadable]()
+    return listing(map(silence_view, services().alerts.silences(unreadable)), unreadable=unreadable)
 
 
 @bp.function_name("silence_alerts")

@@ -105,7 +105,7 @@ def list_dead_letters(req: func.HttpRequest) -> dict[str, Any]:
     """The dead letters that wait; with `?state=`, those in that state."""
     state = req.params.get("state") or LetterState.KEPT.value
     page = services().dead_letters.letters(state, req.params.get("continuation"))
-    return listing(map(letter_view, page.items), page.continuation)
+    return listing(map(letter_view, page.items), page.continuation, page.unreadable)
 
 
 @bp.function_name("get_dead_letter")

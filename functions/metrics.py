@@ -64,7 +64,7 @@ def readable[M: BaseModel](kind: type[M], bodies: Iterable[Mapping[str, Any]]) -
 
 def _found(now: datetime) -> Iterator[Family]:
     endpoints = list(readable(Endpoint, _bodies(Container.ENDPOINTS, {"kind": "endpoint"})))
-    rollbacks = services().rollouts.rollbacks_of_all(endpoints)
+    rollbacks = services().rollouts.rollbacks_of_all(endpoints, unreadable=[])
     seen = [Seen(endpoint=endpoint, rollbacks=rollbacks[endpoint.endpoint]) for endpoint in endpoints]
     outboxes = {container.value: _undelivered(container) for container in _WITH_OUTBOXES}
     yield from families(seen, {name: found.count for name, found in outboxes.items()}, now)

@@ -45,7 +45,7 @@ def run_retention(req: func.HttpRequest) -> dict[str, Any]:
 def list_retention_runs(req: func.HttpRequest) -> dict[str, Any]:
     """The runs of a model."""
     page = services().retention.runs(model_name(req.route_params["model"]), req.params.get("continuation"))
-    return listing(map(run_view, page.items), page.continuation)
+    return listing(map(run_view, page.items), page.continuation, page.unreadable)
 
 
 @bp.function_name("get_retention_run")

@@ -12,6 +12,7 @@ from functions._services import services
 from functions._tracing import timed
 from shared.core.errors import InvalidInputError
 from shared.core.ids import model_name
+from shared.store.unreadable import Unreadable
 from shared.watching.documents import DriftRecord, DriftReport, ReportSummary, RetrainingRequest, RetrainingState
 
 bp = func.Blueprint()
@@ -50,11 +51,11 @@ def list_drift(req: func.HttpRequest) -> dict[str, Any]:
     """The latest report of each version that serves; with `?since=`, all reports from then on."""
     model = model_name(req.route_params["model"])
     watching = services().watching
-    since = req.params.get("since")
+    since, unreadable = req.params.get("since"), list[Unreadable]()
     if since:
-        found = watching.reports.since(model, _time(since), datetime.now(UTC))
-        return listing(map(record_view, found))
-    return listing(map(standing_view, watching.serving(model)))
+        found = watching.reports.since(model, _time(since), datetime.now(UTC), unreadable)
+        return listing(map(record_view, found), unreadable=unreadable)
+    return listing(map(standing_view, watching.serving(model, unreadable)), unreadable=unreadable)
 
 
 @bp.function_name("report_drift")

@@ -21,7 +21,8 @@ from shared.registry.service import RegistryService
 from shared.rollout.documents import automatic_command_id
 from shared.rollout.service import RolloutService
 from shared.store.ports import QueueSender
-from shared.store.repository import Repository, leaving_out
+from shared.store.repository import Repository
+from shared.store.unreadable import leaving_out
 
 _log = logging.getLogger(__name__)
 

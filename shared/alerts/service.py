@@ -21,6 +21,7 @@ from shared.core.severity import Severity
 from shared.core.tracing import Value
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import AggregatePage, Repository
+from shared.store.unreadable import Unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -197,10 +198,11 @@ class AlertService:
             raise NotFoundError(f"the silence {identity[:80]!r}", hint="`slipway alerts silences` names them")
         return self._kept_silences.change(NO_MODEL, identity, end)
 
-    def silences(self) -> list[Silence]:
-        """The silences in force, and those that are to come."""
+    def silences(self, unreadable: list[Unreadable] | None = None) -> list[Silence]:
+        """The silences in force, and those that are to come. What cannot be read is added to `unreadable`."""
         now = self._clock.now()
-        return [one for one in self._kept_silences.readable(partition=NO_MODEL, is_over=False) if now < one.until]
+        found = self._kept_silences.readable(partition=NO_MODEL, unreadable=unreadable, is_over=False)
+        return [one for one in found if now < one.until]
 
     def expire_silences(self) -> int:
         """Note which silences have run out. How many."""

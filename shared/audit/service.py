@@ -10,6 +10,7 @@ from shared.audit.chain import AuditEvent, Problem, problems_of
 from shared.core.errors import IntegrityError, NotFoundError
 from shared.store.aggregate import Aggregate, AuditEntry
 from shared.store.ports import Container, DocumentStore
+from shared.store.unreadable import Unreadable, leaving_out, named
 
 _TRIES = 5
 _EVENT_ID = re.compile(r"[0-9]{10}")
@@ -57,16 +58,19 @@ class AuditService:
         """Verify one stream, or all of them. Raises NotFoundError for a named stream without a subject or events."""
         # The streams before their subjects: a subject is stored before its first event is, so that one which is made
         # meanwhile is no stream without a subject.
+        unreadable = list[Unreadable]()
         if stream is None:
             streams = {str(body["stream"]) for body in self._bodies(Container.AUDIT)}
-            subjects = {subject.stream: subject for kind in self._kinds for subject in self._subjects(kind)}
+            subjects = {subject.stream: subject for kind in self._kinds for subject in self._subjects(kind, unreadable)}
         else:
             streams = {stream} if any(True for _ in self._bodies(Container.AUDIT, partition=stream)) else set()
-            subjects = self._subject_of(stream)
+            subjects = self._subject_of(stream, unreadable)
             if not streams and not subjects:
                 raise NotFoundError(f"audit stream {stream!r}")
         orphans = streams - set(subjects)
-        problems = [Problem(stream=name, seq=0, problem="its subject does not exist") for name in sorted(orphans)]
+        lost = "its subject does not exist" + (", or cannot be read" if unreadable else "")
+        problems = [Problem(stream=name, seq=0, problem=lost) for name in sorted(orphans)]
+        problems += [Problem(stream="-", seq=0, problem=f"{what} cannot be read: {why}") for what, why in unreadable]
         events = 0
         for subject in subjects.values():
             count, found = self._verify_subject(subject)
@@ -102,19 +106,22 @@ class AuditService:
         events += [event for seq, event in sorted(waiting.items()) if seq not in delivered]
         return problems + problems_of(subject.stream, events, subject.audit), len(events)
 
-    def _subject_of(self, stream: str) -> dict[str, Aggregate]:
+    def _subject_of(self, stream: str, unreadable: list[Unreadable]) -> dict[str, Aggregate]:
         """The subject of a stream under the stream's name, looked for where the name says that it is."""
         kind, _, rest = stream.partition(":")
         if kind not in self._kinds:
             return {}
         partition = None if kind in _NAMED_WITHOUT_PARTITION else rest.partition(":")[0]
-        found = self._subjects(kind, partition=partition)
+        found = self._subjects(kind, unreadable, partition=partition)
         return {subject.stream: subject for subject in found if subject.stream == stream}
 
-    def _subjects(self, kind: str, *, partition: str | None = None) -> Iterator[Aggregate]:
+    def _subjects(
+        self, kind: str, unreadable: list[Unreadable], *, partition: str | None = None
+    ) -> Iterator[Aggregate]:
         aggregate = self._kinds[kind]
         for body in self._bodies(aggregate.container, partition=partition, where={"kind": kind}):
-            yield aggregate.from_body(body)
+            with leaving_out(named(aggregate.container, body), unreadable):
+                yield aggregate.from_body(body)
 
     def _bodies(
         self, container: Container, *, partition: str | None = None, where: Mapping[str, str] | None = None

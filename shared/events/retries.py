@@ -18,6 +18,7 @@ from shared.core.errors import ConflictError
 from shared.core.messages import PublishEvent, Queue
 from shared.deadletters.documents import DeadLetter, LetterState
 from shared.registration.documents import NO_MODEL
+from shared.store.unreadable import Unreadable
 
 AT_ONCE = 200
 MOST_TIMES = 30
@@ -32,7 +33,12 @@ class Letters(Protocol):
     """Finds dead letters."""
 
     def readable(
-        self, *, partition: str | None = None, left_out: set[str] | None = None, **fields: str | int | bool
+        self,
+        *,
+        partition: str | None = None,
+        left_out: set[str] | None = None,
+        unreadable: list[Unreadable] | None = None,
+        **fields: str | int | bool,
     ) -> Iterator[DeadLetter]:
         """The letters with these values in their fields, as far as they can be read."""
         ...

@@ -28,7 +28,8 @@ from shared.registry.documents import Model, ModelVersion
 from shared.registry.manifest import Manifest
 from shared.routing.plan import MAX_FILE_BYTES
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
-from shared.store.repository import AggregatePage, Repository, leaving_out
+from shared.store.repository import AggregatePage, Repository
+from shared.store.unreadable import leaving_out
 from shared.validation.failures import MAX_FAILURES, is_failure, last_error
 from shared.validation.metadata import BLOB_PREFIX
 from shared.validation.refusal import DropRefusedError, RefusalCode

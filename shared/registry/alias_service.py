@@ -8,7 +8,7 @@ and whoever asks what it named at a time is answered as if they had been: a mess
 move that is just being saved counts from when it is saved.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from shared.registry.aliases import (
     VALIDATED_ONLY,
     Alias,
     AliasMove,
+    AliasMoveRecord,
     AliasName,
     alias_id,
     command_id_of,
@@ -36,6 +37,7 @@ from shared.registry.documents import Model, ModelVersion, VersionState
 from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import Repository
+from shared.store.unreadable import Unreadable, leaving_out, named
 
 
 class Registry(Protocol):
@@ -56,6 +58,7 @@ class MovePage:
 
     items: list[AliasMove]
     continuation: str | None
+    unreadable: Sequence[Unreadable] = ()
 
 
 class AliasService:
@@ -111,15 +114,18 @@ class AliasService:
             raise _not_found(model, name)
         return found
 
-    def aliases(self, model: str) -> list[Alias]:
-        """A model's aliases, by name. Raises NotFoundError for a model that does not exist."""
-        self._registry.model(model)
-        return [alias for alias in self._aliases.where(partition=model) if alias.sequence > 0]
+    def aliases(self, model: str, unreadable: list[Unreadable] | None = None) -> list[Alias]:
+        """A model's aliases, by name. Raises NotFoundError for a model that does not exist.
 
-    def named(self, model: str) -> dict[int, list[str]]:
-        """The aliases of each version that has any."""
+        What cannot be read is left out and added to `unreadable`, where that is given, and is an error elsewhere.
+        """
+        self._registry.model(model)
+        return [alias for alias in self._all(model, unreadable) if alias.sequence > 0]
+
+    def named(self, model: str, unreadable: list[Unreadable] | None = None) -> dict[int, list[str]]:
+        """The aliases of each version that has any. `unreadable` as above."""
         found: dict[int, list[str]] = {}
-        for alias in self._aliases.where(partition=model):
+        for alias in self._all(model, unreadable):
             if alias.version is not None:
                 found.setdefault(alias.version, []).append(alias.alias)
         return found
@@ -133,9 +139,9 @@ class AliasService:
         """The version that candidates are compared with."""
         return self.version(model, CHAMPION)
 
-    def production(self) -> dict[str, int]:
-        """The production version of each model that has one."""
-        found = self._aliases.where(alias=PRODUCTION)
+    def production(self, unreadable: list[Unreadable]) -> dict[str, int]:
+        """The production version of each model that has one. What cannot be read is added to `unreadable`."""
+        found = self._aliases.readable(unreadable=unreadable, alias=PRODUCTION)
         return {alias.model: alias.version for alias in found if alias.version is not None}
 
     def history(self, model: str, name: AliasName, continuation: str | None = None) -> MovePage:
@@ -146,8 +152,13 @@ class AliasService:
         )
         # What was made and not archived yet stands in the alias alone.
         waiting = [] if continuation else alias.waiting_moves()
-        items = list(in_order(waiting, (stored.body for stored in page.items)))
-        return MovePage(items=items, continuation=page.continuation)
+        unreadable, archived = list[Unreadable](), list[dict[str, Any]]()
+        for stored in page.items:
+            with leaving_out(named(Container.MODELS, stored.body), unreadable):
+                AliasMoveRecord.model_validate(stored.body)
+                archived.append(stored.body)
+        items = list(in_order(waiting, iter(archived)))
+        return MovePage(items=items, continuation=page.continuation, unreadable=unreadable)
 
     def at(self, model: str, name: AliasName, when: datetime) -> AliasMove | None:
         """The move that held at a time; None where the alias named nothing yet. Raises NotFoundError.
@@ -166,6 +177,11 @@ class AliasService:
         if alias.sequence == 0:
             raise _not_found(model, name)
         return move_at(in_order(known_moves(alias), self._archived(alias)), when)
+
+    def _all(self, model: str, unreadable: list[Unreadable] | None) -> Iterator[Alias]:
+        if unreadable is None:
+            return self._aliases.where(partition=model)
+        return self._aliases.readable(partition=model, unreadable=unreadable)
 
     def _change(
         self, model: str, name: str, change: Callable[[Alias], bool], *, call: MoveAlias | None = None

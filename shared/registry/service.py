@@ -29,6 +29,7 @@ from shared.rollout.documents import automatic_command_id
 from shared.signing.keys import TrustedKey
 from shared.store.ports import Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
+from shared.store.unreadable import Unreadable
 
 _MAX_REASON_LENGTH = 500
 _SEARCHED_PAGES = 20
@@ -145,15 +146,17 @@ class RegistryService:
 
         A page of matches may be short or empty although more follow: its continuation tells.
         """
+        unreadable = list[Unreadable]()
         for _ in range(_SEARCHED_PAGES):
             page = self._versions.page(partition=name, continuation=continuation)
             if matches is None:
                 return page
             found = [version for version in page.items if matches(version)]
             continuation = page.continuation
+            unreadable += page.unreadable
             if found or continuation is None:
-                return AggregatePage(found, continuation)
-        return AggregatePage([], continuation)
+                return AggregatePage(found, continuation, unreadable)
+        return AggregatePage([], continuation, unreadable)
 
     def approve(self, command: Approve) -> ModelVersion:
         """Note somebody's approval of a validated version, once a command and once a person.

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from shared.core.errors import NotFoundError
 from shared.rollout.documents import Rollout, RolloutRecord
 from shared.rollout.endpoint import Endpoint
@@ -15,6 +17,7 @@ from shared.rollout.machine import RolloutState
 from shared.rollout.rollbacks import Reverted, Rollback, RollbackRecord
 from shared.store.aggregate import ArchiveEntry
 from shared.store.ports import Container, DocumentStore
+from shared.store.unreadable import Unreadable, leaving_out, named, naming
 
 
 class History:
@@ -23,13 +26,16 @@ class History:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
 
-    def rollouts(self, endpoint: Endpoint) -> list[Rollout]:
-        """All rollouts, the latest one included, in the order of their start."""
-        records = (RolloutRecord.model_validate(body) for body in self._bodies(endpoint, "rollout"))
+    def rollouts(self, endpoint: Endpoint, unreadable: list[Unreadable] | None = None) -> list[Rollout]:
+        """All rollouts, the latest one included, in the order of their start.
+
+        What cannot be read is left out and added to `unreadable`, where that is given, and is an error elsewhere.
+        """
+        records = _read(RolloutRecord, self._bodies(endpoint, "rollout"), unreadable)
         found = {record.rollout.rollout_id: record.rollout for record in records}
         if endpoint.rollout:
             found[endpoint.rollout.rollout_id] = endpoint.rollout
-        rollbacks = self.rollbacks(endpoint)
+        rollbacks = self.rollbacks(endpoint, unreadable)
         in_order = sorted(found.values(), key=lambda rollout: rollout.started_at)
         return [_with_revert(one, in_order, rollbacks) for one in in_order]
 
@@ -43,22 +49,28 @@ class History:
             if stored is None or stored.body["kind"] != "rollout":
                 raise NotFoundError(f"rollout {rollout_id} of endpoint {endpoint.endpoint}")
             body = stored.body
-        found = RolloutRecord.model_validate(body).rollout
+        with naming(named(Container.ENDPOINTS, body)):
+            found = RolloutRecord.model_validate(body).rollout
         if found.state is not RolloutState.PROMOTED:
             return found
         return next((one for one in self.rollouts(endpoint) if one.rollout_id == rollout_id), found)
 
-    def rollbacks(self, endpoint: Endpoint) -> list[Rollback]:
-        """All rollbacks, in their order; the latest one may not be confirmed by the pods yet."""
-        return _rollbacks(endpoint, self._bodies(endpoint, "rollback"))
+    def rollbacks(self, endpoint: Endpoint, unreadable: list[Unreadable] | None = None) -> list[Rollback]:
+        """All rollbacks, in their order; the latest one may not be confirmed by the pods yet. `unreadable` as above."""
+        return _rollbacks(endpoint, self._bodies(endpoint, "rollback"), unreadable)
 
-    def rollbacks_of_all(self, endpoints: Sequence[Endpoint]) -> dict[str, list[Rollback]]:
-        """All rollbacks of each endpoint by its name, in their order, read together: not a query for each."""
+    def rollbacks_of_all(
+        self, endpoints: Sequence[Endpoint], unreadable: list[Unreadable] | None = None
+    ) -> dict[str, list[Rollback]]:
+        """All rollbacks of each endpoint by its name, in their order, read together: not a query for each.
+
+        `unreadable` as above.
+        """
         bodies = defaultdict(list)
         for body in self._stored("rollback"):
             bodies[body["endpoint"]].append(body)
         return {
-            one.endpoint: _rollbacks(one, [*waiting_records(one, "rollback"), *bodies[one.endpoint]])
+            one.endpoint: _rollbacks(one, [*waiting_records(one, "rollback"), *bodies[one.endpoint]], unreadable)
             for one in endpoints
         }
 
@@ -117,8 +129,19 @@ def _with_revert(rollout: Rollout, rollouts: Iterable[Rollout], rollbacks: Itera
     return rollout
 
 
-def _rollbacks(endpoint: Endpoint, bodies: Iterable[Mapping[str, Any]]) -> list[Rollback]:
-    records = (RollbackRecord.model_validate(body) for body in bodies)
+def _read[M: BaseModel](
+    kind: type[M], bodies: Iterable[Mapping[str, Any]], unreadable: list[Unreadable] | None
+) -> Iterator[M]:
+    for body in bodies:
+        what = named(Container.ENDPOINTS, body)
+        with naming(what) if unreadable is None else leaving_out(what, unreadable):
+            yield kind.model_validate(body)
+
+
+def _rollbacks(
+    endpoint: Endpoint, bodies: Iterable[Mapping[str, Any]], unreadable: list[Unreadable] | None
+) -> list[Rollback]:
+    records = _read(RollbackRecord, bodies, unreadable)
     found = {record.rollback.rollback_id: record.rollback for record in records}
     if endpoint.rollback:
         found[endpoint.rollback.rollback_id] = endpoint.rollback

@@ -34,7 +34,8 @@ from shared.rollout.rollbacks import Rollback
 from shared.rollout.starting import Starting
 from shared.routing.plan import Role
 from shared.store.ports import BlobStore, Container, DocumentStore
-from shared.store.repository import AggregatePage, Repository, leaving_out
+from shared.store.repository import AggregatePage, Repository
+from shared.store.unreadable import Unreadable, leaving_out
 from shared.telemetry.evidence import windows_after
 
 _LATENESS = timedelta(minutes=10)
@@ -89,21 +90,23 @@ class RolloutService:
         """A page of all endpoints."""
         return self._endpoints.page(continuation=continuation)
 
-    def rollouts(self, name: EndpointName) -> list[Rollout]:
+    def rollouts(self, name: EndpointName, unreadable: list[Unreadable] | None = None) -> list[Rollout]:
         """The endpoint's rollouts, in the order of their start. Raises NotFoundError."""
-        return self._history.rollouts(self.endpoint(name))
+        return self._history.rollouts(self.endpoint(name), unreadable)
 
     def rollout(self, name: EndpointName, rollout_id: str) -> Rollout:
         """One rollout of an endpoint. Raises NotFoundError."""
         return self._history.rollout(self.endpoint(name), rollout_id)
 
-    def rollbacks(self, name: EndpointName) -> list[Rollback]:
+    def rollbacks(self, name: EndpointName, unreadable: list[Unreadable] | None = None) -> list[Rollback]:
         """The endpoint's rollbacks, in their order. Raises NotFoundError."""
-        return self._history.rollbacks(self.endpoint(name))
+        return self._history.rollbacks(self.endpoint(name), unreadable)
 
-    def rollbacks_of_all(self, endpoints: Sequence[Endpoint]) -> dict[str, list[Rollback]]:
-        """The rollbacks of each of several endpoints by its name, in their order."""
-        return self._history.rollbacks_of_all(endpoints)
+    def rollbacks_of_all(
+        self, endpoints: Sequence[Endpoint], unreadable: list[Unreadable]
+    ) -> dict[str, list[Rollback]]:
+        """The rollbacks of each of several endpoints by its name, in their order, as far as they can be read."""
+        return self._history.rollbacks_of_all(endpoints, unreadable)
 
     def handle(self, command: RolloutCommand) -> Rollout | None:
         """Carry out a command once; again, answer with its rollout. None: it was queued, or there was nothing to do.

@@ -1,11 +1,9 @@
 """Loading and saving aggregates: every save is one conditional write, followed by the delivery of the outbox."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple
-
-from pydantic import ValidationError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from shared.core.errors import (
     AlreadyExistsError,
@@ -17,6 +15,7 @@ from shared.core.errors import (
 from shared.store.aggregate import Aggregate
 from shared.store.outbox import Outbox
 from shared.store.ports import PARTITION_KEY, DocumentStore, Page
+from shared.store.unreadable import Unreadable, leaving_out, named, naming, read_or_left_out
 
 _ATTEMPTS = 20
 
@@ -31,10 +30,11 @@ class Loaded[A: Aggregate](NamedTuple):
 
 
 class AggregatePage[A: Aggregate](NamedTuple):
-    """A page of aggregates; `continuation` is None on the last page."""
+    """A page of aggregates; `continuation` is None on the last page. Those that cannot be read are told apart."""
 
     items: list[A]
     continuation: str | None
+    unreadable: Sequence[Unreadable] = ()
 
 
 class Repository[A: Aggregate]:
@@ -106,31 +106,34 @@ class Repository[A: Aggregate]:
         """The aggregates of this type with these values in their top-level fields."""
         continuation = None
         while True:
-            page = self.page(partition=partition, continuation=continuation, **fields)
-            yield from page.items
+            page = self._query(partition, continuation, fields)
+            yield from (self._read(stored.body) for stored in page.items)
             if page.continuation is None:
                 return
             continuation = page.continuation
 
     def readable(
-        self, *, partition: str | None = None, left_out: set[str] | None = None, **fields: str | int | bool
+        self,
+        *,
+        partition: str | None = None,
+        left_out: set[str] | None = None,
+        unreadable: list[Unreadable] | None = None,
+        **fields: str | int | bool,
     ) -> Iterator[A]:
-        """As `where`, for who goes over all of them: one that cannot be read is logged, and stops nobody. Its partition
-        is added to `left_out`.
+        """As `where`, for who goes over all of them: one that cannot be read is logged, and stops nobody.
+
+        It is added to `unreadable`, and its partition to `left_out`.
         """
         continuation = None
         while True:
             page = self._query(partition, continuation, fields)
             for body in (stored.body for stored in page.items):
-                try:
-                    aggregate = self._kind.from_body(body)
-                except ValidationError as error:
-                    found_in = str(body[PARTITION_KEY[self._kind.container]])
-                    _log_left_out(f"{body['id']} of {found_in}", error)
-                    if left_out is not None:
-                        left_out.add(found_in)
-                    continue
-                yield aggregate
+                what = named(self._kind.container, body)
+                aggregate = read_or_left_out(what, partial(self._kind.from_body, body), unreadable)
+                if aggregate is not None:
+                    yield aggregate
+                elif left_out is not None:
+                    left_out.add(str(body[PARTITION_KEY[self._kind.container]]))
             if page.continuation is None:
                 return
             continuation = page.continuation
@@ -138,10 +141,13 @@ class Repository[A: Aggregate]:
     def page(
         self, *, partition: str | None = None, continuation: str | None = None, **fields: str | int | bool
     ) -> AggregatePage[A]:
-        """A page of them. Raises InvalidInputError for a continuation that no page gave."""
+        """A page of those that can be read. Raises InvalidInputError for a continuation that no page gave."""
         page = self._query(partition, continuation, fields)
-        items = [self._kind.from_body(stored.body) for stored in page.items]
-        return AggregatePage(items, page.continuation)
+        items, unreadable = list[A](), list[Unreadable]()
+        for stored in page.items:
+            with leaving_out(named(self._kind.container, stored.body), unreadable):
+                items.append(self._kind.from_body(stored.body))
+        return AggregatePage(items, page.continuation, unreadable)
 
     def _query(self, partition: str | None, continuation: str | None, fields: Mapping[str, str | int | bool]) -> Page:
         where = {"kind": self._kind.model_fields["kind"].default, **fields}
@@ -152,7 +158,11 @@ class Repository[A: Aggregate]:
         # Several kinds share a partition, and people give ids.
         if stored is None or stored.body.get("kind") != self._kind.model_fields["kind"].default:
             return None
-        return Loaded(self._kind.from_body(stored.body), stored.etag)
+        return Loaded(self._read(stored.body), stored.etag)
+
+    def _read(self, body: Mapping[str, Any]) -> A:
+        with naming(named(self._kind.container, body)):
+            return self._kind.from_body(body)
 
     def _deliver(self, loaded: Loaded[A]) -> A:
         """Deliver what can be delivered now; the rest waits for the sweep, and the change itself stands."""
@@ -186,16 +196,3 @@ class Repository[A: Aggregate]:
                 _log.warning("%s: the outbox is struck out later: %s", aggregate.stream, error)
                 break
         return (current or loaded).aggregate, list(failures.values())
-
-
-@contextmanager
-def leaving_out(what: str) -> Iterator[None]:
-    """Do something for one of many: where a document that it takes cannot be read, that is logged, and stops nobody."""
-    try:
-        yield
-    except ValidationError as error:
-        _log_left_out(what, error)
-
-
-def _log_left_out(what: str, error: ValidationError) -> None:
-    _log.error("%s is left out, for it cannot be read: %s", what, error)

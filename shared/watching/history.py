@@ -9,6 +9,7 @@ from shared.core.threads import side_by_side
 from shared.registry.documents import waiting_records
 from shared.store.ports import BlobContainer, BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
+from shared.store.unreadable import Unreadable, named, naming, read_or_left_out
 from shared.watching.documents import DriftFinding, DriftRecord, DriftReport, drift_report_id
 from shared.watching.rollups import DAY, day_of
 
@@ -34,9 +35,14 @@ class Reports:
         self._blobs = blobs
         self._most_records = most_records
 
-    def latest(self, model: str) -> list[DriftReport]:
-        """Each version in each role that was ever reported on, with its latest report, in the order of the versions."""
-        return list(self._reports.where(partition=model))
+    def latest(self, model: str, unreadable: list[Unreadable] | None = None) -> list[DriftReport]:
+        """Each version in each role that was ever reported on, with its latest report, in the order of the versions.
+
+        What cannot be read is left out and added to `unreadable`, where that is given, and is an error elsewhere.
+        """
+        if unreadable is None:
+            return list(self._reports.where(partition=model))
+        return list(self._reports.readable(partition=model, unreadable=unreadable))
 
     def of_all(self) -> Iterator[DriftReport]:
         """Those of all models."""
@@ -48,8 +54,13 @@ class Reports:
         findings = report.latest.findings if report and report.latest else ()
         return next((finding for finding in findings if finding.against == against), None)
 
-    def since(self, model: str, since: datetime, now: datetime) -> list[DriftRecord]:
-        """The reports of the time from `since` on, the latest last: the latest MOST_RECORDS. Raises InvalidInputError."""
+    def since(
+        self, model: str, since: datetime, now: datetime, unreadable: list[Unreadable] | None = None
+    ) -> list[DriftRecord]:
+        """The reports of the time from `since` on, the latest last, and the latest alone. Raises InvalidInputError.
+
+        What cannot be read is left out, and added to `unreadable`.
+        """
         if since.tzinfo is None or now - since > MAX_SINCE:
             raise InvalidInputError(
                 f"{since.isoformat()} has no time zone, or is over {MAX_SINCE.days} days ago: give a later time, with "
@@ -61,11 +72,11 @@ class Reports:
             names += [info.name for info in infos if info.name.endswith(".json")]
             day += DAY
         ids = sorted((name.rpartition("/")[2].removesuffix(".json") for name in names), key=_until_of)
-        found = [
-            record
-            for record in side_by_side(lambda one: self._record(model, one), ids[-self._most_records :])
-            if record
-        ]
+
+        def read(report_id: str) -> DriftRecord | None:
+            return read_or_left_out(f"{report_id} of {model}", lambda: self._record(model, report_id), unreadable)
+
+        found = [record for record in side_by_side(read, ids[-self._most_records :]) if record]
         return sorted((record for record in found if record.report.until >= since), key=lambda one: one.report.made_at)
 
     def one(self, model: str, report_id: str) -> DriftRecord:
@@ -95,7 +106,8 @@ class Reports:
             return None
         stored = self._documents.get(Container.REPORTS, model, report_id)
         if stored is not None:
-            return DriftRecord.model_validate(stored.body) if stored.body["kind"] == "drift_record" else None
+            with naming(named(Container.REPORTS, stored.body)):
+                return DriftRecord.model_validate(stored.body) if stored.body["kind"] == "drift_record" else None
         # It may wait in the outbox of the document that it was made by.
         owner = self._reports.find(model, form[1])
         waiting = waiting_records(owner, "drift_record") if owner else []

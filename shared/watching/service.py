@@ -30,6 +30,7 @@ from shared.rollout.endpoint import ENDPOINT_ID, Endpoint
 from shared.routing.plan import Role, Route
 from shared.store.ports import BlobStore, Container, DocumentStore
 from shared.store.repository import Repository
+from shared.store.unreadable import Unreadable
 from shared.watching import retraining
 from shared.watching.alarms import begin, end_all, is_of_earlier
 from shared.watching.documents import (
@@ -139,10 +140,13 @@ class WatchService:
         )
         return next(request for request in book.requests if request.request_id == identity)
 
-    def serving(self, model: ModelName) -> list[DriftReport]:
-        """How each version that serves stands, as far as there are reports. Raises NotFoundError."""
+    def serving(self, model: ModelName, unreadable: list[Unreadable] | None = None) -> list[DriftReport]:
+        """How each version that serves stands, as far as there are reports. Raises NotFoundError.
+
+        What cannot be read is left out and added to `unreadable`, where that is given, and is an error elsewhere.
+        """
         served = {_id_of(route) for route in _served(self._endpoint(model))}
-        return [report for report in self.reports.latest(model) if report.id in served]
+        return [report for report in self.reports.latest(model, unreadable) if report.id in served]
 
     def _watch(self, endpoint: Endpoint) -> None:
         served = _served(endpoint)

@@ -276,7 +276,7 @@ def test_the_rollbacks_of_all_endpoints_are_those_of_each_whether_or_not_they_ar
     give(world, ROLLBACK, "two", version=1)
     for _ in range(2):
         endpoint = world.endpoint()
-        found = world.rollouts.rollbacks_of_all([endpoint, Endpoint(endpoint="other")])
+        found = world.rollouts.rollbacks_of_all([endpoint, Endpoint(endpoint="other")], [])
         assert [(one.from_version, one.to_version) for one in found[ENDPOINT]] == [(3, 2), (2, 1)]
         assert found["other"] == []
         world.run(seconds=5)

@@ -96,3 +96,15 @@ def test_a_silence_that_says_too_little_is_refused(
     assert ran.code == ExitCode.USAGE
     assert said in ran.err
     assert api.asked == []
+
+
+def test_what_the_api_cannot_read_is_told_beside_what_it_can(slipway: Slipway, api: FakeApi) -> None:
+    unreadable = [{"document": "alert-2 of m\x1b[31m", "problem": "news: Input should be a valid integer"}]
+    listed = {"items": [ALERT], "continuation": None, "unreadable": unreadable}
+    api.answers["GET /api/alerts?state=firing"] = (200, listed)
+    ran = slipway("alerts", "--json")
+    assert (ran.code, ran.json) == (0, {"alerts": [ALERT]})
+    said = "slipway: left out, for it cannot be read: alert-2 of m"
+    assert ran.err.startswith(said)
+    assert ran.err.endswith(" (news: Input should be a valid integer)\n")
+    assert "\x1b" not in ran.err

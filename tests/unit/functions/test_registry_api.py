@@ -22,26 +22,30 @@ M = {"model": "m"}
 def _two_versions(app: Services) -> None:
     """Model m with a policy, a version that is validated and one that is rejected."""
     app.registry.put_policy(ModelName("m"), Policy(rollout=RolloutPolicy(approvals=2)), by="test")
-    for number, state, accuracy in ((1, VersionState.VALIDATED, 0.95), (2, VersionState.REJECTED, 0.5)):
-        summary = ValidationSummary(
-            outcome=Outcome.PASS, verdicts=[], metrics={"accuracy": accuracy}, report_blob="r", policy_version=1
-        )
-        version = ModelVersion(
-            id=version_id(number),
-            model="m",
-            version=number,
-            state=state,
-            drop="m/x.onnx",
-            digest="d" * 64,
-            artifact_digest="a" * 64,
-            artifact_size_bytes=1,
-            manifest=Manifest.model_validate({"task": "classification", "author": "Ann", "tags": {"team": "fraud"}}),
-            registered_at=datetime(2026, 1, 2, tzinfo=UTC),
-            attempted_at=datetime(2026, 1, 2, tzinfo=UTC),
-            validation=summary,
-            rollout_pending=state is VersionState.VALIDATED,
-        )
+    for version in (version_of(1), version_of(2, VersionState.REJECTED, accuracy=0.5)):
         app.documents.create(Container.MODELS, version.to_body())
+
+
+def version_of(number: int, state: VersionState = VersionState.VALIDATED, *, accuracy: float = 0.95) -> ModelVersion:
+    """A version of model m."""
+    summary = ValidationSummary(
+        outcome=Outcome.PASS, verdicts=[], metrics={"accuracy": accuracy}, report_blob="r", policy_version=1
+    )
+    return ModelVersion(
+        id=version_id(number),
+        model="m",
+        version=number,
+        state=state,
+        drop="m/x.onnx",
+        digest="d" * 64,
+        artifact_digest="a" * 64,
+        artifact_size_bytes=1,
+        manifest=Manifest.model_validate({"task": "classification", "author": "Ann", "tags": {"team": "fraud"}}),
+        registered_at=datetime(2026, 1, 2, tzinfo=UTC),
+        attempted_at=datetime(2026, 1, 2, tzinfo=UTC),
+        validation=summary,
+        rollout_pending=state is VersionState.VALIDATED,
+    )
 
 
 def refused(answer: tuple[int, dict[str, Any]]) -> tuple[int, str]:
