@@ -40,6 +40,9 @@ from shared.validation.wire import (
     part_file,
 )
 
+_LEAST_MEMBER_BYTES = 46 + 1
+"""What a zip takes for a file at least: an entry in its directory, and a letter for the name there."""
+
 
 def main() -> None:
     """Carry out the request on standard input."""
@@ -128,13 +131,19 @@ def _made(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:
         case ManifestTask():
             names = []
         case IntakeTask():
-            parts = range(1, MAX_FILES + 1) if work.is_bundle else ()
-            names = [CHECKED_FILE, CHECKED_VALUES_FILE, *map(part_file, parts)]
+            names = [CHECKED_FILE, CHECKED_VALUES_FILE, *map(part_file, range(1, _most_parts(work) + 1))]
         case ValidateTask():
             names = [CHECKED_FILE, CHECKED_VALUES_FILE, GOLDEN_FILE, PROFILE_FILE, PERFORMANCE_FILE]
     for name in names:
         (Path.cwd() / name).touch(mode=0o600, exist_ok=False)
     return [Path.cwd() / name for name in names]
+
+
+def _most_parts(work: IntakeTask) -> int:
+    """How many files a drop may be unpacked to: as many members as a zip of its size can have."""
+    if work.path is None or not work.is_bundle:
+        return 0
+    return min(MAX_FILES, work.path.stat().st_size // _LEAST_MEMBER_BYTES)
 
 
 def _files(work: IntakeTask | ManifestTask | ValidateTask) -> list[Path]:

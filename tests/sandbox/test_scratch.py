@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from shared.core.workdir import work_folder
-from shared.registry.manifest import MAX_FILES, Manifest, Task
+from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import ValidationPolicy
 from shared.validation.process import Ended, run_child
 from shared.validation.sandbox import SandboxLimits
 from shared.validation.wire import IntakeTask, Limits, ManifestTask, ModelFiles, Request, ValidateTask
-from tests.unit.validation.drops import good_bundle, scorer
+from tests.unit.validation.drops import bundle, good_bundle, scorer
 
 FILE_BYTES = 1 << 20
 OUTPUTS = {"golden.json", "performance.json", "profile.json"}
@@ -131,7 +131,7 @@ def test_files_with_tensors_that_are_linked_into_reach_cannot_be_written(tmp_pat
     ("dropped", "names"),
     [
         ("m.onnx", CHECKED),
-        ("b.zip", CHECKED | {f"part-{number}" for number in range(1, MAX_FILES + 1)}),
+        ("b.zip", CHECKED | {f"part-{number}" for number in range(1, len(good_bundle()) // 47 + 1)}),
         ("", set[str]()),
     ],
     ids=["model", "bundle", "manifest"],
@@ -146,11 +146,20 @@ def test_a_task_has_the_files_that_it_writes_and_no_more(tmp_path: Path, dropped
     assert {path.name for path in (tmp_path / "work").iterdir()} == names
 
 
+def test_no_zip_holds_more_files_than_are_made_for_it(tmp_path: Path) -> None:
+    """The smallest that there can be: files of nothing, with a name of a letter."""
+    names = "abcdefghijklmnopqrstuvwxyz"
+    (tmp_path / "drop").write_bytes(bundle(dict.fromkeys(names, b"")))
+    (tmp_path / "work").mkdir()
+    attacked(tmp_path / "work", IntakeTask(path=tmp_path / "drop", filename="b.zip"), "{}")
+    assert len(names) <= len(list((tmp_path / "work").glob("part-*"))) < 2 * len(names)
+
+
 def test_a_process_that_fills_its_files_is_killed_at_the_bound_and_the_disk_is_as_before() -> None:
     """Each file within its own limit, all of them far beyond what may be written."""
     bound = 40 * FILE_BYTES
     with work_folder("attack") as folder:
-        (folder / "drop").write_bytes(good_bundle())
+        (folder / "drop").write_bytes(bytes(100_000))
         (folder / "work").mkdir()
         fill = "{'fill': lambda n: fill(own[n % 1_000])}"
         ended = attacked(folder / "work", IntakeTask(path=folder / "drop", filename="b.zip"), fill, bound)
