@@ -31,6 +31,9 @@ from shared.store.ports import Container, DocumentStore
 from shared.store.repository import AggregatePage, Repository
 from shared.store.unreadable import Unreadable
 
+MAX_POLICY_BYTES = 300_000
+"""Of JSON. A document bears 2 MB: its model's holds the policy three times while it is being set, and its endpoint's
+twice while a rollout is archived and the next one begins."""
 _MAX_REASON_LENGTH = 500
 _SEARCHED_PAGES = 20
 """Pages of versions that one search reads at most before it answers."""
@@ -77,10 +80,11 @@ class RegistryService:
         """Set a model's policy, which gets the next number unless it is the one in force already.
 
         The model comes to be where there is none; rollouts under way keep their policy. Raises InvalidInputError for a
-        trusted key that is none, for gates that no version as good as stable can pass (shared.registry.margins), and
-        for one that loosens what keeps candidates back without a name and a reason (shared.registry.loosening);
-        ConflictError where the policy in force has another number than `expected_version`.
+        policy above MAX_POLICY_BYTES, for a trusted key that is none, for gates that no version as good as stable can
+        pass (shared.registry.margins), and for one that loosens what keeps candidates back without a name and a reason
+        (shared.registry.loosening); ConflictError where the policy in force has another number than `expected_version`.
         """
+        _check_size(name, policy)
         _check_keys(policy)
         check_margins(policy.rollout)
         now = self._clock.now()
@@ -294,6 +298,15 @@ def _check_may_approve(version: ModelVersion, by: str) -> None:
         )
     if any(is_same_person(by, approval.by) for approval in version.approvals):
         raise ConflictError(f"{by.strip()} has approved version {version.version} of {version.model} already")
+
+
+def _check_size(name: str, policy: Policy) -> None:
+    size_bytes = len(policy.model_dump_json().encode())
+    if size_bytes > MAX_POLICY_BYTES:
+        raise InvalidInputError(
+            f"the policy of {name} has {size_bytes} bytes as JSON, and at most {MAX_POLICY_BYTES} are taken: use fewer "
+            "stages, or fewer and shorter queries"
+        )
 
 
 def _check_keys(policy: Policy) -> None:

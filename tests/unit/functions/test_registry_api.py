@@ -12,6 +12,7 @@ from shared.registry.documents import ModelVersion, ValidationSummary, VersionSt
 from shared.registry.manifest import Manifest
 from shared.registry.policy import Policy
 from shared.registry.rollout_policy import RolloutPolicy
+from shared.registry.service import MAX_POLICY_BYTES
 from shared.store.ports import Container
 from tests.unit.functions.conftest import Call
 
@@ -171,6 +172,37 @@ def test_what_is_wrong_with_a_policy_is_named_and_nothing_is_set(call: Call, bod
     assert status == 400
     assert said in message
     assert call("get_model", **M)[1]["policy_version"] == 1
+
+
+def large_policy(stages: int, weight_bp: int = 1_000) -> dict[str, Any]:
+    """A policy of some 40 KB a stage."""
+    query = {"provider": "prometheus", "query": "x" * 4_000, "at_most": 1}
+    gates = {"queries": [query | {"name": f"q{number}"} for number in range(10)]}
+    found = [{"weight_bp": weight_bp + number, "duration_s": 60, "gates": gates} for number in range(stages)]
+    return {"rollout": {"stages": found}}
+
+
+@pytest.mark.parametrize("model", ["m", "new"])
+@pytest.mark.parametrize("stages", [8, 18, 24])
+def test_a_policy_that_is_larger_than_documents_bear_is_refused_and_nothing_is_done(
+    call: Call, app: Services, model: str, stages: int
+) -> None:
+    before = app.audit.verify().events
+    named = {"by": "ann", "reason": "more queries"}
+    status, message = refused(call("put_policy", large_policy(stages), query=named, model=model))
+    assert (status, message.partition(" bytes ")[0][:-6]) == (400, f"the policy of {model} has ")
+    assert f"at most {MAX_POLICY_BYTES} are taken" in message
+    assert app.audit.verify().events == before
+    assert call("get_model", model="new")[0] == 404
+    assert call("get_model", **M)[1]["policy_version"] == 1
+
+
+def test_a_policy_of_the_largest_size_is_set_and_set_again(call: Call) -> None:
+    named = {"by": "ann", "reason": "more queries"}
+    for number in (2, 3, 4):
+        status, shown = call("put_policy", large_policy(7, weight_bp=1_000 * number), query=named, **M)
+        assert status == 200, shown
+        assert shown["policy_version"] == number
 
 
 def test_versions_are_found_by_a_filter(call: Call) -> None:
