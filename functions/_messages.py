@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from functions._services import services
 from functions._tracing import invocation
-from shared.core.errors import InvalidInputError, SlipwayError
+from shared.core.errors import InvalidInputError
 from shared.core.messages import Queue, RegisterDrop
 from shared.core.tracing import TRACEPARENT, SpanKind, TraceContext, unstamped
 from shared.deadletters.documents import DeadLetter, body_of_drop
@@ -158,7 +158,7 @@ def _tell[**P](tell: Callable[P, object], *arguments: P.args, **named: P.kwargs)
     """Tell of an outcome. That it cannot be told changes nothing about the outcome."""
     try:
         tell(*arguments, **named)
-    except SlipwayError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the outcome stands
         _log.warning("the outcome of a message is not noted: %s", error)
 
 

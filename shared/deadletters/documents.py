@@ -21,7 +21,11 @@ from shared.store.ports import Container
 
 BLOB_POISON_QUEUE = "webjobs-blobtrigger-poison"
 """Where the Functions runtime puts the events of blobs that failed for the last time."""
-UNRECORDED = "it ended without an error being recorded: perhaps its process was killed each time"
+UNRECORDED = (
+    "it ended without an error being recorded: its process was killed, or the database did not take the error, which is "
+    "in the app's log then"
+)
+_RECORDED = "; the last one that was recorded of such a message: "
 
 _IDS_KEPT = 20
 
@@ -163,6 +167,11 @@ class DeadLetter(Aggregate):
     def is_counted(self, message_id: str) -> bool:
         """Whether it was kept for this message of the queue already."""
         return message_id in self.message_ids
+
+    def lack_error(self) -> None:
+        """Say that none was recorded. One that was, of an earlier round or of a message with the same body, is told."""
+        before = self.reason.rpartition(_RECORDED)[2] if self.reason.startswith(UNRECORDED) else self.reason
+        self.reason = UNRECORDED + (_RECORDED + before if before not in {"", UNRECORDED} else "")
 
     def count_message(self, message_id: str) -> None:
         """Remember a message that it is kept for."""

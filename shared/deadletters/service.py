@@ -20,7 +20,6 @@ from shared.core.errors import InvalidInputError, NotFoundError
 from shared.core.messages import Queue
 from shared.deadletters.documents import (
     BLOB_POISON_QUEUE,
-    UNRECORDED,
     DeadLetter,
     LetterBody,
     LetterEvent,
@@ -72,7 +71,7 @@ class DeadLetterService:
                 letter.reason = _sentence(error)
                 letter.attempts += 1
             elif not letter.failed_since:
-                letter.reason = UNRECORDED
+                letter.lack_error()
             letter.move(LetterEvent.KEEP)
             letter.count_message(message_id)
             letter.last_seen_at = now
