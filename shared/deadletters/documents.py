@@ -22,8 +22,8 @@ from shared.store.ports import Container
 BLOB_POISON_QUEUE = "webjobs-blobtrigger-poison"
 """Where the Functions runtime puts the events of blobs that failed for the last time."""
 UNRECORDED = (
-    "it ended without an error being recorded: its process was killed, or the database did not take the error, which is "
-    "in the app's log then"
+    "it ended without an error being recorded: its process was killed, or the database did not take the error, which "
+    "is in the app's log then"
 )
 _RECORDED = "; the last one that was recorded of such a message: "
 

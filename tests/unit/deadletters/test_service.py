@@ -283,7 +283,7 @@ def test_where_the_letter_cannot_be_written_the_outcome_of_the_message_stands() 
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_where_the_letter_cannot_be_read_the_outcome_of_the_message_stands(fails: bool) -> None:
+def test_where_the_letter_cannot_be_read_the_outcome_of_the_message_stands(*, fails: bool) -> None:
     world = World()
     attempt(world)
     ((key, stored),) = ((key, one) for key, one in world.documents.held.items() if one.body["kind"] == "dead_letter")
