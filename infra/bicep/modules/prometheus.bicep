@@ -8,8 +8,9 @@ param actionGroupId string
 var controlPlane = any(loadYamlContent('../../observability/control-plane-alerts.yaml'))
 var models = any(loadYamlContent('../../observability/model-alerts.yaml'))
 var rollouts = any(loadYamlContent('../../observability/rollout-alerts.yaml'))
+var cluster = any(loadYamlContent('../../observability/cluster-alerts.yaml'))
 var objectives = any(loadYamlContent('../../observability/slo-alerts.yaml'))
-var groups = flatten([controlPlane.groups, models.groups, rollouts.groups, objectives.groups])
+var groups = flatten([controlPlane.groups, models.groups, rollouts.groups, cluster.groups, objectives.groups])
 var severities = { critical: 1, warning: 2, info: 3 }
 
 resource alerts 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' = [for group in groups: {
