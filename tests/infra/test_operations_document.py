@@ -1,6 +1,7 @@
 """The numbers in what somebody on call reads are those of the code."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from shared.budgets.service import CALL_S
 from shared.core.settings import Settings
 from shared.integrity.service import BUDGET_BYTES
 from shared.registry.policy import RetentionPolicy, ValidationPolicy
+from shared.registry.rollout_policy import ErrorBudget
 from shared.retention import reports, service
 from shared.retention.ages import DAILY_DAYS, HOURLY_DAYS, WINDOW_DAYS
 from shared.retention.plan import MAX_BLOBS, MAX_VERSIONS
@@ -34,6 +36,7 @@ from shared.store.documents import MAX_DOCUMENT_BYTES
 from tests.infra.k8s import overlay, pod_of, servers, serving, settings
 from tests.serving import models
 from tests.serving.fakes import MemoryStorage
+from tests.unit.observing.exposed import rule_files, rules
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -94,6 +97,21 @@ FACTS = [
 @pytest.mark.parametrize(("page", "fact"), FACTS)
 def test_a_number_is_the_codes(page: str, fact: str) -> None:
     assert fact in " ".join((ROOT / "docs" / page).read_text().split())
+
+
+def test_prometheus_alerts_at_the_limits_of_slipways_own_rules() -> None:
+    asked = {rule["alert"]: rule["expr"] for file in rule_files() for rule in rules(file)}
+    for name, most in (
+        ("ModelErrorRate", limit(AlertRule.ERROR_RATE)),
+        ("ModelSlow", limit(AlertRule.SLOW) / 1_000),
+        ("SlipwayDecisionLag", LAG_S),
+        ("SlipwayOutboxOld", UNDELIVERED_S),
+    ):
+        assert asked[name].endswith(f" > {most:g}"), name
+    burnt = [expression for name, expression in asked.items() if name.startswith("ModelErrorBudgetBurns")]
+    assert len(burnt) == 3
+    allowed = f"{1 - ErrorBudget().objective:g}"
+    assert all(re.findall(r"> [\d.]+ \* ([\d.]+)", one) == [allowed, allowed] for one in burnt)
 
 
 def test_what_is_deleted_waits_three_times_the_longest_that_a_function_takes() -> None:
