@@ -405,6 +405,7 @@ module alerts 'modules/alerts.bicep' = {
     functionsId: functions.outputs.id
     cosmosId: cosmos.outputs.id
     storageId: storage.outputs.id
+    topicId: events.outputs.topicId
     traceToInsights: traceToInsights
   }
 }

@@ -17,6 +17,7 @@ WORSE: dict[tuple[str, str], tuple[str, float, float]] = {
     ("Microsoft.DocumentDB/databaseAccounts", "TotalRequests"): ("GreaterThan", 1, 1_000),
     ("Microsoft.DocumentDB/databaseAccounts", "ServiceAvailability"): ("LessThan", 90, 99.9),
     ("Microsoft.Storage/storageAccounts", "Availability"): ("LessThan", 90, 99.9),
+    ("Microsoft.EventGrid/systemTopics", "DeliveryAttemptFailCount"): ("GreaterThan", 1, 100),
     ("Microsoft.ContainerService/managedClusters", "node_memory_working_set_percentage"): ("GreaterThan", 70, 95),
     ("Microsoft.ContainerService/managedClusters", "kube_node_status_condition"): ("GreaterThan", 0, 0),
 }

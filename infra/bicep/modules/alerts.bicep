@@ -18,6 +18,7 @@ param clusterId string
 param functionsId string
 param cosmosId string
 param storageId string
+param topicId string
 
 @description('Whether the functions app sends its spans: without them an alert of spans would tell of an outage for ever.')
 param traceToInsights bool
@@ -59,6 +60,19 @@ var metrics = [
     aggregation: 'Average'
     operator: 'LessThan'
     threshold: 99
+    dimensions: []
+    shown: []
+  }
+  {
+    name: 'drops-undelivered'
+    description: 'Events of drops do not reach their queue: each drop waits ten minutes or more for the sweep. The topic\'s roles, and the account\'s firewall.'
+    scope: topicId
+    severity: 2
+    namespace: 'Microsoft.EventGrid/systemTopics'
+    metric: 'DeliveryAttemptFailCount'
+    aggregation: 'Total'
+    operator: 'GreaterThan'
+    threshold: 5
     dimensions: []
     shown: []
   }

@@ -65,7 +65,7 @@ var grids = [
   { title: 'Nodes', query: loadTextContent('../../observability/queries/nodes.kql') }
 ]
 // How the portal numbers ways to add up, and operators.
-var aggregations = { Average: 4, Count: 7 }
+var aggregations = { Total: 1, Average: 4, Count: 7 }
 var note = {
   position: { x: 0, y: 0, colSpan: 12, rowSpan: 3 }
   metadata: any({

@@ -28,5 +28,6 @@ resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' 
   }
 }
 
+output topicId string = topic.id
 output topicName string = topic.name
 output principalId string = topic.identity.principalId
