@@ -21,10 +21,10 @@ def call_off_challenger(endpoint: Endpoint, rollout: Rollout, now: datetime) -> 
     _call(endpoint, rollout, CHALLENGER, None, now, only_from=rollout.candidate.version)
 
 
-def call_champion(endpoint: Endpoint, rollout: Rollout, version: int, now: datetime) -> None:
-    """The version that becomes stable is the champion, and what is in production."""
+def call_champion(endpoint: Endpoint, rollout: Rollout, version: int, now: datetime, *, reason: str = "") -> None:
+    """The version that becomes stable is the champion, and what is in production; `reason` is why, else the rollout's."""
     for alias in (CHAMPION, PRODUCTION):
-        _call(endpoint, rollout, alias, version, now)
+        _call(endpoint, rollout, alias, version, now, reason=reason)
 
 
 def call_again(endpoint: Endpoint, heard: set[tuple[str, int]], now: datetime, grace: timedelta) -> bool:
@@ -52,6 +52,7 @@ def _call(
     now: datetime,
     *,
     only_from: int | None = None,
+    reason: str = "",
 ) -> None:
     call = MoveAlias(
         model=endpoint.endpoint,
@@ -61,7 +62,7 @@ def _call(
         generation=endpoint.generation,
         rollout_id=rollout.rollout_id,
         at=now,
-        reason=rollout.reason,
+        reason=reason or rollout.reason,
     )
     endpoint.send(call)
     endpoint.alias_calls = [*endpoint.alias_calls, AliasCall(move=call, sent_at=now)]

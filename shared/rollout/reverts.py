@@ -140,7 +140,7 @@ def revert(
     )
     if rollout.state is RolloutState.PROMOTED and rollout.candidate.version == bad.version:
         rollout.reverted = Reverted(to_version=to.version, at=now, by=by or "slipway", reason=reason)
-    call_champion(endpoint, rollout, to.version, now)
+    call_champion(endpoint, rollout, to.version, now, reason=reason)
     endpoint.record(
         "endpoint_reverted",
         now,

@@ -7,6 +7,7 @@ import pytest
 
 from shared.core.errors import ConflictError, InvalidInputError, NotFoundError
 from shared.core.messages import CommandKind
+from shared.registry.aliases import CHAMPION
 from shared.registry.rollout_policy import Strategy
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
@@ -151,6 +152,15 @@ def test_what_is_taken_back_is_nothing_to_go_back_to_though_it_was_good_once() -
     give(world, ROLLBACK)
     assert world.stable == 1
     assert {found.version for found in world.endpoint().quarantined} == {2, 3}
+
+
+@pytest.mark.parametrize(("reason", "said"), [("customers wait", "customers wait"), ("", "rollback by ann")])
+def test_the_champion_s_history_says_why_a_promoted_version_was_taken_back(reason: str, said: str) -> None:
+    world = promoted(2, 3)
+    give(world, ROLLBACK, by="ann", reason=reason)
+    world.run(seconds=10)
+    latest = world.aliases.history(MODEL, CHAMPION).items[0]
+    assert (latest.version, latest.reason) == (2, said)
 
 
 # For whom: two people who see the same fault.
