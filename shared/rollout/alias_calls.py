@@ -22,7 +22,7 @@ def call_off_challenger(endpoint: Endpoint, rollout: Rollout, now: datetime) -> 
 
 
 def call_champion(endpoint: Endpoint, rollout: Rollout, version: int, now: datetime, *, reason: str = "") -> None:
-    """The version that becomes stable is the champion, and what is in production; `reason` is why, else the rollout's."""
+    """The version that becomes stable is the champion and in production; `reason` is why, else the rollout's."""
     for alias in (CHAMPION, PRODUCTION):
         _call(endpoint, rollout, alias, version, now, reason=reason)
 
