@@ -237,10 +237,16 @@ def _read_until_end(
 
 
 def _taken_bytes(folder: Path) -> int:
-    """What the files that lie in a folder itself take on the disk. Behind the walls a child can write no others."""
-    with os.scandir(folder) as entries:
-        files = (entry.stat(follow_symlinks=False) for entry in entries)
-        return sum(file.st_blocks * _BLOCK_BYTES for file in files if stat.S_ISREG(file.st_mode))
+    """What the files that lie in a folder itself take on the disk, as far as they can be looked at.
+
+    Behind the walls a child can write no others, and take none away.
+    """
+    taken = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            taken += status.st_blocks * _BLOCK_BYTES if stat.S_ISREG(status.st_mode) else 0
+    return taken
 
 
 def _read_pipes(selector: selectors.BaseSelector, deadline: float) -> None:
