@@ -83,6 +83,7 @@ async def serve_grpc(
     port: int,
     max_message_bytes: int,
     max_calls: int = 2048,
+    max_connections: int = 4096,
     timeout_s: float = math.inf,
     authorize: Authorize | None = None,
     pinning: Pinning = Pinning.OPEN,
@@ -95,7 +96,8 @@ async def serve_grpc(
 ) -> RunningGrpc:
     """Start serving gRPC on `address`, an IP address; port 0 is any free one.
 
-    `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. `timeout_s` is how long a request may wait that
+    `max_calls` run at once at most: the rest get RESOURCE_EXHAUSTED. Beyond `max_connections` that are open, or in
+    their handshakes, a connection is closed at once. `timeout_s` is how long a request may wait that
     names no time of its own; `authorize` says who may call, `pinning` and `override_keys` who may name a version. With
     `share_port` several processes listen on one port. A call that sends no message within `message_s` ends, and a
     stream that then sends none for `idle_s`. `traced` gives inferences spans. Raises InvalidInputError where the port
@@ -116,7 +118,7 @@ async def serve_grpc(
     health = Health(server, service=SERVICE, leaving=leaving, message_s=message_s)
     transport = grpc.aio.server(
         handlers=(service.handler(authorize), health.handler()),
-        options=_options(max_message_bytes, share_port=share_port),
+        options=_options(max_message_bytes, max_connections, share_port=share_port),
         maximum_concurrent_rpcs=max_calls,
     )
     host = f"[{address}]" if ":" in address else address
@@ -132,12 +134,13 @@ async def serve_grpc(
     return RunningGrpc(transport, service, health, leaving, bound)
 
 
-def _options(max_message_bytes: int, *, share_port: bool) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connections: int, *, share_port: bool) -> list[tuple[str, int]]:
     return [
         # Holds for a message as it comes and as it is once decompressed.
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", _MAX_STREAMS),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),

@@ -1,6 +1,7 @@
 """Deadlines, callers that go away, health, stopping, and TLS."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,24 @@ async def test_what_expired_before_it_could_run_never_runs(reach: Reach) -> None
         message.parameters["timeout"].int64_param = 60_000_000
         await _stub(reached).ModelInfer(message)
         assert _requests_run(reached) == 1
+
+
+@pytest.mark.usefixtures("doubling")
+async def test_connections_beyond_the_bound_are_closed_and_places_come_back(reach: Reach) -> None:
+    async def until_closed(reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+    async with reach(max_connections=4) as reached:
+        opened = [await asyncio.open_connection("127.0.0.1", reached.served.port) for _ in range(10)]
+        waits = [asyncio.create_task(until_closed(reader)) for reader, _ in opened]
+        await eventually(lambda: sum(wait.done() for wait in waits) >= 6)
+        await asyncio.sleep(0.1)
+        assert sum(wait.done() for wait in waits) == 6
+        for _, writer in opened:
+            writer.close()
+        await asyncio.gather(*waits)
+        assert await reached.client.is_server_live()
 
 
 @pytest.mark.usefixtures("doubling")
