@@ -52,7 +52,7 @@ FREE = {
 }
 """The columns of what people say, and of lists."""
 _LEAST_FREE = 20
-_WORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*|\S+(?: (?:%|ms|s|min|h|B|kB|MB|GB)(?!\w))?")
+_WORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*|\S+(?: (?:%|ms|s|min|h|B|kB|MB|GB)(?!\w)\S*)?")
 """What is never broken: a word, an instant, a figure and its unit."""
 _GAP = "  "
 _SHORT_S = 10
@@ -138,7 +138,7 @@ class Fields:
         """Its lines. One that says nothing is left out."""
         indent = _widest([label for label, _ in self._fields])
         for label, said in self._fields:
-            if said.plain:
+            if said.plain not in {"", "-"}:
                 room = max(options.max_width - indent - len(_GAP), 1)
                 yield from _line([Text(label, "dim"), said], [indent, room])
 

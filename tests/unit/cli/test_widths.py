@@ -152,20 +152,28 @@ def test_what_people_say_is_wrapped_within_its_column(
     assert {line[:9] for line in lines[2:]} == {" " * 9}
 
 
+def test_a_mark_stays_with_its_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "42")
+    table = shown.Table("gate", "what was found")
+    table.add_row("slow_rate", f"answers slower than 200 ms: {'0 of 0 of them ' * 4}")
+    shown.print_one(table)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(":")] == []
+
+
 def test_a_table_has_a_line_for_each_row_where_there_is_room(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = shown.Table("rollout", "started", "reason", title="m")
+    table = shown.Table("rollout", "started", "n", "reason", title="m")
     for number in (1, 2):
-        table.add_row(f"rollout-{number}", TIME, "all is well, :smile:")
+        table.add_row(f"rollout-{number}", TIME, "-", "all is well, :smile:")
     for columns, lines in (
         (
             80,
             [
                 "m",
-                "rollout    started              reason",
-                f"rollout-1  {TIME}  all is well, :smile:",
-                f"rollout-2  {TIME}  all is well, :smile:",
+                "rollout    started              n  reason",
+                f"rollout-1  {TIME}  -  all is well, :smile:",
+                f"rollout-2  {TIME}  -  all is well, :smile:",
             ],
         ),
         (
