@@ -153,7 +153,7 @@ def test_what_people_say_is_wrapped_within_its_column(
 
 
 def test_a_mark_stays_with_its_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "42")
+    monkeypatch.setenv("COLUMNS", "37")
     table = shown.Table("gate", "what was found")
     table.add_row("slow_rate", f"answers slower than 200 ms: {'0 of 0 of them ' * 4}")
     shown.print_one(table)
