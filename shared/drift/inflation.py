@@ -4,8 +4,9 @@ Rows of one user, of one hour, of one job resemble each other, so counts of them
 many independent rows allows, and more in some directions (the level of a number) than in others. How much more is
 learned from the version's own healthy windows: the eigenvalues of their covariance beside that of independent rows
 (design effects: Rao and Scott 1981, "The analysis of categorical data from complex sample surveys"). The statistic is
-then taken for a chi-square with as many degrees of freedom as the eigenvalues' mean and spread leave (Satterthwaite
-1946; Rao and Scott 1984, section 3).
+then taken for a sum of chi-squares so weighted: of the largest eigenvalue, and of the others as if they were alike.
+Those who want one number of degrees of freedom are told what the eigenvalues' mean and spread leave (Satterthwaite
+1946; Rao and Scott 1984, section 3), whose chi-square ends sooner than the sum does.
 
 The windows must be as long as those that are scored: hours within a day differ more, and otherwise, than days. Loads
 numpy.
@@ -27,6 +28,7 @@ LEAST_WINDOWS = 8
 _LEAST_EXPECTED = 5.0
 _LEAST_OF_MEDIAN = 10.0
 _MOST_FOLLOWING = 0.8
+_AT_THE_MEAN = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +64,24 @@ class Inflation:
 
     def p_value(self, statistic: float, degrees: int) -> float:
         """The chance of a chi-square statistic as large, of so many degrees of freedom before it was inflated."""
-        from scipy.special import chdtrc, fdtrc  # noqa: PLC0415
+        from scipy.special import chdtrc  # noqa: PLC0415
 
-        if degrees < 1:
+        if degrees < 1 or statistic <= 0.0:
             return 1.0
-        left = self.left_of(degrees)
         if self.freedom is None:
+            left = self.left_of(degrees)
             return float(chdtrc(left, statistic / self.mean * left / degrees))
+        most, others = self.eigenvalues(degrees)
         # The mean is itself an estimate, that of its largest eigenvalue above all.
-        return float(fdtrc(left, self.freedom, statistic / (self.mean * degrees)))
+        weights = np.array([most, others, -statistic / self.freedom])
+        return _above_nought(weights, np.array([1.0, degrees - 1.0, self.freedom]))
+
+    def eigenvalues(self, degrees: int) -> tuple[float, float]:
+        """The largest of so many eigenvalues, and that of all others, where these are alike."""
+        apart = max(0.0, self.mean_square - self.mean**2)
+        if degrees == 1:
+            return self.mean, self.mean
+        return self.mean + math.sqrt((degrees - 1) * apart), max(0.0, self.mean - math.sqrt(apart / (degrees - 1)))
 
     def left_of(self, degrees: int) -> float:
         """The degrees of freedom that are left of so many."""
@@ -190,16 +201,46 @@ def inflation_of(table: Floats) -> Inflation:
     trace *= freedom / max(1.0, len(table) - (1 + follow) / (1 - follow))
     mean = max(1.0, trace / degrees)
     mean_square = min(max(square / degrees, mean**2), degrees * mean**2)
-    return Inflation(
-        mean=mean, mean_square=mean_square, freedom=freedom * (1 - follow**2) / (1 + follow**2), rows=float(rows.mean())
-    )
+    found = Inflation(mean=mean, mean_square=mean_square, rows=float(rows.mean()))
+    # It is the largest eigenvalue's windows that follow one another: the others are of independent rows.
+    follow = min(follow * mean * degrees / found.eigenvalues(degrees)[0], _MOST_FOLLOWING)
+    return replace(found, freedom=freedom * (1 - follow**2) / (1 + follow**2))
+
+
+def _above_nought(weights: Floats, degrees: Floats) -> float:
+    """The chance that a sum of weighted chi-squares, of so many degrees of freedom each, is above nought: by a
+    saddlepoint (Kuonen 1999, "Saddlepoint approximations for distributions of quadratic forms in normal variables").
+    Some of `weights` are above nought and some below; [n].
+    """
+    from scipy.special import ndtr  # noqa: PLC0415
+
+    low, high = 0.5 / weights.min(), 0.5 / weights.max()
+    for _ in range(100):
+        at = (low + high) / 2
+        if (degrees * weights / (1 - 2 * at * weights)).sum() < 0:
+            low = at
+        else:
+            high = at
+    left = 1 - 2 * at * weights
+    root = math.copysign(math.sqrt(max(0.0, float((degrees * np.log(left)).sum()))), at)
+    slope = at * math.sqrt(float((2 * degrees * np.square(weights / left)).sum()))
+    if abs(root) < _AT_THE_MEAN:
+        skew = float((8 * degrees * weights**3).sum()) / float((2 * degrees * weights**2).sum()) ** 1.5
+        return 0.5 - skew / (6 * math.sqrt(2 * math.pi))
+    return float(ndtr(-root - math.log(slope / root) / root))
 
 
 def _joined(table: Floats, least: float) -> Floats:
-    """Bins with the rarest joined until each total is at least `least`."""
+    """Bins with the rarest joined until each total is at least `least`, or two are left: however few rows are outside
+    the most frequent bin, a window's are tested. One bin where it holds all.
+    """
     table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
     totals = np.cumsum(table.sum(axis=0))
     together = int((table.sum(axis=0) < least).sum())
     while 0 < together < table.shape[1] and totals[together - 1] < least:
         together += 1
-    return table if not together else np.column_stack([table[:, :together].sum(axis=1), table[:, together:]])
+    together = min(together, table.shape[1] - 1)
+    if not together:
+        return table
+    joined = np.column_stack([table[:, :together].sum(axis=1), table[:, together:]])
+    return joined[:, joined.any(axis=0)]

@@ -15,7 +15,7 @@ from scipy.spatial import distance
 
 from shared.core.errors import InvalidInputError
 from shared.core.verdict import Outcome
-from shared.drift.inflation import UNKNOWN, inflation_of, inflations
+from shared.drift.inflation import UNKNOWN, Inflation, inflation_of, inflations
 from shared.drift.limits import Limits
 from shared.drift.profiling import profile_of
 from shared.drift.scoring import FeatureScore, positions, scored, verdict_of
@@ -154,6 +154,57 @@ def test_windows_that_differ_in_one_direction_leave_few_degrees_of_freedom() -> 
     assert 5 * found.mean**2 / found.mean_square < 1.2
     # A statistic that 5 in 100 windows exceed: one square of a normal, times five means.
     assert found.p_value(3.84 * 5 * found.mean, 5) == pytest.approx(0.05, abs=0.03)
+
+
+def test_the_tail_is_that_of_the_largest_eigenvalue_and_of_its_estimate() -> None:
+    alike = Inflation(mean=3.0, mean_square=9.0, freedom=20.0)
+    one = Inflation(mean=3.0, mean_square=5 * 9.0, freedom=20.0)
+    for times in (0.1, 1.0, 3.0, 10.0, 100.0):
+        assert alike.p_value(5 * 3.0 * times, 5) == pytest.approx(stats.f.sf(times, 5, 20.0), rel=0.05)
+        assert one.p_value(5 * 3.0 * times, 5) == pytest.approx(stats.f.sf(times, 1, 20.0), rel=0.15)
+    between = Inflation(mean=3.0, mean_square=9.0 + 16.0, freedom=20.0)
+    generator = np.random.default_rng(8)
+    draws = 2_000_000
+    most, others = 3.0 + 2 * 4.0, 3.0 - 4.0 / 2
+    squares = most * generator.chisquare(1, draws) + others * generator.chisquare(4, draws)
+    estimated = squares / (generator.chisquare(20.0, draws) / 20.0)
+    for chance in (0.3, 0.05, 0.01, 1e-3):
+        assert between.p_value(float(np.quantile(estimated, 1 - chance)), 5) == pytest.approx(chance, rel=0.1)
+    assert between.p_value(0.0, 5) == 1.0
+    assert between.p_value(1e300, 5) < 1e-100
+
+
+def test_of_small_windows_the_level_follows_and_not_what_chance_adds() -> None:
+    generator = np.random.default_rng(5)
+    level, levels = 0.0, []
+    for _ in range(400):
+        level = 0.6 * level + 0.8 * generator.normal(0, 0.03)
+        levels.append(level)
+    shares = np.outer(levels, [1, 1, 1, -1, -1, -1]) + 1 / 6
+    small, large = (
+        inflation_of(np.array([generator.multinomial(rows, row) for row in shares]).astype(np.float64))
+        for rows in (150, 100_000)
+    )
+    assert small.mean < 2.5
+    # Along the level a window varies by 1 + 4.86 of what chance adds, and of that 4.86 goes on by 0.6.
+    follows = 0.6 * 4.86 / 5.86
+    assert small.freedom == pytest.approx(399 * (1 - follows**2) / (1 + follows**2), rel=0.15)
+    assert large.freedom == pytest.approx(399 * (1 - 0.6**2) / (1 + 0.6**2), rel=0.15)
+
+
+def test_a_rare_share_that_comes_and_goes_is_learned_however_few_rows_are_of_it() -> None:
+    generator = np.random.default_rng(6)
+    profile = profile_with([19_800, 200, 0], [0.0])
+    windows = [
+        counts_of(profile, [300 - few, few, 0]) for few in generator.poisson(generator.gamma(1.0, 3.0, 30)).tolist()
+    ]
+    many = counts_of(profile, [288, 12, 0])
+    evidence = Limits(psi=1e-12)
+    assert scored(profile, many, evidence)[0].drifted
+    known = inflations(profile, windows)
+    assert known["x"].bins.mean > 2
+    assert not scored(profile, many, evidence, inflation=known)[0].drifted
+    assert inflations(profile, [counts_of(profile, [300, 0, 0])] * 30)["x"] == UNKNOWN
 
 
 def test_seven_healthy_windows_tell_nothing() -> None:
