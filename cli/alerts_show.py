@@ -2,8 +2,6 @@
 
 import json
 
-from rich.markup import escape
-
 from cli import shown
 from cli.outcome import Json
 
@@ -17,12 +15,12 @@ def alerts(found: list[Json]) -> None:
     for one in found:
         table.add_row(
             one["rule"],
-            escape(one["subject"]),
-            escape(_state(one)),
+            one["subject"],
+            _state(one),
             one["severity"],
             shown.time(one["since"]),
             str(one["count"]),
-            escape(one["sentence"]),
+            one["sentence"],
             one["alert_id"],
         )
     shown.print_one(table)
@@ -47,7 +45,7 @@ def silences(found: list[Json]) -> None:
         matches = ", ".join(f"{name} {pattern}" for name, pattern in one["match"].items() if pattern)
         until = f"{shown.time(one['until'])}{' (expired)' if one['is_over'] else ''}"
         row = (one["silence_id"], matches, shown.time(one["since"]), until, one["by"], one["reason"])
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     shown.print_one(table)
 
 

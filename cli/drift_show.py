@@ -1,7 +1,5 @@
 """How drift reports look to a person."""
 
-from rich.markup import escape
-
 from cli.outcome import Json
 from cli.shown import Table, print_one, state, time
 
@@ -16,11 +14,11 @@ def drift(value: Json, *, root: str) -> None:
         found = Table("retraining", "state", "version", "asked", "because")
         for request in value["retraining"]:
             found.add_row(
-                escape(request["request_id"]),
+                request["request_id"],
                 state(request["state"]),
                 str(request["version"]),
                 time(request["at"]),
-                escape(request["sentence"]),
+                request["sentence"],
             )
         print_one(found)
 
@@ -33,7 +31,7 @@ def _report(report: Json, root: str) -> None:
     title = f"{named}, {time(report['since'])} to {time(report['until'])}: {_rows(report)}"
     found = Table("against", "outcome", "what was found", title=title)
     for finding in report["findings"]:
-        found.add_row(finding["against"], state(finding["outcome"]), escape(finding["sentence"]))
+        found.add_row(finding["against"], state(finding["outcome"]), finding["sentence"])
     print_one(found)
     # What findings do not say: slow drift, performance.
     told = {finding["sentence"] for finding in report["findings"]}
@@ -44,7 +42,7 @@ def _report(report: Json, root: str) -> None:
         features = Table("feature", "PSI", "q", "effect")
         for feature in report["most_to_blame"]:
             features.add_row(
-                escape(feature["name"]),
+                feature["name"],
                 f"{feature['psi']:.3g}",
                 f"{feature['q_value']:.2g}",
                 f"{feature['effect']:.3g}",

@@ -1,7 +1,5 @@
 """How a policy's dry-run looks to a person: a line a rollout, then the decisions that would flip."""
 
-from rich.markup import escape
-
 from cli import shown
 from cli.outcome import Json
 from cli.shown import time
@@ -15,12 +13,12 @@ def replays(found: list[Json]) -> None:
     table = shown.Table("rollout", "version", "ended", "would end", "at tick", "why")
     for one in found:
         table.add_row(
-            escape(one["rollout_id"]),
+            one["rollout_id"],
             str(one["version"]),
             one["ended"],
             _would_end(one),
             shown.number(one["parted_at"]),
-            escape(one["why"]),
+            one["why"],
         )
     shown.print_one(table)
     for one in found:
@@ -53,7 +51,7 @@ def _flips(one: Json) -> None:
             flip["state"],
             flip["then"] or "stay",
             flip["now"] or "stay",
-            escape(flip["now_why"]),
+            flip["now_why"],
         )
     shown.print_one(table)
     if any(flip["is_after_parting"] for flip in one["flips"]):

@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-from rich.markup import escape
-
 from cli.outcome import Json
 from cli.shown import Table, duration, number, print_one, time
 
@@ -17,12 +15,12 @@ def rollbacks(found: list[Json]) -> None:
     for rollback in found:
         shown.add_row(
             time(rollback["detected_at"]),
-            escape(rollback["trigger"]),
+            rollback["trigger"],
             number(rollback["from_version"]),
             number(rollback["to_version"]),
-            escape(rollback["by"]),
+            rollback["by"],
             _took(rollback),
-            escape(rollback["reason"]),
+            rollback["reason"],
         )
     print_one(shown)
 
@@ -48,7 +46,7 @@ def report(value: Json) -> None:
     shown = Table("trigger", "rollbacks")
     for trigger, count in value["by_trigger"].items():
         if count:
-            shown.add_row(escape(trigger), str(count))
+            shown.add_row(trigger, str(count))
     print_one(shown)
     share = f"{value['success_share'] * 100:.0f} %"
     print(
@@ -68,7 +66,7 @@ def quarantined(found: list[Json]) -> None:
         return
     shown = Table("version", "since", "rollout", "why")
     for held in found:
-        shown.add_row(str(held["version"]), time(held["at"]), escape(held["rollout_id"] or "-"), escape(held["reason"]))
+        shown.add_row(str(held["version"]), time(held["at"]), held["rollout_id"] or "-", held["reason"])
     print_one(shown)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from cli import shown, watch_show
@@ -36,9 +35,7 @@ def models(found: list[Json]) -> None:
         return
     table = shown.Table("model", "latest version", "in production")
     for model in found:
-        table.add_row(
-            escape(model["model"]), shown.number(model["latest_version"]), shown.number(model["production_version"])
-        )
+        table.add_row(model["model"], shown.number(model["latest_version"]), shown.number(model["production_version"]))
     shown.print_one(table)
 
 
@@ -59,7 +56,7 @@ def policies(found: list[Json]) -> None:
         return
     table = shown.Table("policy", "set", "by")
     for policy in found:
-        table.add_row(str(policy["policy_version"]), time(policy["at"]), escape(policy["by"]))
+        table.add_row(str(policy["policy_version"]), time(policy["at"]), policy["by"])
     shown.print_one(table)
 
 
@@ -81,11 +78,11 @@ def aliases(found: list[Json]) -> None:
     table = shown.Table("alias", "version", "since", "by", "reason")
     for one in found:
         table.add_row(
-            escape(one["alias"]),
+            one["alias"],
             shown.number(one["version"]),
             time(one["since"]),
-            escape(one["by"]),
-            escape(one["reason"]),
+            one["by"],
+            one["reason"],
         )
     shown.print_one(table)
 
@@ -98,8 +95,8 @@ def alias_moves(found: list[Json]) -> None:
             str(move["sequence"]),
             shown.number(move["version"]),
             time(move["at"]),
-            escape(move["by"]),
-            escape(move["reason"]),
+            move["by"],
+            move["reason"],
         )
     shown.print_one(table)
 
@@ -167,7 +164,7 @@ def rollouts(value: Json) -> RenderableType:
             shown.share(found["weight_bp"]),
             time(found["started_at"]),
             time(found["ended_at"]),
-            escape(found["reason"] or ""),
+            found["reason"] or "",
         )
     latest = endpoint["rollout"]
     return shown.group([table, watch_show.rollout(latest)]) if latest else table
@@ -192,7 +189,7 @@ def events(found: list[Json]) -> None:
     table = shown.Table("seq", "at", "kind", "data")
     for event in found:
         data = ", ".join(f"{name}={value}" for name, value in event["data"].items() if value not in (None, "", [], {}))
-        table.add_row(str(event["seq"]), time(event["at"]), escape(event["kind"]), escape(data))
+        table.add_row(str(event["seq"]), time(event["at"]), event["kind"], data)
     shown.print_one(table)
 
 
@@ -227,10 +224,10 @@ def _versions(model: str, found: list[Json]) -> RenderableType:
         table.add_row(
             str(version["version"]),
             shown.state(version["state"]),
-            escape(", ".join(version["aliases"])),
+            ", ".join(version["aliases"]),
             time(version["registered_at"]),
-            escape(_metrics(metrics)),
-            escape("; ".join(_hindrances(version))),
+            _metrics(metrics),
+            "; ".join(_hindrances(version)),
         )
     return table
 
@@ -254,14 +251,14 @@ def _hindrances(version: Json) -> list[str]:
 def _waiting(drops: list[Json]) -> RenderableType:
     table = shown.Table("drop", "seen", "waits for", title="Drops that are not complete")
     for drop in drops:
-        table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape("; ".join(drop["waiting_for"])))
+        table.add_row(drop["blob"], time(drop["seen_at"]), "; ".join(drop["waiting_for"]))
     return table
 
 
 def _refused(title: str, drops: list[Json]) -> RenderableType:
     table = shown.Table("blob", "seen", "reason", title=title)
     for drop in drops:
-        table.add_row(escape(drop["blob"]), time(drop["seen_at"]), escape(drop["reason"] or ""))
+        table.add_row(drop["blob"], time(drop["seen_at"]), drop["reason"] or "")
     return table
 
 

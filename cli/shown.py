@@ -6,7 +6,6 @@ from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.markup import escape
 from rich.text import Text
 
 from cli.outcome import Json
@@ -52,8 +51,12 @@ FREE = {
 }
 """The columns of what people say, and of lists."""
 _LEAST_FREE = 20
-_WORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*|\S+(?: (?:%|ms|s|min|h|B|kB|MB|GB)(?!\w)\S*)?")
-"""What is never broken: a word, an instant, a figure and its unit."""
+_WORD = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*"
+    r"|[\u2e80-\uffef]"
+    r"|[^\s\u2e80-\uffef]+(?: (?:%|ms|s|min|h|B|kB|MB|GB)(?!\w)\S*)?"
+)
+"""What is never broken: a word, an instant, a figure and its unit. Chinese, Japanese and Korean break anywhere."""
 _GAP = "  "
 _SHORT_S = 10
 _LONG_S = 120
@@ -93,8 +96,8 @@ class Table:
         self._rows: list[list[Text]] = []
 
     def add_row(self, *cells: str | Text) -> None:
-        """Add a row, a cell a column. A text is taken as markup."""
-        self._rows.append([cell if isinstance(cell, Text) else Text.from_markup(cell, emoji=False) for cell in cells])
+        """Add a row, a cell a column."""
+        self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Its lines."""
@@ -118,7 +121,7 @@ class Table:
         widths = list(natural)
         for number, (name, column) in enumerate(zip(self._columns, cells, strict=True)):
             if name in FREE:
-                word = max(_widest(cell.plain.split()) for cell in column)
+                word = max(_widest(_WORD.findall(cell.plain)) for cell in column)
                 widths[number] = min(natural[number], max(_LEAST_FREE, word))
         left = room - sum(widths) - len(_GAP) * (len(widths) - 1)
         for number in reversed(range(len(widths))):
@@ -179,7 +182,7 @@ def verdicts(found: list[Json]) -> Table:
     """Verdicts in their sentences."""
     made = Table("check", "outcome", "what was found")
     for verdict in found:
-        made.add_row(escape(verdict["check"]), outcome(verdict), escape(verdict["sentence"]))
+        made.add_row(verdict["check"], outcome(verdict), verdict["sentence"])
     return made
 
 

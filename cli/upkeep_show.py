@@ -2,8 +2,6 @@
 
 import json
 
-from rich.markup import escape
-
 from cli.outcome import Json
 from cli.shown import Table, print_one
 
@@ -15,7 +13,7 @@ def retention_plan(plan: Json) -> None:
     if plan["keep"]:
         kept = Table("kept", "state", "because")
         for version in plan["keep"]:
-            kept.add_row(str(version["version"]), version["state"], escape("; ".join(version["reasons"])))
+            kept.add_row(str(version["version"]), version["state"], "; ".join(version["reasons"]))
         print_one(kept)
     if not plan["archive"] and not plan["delete"]:
         print(f"{plan['model']}: there is nothing to archive or delete")
@@ -23,13 +21,13 @@ def retention_plan(plan: Json) -> None:
     if plan["archive"]:
         gone = Table("to archive", "state", "because")
         for version in plan["archive"]:
-            gone.add_row(str(version["version"]), version["state"], escape(version["reason"]))
+            gone.add_row(str(version["version"]), version["state"], version["reason"])
         print_one(gone)
     if plan["delete"]:
         blobs = Table("to delete", "size", "what it is")
         for blob in plan["delete"]:
             name = f"{blob['container']}/{blob['name']}"
-            blobs.add_row(escape(name), size(blob["size_bytes"]), escape(blob["reason"]))
+            blobs.add_row(name, size(blob["size_bytes"]), blob["reason"])
         print_one(blobs)
     more = "; there is more than one plan holds" if plan["is_partial"] else ""
     print(f"{len(plan['archive'])} versions, {len(plan['delete'])} blobs, {size(plan['size_bytes'])}{more}")
@@ -69,7 +67,7 @@ def letters(found: list[Json]) -> None:
             letter["state"],
             str(letter["count"]),
             _time(letter["last_seen_at"]),
-            escape(letter["reason"]),
+            letter["reason"],
         )
     print_one(table)
 

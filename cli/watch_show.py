@@ -5,7 +5,6 @@ from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from cli.outcome import Json
@@ -76,12 +75,12 @@ def history(found: list[Json]) -> None:
         stage, weight_bp = data.get("stage"), data.get("weight_bp")
         steps.add_row(
             time(event["at"]),
-            escape(event["kind"]),
+            event["kind"],
             number(data.get("version")),
             "-" if stage is None else str(stage + 1),
             "-" if weight_bp is None else share(weight_bp),
-            escape(data.get("by") or data.get("requested_by") or "slipway"),
-            escape(_why(data)),
+            data.get("by") or data.get("requested_by") or "slipway",
+            _why(data),
         )
     print_one(steps)
 
@@ -200,13 +199,13 @@ def _gates(verdicts: list[Json]) -> Table:
     for verdict in verdicts:
         interval = verdict.get("interval")
         shown.add_row(
-            escape(verdict["check"]),
+            verdict["check"],
             outcome(verdict),
             _figure(verdict.get("value")),
             "-" if interval is None else f"{_figure(interval[0])} to {_figure(interval[1])}",
             _figure(verdict.get("limit")),
             number(verdict.get("n")),
-            escape(verdict["sentence"]),
+            verdict["sentence"],
         )
     return shown
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+from rich.cells import cell_len
 
 from cli import alerts_show, drift_show, explain_show, replay_show, rollbacks_show, show, shown, upkeep_show, watch_show
 from shared.alerts.documents import AlertRule
@@ -150,6 +151,27 @@ def test_what_people_say_is_wrapped_within_its_column(
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 60 for line in lines)
     assert {line[:9] for line in lines[2:]} == {" " * 9}
+
+
+@pytest.mark.parametrize("said", ["a path\\", "[bold]loud[/bold]", ":smile:", "[/]", "\\[x]"])
+def test_what_people_say_is_shown_as_they_said_it(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = shown.Table("id", "reason")
+    table.add_row("r-1", said)
+    shown.print_one(table)
+    assert capsys.readouterr().out.splitlines()[1] == f"r-1  {said}"
+
+
+def test_text_without_spaces_between_its_words_is_wrapped_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = shown.Table("id", "reason")
+    table.add_row("r-1", "取り下げの理由" * 8)
+    shown.print_one(table)
+    _, first, *more = capsys.readouterr().out.splitlines()
+    assert first.startswith("r-1  取")
+    assert {line[:5] for line in more} == {" " * 5}
+    assert all(cell_len(line) <= 40 for line in (first, *more))
 
 
 def test_a_mark_stays_with_its_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
