@@ -40,6 +40,8 @@ from shared.validation.wire import (
     part_file,
 )
 
+_NOT_MAPPED = "failed to map segment"
+"""What the loader of libraries says where there is no memory for one."""
 _LEAST_MEMBER_BYTES = 46 + 1
 """What a zip takes for a file at least: an entry in its directory, and a letter for the name there."""
 
@@ -59,7 +61,7 @@ def main() -> None:
     except MemoryError:
         _exit(EXIT_MEMORY)
     except (ImportError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        if getattr(error, "errno", None) == errno.ENOMEM or _NOT_MAPPED in str(error):
             _exit(EXIT_MEMORY)
         # A package that is missing, a full disk: nothing that the drop did.
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

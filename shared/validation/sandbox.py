@@ -71,6 +71,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _CHECK = "sandbox"
 _CHILD = ["-m", "shared.validation.child"]
+_OUT_OF_MEMORY = ("bad_alloc", "OpenBLAS error: Memory allocation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,31 +330,34 @@ def _read(ended: Ended) -> tuple[Stage, Answer | None]:
 
 
 def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
-    limit_of = {
-        EXIT_MEMORY: f"used more than {limits.memory_bytes / GIB:.3g} GB of memory",
-        -signal.SIGXCPU: f"used more than {limits.cpu_s} s of CPU time",
-        -signal.SIGXFSZ: f"wrote a file of more than {limits.file_bytes} bytes",
-    }
-    if ended.timed_out:
-        return _failed(f"took longer than {limits.wall_s:g} s", stage)
-    if ended.overfull:
-        return _failed(f"wrote more than {limits.written_bytes} bytes to the disk", stage)
-    if ended.exit_code in limit_of:
-        return _failed(limit_of[ended.exit_code], stage)
+    if (passed := _limit_passed(ended, limits)) is not None:
+        return _failed(passed, stage)
     if ended.exit_code == -signal.SIGKILL:
         why = f"was killed from outside while {stage}: perhaps the machine ran out of memory"
         return _Death(outcome=Outcome.ERROR, sentence=why)
     if ended.exit_code < 0:
-        # A library that is not given memory may abort instead of saying so.
-        memory = "bad_alloc" in ended.errors
-        return _failed(
-            limit_of[EXIT_MEMORY] if memory else f"crashed the process ({_signal_name(-ended.exit_code)})", stage
-        )
+        return _failed(f"crashed the process ({_signal_name(-ended.exit_code)})", stage)
     why = f"it printed {excerpt(ended.errors[-200:])!r}" if ended.errors else "it printed nothing"
     return _Death(
         outcome=Outcome.ERROR,
         sentence=f"ended with code {ended.exit_code} and no answer that reads, while {stage}: {why}",
     )
+
+
+def _limit_passed(ended: Ended, limits: SandboxLimits) -> str | None:
+    memory = f"used more than {limits.memory_bytes / GIB:.3g} GB of memory"
+    if ended.timed_out:
+        return f"took longer than {limits.wall_s:g} s"
+    if ended.overfull:
+        return f"wrote more than {limits.written_bytes} bytes to the disk"
+    # A library that is not given memory may abort, or end the process, instead of saying so.
+    if any(sign in ended.errors for sign in _OUT_OF_MEMORY):
+        return memory
+    return {
+        EXIT_MEMORY: memory,
+        -signal.SIGXCPU: f"used more than {limits.cpu_s} s of CPU time",
+        -signal.SIGXFSZ: f"wrote a file of more than {limits.file_bytes} bytes",
+    }.get(ended.exit_code)
 
 
 def _failed(what: str, stage: Stage) -> _Death:

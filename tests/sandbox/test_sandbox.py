@@ -170,6 +170,16 @@ def test_a_model_that_asks_for_too_much_memory_fails_and_the_limit_is_named(tmp_
     assert validation.golden is None
 
 
+@pytest.mark.parametrize("memory_mib", [264, 280, 296, 312, 328])
+def test_memory_that_ends_in_a_library_is_the_drops_doing_and_no_outage(tmp_path: Path, memory_mib: int) -> None:
+    """What is left when a model has taken the most: a library cannot be mapped any more, or gives up its process."""
+    limits = SandboxLimits(memory_bytes=memory_mib * 1024**2)
+    validation = validated(tmp_path, scorer(), limits, npz(scorer_rows(300)))
+    if not validation.report.accepted:
+        assert f"used more than {memory_mib / 1024:.3g} GB of memory while" in said(validation.report, "sandbox")
+        assert validation.report.outcome is Outcome.FAIL
+
+
 def test_a_model_larger_than_the_memory_is_no_damaged_one(tmp_path: Path) -> None:
     """A tensor of a gigabyte, a hole in the file."""
     values = 2**30

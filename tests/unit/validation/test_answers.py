@@ -100,6 +100,11 @@ def test_an_answer_of_which_a_part_was_dropped_is_none() -> None:
         ),
         (ended(exit_code=EXIT_MEMORY), Outcome.FAIL, "used more than 2 GB of memory while loading the model"),
         (
+            ended(exit_code=1, errors="OpenBLAS error: Memory allocation still failed after 10 retries, giving up."),
+            Outcome.FAIL,
+            "used more than 2 GB of memory while loading the model",
+        ),
+        (
             ended(exit_code=-signal.SIGABRT, errors="what(): std::bad_alloc"),
             Outcome.FAIL,
             "used more than 2 GB of memory while loading the model",
