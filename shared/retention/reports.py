@@ -31,7 +31,7 @@ from shared.watching.documents import RETRAINING_ID, DriftReport, Retraining
 from shared.watching.rollups import ROLLUPS, daily_name, hourly_name
 from shared.watching.turns import keep_place, read_place
 
-GRACE = timedelta(hours=1)
+GRACE = timedelta(hours=2)
 """Three times host.json's functionTimeout: whoever stored a state has named it by then, or never will."""
 MOST_WINDOWS = 2_000
 """Windows that a call deletes of all endpoints. Where pods write more, storage's own rule deletes them."""

@@ -45,7 +45,7 @@ from shared.rollout.service import RolloutService
 from shared.store.ports import BlobContainer, BlobInfo, BlobStore
 from shared.store.repository import AggregatePage, Repository
 
-GRACE = timedelta(hours=1)
+GRACE = timedelta(hours=2)
 """Three times host.json's functionTimeout."""
 
 _PREFIX = "sha256/"

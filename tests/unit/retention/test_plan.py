@@ -14,13 +14,16 @@ from shared.registry.documents import ModelVersion, VersionState, version_id
 from shared.registry.manifest import Manifest, Task
 from shared.registry.policy import RetentionPolicy
 from shared.retention.plan import MAX_VERSIONS, Choice, DropBlobs, chosen, plan_of
+from shared.retention.reports import GRACE as REPORTS_GRACE
 from shared.retention.service import GRACE as SERVICE_GRACE
 from shared.retention.uses import digests_of
 from shared.routing.plan import artifact_blob_name
 from shared.store.ports import BlobInfo
+from shared.validation.process import MAX_AT_ONCE, SandboxLimits
 from tests.world.fakes import FakeClock
 
 NOW = FakeClock().now()
+HOST = json.loads((Path(__file__).parents[3] / "host.json").read_text())
 GRACE = timedelta(hours=1)
 POLICY = RetentionPolicy(keep_latest=2, keep_days=10)
 
@@ -229,6 +232,17 @@ def test_the_id_of_a_plan_is_that_of_what_it_does() -> None:
 
 
 def test_the_grace_outlasts_every_function_by_far() -> None:
-    host = json.loads((Path(__file__).parents[3] / "host.json").read_text())
-    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
-    assert timedelta(hours=hours, minutes=minutes, seconds=seconds) * 3 <= SERVICE_GRACE
+    assert function_timeout() * 3 <= SERVICE_GRACE
+    assert function_timeout() * 3 <= REPORTS_GRACE
+
+
+def test_a_function_outlasts_the_validations_it_may_wait_for_and_its_own() -> None:
+    queues = HOST["extensions"]["queues"]
+    rounds = -(-(queues["batchSize"] + queues["newBatchThreshold"]) // MAX_AT_ONCE)
+    for_all_else = timedelta(minutes=10)
+    assert timedelta(seconds=SandboxLimits().wall_s) * rounds + for_all_else <= function_timeout()
+
+
+def function_timeout() -> timedelta:
+    hours, minutes, seconds = map(int, HOST["functionTimeout"].split(":"))
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
