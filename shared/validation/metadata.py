@@ -77,7 +77,8 @@ def _item(name: str, key: str) -> tuple[str, str]:
 def _number(text: str, *kinds: type[int | float]) -> str | int | float:
     """Text as the first of these kinds of number that it is written as; `nan` and `inf` stay text, as no number is."""
     for kind in kinds:
-        with contextlib.suppress(ValueError):
+        # Of whole numbers there are some that no fraction is as large as.
+        with contextlib.suppress(ValueError, OverflowError):
             value = kind(text)
             return value if math.isfinite(value) else text
     return text

@@ -92,6 +92,7 @@ def test_the_blobs_metadata_wins_whatever_the_case_of_its_names(tmp_path: Path) 
         ({"slipway.task": "guess"}, {}, "the model's metadata: task is 'guess'"),
         ({"slipway.metrics.f1": "high"}, {}, "metrics.f1 is 'high'"),
         ({"slipway.metrics.f1": "nan"}, {}, "metrics.f1 is 'nan'"),
+        ({"slipway.metrics.rows": "1" + "0" * 400}, {}, "metrics.rows is '1000"),
         ({"slipway.feature_names": "a,,b"}, {}, "feature_names.1"),
         ({"slipway.author": "a" * 201}, {}, "author"),
         ({"slipway.parameters.seed": str(2**53)}, {}, "parameters.seed"),
