@@ -128,7 +128,6 @@ class VersionTally:
         "predictions",
         "requests",
         "runs",
-        "seen_s",
         "shadow",
     )
 
@@ -145,8 +144,6 @@ class VersionTally:
         self.looked: dict[str, int] = {}
         """Rows whose features were to be counted, by what became of them (aks_serving.taking.Fate)."""
         self.latency_ms_sum = 0.0
-        self.seen_s = 0.0
-        """When it was last counted, or the version was in the plan that answers, by a monotonic clock."""
         self.shadow: ShadowCounts | None = None
         self._latency_ms: dict[int, int] = {}
         self._fresh_ms: list[float] = []
@@ -215,7 +212,6 @@ class VersionTally:
         self.pinned_errors += other.pinned_errors
         _add_buckets(self._latency_ms, other.latency_ms)
         self.latency_ms_sum += other.latency_ms_sum
-        self.seen_s = max(self.seen_s, other.seen_s)
         for outcome, latencies in other.others.items():
             self.others.setdefault(outcome, Latencies()).add(latencies)
         self.runs.add(other.runs)
@@ -303,12 +299,6 @@ def add_shadow(mine: ShadowCounts, other: ShadowCounts) -> None:
     """Add counts of copies to others."""
     for name in ShadowCounts.__struct_fields__:
         setattr(mine, name, getattr(mine, name) + getattr(other, name))
-
-
-def seen_since(tallies: Mapping[Variant, VersionTally], since_s: float) -> dict[Variant, VersionTally]:
-    """The counts of the versions that were seen since then, in whatever role: all that they ever had."""
-    versions = {version for (version, _), tally in tallies.items() if tally.seen_s >= since_s}
-    return {variant: tally for variant, tally in tallies.items() if variant[0] in versions}
 
 
 def by_version(tallies: Mapping[Variant, VersionTally]) -> dict[int, VersionTally]:

@@ -37,7 +37,6 @@ class Counts(msgspec.Struct):
     pinned_errors: int = 0
     looked: dict[str, int] = {}
     """Rows whose features were to be counted, by what became of them."""
-    seen_s: float = 0.0
 
 
 class Http(msgspec.Struct):
@@ -54,6 +53,8 @@ class Report(msgspec.Struct):
 
     counts: dict[str, list[tuple[int, str, Counts]]] = {}
     """By endpoint, the version, its role, and what was counted of it in that role."""
+    seen_s: dict[str, dict[int, float]] = {}
+    """By endpoint and version, when it was last counted, or in a plan that answers, by a monotonic clock."""
     refused: dict[str, dict[str, int]] = {}
     """Requests that no version ran since the start, by endpoint and why."""
     lost: int = 0
@@ -83,7 +84,7 @@ class Report(msgspec.Struct):
     def left(self) -> "Report":
         """What stays true of it when its worker is gone: what was counted."""
         http = None if self.http is None else Http(refused=self.http.refused)
-        return Report(counts=self.counts, refused=self.refused, lost=self.lost, http=http)
+        return Report(counts=self.counts, seen_s=self.seen_s, refused=self.refused, lost=self.lost, http=http)
 
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -109,6 +110,7 @@ class Siblings:
         whole = msgspec.structs.replace(
             report,
             counts=counts_of(joined(totals)),
+            seen_s=_latest([part.seen_s for part in parts]),
             refused=summed([part.refused for part in parts]),
             lost=sum(part.lost for part in parts),
             http=http_of(parts),
@@ -116,12 +118,16 @@ class Siblings:
         self._seat.write(_ENCODE(whole))
         self._seat.state = state
 
-    def forget(self, kept: Mapping[str, Container[Variant]]) -> None:
-        """Of what is carried, keep these variants alone, by endpoint."""
+    def forget(self, kept: Mapping[str, Container[int]]) -> None:
+        """Of what is carried, keep these versions alone, by endpoint. What is told next is without the rest."""
         counts = {
-            name: [one for one in found if one[:2] in kept.get(name, ())] for name, found in self.carried.counts.items()
+            name: [one for one in found if one[0] in kept.get(name, ())] for name, found in self.carried.counts.items()
         }
-        self.carried = msgspec.structs.replace(self.carried, counts=counts)
+        seen_s = {
+            name: {version: at_s for version, at_s in found.items() if version in kept.get(name, ())}
+            for name, found in self.carried.seen_s.items()
+        }
+        self.carried = msgspec.structs.replace(self.carried, counts=counts, seen_s=seen_s)
 
     def others(self) -> list[Report]:
         """The reports of all other seats: of workers that are gone, their counts alone."""
@@ -158,6 +164,16 @@ def summed[Key](parts: Sequence[Mapping[str, Mapping[Key, int]]]) -> dict[str, d
     """The sum of numbers by endpoint and a key."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: merged([part.get(name, {}) for part in parts]) for name in names}
+
+
+def _latest(parts: Sequence[Mapping[str, Mapping[int, float]]]) -> dict[str, dict[int, float]]:
+    """Of times by endpoint and version, the latest of each."""
+    latest: dict[str, dict[int, float]] = {}
+    for part in parts:
+        for name, found in part.items():
+            times = latest.setdefault(name, {})
+            times.update({version: max(at_s, times.get(version, at_s)) for version, at_s in found.items()})
+    return latest
 
 
 def http_of(parts: Sequence[Report]) -> Http | None:
@@ -203,7 +219,6 @@ def _counts(tally: VersionTally) -> Counts:
         values=(dict(tally.runs.values.counts), tally.runs.values.sum),
         pinned_errors=tally.pinned_errors,
         looked=dict(tally.looked),
-        seen_s=tally.seen_s,
     )
 
 
@@ -217,7 +232,6 @@ def _tally(counts: Counts) -> VersionTally:
         found = tally.others[outcome] = Latencies()
         found.buckets, found.sum_ms = buckets, sum_ms
     tally.looked.update(counts.looked)
-    tally.seen_s = counts.seen_s
     runs = tally.runs
     runs.rows, runs.took_s, runs.sizes, runs.times = counts.runs
     runs.values = Values(*counts.values)

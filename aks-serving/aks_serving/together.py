@@ -15,7 +15,7 @@ from time import monotonic
 import msgspec
 
 from aks_serving.board import State
-from aks_serving.counts import VersionTally, by_version, seen_since
+from aks_serving.counts import VersionTally, by_version
 from aks_serving.engine import Engine
 from aks_serving.prometheus import Facts, Transport
 from aks_serving.reports import Http, Report, Siblings, Totals, counts_of, http_of, joined, summed, tripped_of
@@ -61,7 +61,10 @@ class Together:
         """Have the other processes know what was counted here, and whether this process is ready."""
         if self._siblings is not None:
             report = msgspec.structs.replace(
-                self._report(), counts=counts_of(self._counted()), refused=self._windows.refused()
+                self._report(),
+                counts=counts_of(self._counted()),
+                seen_s=self._windows.seen_s(),
+                refused=self._windows.refused(),
             )
             self._siblings.tell(report, State.NOT_READY if self._not_ready_here() else State.READY)
 
@@ -71,6 +74,7 @@ class Together:
         self._windows.forget(kept)
         if self._siblings is not None:
             self._siblings.forget(kept)
+        self.tell()
 
     def not_ready(self) -> str:
         """Why the server is not ready, this process or another; empty where all are."""
@@ -114,12 +118,21 @@ class Together:
 
     def _totals(self, others: list[Report]) -> Totals:
         """Counts since the start, by endpoint and variant: of a version, what it did in each role that it had."""
-        return self._seen(others, _SHOWN_S)
-
-    def _seen(self, others: list[Report], within_s: float) -> Totals:
-        since_s = self._now_s() - within_s
+        seen = self._seen(others, _SHOWN_S)
         totals = joined([self._counted(), *(part.totals() for part in others)])
-        return {endpoint: seen_since(tallies, since_s) for endpoint, tallies in totals.items()}
+        return {
+            endpoint: {variant: tally for variant, tally in tallies.items() if variant[0] in seen.get(endpoint, ())}
+            for endpoint, tallies in totals.items()
+        }
+
+    def _seen(self, others: list[Report], within_s: float) -> dict[str, set[int]]:
+        """The versions that a process counted, or had in its plan, within that time, by endpoint."""
+        since_s = self._now_s() - within_s
+        seen: dict[str, set[int]] = {}
+        for times in (self._windows.seen_s(), *(part.seen_s for part in others)):
+            for endpoint, found in times.items():
+                seen.setdefault(endpoint, set()).update(v for v, at_s in found.items() if at_s >= since_s)
+        return seen
 
     def _report(self) -> Report:
         """What this process tells the others, but what it counted of requests."""

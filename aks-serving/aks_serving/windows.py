@@ -73,6 +73,7 @@ class Windows:
         self._keep = keep
         self._open: dict[str, list[_Open]] = {}
         self._totals: dict[str, dict[Variant, VersionTally]] = {}
+        self._seen_s: dict[str, dict[int, float]] = {}
         self._refused: dict[str, dict[str, int]] = {}
         self._sequence: dict[str, int] = {}
         self._named: dict[str, datetime] = {}
@@ -98,16 +99,21 @@ class Windows:
                 window.serving.count_runs()
             parts = [_variants(w.serving, w.serving.tally.versions) for w in windows]
             totals[endpoint] = added([self._totals.get(endpoint, {}), *parts])
-            planned = {route.version for window in windows for route in window.serving.plan.routes}
-            for (version, _), tally in totals[endpoint].items():
-                if version in planned:
-                    tally.seen_s = self._now_s()
         return totals
 
-    def forget(self, kept: Mapping[str, Container[Variant]]) -> None:
-        """Of what was counted before, keep these variants alone, by endpoint."""
+    def seen_s(self) -> dict[str, dict[int, float]]:
+        """When each version was last counted, or in a plan that answers, by endpoint, but of what was forgotten."""
+        for endpoint in self._open:
+            self._see(endpoint)
+        return self._seen_s
+
+    def forget(self, kept: Mapping[str, Container[int]]) -> None:
+        """Of what was counted before, keep these versions alone, by endpoint."""
+        for endpoint, seen_s in self._seen_s.items():
+            for version in [version for version in seen_s if version not in kept[endpoint]]:
+                del seen_s[version]
         for endpoint, totals in self._totals.items():
-            for variant in [variant for variant in totals if variant not in kept[endpoint]]:
+            for variant in [variant for variant in totals if variant[0] not in kept[endpoint]]:
                 del totals[variant]
 
     def refused(self) -> dict[str, dict[str, int]]:
@@ -155,8 +161,15 @@ class Windows:
     def _replaced_in_flight(self) -> bool:
         return any(window.serving.tally.in_flight for windows in self._open.values() for window in windows[:-1])
 
+    def _see(self, endpoint: str) -> None:
+        seen_s = self._seen_s.setdefault(endpoint, {})
+        for window in self._open[endpoint]:
+            planned = (route.version for route in window.serving.plan.routes)
+            seen_s.update(dict.fromkeys((*planned, *window.serving.tally.versions), self._now_s()))
+
     def _close(self, endpoint: str, *, is_last: bool = False) -> None:
         windows = self._open[endpoint]
+        self._see(endpoint)
         for window in windows:
             is_latest = window is windows[-1]
             self._close_one(endpoint, window, replaced=not is_latest, is_last=is_last and is_latest)
@@ -175,7 +188,6 @@ class Windows:
         window.announced = True
         totals = self._totals.setdefault(endpoint, {})
         for variant, tally in _variants(serving, counted).items():
-            tally.seen_s = self._now_s()
             totals.setdefault(variant, VersionTally()).add(tally)
         self._refused[endpoint] = merged([self._refused.get(endpoint, {}), refused])
         sequence = self._sequence[endpoint] = self._sequence.get(endpoint, -1) + 1

@@ -1,6 +1,7 @@
 """What was counted of versions that are long gone is not shown, and then forgotten; no sum is ever seen to fall."""
 
 import random
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -110,6 +111,69 @@ class _Worker:
     def close(self) -> None:
         self._engine.close()
         self._uplink.close(within_s=0.0)
+
+
+def _told(worker: _Worker) -> dict[int, int]:
+    """Requests by version, as the process shows them."""
+    return {version: tally.requests for version, tally in worker.together.totals().get("churn", {}).items()}
+
+
+@pytest.fixture
+def workers() -> Iterator[Callable[..., _Worker]]:
+    """Makes a worker that serves version 1."""
+    made: list[_Worker] = []
+
+    def worker(board: Board, place: int, seat: int, time: Time) -> _Worker:
+        made.append(_Worker(board, place, seat, time))
+        made[-1].apply(1, 1, Role.STABLE)
+        return made[-1]
+
+    yield worker
+    for one in made:
+        one.close()
+
+
+async def test_a_version_that_idled_is_told_of_for_an_hour_after_it_is_gone(workers: Callable[..., _Worker]) -> None:
+    time, board = Time(), Board(places=1)
+    worker = workers(board, 0, 0, time)
+    worker.count(5, closing=True)
+    time.now_s += 200 * _MINUTE_S
+    assert _told(worker) == {1: 5}
+    worker.apply(2, 2, Role.STABLE)
+    assert _told(worker) == {1: 5}
+    await worker.together.forget()
+    time.now_s += 59 * _MINUTE_S
+    assert _told(worker) == {1: 5}
+    time.now_s += 2 * _MINUTE_S
+    assert _told(worker) == {}
+
+
+async def test_a_version_of_the_plan_keeps_what_a_dead_process_counted_of_it(workers: Callable[..., _Worker]) -> None:
+    time, board = Time(), Board(places=1)
+    first = workers(board, 0, 0, time)
+    first.count(5, closing=True)
+    first.together.tell()
+    first.die()
+    for seat in (1, 0):
+        worker = workers(board, 0, seat, time)
+        time.now_s += 130 * _MINUTE_S
+        await worker.together.forget()
+        assert _told(worker) == {1: 5}
+        worker.die()
+
+
+async def test_what_one_process_forgot_is_not_shown_by_another(workers: Callable[..., _Worker]) -> None:
+    time, board = Time(), Board(places=2)
+    both = [workers(board, place, 0, time) for place in range(2)]
+    for worker in both:
+        worker.count(5, closing=True)
+        worker.apply(2, 2, Role.STABLE)
+        worker.together.tell()
+    assert _told(both[0]) == {1: 10}
+    time.now_s += 121 * _MINUTE_S
+    await both[1].together.forget()
+    both[0].apply(3, 1, Role.STABLE)
+    assert _told(both[0]) == {1: 5}
 
 
 class _Life:
