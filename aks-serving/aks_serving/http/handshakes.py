@@ -47,6 +47,11 @@ class SecuredServer:
             self._loop.remove_reader(self._sock)
             self._sock.close()
 
+    async def settled(self, within_s: float) -> None:
+        """Wait until no handshake is under way, for so long at most."""
+        if self._under_way:
+            await asyncio.wait(tuple(self._under_way), timeout=within_s)
+
     async def wait_closed(self) -> None:
         """End what handshakes are left."""
         for task in self._under_way:

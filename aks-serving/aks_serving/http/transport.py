@@ -41,6 +41,8 @@ _OTHER_DESCRIPTORS = 256
 """Models, storage, gRPC and the rest."""
 _LAST_CALL_S = 0.02
 """How long a connection that is half open has until it is accepted, before a port is closed."""
+_LAST_HANDSHAKES_S = 1.0
+"""How long those in their TLS handshakes have for these, once the port is closed."""
 
 
 class Transport:
@@ -96,17 +98,20 @@ class Transport:
 
         `handing_over`: another process listens on the same sockets, and takes what waits there.
         """
-        shared = self._shared
+        shared, loop = self._shared, asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
         self.retire()
         held_off = [hold_off(sock) for sock in self._sockets if not handing_over]
         if any(held_off):
             await asyncio.sleep(_LAST_CALL_S)
-        shared.draining = True
         for server in self._servers:
             server.close()
+            if isinstance(server, SecuredServer):
+                await server.settled(min(_LAST_HANDSHAKES_S, timeout_s))
+        shared.draining = True
         for connection in tuple(shared.connections):
             connection.drain()
-        await self._emptied(timeout_s)
+        await self._emptied(until_s - loop.time())
         cut = [connection for connection in shared.connections if connection.working]
         if cut:
             log.warning("%d connections were cut off with work undone after %g s", len(cut), timeout_s)

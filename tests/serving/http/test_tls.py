@@ -1,9 +1,10 @@
 """TLS: what is spoken, and how certificates change while the server runs."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ async def test_handshakes_that_stand_are_bounded_and_keep_nobody_out(served: Ser
     limits = Limits(max_connections=5)
     async with served(tls=ReloadingContext(cert, key), limits=limits) as server:
         address = "127.0.0.1", server.port
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             silent = [stack.enter_context(socket.create_connection(address)) for _ in range(300)]
             async with server.client(_trusting(cert)) as client:
                 await client.send(request())
@@ -89,6 +90,37 @@ async def test_handshakes_that_stand_are_bounded_and_keep_nobody_out(served: Ser
                     one.setblocking(False)
                     with pytest.raises(BlockingIOError):
                         one.recv(1)
+
+
+async def test_who_is_in_a_handshake_when_the_server_stops_is_still_answered(served: Serve, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = _trusting(cert).wrap_bio(received, sent, server_hostname="127.0.0.1")
+    async with served(tls=ReloadingContext(cert, key)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def done[T](step: Callable[[], T]) -> T:
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return step()
+                writer.write(sent.read())
+                data = await reader.read(1 << 16)
+                assert data
+                received.write(data)
+
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        writer.write(sent.read())
+        received.write(await reader.read(1 << 16))
+        stopping = asyncio.create_task(server.transport.drain(20))
+        await asyncio.sleep(0.1)
+        await done(tls.do_handshake)
+        tls.write(request())
+        answer = await done(lambda: tls.read(1 << 16))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer
+        writer.close()
+        assert await stopping == 0
 
 
 async def test_a_new_certificate_is_used_for_what_opens_after_it(served: Serve, tmp_path: Path) -> None:
