@@ -221,12 +221,12 @@ def _above_nought(weights: Floats, degrees: Floats) -> float:
             low = at
         else:
             high = at
-    left = 1 - 2 * at * weights
-    root = math.copysign(math.sqrt(max(0.0, float((degrees * np.log(left)).sum()))), at)
-    slope = at * math.sqrt(float((2 * degrees * np.square(weights / left)).sum()))
+    shares = 2 * at * weights
+    root = math.copysign(math.sqrt(max(0.0, float((degrees * np.log1p(-shares)).sum()))), at)
+    slope = math.copysign(math.sqrt(float((degrees / 2 * np.square(shares / (1 - shares))).sum())), at)
     if abs(root) < _AT_THE_MEAN:
         skew = float((8 * degrees * weights**3).sum()) / math.pow(float((2 * degrees * weights**2).sum()), 1.5)
-        return 0.5 - skew / (6 * math.sqrt(2 * math.pi))
+        return float(ndtr(-root - skew / 6))
     return float(ndtr(-root - math.log(slope / root) / root))
 
 

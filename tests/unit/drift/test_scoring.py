@@ -174,6 +174,17 @@ def test_the_tail_is_that_of_the_largest_eigenvalue_and_of_its_estimate() -> Non
     assert between.p_value(1e300, 5) < 1e-100
 
 
+def test_near_its_mean_the_tail_falls_without_a_step() -> None:
+    times = 1 + np.linspace(-0.01, 0.01, 1_001)
+    for degrees, freedom in ((1, 5.0), (5, 1_000.0), (60, 100.0)):
+        found = Inflation(mean=3.0, mean_square=3.0**2 * degrees**0.5, freedom=freedom)
+        tails = np.array([found.p_value(3.0 * degrees * one, degrees) for one in times])
+        falls = -np.diff(tails)
+        assert falls.min() > 0
+        assert falls.max() < 4 * falls.min()
+        assert found.p_value(1e-300, degrees) == pytest.approx(1.0)
+
+
 def test_of_small_windows_the_level_follows_and_not_what_chance_adds() -> None:
     generator = np.random.default_rng(5)
     level, levels = 0.0, []
