@@ -118,8 +118,8 @@ def test_what_is_deleted_waits_three_times_the_longest_that_a_function_takes() -
     longest = read_host_json(ROOT, {}).function_timeout_s
     assert longest is not None
     assert [one.GRACE.total_seconds() for one in (service, reports)] == [3 * longest, 3 * longest]
-    assert service.GRACE == timedelta(hours=2), "operations.md says two hours"
-    assert FORGOTTEN == timedelta(hours=1), "the documents say an hour"
+    assert timedelta(hours=2) == service.GRACE, "operations.md says two hours"
+    assert timedelta(hours=1) == FORGOTTEN, "the documents say an hour"
 
 
 def test_a_pod_stops_in_the_time_that_the_guide_says() -> None:
