@@ -24,6 +24,8 @@ from shared.store.unreadable import Unreadable
 
 MAX_BODY_BYTES = 1_000_000
 _SAID = 3
+_FAILED = 500
+"""From which status on a span has failed, as OpenTelemetry has it for servers."""
 _FAULT = "this is a fault in Slipway: the functions app's log has the details"
 _UNTRACED = {"metrics", "health"}
 """What is asked all the time."""
@@ -45,6 +47,14 @@ type Handler = Callable[[func.HttpRequest], func.HttpResponse]
 type Answer = Callable[[func.HttpRequest], Mapping[str, Any] | func.HttpResponse]
 
 
+class FailedError(Exception):
+    """That the app failed to answer a request: what the request's span tells of it."""
+
+    def __init__(self, response: func.HttpResponse) -> None:
+        super().__init__(f"answered with {response.status_code}")
+        self.response = response
+
+
 def answering(answer: Answer) -> Handler:
     """Make a function's JSON value a response, and its errors too."""
     name = answer.__name__
@@ -55,10 +65,15 @@ def answering(answer: Answer) -> Handler:
             return answered(req)
         parent = TraceContext.parse(req.headers.get(TRACEPARENT))
         told = {"method": req.method} | {key: req.route_params[key] for key in _TOLD if key in req.route_params}
-        with invocation(f"http {name}", told, kind=SpanKind.SERVER, parent=parent) as span:
-            response = answered(req)
-            span.note(status=response.status_code)
-            return response
+        try:
+            with invocation(f"http {name}", told, kind=SpanKind.SERVER, parent=parent) as span:
+                response = answered(req)
+                span.note(status=response.status_code)
+                if response.status_code >= _FAILED:
+                    raise FailedError(response)  # noqa: TRY301 - the span must end in it
+                return response
+        except FailedError as failed:
+            return failed.response
 
     def answered(req: func.HttpRequest) -> func.HttpResponse:
         try:

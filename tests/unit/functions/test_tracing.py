@@ -14,6 +14,7 @@ from functions._http import answering
 from functions._messages import handle_body
 from functions._tracing import _set_up, exporters, timed
 from shared.core import tracing
+from shared.core.errors import NotFoundError, UnavailableError
 from shared.core.messages import Queue, RolloutTick, ValidateVersion
 from shared.core.tracing import About, Span, SpanKind, TraceContext, Value, current
 from shared.deadletters.documents import DeadLetter, LetterBody, letter_id
@@ -187,6 +188,28 @@ def test_a_request_goes_on_from_its_callers_trace_and_tells_its_status(spans: Sp
     assert (span.name, span.kind) == ("http get_model", SpanKind.SERVER)
     assert span.parent == TraceContext.parse(GIVEN)
     assert span.about == {"method": "GET", "model": "m", "status": 200}
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "ends"),
+    [
+        (NotFoundError("no such model"), 404, None),
+        (UnavailableError("storage", "it does not answer"), 503, "FailedError: answered with 503"),
+        (RuntimeError("a secret"), 500, "FailedError: answered with 500"),
+    ],
+)
+def test_the_span_of_a_request_that_the_app_failed_to_answer_has_failed(
+    spans: Spans, raised: Exception, status: int, ends: str | None
+) -> None:
+    @answering
+    def list_models(req: func.HttpRequest) -> dict[str, Any]:  # noqa: ARG001 - the binding's
+        raise raised
+
+    request = func.HttpRequest(method="GET", url="/api/models", body=b"")
+    assert list_models(request).status_code == status
+    (span,) = spans.begun
+    assert [error and f"{type(error).__name__}: {error}" for error in span.ends] == [ends]
+    assert span.about["status"] == status
 
 
 def test_a_scrape_is_no_span(spans: Spans) -> None:
