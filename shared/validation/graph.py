@@ -5,6 +5,7 @@ large tensors, what a small file would grow to; and the ONNX checker. So a model
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def read_model(path: Path, *, workdir: Path, external: Mapping[str, Path] | None
     check_growth(model)
     _check_equations(model)
     _run_checker(model, workdir)
+    _check_servable(model.graph)
     return model
 
 
@@ -127,6 +129,19 @@ def _parsed(skeleton: bytes) -> onnx.ModelProto:
     return model
 
 
+def _check_servable(graph: onnx.GraphProto) -> None:
+    """A value of the graph's own that stands among the inputs too is none that a request gives."""
+    own = {tensor.name for tensor in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
+    if all(value.name in own for value in graph.input):
+        raise _unservable("has no input, so that its answers are of nothing: export it with the features as an input")
+    names = Counter(value.name for value in graph.output)
+    name, count = max(names.items(), key=lambda item: item[1])
+    if count > 1:
+        raise _unservable(
+            f"has {count} outputs named {excerpt(name, 60)!r}: give each a name of its own, or drop all but one"
+        )
+
+
 def _check_equations(model: onnx.ModelProto) -> None:
     """The checker, and the runtime too, never come to an end of some equations of Einsum that are none."""
     for node in nodes(model):
@@ -178,6 +193,10 @@ def _lacks_shape(output: onnx.ValueInfoProto) -> bool:
 
 def _listed(versions: range) -> str:
     return f"{versions[0]} to {versions[-1]}"
+
+
+def _unservable(why: str) -> DropRefusedError:
+    return DropRefusedError(RefusalCode.UNSERVABLE, f"the model's graph {why}")
 
 
 def _not_onnx(why: str) -> DropRefusedError:

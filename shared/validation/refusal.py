@@ -24,6 +24,8 @@ class RefusalCode(StrEnum):
     """The file name ends in neither `.onnx` nor `.zip`, and it is no folder."""
     NOT_ONNX = "not_onnx"
     """The model is no complete ONNX model: truncated, empty, or something else."""
+    UNSERVABLE = "unservable"
+    """No request can be answered by the model: its graph has no input, or two outputs of one name."""
     EXTERNAL_DATA = "external_data"
     """A tensor of the model lies, or claims to lie, where it cannot be had whole."""
     NOT_ZIP = "not_zip"

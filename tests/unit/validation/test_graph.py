@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto as Type
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from shared.validation.graph import (
     RUNTIME_IR_VERSIONS,
@@ -85,6 +86,29 @@ def test_a_graph_without_nodes_or_outputs_is_refused(tmp_path: Path) -> None:
     assert "no nodes or no outputs" in refused(tmp_path / "m", empty.SerializeToString())[1]
     no_output = onnx_model([helper.make_node("Neg", ["x"], ["y"])], [("x", Type.FLOAT, ["rows", 3])], [])
     assert "no nodes or no outputs" in refused(tmp_path / "m", no_output.SerializeToString())[1]
+
+
+def test_a_graph_that_no_request_can_be_answered_by_is_refused_and_says_why(tmp_path: Path) -> None:
+    constant = numpy_helper.from_array(np.ones((2, 3), np.float32), "c")
+    takes_nothing = onnx_model(
+        [helper.make_node("Neg", ["c"], ["y"])], [], [("y", Type.FLOAT, [2, 3])], constants=[constant]
+    )
+    has_its_input = onnx_model(
+        [helper.make_node("Neg", ["c"], ["y"])],
+        [("c", Type.FLOAT, [2, 3])],
+        [("y", Type.FLOAT, [2, 3])],
+        constants=[constant],
+    )
+    twice = one_node("Neg")
+    twice.graph.output.append(twice.graph.output[0])
+    for model, why in (
+        (takes_nothing, "the model's graph has no input, "),
+        (has_its_input, "the model's graph has no input, "),
+        (twice, "the model's graph has 2 outputs named 'y': "),
+    ):
+        code, said = refused(tmp_path / "m", model.SerializeToString())
+        assert code == RefusalCode.UNSERVABLE
+        assert said.startswith(why)
 
 
 @pytest.mark.parametrize(
