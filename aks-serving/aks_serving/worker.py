@@ -19,7 +19,7 @@ import uvloop
 
 from aks_serving.api import Api
 from aks_serving.http.limits import Limits
-from aks_serving.http.transport import Transport, serve
+from aks_serving.http.transport import Transport, serve, within_descriptors
 from aks_serving.reports import Siblings
 from aks_serving.server import ModelServer
 from aks_serving.storage import open_storage
@@ -112,7 +112,12 @@ class _Running:
             max_body_bytes=self._settings.max_body_bytes,
             secure_cookies=self._shared.tls is not None,
         )
-        grpc = await self._grpc(server)
+        limits = within_descriptors(
+            Limits(max_body_bytes=self._settings.max_body_bytes),
+            tls=self._shared.tls is not None,
+            grpc=self._shared.grpc_socket is not None,
+        )
+        grpc = await self._grpc(server, limits.max_connections)
         try:
             for number, sock in enumerate(self._shared.sockets):
                 if number != self._post.place:
@@ -120,7 +125,7 @@ class _Running:
             self._http = await serve(
                 traced(api.handle) if self._is_traced else api.handle,
                 [self._shared.sockets[self._post.place]],
-                limits=Limits(max_body_bytes=self._settings.max_body_bytes),
+                limits=limits,
                 tls=self._shared.tls,
                 tokens=self._shared.tokens,
             )
@@ -134,7 +139,7 @@ class _Running:
                 drains.append(grpc.drain(within_s=FINISH_S))
             await asyncio.gather(*drains)
 
-    async def _grpc(self, server: ModelServer) -> "RunningGrpc | None":
+    async def _grpc(self, server: ModelServer, max_connections: int) -> "RunningGrpc | None":
         if self._shared.grpc_socket is None:
             return None
         from aks_serving.grpc.server import TlsFiles, serve_grpc  # noqa: PLC0415 - heavy, and starts threads
@@ -147,6 +152,7 @@ class _Running:
             address=settings.bind,
             port=self._shared.grpc_socket.getsockname()[1],
             max_message_bytes=settings.max_body_bytes,
+            max_connections=max_connections,
             timeout_s=settings.timeout_s,
             authorize=None if self._shared.tokens is None else self._shared.tokens.allow,
             pinning=settings.pinning,

@@ -1,8 +1,10 @@
 """Several workers behind one port, and what happens when one dies, hangs, or loses its parent."""
 
 import os
+import resource
 import signal
 import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -279,3 +281,40 @@ def test_grpc_is_served_beside_by_every_worker(account: Account, launch: Launch)
             asked.set_data_from_numpy(np.array([[1, 2]], np.float32))
             assert client.infer("churn", [asked]).as_numpy("y").tolist() == [[2.0, 4.0]]
     assert server.stop() == 0
+
+
+def test_connections_of_grpc_leave_http_the_files_that_it_needs(account: Account, launch: Launch) -> None:
+    account.put(ONE)
+    account.publish(models.plan(1, models.route(1, ONE)))
+    server = launch(account.connection, SLIPWAY_GRPC_PORT="0")
+    address, _, port = server.grpc_address().rpartition(":")
+    _served(server)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (400, 400))  # holds for workers that start from now on
+    first = server.workers()
+    os.kill(first[0], signal.SIGKILL)
+    eventually(lambda: server.workers() not in ([], first) and server.ready(), what="another worker serves")
+    server.http.close()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection((address, int(port)))) for _ in range(500)]
+        for one in opened:
+            _speak_http2(one)
+        assert all(_ends(one) for one in opened[-100:])
+        assert httpx.get(server.http.base_url.join("/health"), verify=NO_TLS).status_code == 200
+
+
+def _speak_http2(connection: socket.socket) -> None:
+    """What a client of gRPC says first: without it the server would end the connection in any case."""
+    with suppress(ConnectionError):
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+
+
+def _ends(connection: socket.socket) -> bool:
+    connection.settimeout(20)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True

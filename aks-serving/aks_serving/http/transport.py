@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _DESCRIPTORS_A_CONNECTION = 2
-"""One that is open, and one that lingers over its refusal; over TLS another, in its handshake."""
+"""One that is open, and one that lingers over its refusal; over TLS another, in its handshake; and one of gRPC's."""
 _OTHER_DESCRIPTORS = 256
-"""Models, storage, gRPC and the rest."""
+"""Models, storage and the rest."""
 _LAST_CALL_S = 0.02
 """How long a connection that is half open has until it is accepted, before a port is closed."""
 _LAST_HANDSHAKES_S = 1.0
@@ -153,12 +153,13 @@ class Transport:
             log.exception("a sweep over the connections went wrong")
 
 
-def within_descriptors(limits: Limits, *, tls: bool = False) -> Limits:
+def within_descriptors(limits: Limits, *, tls: bool = False, grpc: bool = False) -> Limits:
     """`limits` with no more connections than the process may open files: beyond those, the event loop resets them and
-    gives no answer. Raises the soft limit as far as is needed and allowed.
+    gives no answer. With `grpc` there is room for as many of gRPC's. Raises the soft limit as far as is needed and
+    allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    each = _DESCRIPTORS_A_CONNECTION + tls
+    each = _DESCRIPTORS_A_CONNECTION + tls + grpc
     wanted = each * limits.max_connections + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
