@@ -36,7 +36,8 @@ if file_bytes is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 settings = Settings(storage_connection=connection, blob_url=None, cache_dir=Path(folder), pod="pod")
 artifacts = Artifacts(open_storage(settings), DiskCache(settings.cache_dir))
-print("begins", flush=True)
+print("is ready", flush=True)
+sys.stdin.readline()
 print(hashlib.sha256(artifacts.read(digest, max_bytes=size_bytes, what="model")).hexdigest(), flush=True)
 """
 
@@ -50,13 +51,19 @@ class _Reader:
             [sys.executable, "-c", _READS, asked],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def began(self) -> bool:
+    def is_ready(self) -> bool:
         assert self.process.stdout is not None
-        return self.process.stdout.readline() == "begins\n"
+        return self.process.stdout.readline() == "is ready\n"
+
+    def begin(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def read(self) -> str:
         """The digest of what it read."""
@@ -68,44 +75,51 @@ class _Reader:
         self.process.communicate()
 
 
-type Begin = Callable[..., _Reader]
+type Readers = Callable[..., list[_Reader]]
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Starts a reader, and gives it once it begins."""
-    readers: list[_Reader] = []
+def readers(tmp_path: Path) -> Iterator[Readers]:
+    """Starts so many readers, which are ready then: from there on nothing of what they do takes long."""
+    made: list[_Reader] = []
 
-    def begun(connection: str, *, file_bytes: int | None = None) -> _Reader:
-        readers.append(_Reader(connection, tmp_path / "cache", file_bytes=file_bytes))
-        assert readers[-1].began()
-        return readers[-1]
+    def started(connection: str, count: int, *, file_bytes: int | None = None) -> list[_Reader]:
+        these = [_Reader(connection, tmp_path / "cache", file_bytes=file_bytes) for _ in range(count)]
+        made.extend(these)
+        assert all(reader.is_ready() for reader in these)
+        return these
 
-    yield begun
-    for reader in readers:
+    yield started
+    for reader in made:
         reader.close()
 
 
-def test_processes_that_want_a_file_at_once_download_it_once(account: Account, begin: Begin, tmp_path: Path) -> None:
+def test_processes_that_want_a_file_at_once_download_it_once(
+    account: Account, readers: Readers, tmp_path: Path
+) -> None:
     account.put(DATA)
     with counted(account.connection, held=1) as storage:
-        readers = [begin(storage.connection) for _ in range(3)]
+        three = readers(storage.connection, 3)
+        for reader in three:
+            reader.begin()
         eventually(storage.counts.total, what="a download has begun")
         time.sleep(_WAIT_S)
         storage.let_go.set()
-        assert [reader.read() for reader in readers] == [DIGEST] * 3
+        assert [reader.read() for reader in three] == [DIGEST] * 3
         assert storage.counts == {DIGEST: 1}
     left = {path.relative_to(tmp_path / "cache"): path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {Path("turns"): 0, Path("artifacts", DIGEST): len(DATA)}
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5])
-def test_when_who_downloads_is_killed_another_takes_its_turn(account: Account, begin: Begin, part: float) -> None:
+def test_when_who_downloads_is_killed_another_takes_its_turn(account: Account, readers: Readers, part: float) -> None:
     account.put(DATA)
     with counted(account.connection, held=1, part=part) as storage:
-        first = begin(storage.connection)
+        first, *others = readers(storage.connection, 3)
+        first.begin()
         eventually(storage.counts.total, what="a download has begun")
-        others = [begin(storage.connection) for _ in range(2)]
+        for other in others:
+            other.begin()
         time.sleep(_WAIT_S)
         assert storage.counts == {DIGEST: 1}
         first.process.kill()
@@ -113,22 +127,26 @@ def test_when_who_downloads_is_killed_another_takes_its_turn(account: Account, b
         assert storage.counts == {DIGEST: 2}
 
 
-def test_a_download_that_stands_is_not_waited_for(account: Account, begin: Begin) -> None:
+def test_a_download_that_stands_is_not_waited_for(account: Account, readers: Readers) -> None:
     account.put(DATA)
     with counted(account.connection, held=1) as storage:
-        first = begin(storage.connection)
+        first, second = readers(storage.connection, 2)
+        first.begin()
         eventually(storage.counts.total, what="a download has begun")
-        assert begin(storage.connection).read() == DIGEST
+        second.begin()
+        assert second.read() == DIGEST
         assert not storage.let_go.is_set()
         storage.let_go.set()
         assert first.read() == DIGEST
 
 
-def test_processes_on_a_full_disk_download_each_for_itself(account: Account, begin: Begin) -> None:
+def test_processes_on_a_full_disk_download_each_for_itself(account: Account, readers: Readers) -> None:
     account.put(DATA)
     with counted(account.connection) as storage:
-        readers = [begin(storage.connection, file_bytes=len(DATA) // 2) for _ in range(2)]
-        assert [reader.read() for reader in readers] == [DIGEST] * 2
+        both = readers(storage.connection, 2, file_bytes=len(DATA) // 2)
+        for reader in both:
+            reader.begin()
+        assert [reader.read() for reader in both] == [DIGEST] * 2
 
 
 def test_where_there_can_be_no_turns_each_downloads_for_itself(storage: MemoryStorage, tmp_path: Path) -> None:
