@@ -65,6 +65,8 @@ class AuditService:
         else:
             streams = {stream} if any(True for _ in self._bodies(Container.AUDIT, partition=stream)) else set()
             subjects = self._subject_of(stream, unreadable)
+            if subjects:
+                unreadable.clear()  # What lies beside the stream's own subject is no matter of it.
             if not streams and not subjects:
                 raise NotFoundError(f"audit stream {stream!r}")
         orphans = streams - set(subjects)

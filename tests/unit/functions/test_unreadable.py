@@ -127,3 +127,16 @@ def test_an_audit_says_whose_subject_cannot_be_read(call: Call, app: Services) -
     assert [one["problem"] for one in found["problems"]] == [
         f"{odd['id']} of - cannot be read: of_another_release: Extra inputs are not permitted"
     ]
+
+
+def test_one_that_cannot_be_read_says_nothing_of_anothers_audit(app: Services) -> None:
+    (silence,) = app.alerts.silences()
+    odd, container = spoiled(app, "silence")
+    assert odd[PARTITION_KEY[container]] == silence.partition
+    assert app.audit.verify(silence.stream).verified
+
+    body = app.documents.query(container, where={"id": silence.id}).items[0]
+    app.documents.replace(container, dict(body.body) | {"of_another_release": 1}, etag=body.etag)
+    found = app.audit.verify(silence.stream)
+    assert not found.verified
+    assert "its subject does not exist, or cannot be read" in [problem.problem for problem in found.problems]
