@@ -366,7 +366,8 @@ def _answers(url: str) -> bool:
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_ANSWER_TIMEOUT_S)
     try:
         connection.request("GET", parts.path)
-        return connection.getresponse().status == http.HTTPStatus.OK
+        with connection.getresponse() as answer:
+            return answer.status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -41,8 +41,8 @@ class Glance:
             return False
         try:
             self._connection.request("GET", self._path)
-            answer = self._connection.getresponse()
-            body = answer.read()
+            with self._connection.getresponse() as answer:
+                body = answer.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return False

@@ -87,11 +87,11 @@ def _exchange(url: str, body: bytes, headers: Mapping[str, str], timeout_s: floa
         connection.connect()
         with at_most(connection.sock, timeout_s):
             connection.request("POST", parts.path or "/", body=body, headers=dict(headers))
-            response = connection.getresponse()
-            if 300 <= response.status < 400:
-                target = said(response.headers.get("location", "nowhere"))
-                raise StoreError(f"{parts.netloc} redirects to {target}: set the address that answers by itself")
-            data = response.read(max_bytes + 1)
+            with connection.getresponse() as response:
+                if 300 <= response.status < 400:
+                    target = said(response.headers.get("location", "nowhere"))
+                    raise StoreError(f"{parts.netloc} redirects to {target}: set the address that answers by itself")
+                data = response.read(max_bytes + 1)
             if len(data) > max_bytes:
                 raise StoreError(f"{parts.netloc} answered more than {max_bytes} bytes: ask for one number")
             return WebAnswer(status=response.status, reason=response.reason, body=data)

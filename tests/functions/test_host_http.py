@@ -169,7 +169,8 @@ def test_a_body_over_the_limit_is_413_by_its_declared_length(client: httpx.Clien
         raw.putrequest("POST", "/api/open/joe")
         raw.putheader("content-length", str(MAX_BODY_BYTES + 1))
         raw.endheaders()
-        assert raw.getresponse().status == 413
+        with raw.getresponse() as answer:
+            assert answer.status == 413
 
 
 def test_a_body_over_the_limit_is_413_when_its_length_is_not_declared(client: httpx.Client) -> None:
