@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -90,6 +92,30 @@ async def test_handshakes_that_stand_are_bounded_and_keep_nobody_out(served: Ser
                     one.setblocking(False)
                     with pytest.raises(BlockingIOError):
                         one.recv(1)
+
+
+async def test_who_comes_while_no_more_files_may_be_open_is_answered_once_they_may(
+    served: Serve, tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path, "one")
+    async with served(tls=ReloadingContext(cert, key)) as server:
+        with socket.socket() as plain:
+            plain.settimeout(20)
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            next_free = os.dup(0)
+            os.close(next_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next_free, before[1]))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    os.dup(0)
+                plain.connect(("127.0.0.1", server.port))
+                for _ in range(10):
+                    await asyncio.sleep(0.01)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            with await asyncio.to_thread(_trusting(cert).wrap_socket, plain, server_hostname="127.0.0.1") as tls:
+                await asyncio.to_thread(tls.sendall, request())
+                assert (await asyncio.to_thread(tls.recv, 1_000)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_who_is_in_a_handshake_when_the_server_stops_is_still_answered(served: Serve, tmp_path: Path) -> None:
