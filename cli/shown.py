@@ -64,8 +64,10 @@ _VERY_LONG_S = 7_200
 
 
 def print_one(renderable: RenderableType, console: Console | None = None) -> None:
-    """Print one thing. A word that is longer than a line, as an id may be, is left whole."""
-    (console or Console()).print(renderable, crop=False)
+    """Print one thing. A word that is longer than a line, as an id may be, is left whole, for who copies it; in what is
+    shown in place, where each line must be counted, it is broken at the line's end.
+    """
+    (console or Console()).print(renderable, no_wrap=True, overflow="ignore", crop=False)
 
 
 def group(parts: Iterable[RenderableType]) -> RenderableType:
@@ -149,7 +151,7 @@ class Fields:
 def _line(cells: Sequence[Text], widths: Sequence[int]) -> Iterator[Text]:
     """The lines that a row takes."""
     for parts in zip_longest(*map(_wrapped, cells, widths)):
-        line, start = Text(no_wrap=True, overflow="ignore"), 0
+        line, start = Text(), 0
         for part, width in zip(parts, widths, strict=True):
             line.append(" " * (start - line.cell_len))
             if part is not None:

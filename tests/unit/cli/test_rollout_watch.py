@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -227,6 +228,29 @@ def test_in_a_terminal_the_stages_are_drawn_in_place(api: FakeApi, tmp_path: Pat
     for words in ("stage 1 of 2", "####", "needs approval", "12 of 100 requests seen", "3 failed checks in a row"):
         assert words in text, text
     assert "\x1b[1A" in text, "the frames do not stand in place of one another"
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what was written to it."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_in_a_terminal_a_word_that_is_wider_goes_on_in_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "60")
+    pod, digest = "p" * 63, "0123456789abcdef" * 4
+    pods = {pod: seen(1, failed={2: f"its digest is {digest}"})}
+    gate = {"check": "model_digest", "outcome": "fail", "sentence": f"the digest is sha256:{digest}, not that"}
+    value = view(progress={"generation": 4, "pods": pods}) | {"endpoint": "m" * 63, "verdicts": [gate]}
+    out = Terminal()
+    watch_show.live([value], out)
+    lines = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", out.getvalue()).splitlines()
+    assert max(map(len, lines)) == 60
+    for words in (f"{pod} cannot", f"is {digest}", f"sha256:{digest},", f"{'m' * 63}, canary"):
+        assert words.replace(" ", "") in "".join(lines).replace(" ", ""), "\n".join(lines)
 
 
 def test_lines_are_told_as_they_come_where_nothing_is_a_terminal() -> None:
