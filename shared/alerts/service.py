@@ -55,13 +55,16 @@ class AlertService:
         evidence: Mapping[str, Any] | None = None,
         for_s: float = 0.0,
         severity: Severity | None = None,
+        looked_at: datetime | None = None,
     ) -> Alert:
         """Say that a trouble holds. The same evidence again changes nothing, however the sentence reads by now, unless
         it is graver.
 
-        With `for_s` the alert is pending until it was said for so long, at whatever times.
+        With `for_s` the alert is pending until it was said for so long, at whatever times. Where several may look at
+        once, `looked_at` tells when the look began (None: now), and what a later look changed stands.
         """
         now = self._clock.now()
+        found_at = looked_at or now
         found = dict(evidence or {})
         fresh = Alert(
             id=alert_id(rule, subject),
@@ -72,16 +75,18 @@ class AlertService:
             severity=severity or SEVERITIES.get(rule, Severity.WARNING),
             sentence=sentence,
             evidence=found,
-            since=now,
-            changed_at=now,
+            since=found_at,
+            changed_at=found_at,
         )
         if fresh.state is AlertState.FIRING:
             self._tell(fresh, "alert_fired", now)
 
         def again(alert: Alert) -> bool:
+            if looked_at and looked_at < alert.changed_at:
+                return False
             was, is_graver = alert.state, fresh.severity.rank < alert.severity.rank
             if was is AlertState.RESOLVED:
-                alert.state, alert.since, alert.count = fresh.state, now, 0
+                alert.state, alert.since, alert.count = fresh.state, found_at, 0
                 alert.acknowledged, alert.silenced_by = None, None
             elif was is AlertState.PENDING:
                 if now - alert.since < timedelta(seconds=for_s):
@@ -90,7 +95,8 @@ class AlertService:
             elif alert.evidence == found and not is_graver:
                 return self._begin_telling(alert, now)
             alert.count += 1
-            alert.sentence, alert.evidence, alert.changed_at, alert.severity = sentence, found, now, fresh.severity
+            alert.sentence, alert.evidence, alert.severity = sentence, found, fresh.severity
+            alert.changed_at = found_at
             if alert.state is AlertState.PENDING:
                 return True
             is_news = was is not AlertState.FIRING or alert.acknowledged is not None or is_graver
@@ -99,17 +105,20 @@ class AlertService:
             return True
 
         self._alerts.find_or_create(fresh)
-        return _said(self._alerts.change(model, fresh.id, again), now)
+        return _said(self._alerts.change(model, fresh.id, again), found_at)
 
-    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
-        """Say that a trouble is over, and why. None where it never was."""
+    def resolve(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
+    ) -> Alert | None:
+        """Say that a trouble is over, and why. None where it never was. `looked_at` is as `fire` has it."""
         now = self._clock.now()
+        found_at = looked_at or now
 
         def end(alert: Alert) -> bool:
             was = alert.state
-            if was is AlertState.RESOLVED:
+            if was is AlertState.RESOLVED or (looked_at and looked_at < alert.changed_at):
                 return False
-            alert.state, alert.sentence, alert.changed_at = AlertState.RESOLVED, sentence, now
+            alert.state, alert.sentence, alert.changed_at = AlertState.RESOLVED, sentence, found_at
             alert.acknowledged = None
             if was is AlertState.FIRING:
                 self._tell(alert, "alert_resolved", now)
@@ -118,7 +127,7 @@ class AlertService:
         identity = alert_id(rule, subject)
         if self._alerts.find(model, identity) is None:
             return None
-        return _said(self._alerts.change(model, identity, end), now)
+        return _said(self._alerts.change(model, identity, end), found_at)
 
     def firing(self, rule: AlertRule) -> Iterator[Alert]:
         """The alerts of a rule that fire now, as far as they can be read."""
@@ -243,9 +252,9 @@ class AlertService:
         alert.send(message, not_before=now + self._tells_after)
 
 
-def _said(alert: Alert, now: datetime) -> Alert:
+def _said(alert: Alert, found_at: datetime) -> Alert:
     """The alert, told of in the log where it has just changed."""
-    if alert.changed_at == now:
+    if alert.changed_at == found_at:
         about: dict[str, Value] = {"model": alert.model, "rule": alert.rule.value, "alert_id": alert.id}
         found = {key: alert.evidence.get(key) for key in ("version", "rollout_id", "report_id")}
         about |= {key: value for key, value in found.items() if isinstance(value, str | int)}

@@ -142,12 +142,13 @@ class DeadLetterService:
 
         _MOST_COUNTED of them at most: many letters are not read anew for each that is added.
         """
+        looked_at = self._clock.now()
         kept = self._letters.readable(partition=NO_MODEL, state=LetterState.KEPT.value, queue=queue)
         found = sum(1 for _ in islice(kept, _MOST_COUNTED + 1))
         count, more = min(found, _MOST_COUNTED), found > _MOST_COUNTED
         if not count:
             over = "no message of the queue waits any more"
-            self._alerts.resolve(AlertRule.DEAD_LETTERS, _SUBJECT + queue, over, model=NO_MODEL)
+            self._alerts.resolve(AlertRule.DEAD_LETTERS, _SUBJECT + queue, over, model=NO_MODEL, looked_at=looked_at)
             return
         named = "1 message" if count == 1 else f"{count}{' or more' if more else ''} messages"
         sentence = (
@@ -155,7 +156,14 @@ class DeadLetterService:
             "discard each"
         )
         evidence = {"waiting": count, "more": more}
-        self._alerts.fire(AlertRule.DEAD_LETTERS, _SUBJECT + queue, sentence, model=NO_MODEL, evidence=evidence)
+        self._alerts.fire(
+            AlertRule.DEAD_LETTERS,
+            _SUBJECT + queue,
+            sentence,
+            model=NO_MODEL,
+            evidence=evidence,
+            looked_at=looked_at,
+        )
 
     def _move(self, identity: str, event: LetterEvent, kind: str, command_id: str = "", **data: str) -> DeadLetter:
         now = self._clock.now()

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 from azure.functions.queue import QueueMessage
@@ -14,7 +17,7 @@ from shared.core.errors import ConflictError, InvalidInputError, NotFoundError, 
 from shared.core.messages import Queue, RegisterDrop, ValidateVersion
 from shared.deadletters.documents import UNRECORDED, DeadLetter, LetterState, body_of_drop
 from shared.registration.documents import NO_MODEL
-from shared.store.ports import Stored
+from shared.store.ports import Page, Stored
 from tests.world.fakes import Killed
 from tests.world.world import World
 
@@ -348,3 +351,53 @@ def test_two_who_replay_at_once_send_one_message() -> None:
         world.dead_letters.replay(kept.id, by="test")
     assert len(sent(world)) == 1
     assert world.dead_letters.letter(kept.id).model == NO_MODEL
+
+
+def while_counting(world: World, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen once, a second after the letters that wait are counted and before the count is used."""
+    query = world.documents.query
+
+    def counted(*args: Any, **fields: Any) -> Page:
+        page = query(*args, **fields)
+        if {"state": LetterState.KEPT, "queue": QUEUE}.items() <= (fields.get("where") or {}).items():
+            monkeypatch.setattr(world.documents, "query", query)
+            world.clock.pass_s(1)
+            happens()
+        return page
+
+    monkeypatch.setattr(world.documents, "query", counted)
+
+
+def test_a_count_of_before_a_discard_fires_no_alert_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    kept = die(world)
+    while_counting(world, monkeypatch, lambda: world.dead_letters.discard(kept.id, by="ann", reason="seen"))
+    world.dead_letters.settle_alerts()
+    (alert,) = world.alerts.alerts().items
+    assert alert.state is AlertState.RESOLVED
+    assert [event.kind for event in world.audit.events(alert.stream)] == ["alert_fired", "alert_resolved"]
+
+
+def test_a_count_of_before_more_letters_does_not_resolve_their_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    kept = die(world)
+
+    def keep_more() -> None:
+        for number in (2, 3):
+            world.dead_letters.keep(QUEUE, f"other {number}".encode(), message_id=f"poison-{number}")
+
+    while_counting(world, monkeypatch, keep_more)
+    world.dead_letters.discard(kept.id, by="ann", reason="seen")
+    (alert,) = world.alerts.alerts().items
+    assert (alert.state, alert.evidence["waiting"]) == (AlertState.FIRING, 2)
+    assert "alert_resolved" not in [event.kind for event in world.audit.events(alert.stream)]
+
+
+def test_a_later_count_stands_whichever_is_said_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    die(world)
+    other = partial(world.dead_letters.keep, QUEUE, b"other", message_id="poison-2")
+    while_counting(world, monkeypatch, other)
+    world.dead_letters.settle_alerts()
+    (alert,) = world.alerts.alerts().items
+    assert (alert.evidence["waiting"], alert.count) == (2, 2)
