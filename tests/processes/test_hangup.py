@@ -40,8 +40,8 @@ import sys, time
 from pathlib import Path
 from local.processes import interrupted_by_signals
 with interrupted_by_signals():
-    Path(sys.argv[1]).write_text("0 .")
     try:
+        Path(sys.argv[1]).write_text("0 .")
         while not Path(sys.argv[2]).exists():
             time.sleep(0.05)
     except KeyboardInterrupt:
