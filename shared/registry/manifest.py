@@ -39,14 +39,14 @@ MAX_FILES = MAX_NAMED_FILES + 2
 """The files that a drop may have: the manifest cannot name itself, nor the signature, which is made over it."""
 _MAX_DEPTH = 8
 _MAX_ENTRIES = 100
-_MAX_WHOLE_NUMBER = 2**53 - 1
+MAX_WHOLE_NUMBER = 2**53 - 1
 """The largest that the document store keeps exactly."""
 
 
 def _exact(value: object) -> object:
     # Beside the type float, an int that is too large would become the nearest float.
-    if isinstance(value, int) and abs(value) > _MAX_WHOLE_NUMBER:
-        raise ValueError(f"whole numbers are exact up to {_MAX_WHOLE_NUMBER}: write it as text")
+    if isinstance(value, int) and abs(value) > MAX_WHOLE_NUMBER:
+        raise ValueError(f"whole numbers are exact up to {MAX_WHOLE_NUMBER}: write it as text")
     return value
 
 

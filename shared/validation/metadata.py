@@ -6,11 +6,11 @@ entries are passed over; one that claims to be ours and is not known is refused.
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.core.errors import InvalidInputError
-from shared.registry.manifest import Manifest
+from shared.registry.manifest import MAX_WHOLE_NUMBER, Manifest
 from shared.validation.refusal import excerpt
 
 BLOB_PREFIX = "slipway_"
@@ -28,7 +28,8 @@ _TEXT = (
     "positive_class",
 )
 _LISTS = ("feature_names", "slices", "protected")
-_MAPPINGS = ("tags", "parameters", "metrics")
+_MAPPINGS: dict[str, tuple[type[int | float], ...]] = {"tags": (), "parameters": (int, float), "metrics": (float,)}
+"""By key, the kinds of number that a value in it may be."""
 KEYS = (*_TEXT, *_LISTS, *(f"{key}.<name>" for key in _MAPPINGS))
 
 
@@ -45,7 +46,7 @@ def manifest_values(entries: Mapping[str, str]) -> dict[str, Any]:
             found[key.lower()] = [part.strip() for part in value.split(",")]
         else:
             mapping, item = _item(name, key)
-            found.setdefault(mapping, {})[item] = value if mapping == "tags" else _number(value, int, float)
+            found.setdefault(mapping, {})[item] = _number(value, _MAPPINGS[mapping])
     return found
 
 
@@ -74,11 +75,12 @@ def _item(name: str, key: str) -> tuple[str, str]:
     )
 
 
-def _number(text: str, *kinds: type[int | float]) -> str | int | float:
-    """Text as the first of these kinds of number that it is written as; `nan` and `inf` stay text, as no number is."""
+def _number(text: str, kinds: Sequence[type[int | float]]) -> str | int | float:
+    """Text as the first of these kinds of number that it is written as, where that is kept exactly. `nan` and `inf`
+    stay text, as no number is, and so do the whole numbers that no document keeps.
+    """
     for kind in kinds:
-        # Of whole numbers there are some that no fraction is as large as.
-        with contextlib.suppress(ValueError, OverflowError):
+        with contextlib.suppress(ValueError):
             value = kind(text)
-            return value if math.isfinite(value) else text
+            return value if (math.isfinite(value) if kind is float else abs(value) <= MAX_WHOLE_NUMBER) else text
     return text
