@@ -72,6 +72,7 @@ _log = logging.getLogger(__name__)
 _CHECK = "sandbox"
 _CHILD = ["-m", "shared.validation.child"]
 _OUT_OF_MEMORY = ("bad_alloc", "OpenBLAS error: Memory allocation")
+"""What a library says that is not given memory, and aborts or ends the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +331,9 @@ def _read(ended: Ended) -> tuple[Stage, Answer | None]:
 
 
 def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
+    if ended.exit_code == EXIT_MEMORY or any(sign in ended.errors for sign in _OUT_OF_MEMORY):
+        memory = f"used more than {limits.memory_bytes / GIB:.3g} GB of memory"
+        return _failed(memory, stage, advice="a smaller model, or fewer rows of data, take less")
     if (passed := _limit_passed(ended, limits)) is not None:
         return _failed(passed, stage)
     if ended.exit_code == -signal.SIGKILL:
@@ -345,25 +349,20 @@ def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
 
 
 def _limit_passed(ended: Ended, limits: SandboxLimits) -> str | None:
-    memory = f"used more than {limits.memory_bytes / GIB:.3g} GB of memory"
     if ended.timed_out:
         return f"took longer than {limits.wall_s:g} s"
     if ended.overfull:
         return f"wrote more than {limits.written_bytes} bytes to the disk"
-    # A library that is not given memory may abort, or end the process, instead of saying so.
-    if any(sign in ended.errors for sign in _OUT_OF_MEMORY):
-        return memory
     return {
-        EXIT_MEMORY: memory,
         -signal.SIGXCPU: f"used more than {limits.cpu_s} s of CPU time",
         -signal.SIGXFSZ: f"wrote a file of more than {limits.file_bytes} bytes",
     }.get(ended.exit_code)
 
 
-def _failed(what: str, stage: Stage) -> _Death:
+def _failed(what: str, stage: Stage, *, advice: str = "") -> _Death:
     # What the champion does is nothing to hold against the version.
     outcome: Literal[Outcome.FAIL, Outcome.ERROR] = Outcome.ERROR if stage is Stage.CHAMPION else Outcome.FAIL
-    return _Death(outcome=outcome, sentence=f"{what} while {stage}")
+    return _Death(outcome=outcome, sentence=f"{what} while {stage}{advice and f': {advice}'}")
 
 
 def _signal_name(number: int) -> str:

@@ -98,7 +98,11 @@ def test_an_answer_of_which_a_part_was_dropped_is_none() -> None:
             Outcome.FAIL,
             "wrote more than 24000000000 bytes to the disk while loading the model",
         ),
-        (ended(exit_code=EXIT_MEMORY), Outcome.FAIL, "used more than 2 GB of memory while loading the model"),
+        (
+            ended(exit_code=EXIT_MEMORY),
+            Outcome.FAIL,
+            "used more than 2 GB of memory while loading the model: a smaller model, or fewer rows of data, take less",
+        ),
         (
             ended(exit_code=1, errors="OpenBLAS error: Memory allocation still failed after 10 retries, giving up."),
             Outcome.FAIL,
