@@ -55,7 +55,9 @@ class AuditService:
         return events
 
     def verify(self, stream: str | None = None) -> Verification:
-        """Verify one stream, or all of them. Raises NotFoundError for a named stream without a subject or events."""
+        """Verify one stream, or all of them. Raises NotFoundError for a named stream without a subject or events, where
+        all that could be its subject was read.
+        """
         # The streams before their subjects: a subject is stored before its first event is, so that one which is made
         # meanwhile is no stream without a subject.
         unreadable = list[Unreadable]()
@@ -67,6 +69,8 @@ class AuditService:
             subjects = self._subject_of(stream, unreadable)
             if subjects:
                 unreadable.clear()  # What lies beside the stream's own subject is no matter of it.
+            if unreadable:
+                streams = {stream}  # Its subject may be among these.
             if not streams and not subjects:
                 raise NotFoundError(f"audit stream {stream!r}")
         orphans = streams - set(subjects)

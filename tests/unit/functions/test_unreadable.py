@@ -140,3 +140,14 @@ def test_one_that_cannot_be_read_says_nothing_of_anothers_audit(app: Services) -
     found = app.audit.verify(silence.stream)
     assert not found.verified
     assert "its subject does not exist, or cannot be read" in [problem.problem for problem in found.problems]
+
+
+def test_a_stream_without_events_whose_subject_cannot_be_read_is_not_said_to_be_none(app: Services) -> None:
+    odd, _ = spoiled(app, "alert")
+    stream = f"alert:-:{odd['id'].removeprefix('alert-')}"
+    found = app.audit.verify(stream)
+    assert (found.verified, found.streams) == (False, 1)
+    assert [(one.stream, one.problem.partition(": ")[0]) for one in found.problems] == [
+        (stream, "its subject does not exist, or cannot be read"),
+        ("-", f"{odd['id']} of - cannot be read"),
+    ]
