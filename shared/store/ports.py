@@ -55,7 +55,7 @@ class DocumentStore(Protocol):
     """Documents: JSON objects with an `id` (text) and the container's partition key (text) among their fields.
 
     An id is unique within its partition. The body that comes back is the body that was stored, without fields of the
-    database's own. There is no unconditional write, and nothing is deleted.
+    database's own. There is no unconditional write, and no unconditional delete.
     """
 
     def get(self, container: Container, partition: str, document_id: str) -> Stored | None:
