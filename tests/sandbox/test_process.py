@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,15 @@ missing = confine(limits, os.getppid(), writable=[pathlib.Path.cwd()])
 """
 
 
-def ran(folder: Path, code: str, *, wall_s: float = 60.0, max_output_bytes: int = 100_000) -> Ended:
+def ran(folder: Path, code: str, *, said: Callable[[bytes], None] | None = None) -> Ended:
     return run_child(
         ["-c", textwrap.dedent(code)],
         b"request",
         workdir=folder,
-        wall_s=wall_s,
-        max_output_bytes=max_output_bytes,
+        wall_s=60.0,
+        max_output_bytes=100_000,
         max_written_bytes=1 << 30,
+        said=said,
     )
 
 
@@ -90,8 +93,21 @@ def test_output_beyond_the_limit_is_dropped_without_holding_the_child_up(tmp_pat
     assert len(ended.errors) <= 65_536
 
 
-def test_a_child_whose_time_is_up_is_killed_with_all_its_children(tmp_path: Path) -> None:
-    """Every process of the group holds the FIFO's writing end: its end tells that the last one is gone."""
+def test_a_child_whose_time_is_up_is_killed_with_all_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is up once all are there. Every process of the group holds the FIFO's writing end: its end tells that
+    the last one is gone.
+    """
+    heard, jumped_s = bytearray(), 0.0
+
+    def said(chunk: bytes) -> None:
+        nonlocal jumped_s
+        heard.extend(chunk)
+        jumped_s = 60.0 if heard == b"up\nup\n" else 0.0
+
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + jumped_s)
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -105,7 +121,7 @@ def test_a_child_whose_time_is_up_is_killed_with_all_its_children(tmp_path: Path
         signal.alarm(60)
         signal.pause()
         """,
-        wall_s=2.5,
+        said=said,
     )
     os.set_blocking(reader, True)
     assert os.read(reader, 1) == b""
@@ -171,7 +187,7 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 def test_no_more_children_run_at_once_than_memory_is_there_for(tmp_path: Path) -> None:
-    """Each child waits for one too many to have begun, and goes when none has come after a while."""
+    """Each child waits until as many have begun as may run, then a while for one too many, and goes."""
     (tmp_path / "log").touch()
     code = f"""
         import os, sys, time
@@ -180,6 +196,8 @@ def test_no_more_children_run_at_once_than_memory_is_there_for(tmp_path: Path) -
         def running():
             said = os.pread(log, 100, 0)
             return said.count(b"+") - said.count(b"-")
+        while os.pread(log, 100, 0).count(b"+") < {MAX_AT_ONCE}:
+            time.sleep(0.01)
         end = time.monotonic() + 1.5
         while running() <= {MAX_AT_ONCE} and time.monotonic() < end:
             time.sleep(0.01)
