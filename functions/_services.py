@@ -268,7 +268,7 @@ def _composed(settings: Settings) -> Services:
         ),
         control_alerts=ControlAlerts(endpoints=endpoints, documents=documents, alerts=alert_service, clock=clock),
         plans=plans,
-        plan_alerts=PlanAlerts(plans=plans, alerts=alert_service),
+        plan_alerts=PlanAlerts(plans=plans, alerts=alert_service, clock=clock),
         documents=documents,
         blobs=blobs,
     )

@@ -70,11 +70,11 @@ class ControlAlerts:
         found += [behind for name in names if (behind := self._behind(name, now))]
         found += [trouble for container in _WITH_OUTBOXES for trouble in self._stuck(container, now)]
         for one in found:
-            self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s)
+            self._alerts.fire(one.rule, one.subject, one.sentence, model=one.model, for_s=one.for_s, looked_at=now)
         known = {(one.rule, one.subject) for one in found}
         for alert in holding:
             if (alert.rule, alert.subject) not in known and alert.model not in unread:
-                self._alerts.resolve(alert.rule, alert.subject, _RULES[alert.rule], model=alert.model)
+                self._alerts.resolve(alert.rule, alert.subject, _RULES[alert.rule], model=alert.model, looked_at=now)
 
     def _behind(self, endpoint: str, now: datetime) -> Trouble | None:
         stored = self._documents.get(Container.ENDPOINTS, endpoint, SUMS_ID)

@@ -98,7 +98,8 @@ class NotificationService:
         self._open()
         self._service.expire_silences()
         self._send_all()
-        settle_sinks(self._service, self.mailboxes(), self._clock.now())
+        now = self._clock.now()
+        settle_sinks(self._service, self.mailboxes(), now)
 
     def mailboxes(self) -> dict[str, Mailbox]:
         """The mailboxes of the sinks, by sink; without those that cannot be read, or are not there yet."""

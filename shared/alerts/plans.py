@@ -2,6 +2,7 @@
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.traffic import Alerts
+from shared.core.clock import Clock
 from shared.rollout.stored_plans import StoredPlans
 
 _OVER = "storage holds the plan that the endpoint calls for"
@@ -10,12 +11,14 @@ _OVER = "storage holds the plan that the endpoint calls for"
 class PlanAlerts:
     """Has the alerts say which plans are astray. Each look reads both anew: the next one makes a crash good."""
 
-    def __init__(self, *, plans: StoredPlans, alerts: Alerts) -> None:
+    def __init__(self, *, plans: StoredPlans, alerts: Alerts, clock: Clock) -> None:
         self._plans = plans
         self._alerts = alerts
+        self._clock = clock
 
     def settle(self) -> None:
         """Fire what holds, and resolve what does not."""
+        now = self._clock.now()
         holding = list(self._alerts.holding(AlertRule.PLAN_ASTRAY))
         unread: set[str] = set()
         suspects = frozenset(alert.model for alert in holding)
@@ -27,8 +30,9 @@ class PlanAlerts:
                 one.sentence,
                 model=one.endpoint,
                 evidence={"blob": one.blob, "stored": one.stored, "called_for": one.called_for},
+                looked_at=now,
             )
         astray = {one.endpoint for one in found}
         for alert in holding:
             if alert.model not in astray | unread:
-                self._alerts.resolve(alert.rule, alert.subject, _OVER, model=alert.model)
+                self._alerts.resolve(alert.rule, alert.subject, _OVER, model=alert.model, looked_at=now)

@@ -28,13 +28,22 @@ class SinkAlerts(Protocol):
         ...
 
     def fire(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
+        self,
+        rule: AlertRule,
+        subject: str,
+        sentence: str,
+        *,
+        model: str,
+        evidence: Mapping[str, Any] | None = None,
+        looked_at: datetime | None = None,
     ) -> Alert:
-        """Say that a trouble holds."""
+        """Say that a trouble holds, by a look that began then."""
         ...
 
-    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
-        """Say that a trouble is over."""
+    def resolve(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
+    ) -> Alert | None:
+        """Say that a trouble is over, by a look that began then."""
         ...
 
 
@@ -46,16 +55,17 @@ class _Trouble:
 
 
 def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox], now: datetime) -> None:
-    """Fire what holds of the sinks, and resolve what does not. `boxes` by sink."""
+    """Fire what holds of the sinks, and resolve what does not. `boxes` by sink, read no earlier than `now`."""
     found: set[tuple[AlertRule, str]] = set()
     for sink, box in boxes.items():
         for one in _troubles(sink, box, now):
-            alerts.fire(one.rule, f"sink:{sink}", one.sentence, model=NO_MODEL, evidence=one.evidence)
+            subject = f"sink:{sink}"
+            alerts.fire(one.rule, subject, one.sentence, model=NO_MODEL, evidence=one.evidence, looked_at=now)
             found.add((one.rule, f"sink:{sink}"))
     for rule, sentence in _OVER.items():
         for alert in list(alerts.firing(rule)):
             if (rule, alert.subject) not in found:
-                alerts.resolve(rule, alert.subject, sentence, model=alert.model)
+                alerts.resolve(rule, alert.subject, sentence, model=alert.model, looked_at=now)
 
 
 def _troubles(sink: str, box: Mailbox, now: datetime) -> Iterator[_Trouble]:

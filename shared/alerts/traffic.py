@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,12 +37,15 @@ class Alerts(Protocol):
         evidence: Mapping[str, Any] | None = None,
         for_s: float = 0.0,
         severity: Severity | None = None,
+        looked_at: datetime | None = None,
     ) -> Alert:
-        """Say that a trouble holds."""
+        """Say that a trouble holds, by a look that began then."""
         ...
 
-    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
-        """Say that a trouble is over."""
+    def resolve(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
+    ) -> Alert | None:
+        """Say that a trouble is over, by a look that began then."""
         ...
 
     def holding(self, rule: AlertRule) -> Iterable[Alert]:
@@ -83,19 +87,22 @@ class TrafficAlerts:
             for alert in list(self._alerts.holding(rule))
         }
         unread: set[str] = set()
+        # Before anything is read: what is late by then was late when it was looked at.
+        now = self._clock.now()
         for endpoint in list(self._endpoints.readable(left_out=unread)):
             try:
-                self._settle(endpoint, holding)
+                self._settle(endpoint, holding, now)
             except Exception:  # noqa: BLE001 - whatever is wrong with one endpoint, the others are looked at
                 _log.exception("the traffic of endpoint %s is not judged", endpoint.endpoint)
                 holding = {key: alert for key, alert in holding.items() if alert.model != endpoint.endpoint}
         for alert in holding.values():
             if alert.model not in unread:
-                self._alerts.resolve(alert.rule, alert.subject, "there is no such rule any more", model=alert.model)
+                over = "there is no such rule any more"
+                self._alerts.resolve(alert.rule, alert.subject, over, model=alert.model, looked_at=now)
 
-    def _settle(self, endpoint: Endpoint, holding: dict[tuple[AlertRule, str], Alert]) -> None:
+    def _settle(self, endpoint: Endpoint, holding: dict[tuple[AlertRule, str], Alert], now: datetime) -> None:
         """Judge an endpoint, and take what was said of out of `holding`."""
-        name, now = endpoint.endpoint, self._clock.now()
+        name = endpoint.endpoint
         stored = self._documents.get(Container.ENDPOINTS, name, SUMS_ID)
         sums = RequestSums.model_validate(stored.body) if stored else None
         own = self._own_rules(name)
@@ -105,9 +112,9 @@ class TrafficAlerts:
         for judged in judge(name, sums, own, now, beside=beside):
             alert = holding.pop((judged.rule, judged.subject), None)
             if judged.is_broken:
-                self._fire(judged, name)
+                self._fire(judged, name, now)
             elif judged.is_broken is False and alert is not None:
-                self._alerts.resolve(judged.rule, judged.subject, judged.sentence, model=name)
+                self._alerts.resolve(judged.rule, judged.subject, judged.sentence, model=name, looked_at=now)
 
     def _report(self, endpoint: Endpoint) -> DriftReport | None:
         """The latest report on the stable version."""
@@ -120,7 +127,7 @@ class TrafficAlerts:
     def _own_rules(self, endpoint: str) -> tuple[AlertRulePolicy, ...]:
         return self._models.model(ModelName(endpoint)).policy.alerts
 
-    def _fire(self, judged: Judged, endpoint: str) -> None:
+    def _fire(self, judged: Judged, endpoint: str, looked_at: datetime) -> None:
         self._alerts.fire(
             judged.rule,
             judged.subject,
@@ -129,4 +136,5 @@ class TrafficAlerts:
             evidence=judged.evidence,
             for_s=judged.for_s,
             severity=judged.severity,
+            looked_at=looked_at,
         )

@@ -39,13 +39,22 @@ class Alerts(Protocol):
     """Where alerts are kept. Saying the same again changes nothing."""
 
     def fire(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, evidence: Mapping[str, Any] | None = None
+        self,
+        rule: AlertRule,
+        subject: str,
+        sentence: str,
+        *,
+        model: str,
+        evidence: Mapping[str, Any] | None = None,
+        looked_at: datetime | None = None,
     ) -> Alert:
-        """Say that a trouble holds."""
+        """Say that a trouble holds, by a look that began then."""
         ...
 
-    def resolve(self, rule: AlertRule, subject: str, sentence: str, *, model: str) -> Alert | None:
-        """Say that a trouble is over."""
+    def resolve(
+        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
+    ) -> Alert | None:
+        """Say that a trouble is over, by a look that began then."""
         ...
 
     def firing(self, rule: AlertRule) -> Iterator[Alert]:
@@ -82,11 +91,16 @@ class RolloutAlerts:
             for found in troubles(endpoint, now):
                 holds.add((found.rule, found.subject))
                 self._alerts.fire(
-                    found.rule, found.subject, found.sentence, model=endpoint.endpoint, evidence=found.evidence
+                    found.rule,
+                    found.subject,
+                    found.sentence,
+                    model=endpoint.endpoint,
+                    evidence=found.evidence,
+                    looked_at=now,
                 )
         for alert in firing:
             if (alert.rule, alert.subject) not in holds and alert.model not in unread:
-                self._alerts.resolve(alert.rule, alert.subject, RULES[alert.rule], model=alert.model)
+                self._alerts.resolve(alert.rule, alert.subject, RULES[alert.rule], model=alert.model, looked_at=now)
 
 
 def troubles(endpoint: Endpoint, now: datetime) -> list[Trouble]:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from shared.alerts.documents import AlertRule
@@ -198,13 +198,14 @@ class WatchService:
 
     def _follow(self) -> None:
         """Have alerts and requests for retraining be as the documents say."""
+        now = self._clock.now()
         firing = [alert for rule in _RULES.values() for alert in list(self._alerts.firing(rule))]
         holds: set[tuple[AlertRule, str]] = set()
         failures: list[Exception] = []
         unread: set[str] = set()
         for report in list(self._documents.readable(left_out=unread, is_alarming=True)):
             holds |= {(_RULES[alarm], _subject_of(report)) for alarm in report.alarms}
-            for follow in (self._fire, self._ask_for_retraining):
+            for follow in (partial(self._fire, looked_at=now), self._ask_for_retraining):
                 with tracing.within(None, {"model": report.model, "version": report.version, "role": report.role}):
                     try:
                         follow(report)
@@ -213,11 +214,12 @@ class WatchService:
                         failures.append(error)
         for alert in firing:
             if (alert.rule, alert.subject) not in holds and alert.model not in unread:
-                self._alerts.resolve(alert.rule, alert.subject, "it is not found any more", model=alert.model)
+                over = "it is not found any more"
+                self._alerts.resolve(alert.rule, alert.subject, over, model=alert.model, looked_at=now)
         if failures:
             raise ExceptionGroup("not all that follows could be seen to", failures)
 
-    def _fire(self, report: DriftReport) -> None:
+    def _fire(self, report: DriftReport, *, looked_at: datetime) -> None:
         for alarm, episode in report.alarms.items():
             evidence = {
                 "version": report.version,
@@ -229,7 +231,9 @@ class WatchService:
                 "page": f"models/{report.model}/drift/{episode.report_id}/page",
             }
             said = f"version {report.version} of {report.model} ({report.role}): {episode.sentence}"
-            self._alerts.fire(_RULES[alarm], _subject_of(report), said, model=report.model, evidence=evidence)
+            self._alerts.fire(
+                _RULES[alarm], _subject_of(report), said, model=report.model, evidence=evidence, looked_at=looked_at
+            )
 
     def _ask_for_retraining(self, report: DriftReport) -> None:
         policy = self._registry.model(ModelName(report.model)).policy.drift.retraining

@@ -53,7 +53,7 @@ def republish(world: World) -> Republished:
 
 def look(world: World) -> list[Alert]:
     """What the alert says after its timer ran."""
-    PlanAlerts(plans=plans(world), alerts=world.alerts).settle()
+    PlanAlerts(plans=plans(world), alerts=world.alerts, clock=world.clock).settle()
     return [one for one in world.alerts.holding(AlertRule.PLAN_ASTRAY) if one.state is AlertState.FIRING]
 
 
