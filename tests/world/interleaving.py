@@ -6,6 +6,7 @@ What comes of it must be what would have come of one after the other.
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from shared.core.errors import SlipwayError
@@ -45,7 +46,7 @@ def interleaved[P: Ports](
     """A world for each port call of `one`, before which `other` was done. Either may be refused."""
     for at in range(1, 1_000):
         world = world_of()
-        meanwhile = Meanwhile(at=at, other=lambda world=world: _later(world, other))
+        meanwhile = Meanwhile(at=at, other=partial(_later, world, other))
         _use(world, meanwhile)
         _do(world, one)
         _use(world, Fuse())
