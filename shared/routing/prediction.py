@@ -17,10 +17,13 @@ from shared.core.ids import EndpointName, endpoint_name
 from shared.routing.plan import Role
 
 _FORM = re.compile(
-    r"(?P<endpoint>[^.]{1,200})\.(?P<version>[1-9][0-9]{0,9})\.(?P<generation>[1-9][0-9]{0,11})\.(?P<role>[scm])"
+    r"(?P<endpoint>[^.]{1,200})\.(?P<version>[1-9][0-9]{0,8})\.(?P<generation>[1-9][0-9]{0,8})\.(?P<role>[scm])"
     r"(?P<reason>[afp])\.(?P<pod>[a-z0-9]{4,32})\.(?P<second>[1-9a-f][0-9a-f]{0,8})\."
     r"(?P<count>0|[1-9a-f][0-9a-f]{0,15})"
 )
+"""Versions and generations of nine digits at most: what a window may count (shared.telemetry.plausible), so that no id
+that somebody made up has a whole window left out.
+"""
 
 
 class Reason(StrEnum):

@@ -166,6 +166,7 @@ def _bad() -> list[tuple[dict[str, Any], str]]:
     now = datetime.now(UTC).replace(microsecond=0)
     return [
         ({"prediction_id": "churn.1", "value": 1}, "is not a prediction id"),
+        ({"prediction_id": an_id(version=10**9), "value": 1}, "is not a prediction id: use"),
         ({"prediction_id": an_id(generation=2 + MAX_AHEAD), "value": 1}, "this server is at 1"),
         ({"prediction_id": an_id(at=now + timedelta(days=1)), "value": 1}, "for 90 days"),
         ({"prediction_id": an_id(at=now - timedelta(days=91)), "value": 1}, "for 90 days"),

@@ -21,8 +21,8 @@ _LAST_SECOND = 16**9 - 1
 ids = st.builds(
     PredictionId,
     endpoint=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).map(EndpointName),
-    version=st.integers(1, 9_999_999_999),
-    generation=st.integers(1, 999_999_999_999),
+    version=st.integers(1, 999_999_999),
+    generation=st.integers(1, 999_999_999),
     role=st.sampled_from(Role),
     reason=st.sampled_from(Reason),
     pod=st.from_regex(r"[a-z0-9]{4,32}", fullmatch=True),

@@ -1,5 +1,6 @@
 """Windows that were not read yet: each once, several at a time, none of what is no window of the endpoint."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -8,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from shared.core.errors import InvalidInputError
 from shared.core.threads import AT_ONCE
+from shared.routing.prediction import PredictionId
 from shared.store.ports import Blob, BlobContainer, BlobInfo
 from shared.telemetry.evidence import ASKED, FEW_GAPS, LISTING, windows_after
+from shared.telemetry.feedback import FeedbackCounts
 from shared.telemetry.window import VersionCounts, Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Fuse
 
@@ -53,6 +57,21 @@ def test_a_window_of_numbers_that_no_pod_counts_is_left_out_and_told_of(caplog: 
     blobs = stored(window("a", 1), window("b", 1, versions={1: VersionCounts(requests=2**62)}), window("c", 1))
     assert found(blobs) == [("a", 1), ("c", 1)]
     assert f"{window_blob_name('digits', AT, 'b', 1)} is left out: no pod counts so" in caplog.text
+
+
+def test_a_window_is_read_whatever_the_ids_that_its_feedback_was_on() -> None:
+    given = []
+    for digits in range(1, 20):
+        with contextlib.suppress(InvalidInputError):
+            given.append(PredictionId.parse(f"digits.{'9' * digits}.{'9' * digits}.sa.k3qx7m2p4z.6740a1f2.1f"))
+    rows = [
+        FeedbackCounts(
+            version=one.version, generation=one.generation, role="stable", reason="assigned", hour=one.at, count=1
+        )
+        for one in given
+    ]
+    assert len(rows) > 1
+    assert found(stored(window("a", 1, feedback=rows))) == [("a", 1)]
 
 
 def test_windows_of_both_hours_that_the_time_touches_are_found_and_of_clocks_that_are_minutes_off() -> None:
