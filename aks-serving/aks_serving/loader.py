@@ -56,6 +56,7 @@ class Loader:
     def load(self, endpoint: str, route: Route) -> LoadedModel:
         """Raises LoadError, which trying again would not cure, or UnavailableError, which it may."""
         signed_by = check_signature(route, pinned_keys=self._pinned_keys, fetch=self._signature)
+        self._room.check(_needed_bytes(route), _named(route))  # it would take the disk's room for nothing
         golden_data = None
         if route.golden_digest is not None:
             golden_data = self._artifacts.read(route.golden_digest, max_bytes=_MAX_GOLDEN_BYTES, what="golden rows")
@@ -94,10 +95,8 @@ class Loader:
         return turn
 
     def _made(self, route: Route, golden_data: bytes | None) -> LoadedModel:
-        what = f"version {route.version}"
         give_back()  # what the fetch let go of
-        # The file's bytes, and the tensors that the runtime makes of them; of external data what is mapped.
-        self._room.make(2 * route.size_bytes + sum(file.size_bytes for file in route.external), what)
+        self._room.make(_needed_bytes(route), _named(route))
         before = usage()
         model = self._model(route)
         golden: Sequence[Feeds] = replay(model, golden_data) if golden_data is not None else ()
@@ -106,7 +105,7 @@ class Loader:
         times = run_times(model, rows, batchable=batchable)
         give_back()
         after = usage()
-        self._room.make(0, what)
+        self._room.make(0, _named(route))
         return LoadedModel(
             model=model,
             batchable=batchable,
@@ -151,6 +150,15 @@ class Loader:
 
     def _signature(self, digest: str) -> bytes:
         return self._artifacts.read(digest, max_bytes=MAX_SIGNATURE_BYTES, what="signature")
+
+
+def _needed_bytes(route: Route) -> int:
+    """The file's bytes, and the tensors that the runtime makes of them; of external data what is mapped."""
+    return 2 * route.size_bytes + sum(file.size_bytes for file in route.external)
+
+
+def _named(route: Route) -> str:
+    return f"version {route.version}"
 
 
 class LoadWatch:

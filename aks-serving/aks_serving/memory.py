@@ -136,7 +136,7 @@ def give_back() -> None:
 
 
 class Room:
-    """Keeps this process within its part of a limit. Methods block; one thread at a time."""
+    """Keeps this process within its part of a limit. Methods block; `make` on one thread at a time."""
 
     def __init__(
         self,
@@ -160,6 +160,11 @@ class Room:
                 raise LoadError(LoadCode.MEMORY, self._sentence(left, needed_bytes, what))
             _wait_until(gone)
             give_back()
+
+    def check(self, needed_bytes: int, what: str) -> None:
+        """Raises LoadError where so much would not fit if all else were gone. On any thread."""
+        if self._limit_bytes is not None and self._limit_bytes * _USABLE / self._workers < needed_bytes:
+            raise LoadError(LoadCode.MEMORY, self._sentence(self._left_bytes() or 0, needed_bytes, what))
 
     def _left_bytes(self) -> int | None:
         if self._limit_bytes is None:

@@ -54,6 +54,21 @@ def test_a_version_that_turns_out_larger_than_reckoned_is_not_kept(storage: Memo
     assert caught.value.code is LoadCode.MEMORY
 
 
+@pytest.mark.parametrize(("limit", "is_downloaded"), [(len(ONE), False), (3 * len(ONE), True)])
+def test_a_version_that_would_not_fit_alone_is_not_downloaded(
+    storage: MemoryStorage, tmp_path: Path, limit: int, is_downloaded: bool
+) -> None:
+    """One that does not fit beside others is: these may be gone by then."""
+    storage.put(ONE)
+    cache = DiskCache(tmp_path)
+    used = Usage(private_bytes=2 * len(ONE), shared_bytes=0)
+    loader = Loader(storage, cache, room=Room(limit, used=lambda: used))
+    with pytest.raises(LoadError, match="version 1 takes up to") as caught:
+        loader.load("churn", models.route(1, ONE))
+    assert caught.value.code is LoadCode.MEMORY
+    assert cache.has_artifact(models.digest(ONE)) == is_downloaded
+
+
 async def test_loading_measures_how_long_runs_take_so_that_the_first_request_need_not(
     storage: MemoryStorage, tmp_path: Path
 ) -> None:
