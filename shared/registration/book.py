@@ -59,8 +59,9 @@ class DropBook:
         now = self._clock.now()
 
         def end(current: Drop) -> bool:
-            # Another attempt may have ended, or begun at a later state of the folder, whose end it is then.
-            if current.state.is_end or current.listing != drop.listing:
+            # Another attempt may have ended, or begun at a later state of the folder or under another policy, whose end
+            # it is then.
+            if current.state.is_end or (current.listing, current.policy_version) != (drop.listing, drop.policy_version):
                 return False
             current.conclude(now, outcome)
             return True
