@@ -66,8 +66,9 @@ def feedback_verdicts(rollout: Rollout, *, is_concurrent: bool) -> list[Judged]:
     verdict = Verdict(
         check=GateName.FEEDBACK,
         outcome=outcome,
-        sentence=f"mean feedback {_counted(stage.candidate_failed, stage.candidate)} for the candidate, "
-        f"{_counted(stage.stable_failed, stage.stable)} for stable under the same plan: {said}",
+        sentence=said
+        if is_proof and stage == Block()
+        else f"mean feedback {_compared(stage)} under the same plan: {said}",
         n=stage.candidate,
         value=value if stage.has_both else None,
         limit=0.0 - limit,
@@ -84,8 +85,8 @@ def _concluded(
     worse = ExcessTest.of(tests[TestName.FEEDBACK_WORSE]) if TestName.FEEDBACK_WORSE in tests else None
     if worse and worse.proves(level):
         proven = f"more than {gate.harm:.2%} below stable" if gate.harm else "worse than stable"
-        over = f"over the rollout's {worse.total.candidate} pieces of feedback on the candidate"
-        return Outcome.FAIL, f"{proven} is proven at level {level:.2g}, {over} (p at most {worse.p_value:.2g})", True
+        over = f"over the rollout's feedback, {_compared(worse.total)}"
+        return Outcome.FAIL, f"{proven} is proven at level {level:.2g} {over} (p at most {worse.p_value:.2g})", True
     if gate.at_least is not None and (why := _below(stage, gate.at_least, is_concurrent=is_concurrent)):
         return Outcome.FAIL, why, False
     if is_concurrent and min(stage.candidate, stage.stable) < gate.min_feedback:
@@ -177,6 +178,11 @@ def _block(rollout: Rollout, rows: Iterable[FeedbackRow]) -> Block:
 
 def _mean(bad: int, count: int) -> float:
     return 1 - bad / count if count else 0.0
+
+
+def _compared(total: Block) -> str:
+    candidate, stable = _counted(total.candidate_failed, total.candidate), _counted(total.stable_failed, total.stable)
+    return f"{candidate} for the candidate, {stable} for stable"
 
 
 def _counted(bad: int, count: int) -> str:

@@ -258,7 +258,7 @@ def test_late_feedback_takes_back_what_was_promoted_once() -> None:
     found = rollout(world)
     assert (found.state, found.feedback_until) == (RolloutState.PROMOTED, None)
     assert found.reverted is not None
-    assert "late feedback: mean feedback" in found.reverted.reason
+    assert "late feedback: worse than stable is proven" in found.reverted.reason
     assert world.endpoint().is_quarantined(2)
     world.run(seconds=70)
     assert triggers(world) == [Trigger.LATE_FEEDBACK]

@@ -110,6 +110,14 @@ def test_of_a_watched_candidate_harm_is_asked_and_that_there_was_feedback() -> N
     assert outcome(late, GateName.FEEDBACK) is Outcome.FAIL
 
 
+def test_a_proof_tells_the_means_that_it_is_of_where_this_stage_has_no_feedback() -> None:
+    earlier = row(CANDIDATE, 1_000, 200, generation=2), row(STABLE, 9_000, 2_700, generation=2)
+    found = watching(counted(1_000), {CANDIDATE: counted(1_000), STABLE: counted(9_000)}, gates=GATES)
+    said = verdict(with_feedback(*earlier, found=found), GateName.FEEDBACK).sentence
+    assert "none yet" not in said
+    assert "20.00% of 1000 for the candidate, 30.00% of 9000 for stable" in said
+
+
 def test_a_watched_candidate_may_be_held_against_a_least_mean_alone() -> None:
     found = watching(counted(1_000), {}, gates=Gates(feedback=FeedbackGate(at_least=0.25)))
     assert outcome(with_feedback(row(CANDIDATE, 90, 30), found=found), GateName.FEEDBACK) is Outcome.INCONCLUSIVE
