@@ -85,7 +85,14 @@ class DiskCache:
     def turn(self, digest: str, *, max_bytes: int) -> contextlib.AbstractContextManager[None]:
         """Be the only one of all processes that downloads an artifact of at most so many bytes: see `turns.turn`."""
         name = checked_digest(digest)
-        return turn(self._turns, name, written=lambda: self._written(name), size_bytes=max_bytes)
+        self._remove_leftovers()  # of what was killed: they would count as written
+        return turn(
+            self._turns,
+            name,
+            is_there=lambda: self._is_there(name, max_bytes),
+            written=lambda: self._written(name),
+            size_bytes=max_bytes,
+        )
 
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Keep an artifact where its content has that digest; the digest and size that it was found to have."""
@@ -158,6 +165,12 @@ class DiskCache:
             return  # what a kept plan needs cannot be read, so nothing is removed
         except OSError as error:
             log.warning("the artifact cache cannot be tidied: %s", error)
+
+    def _is_there(self, digest: str, max_bytes: int) -> bool:
+        try:
+            return self._place(digest).stat().st_size <= max_bytes
+        except OSError:
+            return False
 
     def _written(self, digest: str) -> int:
         """Bytes of an artifact that are on disk and not yet kept, of all who download it."""

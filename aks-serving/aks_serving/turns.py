@@ -21,25 +21,31 @@ _SYNC_S = 30.0
 
 
 @contextlib.contextmanager
-def turn(path: Path, digest: str, *, written: Callable[[], int], size_bytes: int) -> Iterator[None]:
+def turn(
+    path: Path, digest: str, *, is_there: Callable[[], bool], written: Callable[[], int], size_bytes: int
+) -> Iterator[None]:
     """Be the only one, of all who name the same `path`, that downloads a file. Blocks until the others are done.
 
-    But nobody waits for whoever stands, nor where there can be no lock: the caller goes on without the turn. `written`
-    says how many bytes are on disk of what others download; `size_bytes` is what there will be at most.
+    But nobody waits for whoever stands, nor once the file is there, nor where there can be no lock: the caller goes on
+    without the turn. `is_there` says whether it is, `written` how many bytes are on disk of what others download;
+    `size_bytes` is what there will be at most.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)
-            _wait(descriptor, digest, written, size_bytes)
+            _wait(descriptor, digest, is_there, written, size_bytes)
         yield
 
 
-def _wait(descriptor: int, digest: str, written: Callable[[], int], size_bytes: int) -> None:
+def _wait(
+    descriptor: int, digest: str, is_there: Callable[[], bool], written: Callable[[], int], size_bytes: int
+) -> None:
     """Until the descriptor has the lock, or it is not worth waiting for. Raises OSError."""
     seen, since_s = -1, monotonic()
-    while not _locked(descriptor, digest):
+    # Who went on without the turn may have brought the file while whoever has it stands.
+    while not (_locked(descriptor, digest) or is_there()):
         found = written()
         if found != seen:
             seen, since_s = found, monotonic()

@@ -77,10 +77,40 @@ def test_a_turn_is_over_with_its_download_whatever_came_of_it(tmp_path: Path, *,
     def must_wait() -> int:
         raise AssertionError("the turn is taken")
 
-    with turn(tmp_path / "turns", models.digest(ONE), written=must_wait, size_bytes=1):
+    def taken() -> contextlib.AbstractContextManager[None]:
+        return turn(tmp_path / "turns", models.digest(ONE), is_there=lambda: False, written=must_wait, size_bytes=1)
+
+    with taken():
         assert storage.artifact_reads == 1
-        with (
-            pytest.raises(AssertionError),
-            turn(tmp_path / "turns", models.digest(ONE), written=must_wait, size_bytes=1),
-        ):
+        with pytest.raises(AssertionError), taken():
             pass
+
+
+def test_who_waits_for_a_turn_goes_on_once_the_file_is_there(tmp_path: Path) -> None:
+    """Another brought it, who went on without the turn since whoever has it stood."""
+    cache, digest, goes_on = DiskCache(tmp_path), models.digest(ONE), threading.Event()
+
+    def wait() -> None:
+        with cache.turn(digest, max_bytes=len(ONE)):
+            goes_on.set()
+
+    waiting = threading.Thread(target=wait)
+    with cache.turn(digest, max_bytes=len(ONE)), cache.private_folder() as folder:
+        cache.keep_artifact(digest, [ONE])
+        waiting.start()
+        with (folder / digest).open("ab", buffering=0) as part:
+            for _ in range(300):  # a download that gets on is waited for as long as it does
+                if goes_on.wait(0.01):
+                    break
+                part.write(b"x")
+        assert goes_on.is_set()
+    waiting.join(30)
+
+
+def test_what_is_left_of_a_download_that_was_killed_counts_as_no_progress(tmp_path: Path) -> None:
+    cache, digest = DiskCache(tmp_path), models.digest(ONE)
+    left = tmp_path / "private" / "of-one-that-died" / digest
+    left.parent.mkdir(parents=True)
+    left.write_bytes(ONE)
+    with cache.turn(digest, max_bytes=len(ONE)):
+        assert not left.parent.exists()

@@ -56,7 +56,7 @@ def test_a_version_that_turns_out_larger_than_reckoned_is_not_kept(storage: Memo
 
 @pytest.mark.parametrize(("limit", "is_downloaded"), [(len(ONE), False), (3 * len(ONE), True)])
 def test_a_version_that_would_not_fit_alone_is_not_downloaded(
-    storage: MemoryStorage, tmp_path: Path, limit: int, is_downloaded: bool
+    storage: MemoryStorage, tmp_path: Path, limit: int, *, is_downloaded: bool
 ) -> None:
     """One that does not fit beside others is: these may be gone by then."""
     storage.put(ONE)
