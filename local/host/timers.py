@@ -117,14 +117,14 @@ class TimerListener:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follow the schedule until the host stops; a call in work is finished first."""
-        armed = False
+        armed, since = False, _now()
         on_startup = self._trigger.run_on_startup
         while not stopping.is_set():
             try:
                 if not armed:
                     await in_thread(self._arm)
                     armed = True
-                on_startup = await self._turn(stopping, now_at_once=on_startup)
+                on_startup = await self._turn(stopping, since=since, now_at_once=on_startup)
             except (ResourceModifiedError, ResourceNotFoundError):
                 # Another host was first, or somebody removed the status: look at what stands there now.
                 armed = False
@@ -132,6 +132,7 @@ class TimerListener:
             except AzureError as error:
                 _log.warning("timer %s cannot reach its storage, trying on: %s", self._trigger.function.name, error)
                 await pause(stopping, _OUTAGE_PAUSE_S)
+                since = _now()
 
     def _arm(self) -> None:
         """Create the status of a new timer; reckon `Next` anew where the schedule changed or nothing is made up."""
@@ -146,23 +147,23 @@ class TimerListener:
         elif self._trigger.schedule.after(status.updated) != status.next:
             self._store.replace(replace(status, next=self._trigger.schedule.after(status.updated)), etag)
 
-    async def _turn(self, stopping: asyncio.Event, *, now_at_once: bool) -> bool:
+    async def _turn(self, stopping: asyncio.Event, *, since: datetime, now_at_once: bool) -> bool:
         """Wait for the next occurrence and make it, or find that another host does.
 
-        Returns whether a call is still to be made at once, for `runOnStartup`.
+        It is past due where it was so before this host followed the schedule, `since` when it does without a break, or
+        where a host died with it. Returns whether a call is still to be made at once, for `runOnStartup`.
         """
         status = await self._load()
-        past_due = status.next <= _now()
         while not now_at_once and (wait_s := (status.next - _now()).total_seconds()) > 0:
             # In slices, as the clock may be set meanwhile.
             if await pause(stopping, min(wait_s, _LONGEST_SLEEP_S)):
                 return now_at_once
         claimed = await in_thread(self._take_claim, due_at_once=now_at_once)
         if claimed is None:
-            await pause(stopping, _LOOK_AGAIN_S if now_at_once or past_due else 0.0)
+            await pause(stopping, _LOOK_AGAIN_S)
             return now_at_once
-        status, etag = claimed
-        await self._call(status, etag, past_due=past_due)
+        status, etag, is_taken_over = claimed
+        await self._call(status, etag, past_due=is_taken_over or status.next <= since)
         return False
 
     async def _load(self) -> Status:
@@ -171,8 +172,10 @@ class TimerListener:
             raise ResourceNotFoundError("the timer's status blob is gone")
         return found[0]
 
-    def _take_claim(self, *, due_at_once: bool) -> tuple[Status, str] | None:
-        """Claim the occurrence that is due. None where there is none, or another host has it."""
+    def _take_claim(self, *, due_at_once: bool) -> tuple[Status, str, bool] | None:
+        """Claim the occurrence that is due; whether one had it that did not end it. None where there is none, or
+        another host has it.
+        """
         found = self._store.load()
         now = _now()
         if found is None:
@@ -183,7 +186,7 @@ class TimerListener:
         if status.claimed_by not in {"", self._me} and status.claimed_until > now:
             return None
         claimed = replace(status, claimed_by=self._me, claimed_until=now + self._claim)
-        return claimed, self._store.replace(claimed, etag)
+        return claimed, self._store.replace(claimed, etag), bool(status.claimed_by)
 
     async def _call(self, status: Status, etag: str, *, past_due: bool) -> None:
         started = _now()

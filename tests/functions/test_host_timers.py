@@ -1,5 +1,6 @@
 """Timers of the local host, over a real Azurite: occurrences, past due, claims."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from local.host.bindings import Binding, Function
 from local.host.errors import HostStartError
+from local.host.invocations import Invoked
+from local.host.protos import TypedData
 from local.host.schedules import Schedule
+from local.host.storage import HOSTS_CONTAINER, Storage, ensure_container
+from local.host.timers import Status, TimerListener, TimerTrigger, _StatusStore
 from tests.functions.host_case import HOST_ID, NEVER, SampleCase, sample_case
 from tests.support.waiting import eventually
 
@@ -84,6 +90,46 @@ def test_a_changed_schedule_is_reckoned_anew(case: SampleCase) -> None:
     assert case.wait_for("tick")
 
 
+class Stalling(_StatusStore):
+    """Stalls after each status that it has written, until what is next has come."""
+
+    def create(self, status: Status) -> None:
+        super().create(status)
+        _wait_for(status.next)
+
+    def replace(self, status: Status, etag: str) -> str:
+        etag = super().replace(status, etag)
+        _wait_for(status.next)
+        return etag
+
+
+def _wait_for(moment: datetime) -> None:
+    eventually(lambda: datetime.now(UTC) > moment, what=f"{moment} to come")
+
+
+def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_due(storage: str) -> None:
+    connection = Storage(storage)
+    ensure_container(connection.blobs, HOSTS_CONTAINER)
+    told: list[dict[str, Any]] = []
+    stopping = asyncio.Event()
+
+    class Calls:
+        async def call(self, _function: Function, data: TypedData, _metadata: dict[str, TypedData]) -> Invoked:
+            told.append(json.loads(data.json))
+            if len(told) == 2:
+                stopping.set()
+            return Invoked(succeeded=True)
+
+    function = Function(name="tick", id="1", trigger=Binding(name="t", type="", fields={}), queues={}, http_output=None)
+    schedule = Schedule(_EVERY_SECOND, function="tick")
+    trigger = TimerTrigger(function=function, schedule=schedule, run_on_startup=False, monitored=True)
+    calls: Any = Calls()
+    listener = TimerListener(trigger, storage=connection, host_id=HOST_ID, claim_s=60, invoker=calls)
+    listener._store = Stalling(connection.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
+    asyncio.run(asyncio.wait_for(listener.run(stopping), 120))
+    assert [one["IsPastDue"] for one in told] == [False, False]
+
+
 def test_a_status_that_cannot_be_read_is_begun_anew(case: SampleCase) -> None:
     _store_status(case, {"Last": "yesterday"})
     case.start_host(TICK_SCHEDULE=_EVERY_SECOND)
@@ -102,9 +148,15 @@ def test_an_occurrence_whose_call_was_killed_is_made_up_past_due(case: SampleCas
 
 def test_a_claim_is_renewed_so_that_calls_never_overlap(case: SampleCase) -> None:
     _store_status(case, _a_year_ago(NEVER))
-    settings = {"TICK_SLEEP_S": "4", "SLIPWAY_HOST_TIMER_LEASE_S": "1"}
+    renewed = case.directory / "renewed"
+    # Renewed at a third of it: a host may stall for the other two, and the claim holds.
+    settings = {"TICK_UNTIL": str(renewed), "SLIPWAY_HOST_TIMER_LEASE_S": "9"}
     case.start_host("first", **settings)
     case.start_host("second", **settings)
+    case.wait_for("tick-began")
+    claimed_until = _status(case)["ClaimedUntil"]
+    eventually(lambda: _status(case)["ClaimedUntil"] > claimed_until, what="the claim's renewal")
+    renewed.touch()
     case.wait_for("tick")
     eventually(lambda: "ClaimedBy" not in _status(case), what="the claim's end")
     assert len(case.seen("tick-began")) == 1

@@ -29,6 +29,11 @@ def _note(kind: str, **seen: object) -> None:
     service.get_blob_client("seen", f"{kind}/{uuid.uuid4().hex}").upload_blob(json.dumps(seen))
 
 
+def _wait_until_there_is(path: str | None) -> None:
+    while path is not None and not os.path.exists(path):  # noqa: PTH110 - the path is text from elsewhere
+        time.sleep(0.02)
+
+
 @app.route(route="open/{name:alpha?}", methods=["GET", "POST"], auth_level=func.AuthLevel.ANONYMOUS)
 def open_door(req: func.HttpRequest) -> func.HttpResponse:
     """Tell what arrived."""
@@ -92,11 +97,12 @@ def send(req: func.HttpRequest, messages: func.Out[List[str]]) -> func.HttpRespo
 
 @app.queue_trigger(arg_name="msg", queue_name="%WORK_QUEUE%", connection="SAMPLE_STORAGE")
 def work(msg: func.QueueMessage, context: func.Context) -> None:
-    """Do as the message says: {"fail": true}, {"sleep_s": 2}, or plain text."""
+    """Do as the message says: {"fail": true}, {"sleep_s": 2}, {"until": "a file is there"}, or plain text."""
     text = msg.get_body().decode()
     _note("work-began", text=text, count=msg.dequeue_count, id=msg.id, invocation=context.invocation_id)
     order = json.loads(text) if text.startswith("{") else {}
     time.sleep(order.get("sleep_s", 0))
+    _wait_until_there_is(order.get("until"))
     if order.get("fail"):
         raise ValueError("told to fail")
     _note("work", text=text, count=msg.dequeue_count, inserted=str(msg.insertion_time))
@@ -139,6 +145,7 @@ def tick(timer: func.TimerRequest) -> None:
     status = dict(getattr(timer, "schedule_status", {}))
     _note("tick-began", past_due=timer.past_due, status=status)
     time.sleep(float(os.environ.get("TICK_SLEEP_S", "0")))
+    _wait_until_there_is(os.environ.get("TICK_UNTIL"))
     _note("tick", past_due=timer.past_due, status=status)
     if os.environ.get("TICK_FAILS"):
         raise ValueError("told to fail")
