@@ -1,9 +1,9 @@
 """What the control plane tells of how right serving versions are: by the labels that came on their predictions, and as
 estimated without labels.
 
-Pure. Labels are summed by the day of their prediction (shared.budgets.labels); told is of the last DAYS days, today's
-included. Estimates are those of the latest drift report. Before any label, and without an estimate, there is nothing,
-for 0 would say that all is wrong.
+Pure. Labels are summed by the day of their prediction (shared.budgets.labels), those that are whole numbers as classes
+and as numbers; told is of the last DAYS days, today's included. Estimates are those of the latest drift report. Before
+any label, and without an estimate, there is nothing, for 0 would say that all is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def performance(sums: Sequence[RequestSums], serving: AbstractSet[tuple[str, int
             name="model_labels",
             kind="gauge",
             help=f"Labels that came on predictions of the last {DAYS} days; 0 where none did.",
-            samples=tuple((labels, float(labelled + numbers.count)) for labels, labelled, _, numbers in told),
+            samples=tuple((labels, float(max(labelled, numbers.count))) for labels, labelled, _, numbers in told),
         ),
         Family(
             name="model_realised_accuracy_ratio",

@@ -71,9 +71,9 @@ def perform(
         measure=seen.measure,
         level=seen.level,
         estimate=estimate.value if estimate else None,
-        interval=estimate.interval if estimate else None,
+        interval=_interval(seen, estimate),
         realised=realised.value if realised else None,
-        realised_interval=realised.interval if realised else None,
+        realised_interval=_interval(seen, realised),
         labels=realised.rows if realised else 0,
         delay_s=quantile(delays, 0.5) if delays else None,
         may_gate=calibration.may_gate,
@@ -127,7 +127,7 @@ def _verdict(
         n=found.rows,
         value=found.value,
         limit=seen.level + limit if seen.is_regression else seen.level - limit,
-        interval=found.interval,
+        interval=_interval(seen, found),
         advisory=outcome is Outcome.INCONCLUSIVE,
     )
 
@@ -160,6 +160,14 @@ def _realised(seen: Performing, sums: list[LabelSum]) -> Estimated | None:
     # Agresti and Coull's, which is not nought where all are right.
     near = (share * count + 2) / (count + 4)
     return Estimated(value=share, error=math.sqrt(near * (1 - near) / (count + 4)), rows=count)
+
+
+def _interval(seen: Performing, found: Estimated | None) -> tuple[float, float] | None:
+    """Its interval, as far as there are such accuracies, or errors."""
+    if found is None:
+        return None
+    low, high = found.interval
+    return max(0.0, low), high if seen.is_regression else min(1.0, high)
 
 
 def _history(seen: Performing, profile: Profile | None) -> list[Realised]:

@@ -55,6 +55,12 @@ def test_the_error_of_numbers_is_their_mean_in_their_own_unit() -> None:
     }
 
 
+def test_a_label_that_is_a_whole_number_is_one_label_though_it_is_a_class_and_a_number() -> None:
+    both = LabelSum(labelled=300, correct=285, numbers=Errors(count=300, absolute=15_000_000))
+    found = values(*performance([sums(v1_0=both)], {("m", 1)}, NOW))
+    assert found['model_labels{model="m",version="1"}'] == 300
+
+
 def test_without_labels_there_is_no_accuracy_and_a_count_of_none() -> None:
     assert values(*performance([sums()], {("m", 1)}, NOW)) == {'model_labels{model="m",version="1"}': 0}
 

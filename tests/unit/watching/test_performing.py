@@ -1,9 +1,11 @@
 """A drop of performance: by labels, by an estimate that labels bear out, and never by one that they do not."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 
 from shared.budgets.labels import LabelSum, label_key, with_labels
 from shared.core.verdict import Outcome, Verdict
@@ -179,6 +181,19 @@ def test_as_it_was_at_validation_it_passes_and_few_labels_conclude_nothing() -> 
     assert found({1: labels(MODEL.level)})[0].outcome is Outcome.PASS
     few, _ = found({1: labels(0.2, number=20)})
     assert few.outcome is Outcome.INCONCLUSIVE
+
+
+def test_intervals_hold_no_accuracy_above_one_and_no_error_below_nought() -> None:
+    verdict, figures = found({1: labels(1.0, number=150)})
+    assert figures.realised_interval is not None
+    assert verdict.interval == figures.realised_interval
+    assert 0.9 < figures.realised_interval[0] < figures.realised_interval[1] == 1.0
+    assert found({1: labels(0.0, number=150)})[0].interval == pytest.approx((0.0, 0.0179), abs=1e-4)
+    errors = Errors(count=3, absolute=9_000_000, squared=81 * 10**12)
+    seen = Performing(is_regression=True, level=2.0, labels={NOW: LabelSum(numbers=errors)}, labels_since=NOW)
+    result = perform(seen, None, None, DriftPolicy())
+    assert result is not None
+    assert result[1].realised_interval == pytest.approx((0.0, 3.0 + 1.96 * math.sqrt(18 / 3)), abs=1e-3)
 
 
 def test_a_drop_that_may_be_chance_is_none() -> None:
