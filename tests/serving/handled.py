@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+import pytest
 from aks_serving.api import Api
 from aks_serving.batches import LoadedModel, layout_of
 from aks_serving.engine import Engine
@@ -88,6 +89,14 @@ class Watched(Model):
         self.began.set()
         assert self.open.wait(30)
         return super().run(feeds)
+
+
+class Jump:
+    """The clock by which work is late, which jumps `by_s` seconds ahead when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.by_s = 0.0
+        monkeypatch.setattr("aks_serving.lanes.perf_counter", lambda: perf_counter() + self.by_s)
 
 
 class HandServer:

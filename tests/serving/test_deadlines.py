@@ -21,7 +21,7 @@ from shared.core.errors import SlipwayError
 from shared.routing.plan import RoutePlan
 from tests.serving import models
 from tests.serving.conftest import eventually
-from tests.serving.handled import Asked, HandServer, Watched, infer, plain, turn
+from tests.serving.handled import Asked, HandServer, Jump, Watched, infer, plain, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -192,20 +192,9 @@ async def test_where_nothing_serves_a_request_is_told_to_come_back() -> None:
                 assert (asked.status, asked.told[b"retry-after"]) == (503, AGAIN)
 
 
-class _Slow(Watched):
-    """Runs until a moment has passed."""
-
-    until_s = 0.0
-
-    def run(self, feeds: Feeds) -> Any:
-        while perf_counter() < self.until_s:
-            pass
-        return super().run(feeds)
-
-
 @WAYS
 async def test_a_candidate_that_fails_is_answered_for_by_stable_while_there_is_time(*, inline: bool) -> None:
-    stable, candidate = Watched(TABLE), _Slow(PICKY, version=2)
+    stable, candidate = Watched(TABLE), Watched(PICKY, version=2)
     async with serving(_canary(), stable, candidate, inline=inline) as server:
         asked = [plain([[7]], timeout_ms=60_000), infer("INT64", [1, 1], [9], parameters={"timeout": 60_000_000})]
         server.ask(*asked)
@@ -217,11 +206,19 @@ async def test_a_candidate_that_fails_is_answered_for_by_stable_while_there_is_t
 
 
 @WAYS
-async def test_a_candidate_that_fails_too_late_leaves_stable_nothing_to_answer(*, inline: bool) -> None:
-    stable, candidate = Watched(TABLE), _Slow(PICKY, version=2)
+async def test_a_candidate_that_fails_too_late_leaves_stable_nothing_to_answer(
+    monkeypatch: pytest.MonkeyPatch, *, inline: bool
+) -> None:
+    clock = Jump(monkeypatch)
+
+    class Slow(Watched):
+        def run(self, feeds: Feeds) -> Any:
+            clock.by_s = 60.0
+            return super().run(feeds)
+
+    stable, candidate = Watched(TABLE), Slow(PICKY, version=2)
     async with serving(_canary(), stable, candidate, inline=inline) as server:
-        asked = plain([[7]], timeout_ms=250)
-        candidate.until_s = asked.received_s + 0.25
+        asked = plain([[7]], timeout_ms=50_000)
         server.ask(asked)
         await server.idle()
         assert _is_late(asked)

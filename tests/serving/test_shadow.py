@@ -19,7 +19,7 @@ from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.serving import Face
 from aks_serving.shadow import ATOL, RTOL, Mirror, compared
-from aks_serving.spare import MAX_COPIES, Copy, Spare, Target
+from aks_serving.spare import HANG_S, MAX_COPIES, Copy, Spare, Target
 from aks_serving.tensors import Array, Feeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.anyio
 
 ONE, ALSO_ONE, HALF_MORE = models.scaler(1.0), models.scaler(1.00001), models.scaler(1.5)
 EVERYTHING = 10_000
-SHORT_S = 0.03
 
 
 def _shadow(version: int, data: bytes, share_bp: int = EVERYTHING) -> Route:
@@ -310,15 +309,21 @@ async def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
             assert [spare.offer(target, copy) for copy in copies] == [True, False]
 
 
-async def test_a_run_that_hangs_is_left_alone_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_that_hangs_is_left_alone_and_others_go_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, jumped_s = asyncio.get_running_loop(), 0.0
+    time_s = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_s() + jumped_s)
     hanging, other = _Model(), _Model(HALF_MORE)
     hanging.go.clear()
     try:
-        async with _spare(hang_s=SHORT_S) as spare:
+        async with _spare() as spare:
             assert spare.offer(hanging, _copy())
             await eventually(hanging.began.is_set)
             assert spare.offer(hanging, _copy())
             assert spare.offer(other, _copy())
+            jumped_s = HANG_S
             await eventually(lambda: other.counted.compared == 1)
             assert (hanging.counted.errors, hanging.counted.shed, hanging.copies) == (1, 1, 2)
             assert "endpoint churn: version 1 hangs on a copy" in caplog.text
