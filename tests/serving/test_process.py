@@ -175,7 +175,11 @@ def test_an_address_of_ipv6_is_told_in_brackets(launch: Launch) -> None:
 
 def test_a_bad_setting_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    good = {"SLIPWAY_STORAGE_CONNECTION": dead_connection(), "SLIPWAY_CACHE_DIR": str(tmp_path)}
+    good = {
+        "SLIPWAY_STORAGE_CONNECTION": dead_connection(),
+        "SLIPWAY_CACHE_DIR": str(tmp_path),
+        "SLIPWAY_PORT": "0",
+    }
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
