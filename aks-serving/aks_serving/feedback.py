@@ -139,7 +139,12 @@ def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, n
             f"{serving.plan.generation}: send the id that an answer named"
         )
     age = now - prediction.at
-    if not -CLOCK_SKEW <= age <= MAX_AGE:
+    if age < -CLOCK_SKEW:
+        raise InvalidInputError(
+            f"the prediction was made at {prediction.at:%Y-%m-%dT%H:%M:%SZ}, which is to come: it is "
+            f"{now:%Y-%m-%dT%H:%M:%SZ} here: send the id that an answer named, and set the clock that is wrong"
+        )
+    if age > MAX_AGE:
         raise InvalidInputError(
             f"the prediction was made at {prediction.at:%Y-%m-%dT%H:%M:%SZ}, and it is {now:%Y-%m-%dT%H:%M:%SZ} here: "
             f"feedback is taken for {MAX_AGE.days} days"

@@ -117,7 +117,9 @@ def _numbers(prediction: Label, label: Label) -> tuple[float, float] | None:
         return None
     for one in (prediction, label):
         if not abs(one) <= MAX_NUMBER:  # type: ignore[arg-type] # not so of NaN either
-            raise InvalidInputError(f"{one!s:.40} is beyond {MAX_NUMBER:g}: give label and prediction in larger units")
+            raise InvalidInputError(
+                f"{one!s:.40} is beyond {MAX_NUMBER:g}: give numbers in larger units, and classes as text"
+            )
     return float(prediction), float(label)
 
 
