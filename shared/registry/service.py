@@ -232,13 +232,23 @@ class RegistryService:
 
         return self._versions.change(name, version_id(number), again)
 
-    def mark_archived(self, name: str, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
-        """Take a version out of use for good. Whoever calls has seen to it that nothing uses it."""
+    def mark_archived(
+        self, name: str, number: VersionNumber, *, by: str, reason: str, only: VersionState | None = None
+    ) -> ModelVersion:
+        """Take a version out of use for good. Whoever calls has seen to it that nothing uses it.
+
+        Raises ConflictError where it is in another state than `only`, if that is given, by which it was chosen.
+        """
         now = self._clock.now()
 
         def archive(version: ModelVersion) -> bool:
             if version.state is VersionState.ARCHIVED:
                 return False
+            if only and version.state is not only:
+                raise ConflictError(
+                    f"version {number} of {name} was {only}, and is {version.state} by now: look at it again, and "
+                    "decide anew"
+                )
             before = BeforeArchiving(state=version.state, rollout_pending=version.rollout_pending)
             version.state, version.before_archiving = VersionState.ARCHIVED, before
             version.archived_at = now

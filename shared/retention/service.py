@@ -110,6 +110,8 @@ class RetentionService:
         plan = self.plan(model)
         if plan.plan_id == plan_id:
             return self._carry_on(self._begin(plan, by))
+        # Another call may have begun it since: what it did is why the plan is another one.
+        found = found or self._runs.find(model, run_id(plan_id))
         if found:
             return found
         raise ConflictError(
@@ -194,9 +196,13 @@ class RetentionService:
         # Carried on after a while, it leaves alone what may not be archived any more.
         choice = chosen(versions, self._uses.of(run.model), policy, self._clock.now())
         held = {kept.version: "; ".join(kept.reasons) for kept in choice.keep if kept.version in run.versions}
-        for number in sorted({version.version for version in choice.archive} & set(run.versions)):
+        model, by = ModelName(run.model), run.requested_by
+        for one in choice.archive:
+            if one.version not in run.versions:
+                continue
+            number, only = VersionNumber(one.version), VersionState(one.state)
             try:
-                self._rollouts.archive(ModelName(run.model), VersionNumber(number), by=run.requested_by, reason=reason)
+                self._rollouts.archive(model, number, by=by, reason=reason, only=only)
             except ConflictError as error:
                 held[number] = str(error)
         self._revive_used(run)

@@ -23,8 +23,10 @@ class Versions(Protocol):
         """A version. Raises NotFoundError."""
         ...
 
-    def mark_archived(self, name: ModelName, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
-        """Archive a version."""
+    def mark_archived(
+        self, name: ModelName, number: VersionNumber, *, by: str, reason: str, only: VersionState | None = None
+    ) -> ModelVersion:
+        """Archive a version. Raises ConflictError where it is in another state than `only`."""
         ...
 
     def take_back_archiving(self, name: ModelName, number: VersionNumber, *, reason: str) -> object:
@@ -48,21 +50,26 @@ class Archiving:
         self._versions = versions
         self._aliases = aliases
 
-    def archive(self, name: ModelName, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
-        """Archive a version; again, answer it as it stands. Raises NotFoundError; ConflictError where it is in use."""
+    def archive(
+        self, name: ModelName, number: VersionNumber, *, by: str, reason: str, only: VersionState | None = None
+    ) -> ModelVersion:
+        """Archive a version; again, answer it as it stands. Raises NotFoundError; ConflictError where it is in use, or
+        in another state than `only`, if that is given.
+        """
         version = self._versions.version(name, number)
         if version.state is VersionState.ARCHIVED:
             return version
         self._check_no_alias(name, number)
         if version.state is VersionState.REJECTED:
-            return self._archive(name, number, by=by, reason=reason)
+            # No rollout begins of one that is rejected; one that is validated again meanwhile is it no more.
+            return self._archive(name, number, by=by, reason=reason, only=only or VersionState.REJECTED)
         self._endpoints.find_or_create(Endpoint(endpoint=name))
         is_altered = bool(version.altered)
         self._endpoints.change(
             name, ENDPOINT_ID, lambda endpoint: admission.withdraw(endpoint, number, is_altered=is_altered)
         )
         try:
-            archived = self._archive(name, number, by=by, reason=reason)
+            archived = self._archive(name, number, by=by, reason=reason, only=only)
         except ConflictError:
             self._forget_withdrawn(name, number)
             raise
@@ -72,8 +79,10 @@ class Archiving:
     def _forget_withdrawn(self, name: ModelName, number: VersionNumber) -> None:
         self._endpoints.change(name, ENDPOINT_ID, lambda endpoint: admission.forget_withdrawn(endpoint, number))
 
-    def _archive(self, name: ModelName, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
-        archived = self._versions.mark_archived(name, number, by=by, reason=reason)
+    def _archive(
+        self, name: ModelName, number: VersionNumber, *, by: str, reason: str, only: VersionState | None
+    ) -> ModelVersion:
+        archived = self._versions.mark_archived(name, number, by=by, reason=reason, only=only)
         try:
             self._check_no_alias(name, number)
         except ConflictError as conflict:

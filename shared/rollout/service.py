@@ -18,7 +18,7 @@ from shared.core.errors import InvalidInputError, NotFoundError, UnavailableErro
 from shared.core.ids import EndpointName, ModelName, VersionNumber
 from shared.core.messages import CommandKind, RolloutCommand, RolloutTick
 from shared.registry.alias_service import AliasService
-from shared.registry.documents import ModelVersion
+from shared.registry.documents import ModelVersion, VersionState
 from shared.registry.service import RegistryService
 from shared.rollout import admission, alias_calls, blocks, commands, late, overrides, reverts, ticks
 from shared.rollout.archiving import Archiving
@@ -268,13 +268,15 @@ class RolloutService:
             or admission.is_overtaken(endpoint, version.version)
         )
 
-    def archive(self, name: ModelName, number: VersionNumber, *, by: str, reason: str) -> ModelVersion:
+    def archive(
+        self, name: ModelName, number: VersionNumber, *, by: str, reason: str, only: VersionState | None = None
+    ) -> ModelVersion:
         """Take a version out of use for good; again, answer the version as it stands.
 
-        Raises NotFoundError; ConflictError where it serves, rolls out, waits to, would be rolled back to, or has an
-        alias.
+        Raises NotFoundError; ConflictError where it serves, rolls out, waits to, would be rolled back to, has an alias,
+        or is in another state than `only`, if that is given.
         """
-        return self._archiving.archive(name, number, by=by, reason=reason)
+        return self._archiving.archive(name, number, by=by, reason=reason, only=only)
 
     def _call_aliases_again(self, endpoint: Endpoint, now: datetime, grace: timedelta) -> int:
         due = [call.move for call in endpoint.alias_calls if now - call.sent_at > grace]
