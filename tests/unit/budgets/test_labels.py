@@ -2,11 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from aks_serving.feedback import MAX_AGE
+
 from shared.budgets.labels import MAX_SUMS, LabelSum, label_key, with_labels
-from shared.budgets.sums import RequestSums
+from shared.budgets.sums import MOST_MARKS, Mark, RequestSums
 from shared.store.documents import checked_document
 from shared.store.ports import Container
-from shared.telemetry.feedback import Feedback, FeedbackCounts, FeedbackTally, Key
+from shared.telemetry.feedback import Errors, Feedback, FeedbackCounts, FeedbackTally, Key
+from shared.telemetry.histogram import bucket_index, quantile
 from shared.telemetry.window import Window
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -67,3 +71,26 @@ def test_labels_that_are_large_numbers_are_summed_in_a_document() -> None:
     found = RequestSums.model_validate_json(document.text)
     assert found == sums
     assert found.labels[label_key(3, NOW)].numbers.squared == 4 * (10**18 + 10**30)
+
+
+def test_labels_that_come_after_whatever_time_fit_into_a_document_beside_the_marks_of_many_pods() -> None:
+    delays = dict.fromkeys(range(bucket_index(0.0), bucket_index(MAX_AGE.total_seconds()) + 1), 999999)
+    large = Errors(count=10**9, error=-(10**24), absolute=10**24, squared=10**39, label=10**24, label_squared=10**39)
+    sums: dict[str, LabelSum] = {}
+    for number in range(MAX_SUMS):
+        row = labelled(number // 45 + 1, 10**9, days_ago=number % 45).model_copy(
+            update={"delay_s": delays, "numbers": large}
+        )
+        sums = with_labels(sums, [window(number, row)], NOW)
+    assert len(sums) == MAX_SUMS
+    marks = {f"model-server-7f9c4d-{n:05d}-0123ab": Mark(sequence=10**4, ended_at=NOW) for n in range(MOST_MARKS)}
+    document = RequestSums(endpoint="m", since=NOW, labels=sums, marks=marks).model_dump(mode="json")
+    checked_document(Container.ENDPOINTS, document)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.4, 1.0, 59.0, 3_600.0, 5 * 86_400.0, MAX_AGE.total_seconds()])
+def test_a_delay_is_told_as_a_second_or_within_18_percent_of_what_it_was(delay_s: float) -> None:
+    row = labelled(3).model_copy(update={"delay_s": {bucket_index(delay_s): 1}})
+    found = quantile(with_labels({}, [window(0, row)], NOW)[label_key(3, NOW)].delay_s, 0.5)
+    assert found is not None
+    assert found == pytest.approx(max(1.0, delay_s), rel=0.18)

@@ -229,7 +229,7 @@ def test_labels_are_summed_by_the_day_of_their_prediction_and_forgotten_after_a_
                 "count": 10,
                 "labelled": 10,
                 "correct": correct,
-                "delay_s": {5: 10},
+                "delay_s": {16: 10},
             }
         )
         return Window(
@@ -247,7 +247,7 @@ def test_labels_are_summed_by_the_day_of_their_prediction_and_forgotten_after_a_
     windows = [window(1, NOW, 7), window(2, yesterday, 3), window(3, NOW, 1), window(4, NOW, 9, "pinned")]
     sums = with_labels({}, windows, NOW)
     assert sums == {
-        label_key(2, yesterday): LabelSum(labelled=10, correct=3, delay_s={5: 10}),
-        label_key(2, NOW): LabelSum(labelled=20, correct=8, delay_s={5: 20}),
+        label_key(2, yesterday): LabelSum(labelled=10, correct=3, delay_s={16: 10}),
+        label_key(2, NOW): LabelSum(labelled=20, correct=8, delay_s={16: 20}),
     }
     assert with_labels(sums, [], NOW + timedelta(days=45, hours=1)) == {label_key(2, NOW): sums[label_key(2, NOW)]}
