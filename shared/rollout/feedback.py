@@ -90,8 +90,8 @@ def _concluded(
     if gate.at_least is not None and (why := _below(stage, gate.at_least, is_concurrent=is_concurrent)):
         return Outcome.FAIL, why, False
     if is_concurrent and min(stage.candidate, stage.stable) < gate.min_feedback:
-        had = f"{stage.candidate} pieces of feedback and stable {stage.stable}: each needs {gate.min_feedback}"
-        return Outcome.INCONCLUSIVE, f"on predictions of this stage the candidate has {had}", False
+        had = f"the candidate has {stage.candidate} pieces of feedback with a value and stable {stage.stable}"
+        return Outcome.INCONCLUSIVE, f"on predictions of this stage {had}: each needs {gate.min_feedback}", False
     if not is_concurrent and (lacking := _unheard(rollout, gate, stage, worse)):
         return Outcome.INCONCLUSIVE, lacking, False
     if not is_concurrent or rollout.gates.mode is GateMode.NO_PROVEN_HARM:
@@ -111,8 +111,8 @@ def _unheard(rollout: Rollout, gate: FeedbackGate, stage: Block, worse: ExcessTe
     if min(had.candidate, had.stable) >= least:
         return ""
     return (
-        f"while both had traffic there were {had.candidate} pieces of feedback on the candidate and {had.stable} on "
-        f"stable: each needs {least}"
+        f"while both had traffic there were {had.candidate} pieces of feedback with a value on the candidate and "
+        f"{had.stable} on stable: each needs {least}"
     )
 
 

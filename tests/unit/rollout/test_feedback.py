@@ -64,6 +64,8 @@ def test_without_the_gate_nothing_is_said_and_the_rates_keep_their_half_of_the_l
 def test_too_little_feedback_concludes_nothing(candidate: int, stable: int) -> None:
     found = with_feedback(row(CANDIDATE, candidate, candidate // 3), row(STABLE, stable, stable // 3))
     assert outcome(found, GateName.FEEDBACK) is Outcome.INCONCLUSIVE
+    wanted = f"the candidate has {candidate} pieces of feedback with a value and stable {stable}: each needs 100"
+    assert wanted in verdict(found, GateName.FEEDBACK).sentence
 
 
 def test_what_a_stage_needs_must_be_of_its_own_predictions() -> None:
