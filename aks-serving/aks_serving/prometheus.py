@@ -9,8 +9,10 @@ counted on its other side.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 from aks_serving.counts import Latencies, Variant, VersionTally
@@ -267,10 +269,13 @@ def _server(facts: Facts) -> Iterator[Family]:
 
 
 def _latency(labels: tuple[Label, ...], latencies: Latencies) -> Iterator[Sample]:
-    buckets = latencies.buckets
-    for bound, limit in zip(_BOUNDS_S, _BOUND_INDEX, strict=True):
-        yield "_bucket", (*labels, ("le", repr(bound))), sum(n for index, n in buckets.items() if index <= limit)
-    yield from end(labels, sum(buckets.values()), latencies.sum_ms / 1e3)
+    counts = [0] * (len(_BOUND_INDEX) + 1)
+    for index, n in latencies.buckets.items():
+        counts[bisect_left(_BOUND_INDEX, index)] += n
+    *within, count = accumulate(counts)
+    for bound, n in zip(_BOUNDS_S, within, strict=True):
+        yield "_bucket", (*labels, ("le", repr(bound))), n
+    yield from end(labels, count, latencies.sum_ms / 1e3)
 
 
 def _values(labels: tuple[Label, ...], values: Values) -> Iterator[Sample]:
