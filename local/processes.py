@@ -10,6 +10,7 @@ threads.
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -21,15 +22,20 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Final, Self
 
 _POLL_S = 0.03
 _TAIL_LINES = 30
 _TAIL_BYTES = 16_384
 _FULL_BYTES = 65_536
 _PR_SET_PDEATHSIG = 1
+_PORTS: Final = range(16_384, 32_768)
+"""Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
+_PORTS_EACH = 64
+_drawn = count()
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -179,11 +185,24 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now. Another process may take it before you do."""
+    """A TCP port of 127.0.0.1 that nobody listens on, and that nobody gets who asks for any. Raises OSError."""
+    for _ in _PORTS:
+        # Nobody listens on it yet. Each process begins elsewhere, so that another does not pick it meanwhile.
+        port = _PORTS[(os.getpid() * _PORTS_EACH + next(_drawn)) % len(_PORTS)]
+        if can_listen(port):
+            return port
+    raise OSError(errno.EADDRINUSE, f"no port of {_PORTS.start} to {_PORTS.stop - 1} is free")
+
+
+def can_listen(port: int) -> bool:
+    """Whether a server could listen on a port of 127.0.0.1 now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
 
 
 def log_tail(path: Path) -> str:

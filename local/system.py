@@ -13,13 +13,11 @@ import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -39,12 +37,8 @@ _START_DEADLINE_S = 180.0
 _ANSWER_TIMEOUT_S = 15.0
 _STOP_GRACE_S = 20.0
 _PORT_S, _PORT_POLL_S = 2.0, 0.05
-_PORTS: Final = range(16_384, 32_768)
-"""Free ports are picked here: below those that systems give to connections, and to whoever asks for any port."""
-_PORTS_EACH = 64
 _PORT_OPTIONS: Final = {AZURITE: "--storage-port", FUNCTIONS: "--functions-port", SERVER: "--server-port"}
 """How `slipway up` is told of them."""
-_drawn = count()
 _ORPHAN_GRACE_S = 10.0
 _FOREIGN_SETTINGS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH")
 
@@ -62,7 +56,7 @@ class Ports:
     @classmethod
     def free(cls) -> Self:
         """Ports that nothing listened on a moment ago."""
-        blob, queue, table, functions, server = _free_ports(5)
+        blob, queue, table, functions, server = (_free_port() for _ in range(5))
         return cls(blob=blob, queue=queue, table=table, functions=functions, server=server)
 
 
@@ -152,7 +146,7 @@ class System:
         """Add a further functions host on the same state. Start it with `start_part(name)`."""
         if name in self.parts:
             raise ConflictError(f"there is a part {name!r} already: give the new one another name")
-        self._hosts[name] = _free_ports(1)[0] if port is None else port
+        self._hosts[name] = _free_port() if port is None else port
         self.override(name, settings or {})
 
     def start(self) -> Self:
@@ -332,19 +326,9 @@ def is_port_free(port: int, *, within_s: float = 0.0) -> bool:
     leaves its port to that one for a moment.
     """
     deadline_s = time.monotonic() + within_s
-    while not (free := _can_listen(port)) and time.monotonic() < deadline_s:
+    while not (free := processes.can_listen(port)) and time.monotonic() < deadline_s:
         time.sleep(_PORT_POLL_S)
     return free
-
-
-def _can_listen(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            return False
-    return True
 
 
 def create_storage(connection: str) -> None:
@@ -374,16 +358,11 @@ def _answers(url: str) -> bool:
         connection.close()
 
 
-def _free_ports(wanted: int) -> list[int]:
-    found = []
-    for _ in _PORTS:
-        # Nobody listens on them yet. Each process begins elsewhere, so that another does not pick them meanwhile.
-        port = _PORTS[(os.getpid() * _PORTS_EACH + next(_drawn)) % len(_PORTS)]
-        if is_port_free(port):
-            found.append(port)
-        if len(found) == wanted:
-            return found
-    raise ConflictError(f"no {wanted} ports of {_PORTS.start} to {_PORTS.stop - 1} are free: stop what listens there")
+def _free_port() -> int:
+    try:
+        return processes.free_port()
+    except OSError as error:
+        raise ConflictError(f"{error.strerror}: stop what listens there") from error
 
 
 def _default_key(keys: Path) -> str:

@@ -2,27 +2,29 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from local.processes import free_port
 from shared.metrics.prometheus import PrometheusStore
 from tests.support.waiting import eventually
 
 PROMETHEUS = shutil.which("prometheus")
 EXPOSED = """\
 # TYPE requests_total counter
-requests_total{model="digits",version="1"} 1000
-requests_total{model="digits",version="2"} 100
+requests_total{{model="digits",version="1"}} 1000 {at_ms}
+requests_total{{model="digits",version="2"}} 100 {at_ms}
 # TYPE failures_total counter
-failures_total{model="digits",version="1"} 1
-failures_total{model="digits",version="2"} 5
+failures_total{{model="digits",version="1"}} 1 {at_ms}
+failures_total{{model="digits",version="2"}} 5 {at_ms}
 """
+"""With their time, samples stand for minutes: those without are gone when a look at them takes too long."""
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus on the PATH (Debian: prometheus)")
 
@@ -32,7 +34,7 @@ class _Exporter(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/plain; version=0.0.4")
         self.end_headers()
-        self.wfile.write(EXPOSED.encode())
+        self.wfile.write(EXPOSED.format(at_ms=time.time_ns() // 1_000_000).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         pass
@@ -57,7 +59,7 @@ def store(exporter: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         "global: {scrape_interval: 100ms, scrape_timeout: 100ms}\n"
         f"scrape_configs: [{{job_name: test, static_configs: [{{targets: ['127.0.0.1:{exporter}']}}]}}]\n"
     )
-    port = _free_port()
+    port = free_port()
     assert PROMETHEUS is not None
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -127,9 +129,3 @@ def _wait_for_samples(store: PrometheusStore, process: subprocess.Popen[bytes], 
         return store.ask("count(failures_total)").value == 2.0
 
     eventually(arrived, what="the samples arrive", deadline_s=60)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

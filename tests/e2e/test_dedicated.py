@@ -7,7 +7,6 @@ wrote; a loop does what Flux does, by `kubectl kustomize`. That Flux and a Gatew
 
 import math
 import os
-import socket
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -21,6 +20,7 @@ import httpx
 import pytest
 from azure.storage.blob import BlobServiceClient
 
+from local.processes import free_port
 from local.state import StateDir
 from local.system import AZURITE, FUNCTIONS, System
 from shared.core.otel import ENDPOINTS
@@ -171,7 +171,7 @@ def stand(program: str, tmp_path: Path) -> Generator[Stand]:
             stack.callback(servers[name].close)
         (gateway := tmp_path / "nginx").mkdir()
         addresses = {name: server.url.removeprefix("http://") for name, server in servers.items()}
-        nginx = Nginx(program=program, folder=gateway, port=_free_port(), addresses=addresses)
+        nginx = Nginx(program=program, folder=gateway, port=free_port(), addresses=addresses)
         beside = of_kind(manifests, "HTTPRoute")
         nginx.start(beside)
         stack.callback(nginx.stop)
@@ -199,13 +199,6 @@ def _environment(manifests: list[Resource], name: str, system: System, folder: P
         "SLIPWAY_GRPC_PORT": "0",
     }
     return found | mine | SERVER_SETTINGS
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextmanager

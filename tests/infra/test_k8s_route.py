@@ -7,7 +7,6 @@ heard of it yet. That a Gateway carries the same route out alike is Gateway API'
 import copy
 import math
 import os
-import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Self
 import httpx
 import pytest
 
+from local.processes import free_port
 from tests.infra.k8s import Resource, overlay, settings, the
 from tests.infra.k8s_nginx import Nginx, config, nginx_program
 from tests.serving import models
@@ -120,13 +120,10 @@ def program() -> str:
 @pytest.fixture
 def nginx(program: str, servers: dict[str, Server], tmp_path: Path) -> Iterator[Nginx]:
     """A proxy before the servers, not started yet."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
     folder = tmp_path / "nginx"
     folder.mkdir()
     addresses = {name: server.url.removeprefix("http://") for name, server in servers.items()}
-    made = Nginx(program=program, folder=folder, port=port, addresses=addresses)
+    made = Nginx(program=program, folder=folder, port=free_port(), addresses=addresses)
     yield made
     made.stop()
 

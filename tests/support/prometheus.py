@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
+from local.processes import free_port
 from tests.support.plain import NO_TLS
 from tests.support.waiting import eventually
 
@@ -52,9 +52,7 @@ def scraping(folder: Path, jobs: Sequence[dict[str, Any]], *, rules: Sequence[Pa
         "scrape_configs": list(jobs),
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     found = Prometheus(url=f"http://127.0.0.1:{port}")
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
