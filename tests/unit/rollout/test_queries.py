@@ -86,7 +86,7 @@ def test_each_query_goes_to_its_own_provider_and_is_answered_under_its_name() ->
 
 
 def test_twenty_queries_are_asked_at_once() -> None:
-    together = threading.Barrier(20, timeout=10)
+    together = threading.Barrier(20, timeout=60)
 
     class Waits:
         def ask(self, query: str) -> QueryAnswer:
@@ -150,7 +150,7 @@ def test_a_store_that_hangs_keeps_a_tick_waiting_no_longer_than_it_may() -> None
     stores: MetricsStores = {Provider.PROMETHEUS: Hangs(), Provider.LOG_ANALYTICS: Store()}
     queries = (gate(name="a"), gate(name="b", provider=Provider.LOG_ANALYTICS))
     try:
-        answers = ask_all(queries, stores, "digits", rollout(), AT, within_s=0.2)
+        answers = ask_all(queries, stores, "digits", rollout(), AT, within_s=2.0)
     finally:
         done.set()
-    assert answers == {"a": QueryAnswer(error="no answer within 0.2 s"), "b": QueryAnswer(value=1.0)}
+    assert answers == {"a": QueryAnswer(error="no answer within 2 s"), "b": QueryAnswer(value=1.0)}

@@ -94,7 +94,7 @@ def test_what_is_no_window_or_another_endpoint_s_is_left_out_and_hides_no_other(
 class Together(FakeBlobs):
     """Answers no read before as many are asked for as may be at once."""
 
-    barrier = threading.Barrier(AT_ONCE, timeout=10)
+    barrier = threading.Barrier(AT_ONCE, timeout=60)
 
     def read(self, container: BlobContainer, name: str, *, max_bytes: int) -> Blob | None:
         self.barrier.wait()
