@@ -157,11 +157,15 @@ def test_a_new_scanner_makes_brighter_images_of_the_same_digits_for_some_users_a
 
 def test_shares_are_those_of_recent_answers() -> None:
     with traffic_to(lambda number, body: answered(body, model_version=1 if number % 4 else 2)) as (traffic, _):
-        eventually(lambda: len(traffic.answers) >= 100, what="enough requests")
-        shares = traffic.shares()
+        # Of the last second: of one in which the machine stalled they may be any, or none.
+        shares = eventually(lambda: in_order(traffic.shares()), what="a second of answers")
     assert shares[1] + shares[2] == pytest.approx(1.0)
-    assert shares[1] > shares[2] > 0
     assert Traffic(url="http://127.0.0.1:9", model="digits", rows=ROWS).shares() == {}
+
+
+def in_order(shares: dict[int, float]) -> dict[int, float]:
+    """The shares, if they are of both versions, and the first's is the larger."""
+    return shares if shares.keys() == {1, 2} and shares[1] > shares[2] else {}
 
 
 def test_stopping_a_stream_that_never_began_does_nothing() -> None:
