@@ -70,7 +70,7 @@ def test_a_pod_starts_from_its_cache_while_storage_is_down(account: Account, lau
 def test_sigterm_is_not_ready_at_once_finishes_requests_and_flushes(account: Account, launch: Launch) -> None:
     account.put(ONE)
     account.publish(models.plan(1, models.route(1, ONE)))
-    server = launch(account.connection, SLIPWAY_DRAIN_S="1.5", SLIPWAY_WINDOW_S="60")
+    server = launch(account.connection, SLIPWAY_DRAIN_S="5", SLIPWAY_WINDOW_S="60")
     eventually(lambda: server.generation() == 1, what="generation 1 is served")
     eventually(server.ready, what="the pod is ready")
     answered = [0] * 4
