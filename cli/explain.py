@@ -8,6 +8,7 @@ from cli.client import Client
 from cli.command import command
 from cli.outcome import Answer, ExitCode
 from cli.target import Target
+from shared.core.errors import InvalidInputError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +25,8 @@ def explain(
     """Show what answered a prediction, and why. Exit code 1 where the audit behind it does not verify."""
     from cli import explain_show  # noqa: PLC0415
 
+    if not prediction_id:
+        raise InvalidInputError("no prediction id is given: give what an answer says as prediction_id, or in its header")
     with Client(target) as client:
         found = client.get("predictions", prediction_id)
     exit_code = ExitCode.OK if found["audit"]["verified"] else ExitCode.FAILED

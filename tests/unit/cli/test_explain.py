@@ -172,3 +172,9 @@ def test_an_id_that_leads_nowhere_is_refused_in_the_api_s_words(
     api.answers[f"GET /api/predictions/{ID}"] = (status, {"error": {"code": code, "message": "no such thing"}})
     ran = slipway("explain", ID)
     assert (ran.code, ran.err) == (exit_code, "slipway: no such thing\n")
+
+
+def test_no_id_at_all_is_refused_before_anything_is_asked(slipway: Slipway, api: FakeApi) -> None:
+    ran = slipway("explain", "")
+    assert (ran.code, "no prediction id is given" in ran.err) == (ExitCode.FAILED, True)
+    assert api.asked == []
