@@ -26,7 +26,9 @@ def explain(
     from cli import explain_show  # noqa: PLC0415
 
     if not prediction_id:
-        raise InvalidInputError("no prediction id is given: give what an answer says as prediction_id, or in its header")
+        raise InvalidInputError(
+            "no prediction id is given: give what an answer says as prediction_id, or in its header"
+        )
     with Client(target) as client:
         found = client.get("predictions", prediction_id)
     exit_code = ExitCode.OK if found["audit"]["verified"] else ExitCode.FAILED

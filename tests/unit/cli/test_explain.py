@@ -176,5 +176,5 @@ def test_an_id_that_leads_nowhere_is_refused_in_the_api_s_words(
 
 def test_no_id_at_all_is_refused_before_anything_is_asked(slipway: Slipway, api: FakeApi) -> None:
     ran = slipway("explain", "")
-    assert (ran.code, "no prediction id is given" in ran.err) == (ExitCode.FAILED, True)
+    assert (ran.code, "no prediction id is given" in ran.err) == (ExitCode.USAGE, True)
     assert api.asked == []
