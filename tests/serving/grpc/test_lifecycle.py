@@ -219,12 +219,12 @@ def _opened(reached: Any, method: str = "ModelInfer", service: str = _SERVICE) -
 )
 async def test_a_call_that_sends_no_message_gives_its_place_back(reach: Reach, service: str, method: str) -> None:
     async with reach(max_calls=1, message_s=0.05) as reached:
-        call = _opened(reached, method, service)
-        await call.wait_for_connection()
-        async with asyncio.timeout(20):
-            code, details = await refused(call)
-        assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
-        assert (await _stub(reached).ModelInfer(request(1, 2))).model_name == "churn"
+        for _ in range(2):
+            call = _opened(reached, method, service)
+            await call.wait_for_connection()
+            async with asyncio.timeout(20):
+                code, details = await refused(call)
+            assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
 
 
 @pytest.mark.usefixtures("doubling")
@@ -249,14 +249,14 @@ async def test_a_stream_that_stays_silent_is_answered_what_it_asked_and_ends(
     reach: Reach, limits: dict[str, float], asked: int
 ) -> None:
     async with reach(max_calls=1, **limits) as reached:
-        stream = _stub(reached).ModelStreamInfer()
-        for number in range(asked):
-            await stream.write(request(1, 2, id=str(number)))
-            assert (await stream.read()).infer_response.id == str(number)
-        async with asyncio.timeout(20):
-            code, details = await refused(stream.read())
-        assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
-        assert (await _stub(reached).ModelInfer(request(1, 2))).model_name == "churn"
+        for _ in range(2):  # the first gives its place back
+            stream = _stub(reached).ModelStreamInfer()
+            for number in range(asked):
+                await stream.write(request(1, 2, id=str(number)))
+                assert (await stream.read()).infer_response.id == str(number)
+            async with asyncio.timeout(20):
+                code, details = await refused(stream.read())
+            assert (code, details.startswith("no message came within 0.05 s")) == ("DEADLINE_EXCEEDED", True)
 
 
 async def test_what_a_request_holds_counts_in_the_bound_of_the_queue() -> None:
