@@ -194,11 +194,9 @@ def test_a_model_larger_than_the_memory_is_no_damaged_one(tmp_path: Path) -> Non
     limits = SandboxLimits(memory_bytes=values)
     with pytest.raises(DropRefusedError) as caught:
         run_intake(tmp_path / "drop", filename="m.onnx", workdir=tmp_path / "work", limits=limits)
-    assert refusal(caught.value) == (
-        RefusalCode.SANDBOX,
-        "looking at the drop used more than 1 GB of memory while checking the model file: "
-        "a smaller model, or fewer rows of data, take less",
-    )
+    code, sentence = refusal(caught.value)
+    assert code is RefusalCode.SANDBOX
+    assert sentence.startswith("looking at the drop used more than 1 GB of memory while checking the model file: ")
 
 
 def test_a_model_that_never_ends_uses_up_its_cpu_time(tmp_path: Path) -> None:
