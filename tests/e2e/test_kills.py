@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from local.state import StateDir
-from local.system import FUNCTIONS, System
+from local.system import FUNCTIONS, System, is_port_free
 from tests.e2e.driver import MODEL, SERVER_SETTINGS, SETTINGS, Driver
 from tests.e2e.drops import folder_files
 from tests.support.models import bundle, classifier
@@ -40,6 +40,8 @@ class Killer:
         """Let the host live for a moment, kill it, start it again."""
         threading.Event().wait(self._rng.uniform(0.2, 4.0))
         self._system.kill_part(FUNCTIONS)
+        # What it had just started has its port too, until it is gone or another program.
+        is_port_free(self._system.ports.functions, within_s=60.0)
         self._system.start_part(FUNCTIONS)
         self.kills += 1
 

@@ -142,7 +142,7 @@ def test_two_hosts_share_a_queue(case: SampleCase) -> None:
 
 def test_outputs_become_messages(case: SampleCase) -> None:
     host = case.start_host()
-    assert httpx.post(f"{host.url}/api/send", content="first\nsecond", verify=NO_TLS).status_code == 202
+    assert httpx.post(f"{host.url}/api/send", content="first\nsecond", timeout=30, verify=NO_TLS).status_code == 202
     assert sorted(note["text"] for note in case.wait_for("work", 2)) == ["first", "second"]
     case.send("hello", queue="relay")
     assert eventually(lambda: case.messages("relayed"), what="a relayed message") == ["HELLO"]
