@@ -195,7 +195,7 @@ def test_a_model_larger_than_the_memory_is_no_damaged_one(tmp_path: Path) -> Non
     with pytest.raises(DropRefusedError) as caught:
         run_intake(tmp_path / "drop", filename="m.onnx", workdir=tmp_path / "work", limits=limits)
     code, sentence = refusal(caught.value)
-    assert code is RefusalCode.SANDBOX
+    assert code == RefusalCode.SANDBOX
     assert sentence.startswith("looking at the drop used more than 1 GB of memory while checking the model file: ")
 
 
