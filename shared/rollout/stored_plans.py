@@ -181,14 +181,17 @@ class StoredPlans:
         return generation_of(info) if info else None
 
     def _holds(self, endpoint: Endpoint, container: BlobContainer, name: str) -> bool:
-        """Whether a blob of the endpoint's own generation holds its plan. Of what is made from the plan the generation
-        has to do.
+        """Whether a blob of the endpoint's own generation holds its plan, or a later one that was published since. Of
+        what is made from the plan the generation has to do.
         """
         if container is not BlobContainer.ROUTES:
             return True
         try:
             blob = self._blobs.read(container, name, max_bytes=MAX_PLAN_BYTES)
-            return blob is not None and RoutePlan.model_validate_json(blob.data) == endpoint.plan()
+            if blob is None:
+                return False
+            is_later = generation_of(blob.info) > endpoint.generation
+            return is_later or RoutePlan.model_validate_json(blob.data) == endpoint.plan()
         except (InvalidInputError, ValueError):
             return False
 

@@ -31,6 +31,10 @@ def plans(world: World) -> StoredPlans:
     return StoredPlans(endpoints=world.rollouts._endpoints, blobs=world.blobs, clock=world.clock)
 
 
+def look_at_plans(world: World) -> None:
+    PlanAlerts(plans=plans(world), alerts=world.alerts, clock=world.clock).settle()
+
+
 @cache
 def rolling() -> World:
     world = world_with(tick_s=5)
@@ -116,7 +120,7 @@ CASES = [
     Case(
         AlertRule.PLAN_ASTRAY,
         astray,
-        lambda world: PlanAlerts(plans=plans(world), alerts=world.alerts, clock=world.clock).settle(),
+        look_at_plans,
         lambda world: plans(world).republish(ENDPOINT, by="ann", reason="it was deleted"),
     ),
     Case(AlertRule.DATA_DRIFT, drifting, lambda world: world.watching.watch(), end_drift),
@@ -179,3 +183,16 @@ def test_a_look_at_sinks_that_began_while_one_was_down_does_not_say_so_after_it_
 
     for after in interleaved(world, look, be_back):
         assert said(after, AlertRule.SINK_DOWN) == ["alert_fired", "alert_resolved"]
+
+
+def test_a_plan_that_is_published_while_the_one_before_is_looked_at_is_not_astray() -> None:
+    def world() -> World:
+        made = twin(astray())
+        look_at_plans(made)
+        (alert,) = made.alerts.holding(AlertRule.PLAN_ASTRAY)
+        made.alerts.acknowledge(alert.id, by="ann")
+        plans(made).republish(ENDPOINT, by="ann", reason="it was deleted")
+        return made
+
+    for after in interleaved(world, look_at_plans, abort):
+        assert said(after, AlertRule.PLAN_ASTRAY) == ["alert_fired", "alert_acknowledged", "alert_resolved"]
