@@ -35,7 +35,8 @@ MAX_AGE_S = 1.0
 """How long a copy waits for spare capacity."""
 GATHER_S = 0.02
 HANG_S = 20.0
-"""How long a run may take."""
+"""How long a run may take, in ticks: a machine that slept finds nothing hanging."""
+TICK_S = 1.0
 _MAX_ROWS = 128
 _TRICKLE = 16
 """Copies that are kept from one look to the next while there is no time: in a second some batches of them."""
@@ -105,14 +106,12 @@ class Spare:
         max_copies: int = MAX_COPIES,
         max_bytes: int = MAX_BYTES,
         max_age_s: float = MAX_AGE_S,
-        hang_s: float = HANG_S,
     ) -> None:
         """`busy` tells whether a request waits or runs."""
         self._busy = busy
         self._max_copies = max_copies
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
-        self._hang_s = hang_s
         self._queues: dict[tuple[Target, object], deque[Copy]] = {}
         self.waiting = 0
         self._bytes = 0
@@ -205,7 +204,7 @@ class Spare:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spare", initializer=give_way)
         loop = asyncio.get_running_loop()
         batch = self._running = (target, copies)
-        self._watchdog = loop.call_later(self._hang_s, self._give_up)
+        self._watch(0.0)
         running = self._executor.submit(target.run, copies)
 
         def done(_: Future[Any]) -> None:
@@ -233,12 +232,18 @@ class Spare:
         elif self._queues:
             self._arm()
 
+    def _watch(self, ran_s: float) -> None:
+        if ran_s >= HANG_S:
+            self._give_up()
+        else:
+            self._watchdog = asyncio.get_running_loop().call_later(TICK_S, self._watch, ran_s + TICK_S)
+
     def _give_up(self) -> None:
         """Leave the thread to what hangs on it."""
         if self._running is None or self._executor is None:
             return
         (target, copies), self._running = self._running, None
-        log.error("%s hangs on a copy for %.0f s: it gets no more", _named(target), self._hang_s)
+        log.error("%s hangs on a copy for %.0f s: it gets no more", _named(target), HANG_S)
         self._hung.append(target.loaded)
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = None

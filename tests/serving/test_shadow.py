@@ -19,7 +19,7 @@ from aks_serving.lanes import Lane
 from aks_serving.model import Model
 from aks_serving.serving import Face
 from aks_serving.shadow import ATOL, RTOL, Mirror, compared
-from aks_serving.spare import HANG_S, MAX_COPIES, Copy, Spare, Target
+from aks_serving.spare import HANG_S, MAX_COPIES, TICK_S, Copy, Spare, Target
 from aks_serving.tensors import Array, Feeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ from shared.telemetry.window import ShadowCounts, merge_counts
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
-from tests.serving.handled import HandServer, Watched, plain
+from tests.serving.handled import HandServer, Watched, plain, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -309,12 +309,23 @@ async def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
             assert [spare.offer(target, copy) for copy in copies] == [True, False]
 
 
+class _LoopClock:
+    """The event loop's clock, which jumps ahead when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._jumped_s, time = 0.0, loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + self._jumped_s)
+
+    async def jump(self, by_s: float) -> None:
+        self._jumped_s += by_s
+        await turn()  # what is due comes
+
+
 async def test_a_run_that_hangs_is_left_alone_and_others_go_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop, jumped_s = asyncio.get_running_loop(), 0.0
-    time_s = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time_s() + jumped_s)
+    clock = _LoopClock(monkeypatch)
     hanging, other = _Model(), _Model(HALF_MORE)
     hanging.go.clear()
     try:
@@ -323,7 +334,8 @@ async def test_a_run_that_hangs_is_left_alone_and_others_go_on(
             await eventually(hanging.began.is_set)
             assert spare.offer(hanging, _copy())
             assert spare.offer(other, _copy())
-            jumped_s = HANG_S
+            for _ in range(math.ceil(HANG_S / TICK_S)):
+                await clock.jump(TICK_S)
             await eventually(lambda: other.counted.compared == 1)
             assert (hanging.counted.errors, hanging.counted.shed, hanging.copies) == (1, 1, 2)
             assert "endpoint churn: version 1 hangs on a copy" in caplog.text
@@ -335,6 +347,26 @@ async def test_a_run_that_hangs_is_left_alone_and_others_go_on(
             assert hanging.counted.compared == 0  # what came too late counts once, as the error that it was
     finally:
         hanging.go.set()
+
+
+async def test_a_machine_that_slept_finds_no_copy_hanging(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, target = _LoopClock(monkeypatch), _Model()
+    target.go.clear()
+    try:
+        async with _spare() as spare:
+            assert spare.offer(target, _copy())
+            await eventually(target.began.is_set)
+            await clock.jump(86_400.0)
+            target.go.set()
+            await eventually(lambda: target.copies == 1)
+            assert target.counted.compared == 1
+            assert spare.offer(target, _copy())
+            await eventually(lambda: target.counted.compared == 2)
+    finally:
+        target.go.set()
+    assert caplog.messages == []
 
 
 async def test_what_runs_at_the_end_is_accounted_for_as_shed() -> None:
