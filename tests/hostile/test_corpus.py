@@ -13,6 +13,7 @@ from shared.validation.process import GIB, MAX_AT_ONCE, SandboxLimits
 from tests.hostile.corpus import CORPUS, Artifact
 from tests.hostile.looked_at import looked_at
 
+pytestmark = pytest.mark.timeout(1_800)  # of the whole corpus, which is looked at for the first test
 LIMITS = SandboxLimits(memory_bytes=2 * GIB, cpu_s=4, wall_s=60, file_bytes=64 * 1024 * 1024)
 _MOST_GROWN_BYTES = 64 * 1024 * 1024
 
