@@ -110,6 +110,9 @@ class Writer:
         def take(current: DriftReport) -> bool:
             if is_hourly and (current.hourly_until, current.slow_until) != (report.hourly_until, report.slow_until):
                 return False
+            if current.counts_from != report.counts_from:
+                # Another rollout of the version began since: what was found is of the one before.
+                return False
             if current.latest is not None and current.latest.report_id == summary.report_id and not is_hourly:
                 return False
             # One that was asked for after the hour reaches farther than the hour's own.
