@@ -10,9 +10,11 @@ import pytest
 from shared.alerts.documents import AlertRule
 from shared.alerts.plans import PlanAlerts
 from shared.alerts.sink_alerts import settle_sinks
+from shared.core.ids import ModelName
 from shared.core.messages import CommandKind
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.registry.policy import Policy
+from shared.rollout.endpoint import Endpoint
 from shared.rollout.machine import RolloutState
 from shared.rollout.stored_plans import StoredPlans
 from shared.routing.plan import plan_blob_name
@@ -196,3 +198,21 @@ def test_a_plan_that_is_published_while_the_one_before_is_looked_at_is_not_astra
 
     for after in interleaved(world, look_at_plans, abort):
         assert said(after, AlertRule.PLAN_ASTRAY) == ["alert_fired", "alert_acknowledged", "alert_resolved"]
+
+
+def test_an_endpoint_that_others_had_looked_at_long_before_is_not_late_for_that() -> None:
+    def world() -> World:
+        made = twin(rolling())
+        made.put_policy(Policy(alerts=(AlertRulePolicy(name="late", metric=AlertMetric.DECISION_LAG_S, above=630.0),)))
+        # One that is looked at before.
+        made.registry.put_policy(ModelName("a"), Policy(), by="test")
+        made.documents.create(Container.ENDPOINTS, Endpoint(endpoint="a").to_body())
+        return made
+
+    def take_long(world: World) -> None:
+        """A minute passes, in which others look at the rollout."""
+        world.clock.pass_s(60)
+        abort(world)
+
+    for after in interleaved(world, lambda world: world.traffic_alerts.settle(), take_long):
+        assert said(after, AlertRule.POLICY) == []
