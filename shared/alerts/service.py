@@ -22,6 +22,7 @@ from shared.core.tracing import Value
 from shared.registration.documents import NO_MODEL
 from shared.store.repository import AggregatePage, Repository
 from shared.store.unreadable import Unreadable
+from shared.telemetry.names import CLOCK_SKEW
 
 _log = logging.getLogger(__name__)
 
@@ -82,14 +83,14 @@ class AlertService:
             self._tell(fresh, "alert_fired", now)
 
         def again(alert: Alert) -> bool:
-            if looked_at and looked_at < alert.changed_at:
+            if self._is_overtaken(alert, looked_at):
                 return False
             was, is_graver = alert.state, fresh.severity.rank < alert.severity.rank
             if was is AlertState.RESOLVED:
                 alert.state, alert.since, alert.count = fresh.state, found_at, 0
                 alert.acknowledged, alert.silenced_by = None, None
             elif was is AlertState.PENDING:
-                if now - alert.since < timedelta(seconds=for_s):
+                if found_at - alert.since < timedelta(seconds=for_s):
                     return False
                 alert.state, alert.count = AlertState.FIRING, 0
             elif alert.evidence == found and not is_graver:
@@ -116,7 +117,7 @@ class AlertService:
 
         def end(alert: Alert) -> bool:
             was = alert.state
-            if was is AlertState.RESOLVED or (looked_at and looked_at < alert.changed_at):
+            if was is AlertState.RESOLVED or self._is_overtaken(alert, looked_at):
                 return False
             alert.state, alert.sentence, alert.changed_at = AlertState.RESOLVED, sentence, found_at
             alert.acknowledged = None
@@ -220,6 +221,10 @@ class AlertService:
         for silence in over:
             self.expire_silence(silence.id, by="slipway", reason="its time is over")
         return len(over)
+
+    def _is_overtaken(self, alert: Alert, looked_at: datetime | None) -> bool:
+        """Whether a later look has changed the alert. One that is far to come was by a clock that was wrong."""
+        return looked_at is not None and looked_at < alert.changed_at <= self._clock.now() + CLOCK_SKEW
 
     @property
     def _kept_silences(self) -> Repository[Silence]:

@@ -1,10 +1,14 @@
 """Alerts: one for a rule and subject, fired and resolved by whoever looks, however often."""
 
+from datetime import datetime, timedelta
+from typing import Any
+
 from shared.alerts.documents import Alert, AlertRule, AlertState
 from shared.registration.documents import NO_MODEL
 from tests.world.world import World
 
 RULE = AlertRule.DEAD_LETTERS
+YEAR_S = 365 * 86_400.0
 
 
 def fire(world: World, sentence: str = "trouble", *, subject: str = "queue:x", waiting: int = 1) -> Alert:
@@ -62,3 +66,39 @@ def test_rules_and_subjects_tell_alerts_apart_and_states_are_listed() -> None:
     assert len(world.alerts.alerts().items) == 3
     assert [(alert.rule, alert.subject) for alert in world.alerts.alerts("resolved").items] == [(RULE, "queue:y")]
     assert [alert.subject for alert in world.alerts.firing(RULE)] == ["queue:x"]
+
+
+def test_what_a_long_look_finds_for_the_first_time_is_pending_from_its_beginning() -> None:
+    world = World()
+    began = world.clock.now()
+
+    def look(looked_at: datetime) -> AlertState:
+        return world.alerts.fire(RULE, "queue:x", "slow", model=NO_MODEL, for_s=60, looked_at=looked_at).state
+
+    world.clock.pass_s(90)
+    assert look(began) is AlertState.PENDING
+    assert look(began + timedelta(seconds=59)) is AlertState.PENDING
+    assert look(began + timedelta(seconds=60)) is AlertState.FIRING
+
+
+def test_an_alert_by_a_clock_that_was_far_ahead_goes_by_the_looks_that_come_after_it_was_set() -> None:
+    world = World()
+
+    def look(waiting: int) -> Alert | None:
+        about: Any = {"model": NO_MODEL, "looked_at": world.clock.now()}
+        if not waiting:
+            return world.alerts.resolve(RULE, "queue:x", "over", **about)
+        return world.alerts.fire(RULE, "queue:x", "trouble", evidence={"waiting": waiting}, **about)
+
+    world.clock.pass_s(YEAR_S)
+    look(1)
+    world.clock.pass_s(-YEAR_S)
+    found = look(2)
+    assert found is not None
+    assert (found.evidence, found.changed_at) == ({"waiting": 2}, world.clock.now())
+    world.clock.pass_s(YEAR_S)
+    look(3)
+    world.clock.pass_s(-YEAR_S)
+    found = look(0)
+    assert found is not None
+    assert found.state is AlertState.RESOLVED
