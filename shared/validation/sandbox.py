@@ -331,7 +331,7 @@ def _read(ended: Ended) -> tuple[Stage, Answer | None]:
 
 
 def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
-    if ended.exit_code == EXIT_MEMORY or any(sign in ended.errors for sign in _OUT_OF_MEMORY):
+    if not (ended.timed_out or ended.overfull) and _ran_out_of_memory(ended):
         memory = f"used more than {limits.memory_bytes / GIB:.3g} GB of memory"
         return _failed(memory, stage, advice="a smaller model, or fewer rows of data, take less")
     if (passed := _limit_passed(ended, limits)) is not None:
@@ -346,6 +346,10 @@ def _death(ended: Ended, stage: Stage, limits: SandboxLimits) -> _Death:
         outcome=Outcome.ERROR,
         sentence=f"ended with code {ended.exit_code} and no answer that reads, while {stage}: {why}",
     )
+
+
+def _ran_out_of_memory(ended: Ended) -> bool:
+    return ended.exit_code == EXIT_MEMORY or any(sign in ended.errors for sign in _OUT_OF_MEMORY)
 
 
 def _limit_passed(ended: Ended, limits: SandboxLimits) -> str | None:

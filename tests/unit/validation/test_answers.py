@@ -99,6 +99,16 @@ def test_an_answer_of_which_a_part_was_dropped_is_none() -> None:
             "wrote more than 24000000000 bytes to the disk while loading the model",
         ),
         (
+            ended(exit_code=-9, timed_out=True, errors="std::bad_alloc"),
+            Outcome.FAIL,
+            "took longer than 60 s while loading the model",
+        ),
+        (
+            ended(exit_code=-9, overfull=True, errors="std::bad_alloc"),
+            Outcome.FAIL,
+            "wrote more than 24000000000 bytes to the disk while loading the model",
+        ),
+        (
             ended(exit_code=EXIT_MEMORY),
             Outcome.FAIL,
             "used more than 2 GB of memory while loading the model: a smaller model, or fewer rows of data, take less",
