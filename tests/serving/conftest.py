@@ -62,8 +62,12 @@ def storage() -> MemoryStorage:
 
 
 @pytest.fixture
-def start(storage: MemoryStorage, tmp_path: Path) -> Start:
+def start(storage: MemoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a server for an `async with`. It polls and closes windows when the test asks, by default."""
+    # What loads gives way to all else that a machine does: on one that is busy with other tests a large version would
+    # take minutes, and a reload waits for half of one.
+    for module in ("rehearsal", "server"):
+        monkeypatch.setattr(f"aks_serving.{module}.give_way", lambda: None)
 
     @asynccontextmanager
     async def started(
