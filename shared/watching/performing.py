@@ -107,7 +107,7 @@ def _verdict(
     error = math.hypot(found.error, of_level)
     source = f"by {found.rows} labels" if by_labels else "by an estimate without labels"
     if by_labels and figures.delay_s is not None:
-        source += f", half of them within {_span(figures.delay_s)} of their prediction"
+        source += f", half of them within about {_span(figures.delay_s)} of their prediction"
     said = f"{seen.measure} is {found.value:.3f} {source}, and was {seen.level:.3f} at validation"
     may_tell = by_labels or figures.may_gate
     if policy.performance_drop is None:

@@ -125,7 +125,7 @@ def test_labels_that_say_it_got_worse_raise_an_alarm_that_says_how_many_they_are
         watched.an_hour(labels=400, wrong=0.3)
     assert watched.firing() == {"performance_drop": 1}
     # The alarm began with the first report that had the labels of both hours.
-    assert "by 800 labels, half of them within 32 s of their prediction" in watched.said()
+    assert "by 800 labels, half of them within about 32 s of their prediction" in watched.said()
     assert f"and was {watched.model.level:.3f} at validation: a drop by 0.05 or more, and no chance" in watched.said()
     (request,) = watched.world.watching.requests(MODEL).requests
     assert request.alarm is Alarm.PERFORMANCE_DROP

@@ -167,7 +167,7 @@ def test_performance_shows_both_sources_the_delay_and_each_day_s_estimate_beside
         "accuracy 0.9321",
         "0.8765 (0.8512 to 0.9018)",
         "by 1,234 labels",
-        "0.8642 (0.8433 to 0.8851), half of which came within 95 s",
+        "0.8642 (0.8433 to 0.8851), half of which came within about 95 s",
         "in 2 windows: does not gate",
     ):
         assert said in part
