@@ -89,18 +89,21 @@ class WatchService:
         Raises what went wrong, together, at the end.
         """
         failures: list[Exception] = []
-        endpoints = {endpoint.endpoint: endpoint for endpoint in self._endpoints.readable()}
-        waiting = set(endpoints)
-        for name in self.turns.of(endpoints):
+        names = [endpoint.endpoint for endpoint in self._endpoints.readable()]
+        waiting = set(names)
+        for name in self.turns.of(names):
             waiting.discard(name)
             with tracing.within(None, {"endpoint": name}):
                 try:
-                    self._watch(endpoints[name])
+                    # As it stands now: its turn may be minutes after the call began.
+                    endpoint = self._endpoints.find(name, ENDPOINT_ID)
+                    if endpoint is not None:
+                        self._watch(endpoint)
                 except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
                     _log.exception("endpoint %s is not watched", name)
                     failures.append(error)
         if waiting:
-            _log.warning("there was no time for %d of %d endpoints: they are next", len(waiting), len(endpoints))
+            _log.warning("there was no time for %d of %d endpoints: they are next", len(waiting), len(names))
         try:
             self._follow()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
