@@ -9,6 +9,7 @@ document calls for under it. It changes nothing of what is called for, and nothi
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from shared.core.clock import Clock
 from shared.core.errors import InvalidInputError, NotFoundError
@@ -22,9 +23,8 @@ from shared.store.aggregate import PublishEntry
 from shared.store.outbox import generation_of
 from shared.store.ports import BlobContainer, BlobStore
 from shared.store.repository import Repository
-from shared.telemetry.evidence import MAX_WINDOW_BYTES
+from shared.telemetry.evidence import read_window
 from shared.telemetry.names import place_of, prefixes
-from shared.telemetry.window import Window
 
 MAX_PLAN_BYTES = 1_000_000
 _REPORTED_WITHIN = timedelta(minutes=15)
@@ -207,16 +207,9 @@ class StoredPlans:
         names = [name for _, name in latest.values()]
         found: list[int] = []
         for start in range(0, len(names), AT_ONCE):
-            windows = side_by_side(self._window, names[start : start + AT_ONCE])
+            windows = side_by_side(partial(read_window, self._blobs), names[start : start + AT_ONCE])
             found += [window.generation for window in windows if window and window.endpoint == endpoint]
         return max(found, default=None)
-
-    def _window(self, name: str) -> Window | None:
-        try:
-            blob = self._blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
-            return Window.model_validate_json(blob.data) if blob else None
-        except (InvalidInputError, ValueError):
-            return None
 
 
 def _lift(endpoint: Endpoint, above: int, now: datetime) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import batched
 
 from shared.core.errors import InvalidInputError
@@ -53,7 +54,7 @@ def windows_after(
     recent = recent or since
     names = _Names(blobs, endpoint, since, min(earliest or since, recent), goes_on)
     for some in batched(names.unread(marks, recent, until, hours), AT_ONCE, strict=False):
-        for window in side_by_side(lambda name: _window(blobs, name), some):
+        for window in side_by_side(partial(read_window, blobs), some):
             if window and window.endpoint == endpoint:
                 yield window
 
@@ -66,6 +67,20 @@ def hours_of(since: datetime, until: datetime) -> list[datetime]:
         found.append(hour)
         hour += HOUR
     return found
+
+
+def read_window(blobs: BlobStore, name: str) -> Window | None:
+    """A window; None, which the log explains, where it cannot be read, or no pod counts so, and where it is gone."""
+    try:
+        blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
+        window = Window.model_validate_json(blob.data) if blob else None
+    except (InvalidInputError, ValueError) as error:
+        _log.warning("telemetry window %s is left out: %s", name, error)
+        return None
+    if window is not None and not is_plausible(window):
+        _log.warning("telemetry window %s is left out: no pod counts so", name)
+        return None
+    return window
 
 
 class _OutOfTimeError(Exception):
@@ -166,16 +181,3 @@ class _Names:
     def _is_new(self, info: BlobInfo) -> bool:
         # last_modified has whole seconds.
         return (info.last_modified - self.since).total_seconds() >= -1
-
-
-def _window(blobs: BlobStore, name: str) -> Window | None:
-    try:
-        blob = blobs.read(BlobContainer.TELEMETRY, name, max_bytes=MAX_WINDOW_BYTES)
-        window = Window.model_validate_json(blob.data) if blob else None
-    except (InvalidInputError, ValueError) as error:
-        _log.warning("telemetry window %s is left out: %s", name, error)
-        return None
-    if window is not None and not is_plausible(window):
-        _log.warning("telemetry window %s is left out: no pod counts so", name)
-        return None
-    return window

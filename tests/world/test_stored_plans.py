@@ -17,6 +17,7 @@ from shared.rollout.machine import RolloutState
 from shared.rollout.stored_plans import Republished, StoredPlans
 from shared.routing.plan import RoutePlan, plan_blob_name
 from shared.store.ports import BlobContainer, Container, Stored
+from shared.telemetry.window import Window, window_blob_name
 from tests.world.fakes import FakeBlobs, FakeClock, Killed
 from tests.world.strategies import change, give, published, rollout, run_until, start, state, world_with
 from tests.world.twins import twin
@@ -204,6 +205,18 @@ def test_what_pods_had_counts_where_storage_lost_its_plan(back: World) -> None:
     assert (done.stored, done.reported, done.generation) == (None, had.generation, had.generation + 1)
     world.run(seconds=2)
     assert pod_of(world).serves == {1}
+
+
+def test_a_window_that_no_pod_counts_lifts_no_plan_to_where_none_would_be_counted(back: World) -> None:
+    world = back
+    del world.blobs.held[BLOB]
+    had = pod_of(world).plan
+    assert had is not None
+    now = world.clock.now()
+    odd = Window(endpoint=MODEL, pod="odd", sequence=1, generation=10**12, started_at=now, ended_at=now, loaded=[])
+    name = window_blob_name(MODEL, now, odd.pod, odd.sequence)
+    world.blobs.put(BlobContainer.TELEMETRY, name, odd.model_dump_json().encode(), {})
+    assert republish(world).generation == had.generation + 1
 
 
 def test_an_endpoint_that_counted_on_to_the_stored_generation_is_told_of_still(back: World) -> None:
