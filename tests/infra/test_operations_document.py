@@ -142,11 +142,11 @@ def test_a_pod_stops_in_the_time_that_the_guide_says() -> None:
         assert fact in guide
 
 
-def test_a_version_that_memory_refuses_lies_on_the_disk_all_the_same(tmp_path: Path) -> None:
+def test_a_version_that_memory_refuses_beside_others_lies_on_the_disk_all_the_same(tmp_path: Path) -> None:
     storage, cache, data = MemoryStorage(), DiskCache(tmp_path), models.scaler(1.0)
     storage.put(data)
     route = models.route(1, data)
-    full = Room(1, used=lambda: Usage(private_bytes=1, shared_bytes=0))
+    full = Room(3 * len(data), used=lambda: Usage(private_bytes=2 * len(data), shared_bytes=0))
 
     with pytest.raises(LoadError) as caught:
         Loader(storage, cache, room=full).load("churn", route)
