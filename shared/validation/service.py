@@ -133,6 +133,8 @@ class ValidationService:
         _log.warning("validating version %s of %s failed", version.version, version.model, exc_info=error)
 
         def note(current: ModelVersion) -> bool:
+            if current.validation != version.validation:
+                return False
             current.failures += 1
             current.last_error = last_error(error)
             return True
@@ -251,7 +253,8 @@ class ValidationService:
         )
 
         def decide(current: ModelVersion) -> bool:
-            if not current.state.is_undecided:
+            # Another attempt may have decided it since, and somebody have asked for one under another policy.
+            if not current.state.is_undecided or current.validation != version.validation:
                 return False
             current.state = VersionState.VALIDATED if report.accepted else VersionState.REJECTED
             current.decided_at = now
