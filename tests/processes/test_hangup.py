@@ -16,7 +16,7 @@ from local.state import start_ticks
 from local.system import REPOSITORY
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 DEMO = """
 import sys, time
