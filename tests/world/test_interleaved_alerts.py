@@ -9,7 +9,6 @@ import pytest
 
 from shared.alerts.documents import AlertRule
 from shared.alerts.plans import PlanAlerts
-from shared.alerts.sink_alerts import settle_sinks
 from shared.core.ids import ModelName
 from shared.core.messages import CommandKind
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
@@ -163,7 +162,8 @@ def test_a_look_that_began_before_a_trouble_was_over_tells_nobody_of_it_after(ca
 
 
 def test_a_look_at_sinks_that_began_while_one_was_down_does_not_say_so_after_it_is_back() -> None:
-    down = noticed.world_with()
+    # The mailbox of another is read after its own.
+    down = noticed.world_with(noticed.sink(), noticed.sink("pager"))
     noticed.fire(down)
     down.alert_sinks["ops"].is_down = True
     noticed.pass_s(down, 600)
@@ -175,8 +175,7 @@ def test_a_look_at_sinks_that_began_while_one_was_down_does_not_say_so_after_it_
         return made
 
     def look(world: World) -> None:
-        now = world.clock.now()
-        settle_sinks(world.alerts, world.notifications.mailboxes(), now)
+        world.notifications.settle()
 
     def be_back(world: World) -> None:
         world.alert_sinks["ops"].is_down = False
