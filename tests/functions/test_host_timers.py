@@ -107,16 +107,15 @@ def _wait_for(moment: datetime) -> None:
     eventually(lambda: datetime.now(UTC) > moment, what=f"{moment} to come")
 
 
-def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_due(storage: str) -> None:
-    connection = Storage(storage)
-    ensure_container(connection.blobs, HOSTS_CONTAINER)
-    told: list[dict[str, Any]] = []
+def calls_of(connection: Storage, store: _StatusStore, *, number: int) -> list[bool]:
+    """Whether each of the first calls by a listener in this process is told that it is past due."""
+    told: list[bool] = []
     stopping = asyncio.Event()
 
     class Calls:
         async def call(self, _function: Function, data: TypedData, _metadata: dict[str, TypedData]) -> Invoked:
-            told.append(json.loads(data.json))
-            if len(told) == 2:
+            told.append(json.loads(data.json)["IsPastDue"])
+            if len(told) == number:
                 stopping.set()
             return Invoked(succeeded=True)
 
@@ -125,9 +124,27 @@ def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_
     trigger = TimerTrigger(function=function, schedule=schedule, run_on_startup=False, monitored=True)
     calls: Any = Calls()
     listener = TimerListener(trigger, storage=connection, host_id=HOST_ID, claim_s=60, invoker=calls)
-    listener._store = Stalling(connection.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
+    listener._store = store
     asyncio.run(asyncio.wait_for(listener.run(stopping), 120))
-    assert [one["IsPastDue"] for one in told] == [False, False]
+    return told
+
+
+def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_due(storage: str) -> None:
+    connection = Storage(storage)
+    ensure_container(connection.blobs, HOSTS_CONTAINER)
+    stalling = Stalling(connection.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
+    assert calls_of(connection, stalling, number=2) == [False, False]
+
+
+def test_an_occurrence_with_which_another_host_died_is_past_due_to_one_that_waited_for_it_too(storage: str) -> None:
+    connection = Storage(storage)
+    ensure_container(connection.blobs, HOSTS_CONTAINER)
+    store = _StatusStore(connection.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
+    reckoned = datetime.now(UTC) + timedelta(seconds=3)
+    due = Schedule(_EVERY_SECOND, function="tick").after(reckoned)
+    claimed_until = due + timedelta(seconds=1)
+    store.create(Status(last=reckoned, next=due, updated=reckoned, claimed_by="dead", claimed_until=claimed_until))
+    assert calls_of(connection, store, number=1) == [True]
 
 
 def test_a_status_that_cannot_be_read_is_begun_anew(case: SampleCase) -> None:
