@@ -59,9 +59,7 @@ class DropBook:
         now = self._clock.now()
 
         def end(current: Drop) -> bool:
-            # Another attempt may have ended, or begun at a later state of the folder or under another policy, whose end
-            # it is then.
-            if current.state.is_end or (current.listing, current.policy_version) != (drop.listing, drop.policy_version):
+            if not _is_of(current, drop):
                 return False
             current.conclude(now, outcome)
             return True
@@ -69,10 +67,12 @@ class DropBook:
         return self._drops.change(drop.partition, drop.id, end)
 
     def fail(self, drop: Drop, error: Exception) -> Drop:
-        """Note an attempt that ended in an error."""
+        """Note an attempt that ended in an error, and return what then stands."""
         _log.warning("registering %s failed", drop.blob, exc_info=error)
 
         def note(current: Drop) -> bool:
+            if not _is_of(current, drop):
+                return False
             current.fail(last_error(error))
             return True
 
@@ -117,6 +117,13 @@ class DropBook:
 def _new(name: str, etag: str, now: datetime) -> Drop:
     """The document of a drop that is seen for the first time."""
     return Drop(id=drop_id(name, etag), model=partition_of(name), blob=name, etag=etag, seen_at=now, attempted_at=now)
+
+
+def _is_of(current: Drop, drop: Drop) -> bool:
+    """Whether what stands is still of the attempt that began with `drop`. Another one may have ended, or begun at a
+    later state of the folder or under another policy, whose end it is then.
+    """
+    return not current.state.is_end and (current.listing, current.policy_version) == (drop.listing, drop.policy_version)
 
 
 def _is_open(drop: Drop, policy_version: int) -> bool:

@@ -161,6 +161,20 @@ def test_an_outage_never_uses_up_a_drops_attempts() -> None:
     assert (the_drop(world).state, the_drop(world).failures) == (DropState.REGISTERED, 0)
 
 
+def test_an_attempt_that_fails_says_nothing_of_a_drop_that_another_one_registered_meanwhile() -> None:
+    world = World()
+    blob = world.drop("one")
+
+    def intake(*_: object, **__: object) -> Intake:
+        world.registration.register(blob)
+        raise OSError(28, "No space left")
+
+    with pytest.raises(OSError, match="No space left"):
+        registry_of(world, intake=intake).register(blob)
+    drop = the_drop(world)
+    assert (drop.state, drop.failures, drop.last_error) == (DropState.REGISTERED, 0, "")
+
+
 def test_a_host_that_is_killed_thirty_times_uses_up_no_attempts() -> None:
     world = World()
     blob = world.drop("one")
