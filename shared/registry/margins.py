@@ -1,4 +1,4 @@
-"""Refuses gates that no version as good as stable can ever pass, and such as never are asked.
+"""Refuses gates that no version as good as stable can ever pass, and such as never are asked; and a split of nothing.
 
 Asked when a policy is set, and not by the policy's form: what is stored already, in rollouts under way too, must stay
 readable. Pure.
@@ -11,8 +11,10 @@ from shared.routing.plan import FULL_WEIGHT_BP
 
 def check_margins(policy: RolloutPolicy) -> None:
     """Raise InvalidInputError for gates of mode not-worse that leave no margin, for a feedback gate where the candidate
-    and stable never have traffic at the same time, and for late feedback that no gate hears.
+    and stable never have traffic at the same time, for late feedback that no gate hears, and for a split that leaves
+    stable nothing.
     """
+    _check_split(policy)
     _check_feedback(policy)
     _check("gates", policy.gates)
     for number, stage in enumerate(policy.stages, start=1):
@@ -35,6 +37,15 @@ def _check(where: str, gates: Gates) -> None:
             )
 
 
+def _check_split(policy: RolloutPolicy) -> None:
+    if policy.strategy is Strategy.SPLIT and policy.stages[0].weight_bp == FULL_WEIGHT_BP:
+        raise InvalidInputError(
+            f"rollout.strategy is {policy.strategy}, and the first of its stages gives the candidate all "
+            f"{FULL_WEIGHT_BP} of weight_bp: nothing is split, and stable has nothing to be compared with; give a "
+            f"share below that, as in 5000, or use the strategy {Strategy.ALL_AT_ONCE}"
+        )
+
+
 def _check_feedback(policy: RolloutPolicy) -> None:
     shared = [stage for stage in _stages(policy) if stage.weight_bp < FULL_WEIGHT_BP]
     if _hears(policy.gates) and not any(_hears(stage.gates or policy.gates) for stage in shared):
@@ -46,7 +57,8 @@ def _check_feedback(policy: RolloutPolicy) -> None:
     if policy.late_feedback_s and not _hears(policy.gates):
         raise InvalidInputError(
             f"rollout.late_feedback_s is {policy.late_feedback_s:g}, and rollout.gates.feedback is not set, or is "
-            "recorded only: no gate hears late feedback; set that gate too, as in {}, or late_feedback_s to 0"
+            "recorded only: no gate hears late feedback; set that gate too, as in "
+            "{min_feedback: 500}, or late_feedback_s to 0"
         )
 
 

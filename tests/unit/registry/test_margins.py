@@ -1,6 +1,9 @@
 """Gates of mode not-worse without a margin are refused when the policy is set, and stay readable where stored."""
 
+import re
+
 import pytest
+import yaml
 
 from shared.core.errors import InvalidInputError
 from shared.registry.margins import check_margins
@@ -42,6 +45,7 @@ def test_what_is_stored_already_stays_readable() -> None:
 
 
 FED = Gates(feedback=FeedbackGate())
+SHARE = Stage(weight_bp=9_999, duration_s=60)
 ALL = (Stage(weight_bp=10_000, duration_s=60),)
 
 
@@ -70,3 +74,22 @@ def test_feedback_may_be_asked_for_where_both_answer(strategy: Strategy) -> None
 def test_late_feedback_that_no_gate_hears_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"late_feedback_s is 60, and rollout\.gates\.feedback is not set"):
         check_margins(RolloutPolicy(late_feedback_s=60))
+
+
+def test_the_gate_that_its_refusal_gives_as_an_example_is_one_that_hears_late_feedback() -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        check_margins(RolloutPolicy(late_feedback_s=60))
+    (example,) = re.findall(r"as in (\{.*\})", str(refused.value))
+    gates = Gates.model_validate({"feedback": yaml.safe_load(example)})
+    assert gates.feedback != FeedbackGate()
+    check_margins(RolloutPolicy(late_feedback_s=60, gates=gates))
+
+
+def test_a_split_that_leaves_stable_nothing_is_not_set() -> None:
+    world = World()
+    nothing = RolloutPolicy(strategy=Strategy.SPLIT, stages=ALL)
+    with pytest.raises(InvalidInputError, match=r"all 10000 of weight_bp: nothing is split, .* give a share below"):
+        world.registry.put_policy(MODEL, Policy(rollout=nothing), by="ann")
+    assert RolloutPolicy.model_validate_json(nothing.model_dump_json()) == nothing, "what is stored stays readable"
+    for policy in (RolloutPolicy(stages=ALL), RolloutPolicy(strategy=Strategy.SPLIT, stages=(SHARE, *ALL))):
+        check_margins(policy)
