@@ -20,7 +20,7 @@ from aks_serving.feedback_items import Accepted, FeedbackItem, read_items, said_
 from aks_serving.serving import Serving, Servings
 from aks_serving.subjects import body_subject
 from shared.core.clock import Clock
-from shared.core.errors import InvalidInputError, UnavailableError
+from shared.core.errors import InvalidInputError, SlipwayError, UnavailableError
 from shared.routing.plan import Route
 from shared.routing.prediction import PredictionId
 from shared.telemetry.feedback import BY_USER, MAX_ROWS, Feedback, FeedbackTally, Key, hour_of
@@ -56,17 +56,23 @@ class FeedbackIntake:
 
     async def take(self, body: bytes) -> Accepted:
         """Count a body's feedback. Raises InvalidInputError, NotFoundError and UnavailableError; nothing is counted
-        then.
+        then. Of a batch, what is wrong with a piece names that.
 
         A large body is read and counted in parts, so that predictions wait for none of it for longer than a
         millisecond; what answers the endpoints may be replaced meanwhile.
         """
         now = self._clock.now()
         read: list[_Joined] = []
-        for number, item in enumerate(read_items(body), start=1):
+        items, is_batch = read_items(body)
+        for number, item in enumerate(items, start=1):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            read.append(_joined(item, number, self._servings(), now))
+            try:
+                read.append(_joined(item, number, self._servings(), now))
+            except SlipwayError as error:
+                if is_batch:
+                    error.args = (f"$.feedback[{number - 1}]: {error}",)  # as the decoder names what it refuses
+                raise
         async with self._counting:
             accepted = await self._count(read)
         return Accepted(accepted=accepted, repeated=len(read) - accepted)
@@ -120,12 +126,9 @@ class _Joined(msgspec.Struct):
 
 
 def _joined(item: FeedbackItem, number: int, servings: Servings, now: datetime) -> _Joined:
-    try:
-        if item.prediction_id is not None:
-            return _of_prediction(item, item.prediction_id, servings, now)
-        return _of_user(item, number, servings, now)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"feedback {number}: {error}") from error
+    if item.prediction_id is not None:
+        return _of_prediction(item, item.prediction_id, servings, now)
+    return _of_user(item, number, servings, now)
 
 
 def _of_prediction(item: FeedbackItem, prediction_id: str, servings: Servings, now: datetime) -> _Joined:

@@ -77,10 +77,11 @@ _BATCH = msgspec.json.Decoder(FeedbackBatch)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def read_items(body: bytes) -> list[FeedbackItem]:
-    """The pieces of feedback of a body. Raises InvalidInputError."""
+def read_items(body: bytes) -> tuple[list[FeedbackItem], bool]:
+    """The pieces of feedback of a body, and whether it is a batch of them. Raises InvalidInputError."""
     try:
-        return _BATCH.decode(body).feedback if "feedback" in _FIELDS.decode(body) else [_ITEM.decode(body)]
+        is_batch = "feedback" in _FIELDS.decode(body)
+        return (_BATCH.decode(body).feedback if is_batch else [_ITEM.decode(body)]), is_batch
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(
             f'the body is no feedback like {{"prediction_id": "...", "value": 1}}, nor {{"feedback": [...]}} of 1 to '

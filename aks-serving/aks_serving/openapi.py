@@ -112,7 +112,8 @@ def _plain_paths() -> Json:
         "/feedback": {
             "post": _operation(
                 "feedback",
-                "Tell what came of predictions. A body is counted whole or not at all.",
+                "Tell what came of predictions. A body is counted whole or not at all. An error names the piece of a "
+                "batch that it is about, as in $.feedback[0], the first.",
                 {"200": _answer("Accepted", "It is counted, but for what was known already.")},
                 errors=("400", "404", "405", "413", "415", "503"),
                 body=_feedback(),

@@ -194,7 +194,20 @@ async def test_one_bad_piece_refuses_the_whole_body(
         await serve(running, storage)
         answer = await send(running, {"prediction_id": an_id(), "value": 1}, bad, status=400)
         assert said in answer["error"]
+        assert "$.feedback[1]" in answer["error"]
         assert counted(running, storage) == []
+
+
+async def test_a_piece_of_a_batch_that_is_of_no_model_here_is_named_and_one_that_is_no_batch_needs_no_name(
+    start: Start, storage: MemoryStorage
+) -> None:
+    other = {"prediction_id": an_id(endpoint=EndpointName("other")), "value": 1}
+    async with start() as running:
+        await serve(running, storage)
+        answer = await send(running, {"prediction_id": an_id(), "value": 1}, other, status=404)
+        assert answer["error"].startswith("$.feedback[1]: model 'other' does not exist")
+        alone = await running.client.post("/feedback", json=other)
+        assert (alone.status_code, alone.json()["error"][:13]) == (404, "model 'other'")
 
 
 async def test_a_body_that_is_none_is_refused(start: Start, storage: MemoryStorage) -> None:
