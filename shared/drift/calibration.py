@@ -1,9 +1,10 @@
 """Whether estimates of performance may be relied on: held against what labels later said. Pure; loads scipy.special.
 
-An estimate may gate only while labels show that it is calibrated: enough windows have got theirs, and the most that
-estimates can have missed by, beyond what the chance of labels explains, is within a tolerance. Few labels show nothing,
-and then it does not gate. An estimate that is off by the tolerance is let gate in 5 % of cases, and one that is off by
-more in fewer. The bound takes misses for draws around nought; where they are all to one side it is the safer for it.
+An estimate may gate only while labels show that it is calibrated: enough windows, each a day that is over, have got
+theirs, and the most that estimates can have missed by, beyond what the chance of labels explains, is within a
+tolerance. Few labels show nothing, and then it does not gate. An estimate that is off by the tolerance is let gate in
+5 % of cases, and one that is off by more in fewer. The bound takes misses for draws around nought; where they are all
+to one side it is the safer for it.
 """
 
 import math
@@ -60,7 +61,7 @@ def calibration_of(windows: Sequence[Realised], *, tolerance: float) -> Calibrat
             most=None,
             covered=None,
             may_gate=False,
-            sentence=f"no window has {_LEAST_LABELS} labels yet: the estimate does not gate",
+            sentence=f"no day that is over has an estimate and {_LEAST_LABELS} labels yet: the estimate does not gate",
         )
     differences = [one.estimate - one.realised for one in recent]
     variances = [one.estimate_error**2 + one.realised_error**2 for one in recent]
@@ -81,10 +82,10 @@ def calibration_of(windows: Sequence[Realised], *, tolerance: float) -> Calibrat
 
 
 def _said(count: int, miss: float, most: float, tolerance: float) -> str:
-    said = f"in {count} windows with labels, estimates missed what was realised by {miss:.3g} beyond chance, and by "
+    said = f"in {count} days with labels, estimates missed what was realised by {miss:.3g} beyond chance, and by "
     said += f"{most:.3g} at most"
     if count < LEAST_WINDOWS:
-        return f"{said}; {LEAST_WINDOWS} windows are needed before the estimate gates"
+        return f"{said}; {LEAST_WINDOWS} days are needed before the estimate gates"
     if most <= tolerance:
         return f"{said}, within the tolerance of {tolerance:.3g}: the estimate may gate"
     if miss <= tolerance:

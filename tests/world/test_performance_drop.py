@@ -121,6 +121,9 @@ def test_labels_that_say_it_got_worse_raise_an_alarm_that_says_how_many_they_are
     watched = Performed(policy=ASKING)
     watched.an_hour(labels=400)
     assert watched.firing() == {}
+    page = watched.world.watching.reports.page(MODEL, watched.latest.report_id).decode()
+    assert "<dt>by 400 labels</dt>" in page
+    assert "no day that is over has an estimate and 30 labels yet" in page, "today is under way"
     for _ in range(3):
         watched.an_hour(labels=400, wrong=0.3)
     assert watched.firing() == {"performance_drop": 1}
@@ -164,4 +167,5 @@ def test_an_estimate_raises_one_where_earlier_days_labels_have_borne_it_out_and_
         assert "performance_drop" in watched.firing()
     else:
         assert watched.firing() == {"data_drift": 1}
-        assert "no window has 30 labels yet: the estimate does not gate" in " ".join(watched.latest.sentences)
+        said = "no day that is over has an estimate and 30 labels yet: the estimate does not gate"
+        assert said in " ".join(watched.latest.sentences)

@@ -90,7 +90,7 @@ def test_labels_that_say_it_got_worse_are_a_drop_and_the_sentence_says_that_they
 def test_an_estimate_is_no_alarm_until_labels_have_borne_it_out() -> None:
     verdict, figures = found({}, moved=1.5)
     assert (verdict.outcome, verdict.advisory, figures.may_gate) == (Outcome.INCONCLUSIVE, True, False)
-    assert "no window has 30 labels yet: the estimate does not gate" in verdict.sentence
+    assert "no day that is over has an estimate and 30 labels yet: the estimate does not gate" in verdict.sentence
 
 
 def test_a_calibrated_estimate_is_an_alarm_before_any_label_of_the_day_comes() -> None:
