@@ -151,7 +151,8 @@ class TimerListener:
         """Wait for the next occurrence and make it, or find that another host does.
 
         It is past due where it was so before this host followed the schedule, `since` when it does without a break, or
-        where a host died with it. Returns whether a call is still to be made at once, for `runOnStartup`.
+        while a claim held of a host that died or was stopped. Returns whether a call is still to be made at once, for
+        `runOnStartup`.
         """
         status = await self._load()
         while not now_at_once and (wait_s := (status.next - _now()).total_seconds()) > 0:
@@ -162,8 +163,8 @@ class TimerListener:
         if claimed is None:
             await pause(stopping, _LOOK_AGAIN_S)
             return now_at_once
-        status, etag, is_taken_over = claimed
-        await self._call(status, etag, past_due=is_taken_over or status.next <= since)
+        status, etag, held_until = claimed
+        await self._call(status, etag, past_due=status.next <= max(since, held_until))
         return False
 
     async def _load(self) -> Status:
@@ -172,9 +173,9 @@ class TimerListener:
             raise ResourceNotFoundError("the timer's status blob is gone")
         return found[0]
 
-    def _take_claim(self, *, due_at_once: bool) -> tuple[Status, str, bool] | None:
-        """Claim the occurrence that is due; whether one had it that did not end it. None where there is none, or
-        another host has it.
+    def _take_claim(self, *, due_at_once: bool) -> tuple[Status, str, datetime] | None:
+        """Claim the occurrence that is due; until when a claim held that did not end with its call. None where there is
+        none, or another host has it.
         """
         found = self._store.load()
         now = _now()
@@ -186,7 +187,7 @@ class TimerListener:
         if status.claimed_by not in {"", self._me} and status.claimed_until > now:
             return None
         claimed = replace(status, claimed_by=self._me, claimed_until=now + self._claim)
-        return claimed, self._store.replace(claimed, etag), bool(status.claimed_by)
+        return claimed, self._store.replace(claimed, etag), status.claimed_until
 
     async def _call(self, status: Status, etag: str, *, past_due: bool) -> None:
         started = _now()
@@ -200,7 +201,7 @@ class TimerListener:
             # The host ends before the call did: the occurrence stays due, for the next host to make at once.
             done.set()
             etag = await renewal
-            await in_thread(self._store.replace, replace(status, claimed_by=""), etag)
+            await in_thread(self._store.replace, replace(status, claimed_until=_now()), etag)
             raise
         done.set()
         etag = await renewal

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,14 @@ def _wait_for(moment: datetime) -> None:
     eventually(lambda: datetime.now(UTC) > moment, what=f"{moment} to come")
 
 
-def calls_of(connection: Storage, store: _StatusStore, *, number: int) -> list[bool]:
-    """Whether each of the first calls by a listener in this process is told that it is past due."""
-    told: list[bool] = []
-    stopping = asyncio.Event()
+def listener_of(
+    connection: Storage, store: _StatusStore, call: Callable[[dict[str, Any]], Awaitable[object]]
+) -> TimerListener:
+    """A listener in this process. `call` is given what the function would be."""
 
     class Calls:
         async def call(self, _function: Function, data: TypedData, _metadata: dict[str, TypedData]) -> Invoked:
-            told.append(json.loads(data.json)["IsPastDue"])
-            if len(told) == number:
-                stopping.set()
+            await call(json.loads(data.json))
             return Invoked(succeeded=True)
 
     function = Function(name="tick", id="1", trigger=Binding(name="t", type="", fields={}), queues={}, http_output=None)
@@ -125,8 +124,42 @@ def calls_of(connection: Storage, store: _StatusStore, *, number: int) -> list[b
     calls: Any = Calls()
     listener = TimerListener(trigger, storage=connection, host_id=HOST_ID, claim_s=60, invoker=calls)
     listener._store = store
-    asyncio.run(asyncio.wait_for(listener.run(stopping), 120))
+    return listener
+
+
+def calls_of(connection: Storage, store: _StatusStore, *, number: int) -> list[bool]:
+    """Whether each of the first calls by a listener is told that it is past due."""
+    told: list[bool] = []
+    stopping = asyncio.Event()
+
+    async def call(data: dict[str, Any]) -> None:
+        told.append(data["IsPastDue"])
+        if len(told) == number:
+            stopping.set()
+
+    asyncio.run(asyncio.wait_for(listener_of(connection, store, call).run(stopping), 120))
     return told
+
+
+class Begun(_StatusStore):
+    """Has, from when it is first looked at, the status of an occurrence that comes in some seconds."""
+
+    def __init__(self, storage: Storage, claimed: Callable[[Status], Status] = lambda status: status) -> None:
+        super().__init__(storage.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
+        self._claimed: Callable[[Status], Status] | None = claimed
+
+    def load(self) -> tuple[Status, str] | None:
+        claimed, self._claimed = self._claimed, None
+        if claimed is not None:
+            reckoned = datetime.now(UTC) + timedelta(seconds=2)
+            due = Schedule(_EVERY_SECOND, function="tick").after(reckoned)
+            self.create(claimed(Status(last=reckoned, next=due, updated=reckoned)))
+        return super().load()
+
+
+def by_dead(until_s: float) -> Callable[[Status], Status]:
+    """A claim of a host that died, which holds until so long after the occurrence is due."""
+    return lambda status: replace(status, claimed_by="dead", claimed_until=status.next + timedelta(seconds=until_s))
 
 
 def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_due(storage: str) -> None:
@@ -136,15 +169,39 @@ def test_an_occurrence_that_comes_before_its_host_has_begun_to_wait_is_not_past_
     assert calls_of(connection, stalling, number=2) == [False, False]
 
 
-def test_an_occurrence_with_which_another_host_died_is_past_due_to_one_that_waited_for_it_too(storage: str) -> None:
+@pytest.mark.parametrize("until_s", [-1.0, 1.0])
+def test_an_occurrence_is_past_due_where_it_came_while_a_host_that_died_had_claimed_it(
+    storage: str, until_s: float
+) -> None:
+    """That host had it, and not a call at the start, before it came."""
     connection = Storage(storage)
     ensure_container(connection.blobs, HOSTS_CONTAINER)
-    store = _StatusStore(connection.blobs.get_blob_client(HOSTS_CONTAINER, _STATUS))
-    reckoned = datetime.now(UTC) + timedelta(seconds=3)
-    due = Schedule(_EVERY_SECOND, function="tick").after(reckoned)
-    claimed_until = due + timedelta(seconds=1)
-    store.create(Status(last=reckoned, next=due, updated=reckoned, claimed_by="dead", claimed_until=claimed_until))
-    assert calls_of(connection, store, number=1) == [True]
+    assert calls_of(connection, Begun(connection, by_dead(until_s)), number=1) == [until_s > 0]
+
+
+def test_an_occurrence_in_whose_call_another_host_was_stopped_is_past_due_and_made_at_once(storage: str) -> None:
+    connection = Storage(storage)
+    ensure_container(connection.blobs, HOSTS_CONTAINER)
+    store = Begun(connection)
+    told: list[bool] = []
+
+    async def hosts() -> None:
+        stopping = asyncio.Event()
+
+        async def call(data: dict[str, Any]) -> None:
+            told.append(data["IsPastDue"])
+            if len(told) == 1:
+                hanging = asyncio.current_task()
+                assert hanging is not None
+                asyncio.get_running_loop().call_soon(hanging.cancel)
+                await asyncio.Event().wait()
+            stopping.set()
+
+        runs = [listener_of(connection, store, call).run(stopping) for _ in range(2)]
+        await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 50)
+
+    asyncio.run(hosts())
+    assert told == [False, True]
 
 
 def test_a_status_that_cannot_be_read_is_begun_anew(case: SampleCase) -> None:
@@ -184,7 +241,7 @@ def test_a_call_that_overstays_the_grace_is_made_up_at_once(case: SampleCase) ->
     host = case.start_host(TICK_SLEEP_S="60", SLIPWAY_HOST_GRACE_S="0.5", SLIPWAY_HOST_TIMER_LEASE_S="600")
     case.wait_for("tick-began")
     assert host.child.stop(20.0) == 0
-    assert "ClaimedBy" not in _status(case)
+    assert datetime.fromisoformat(_status(case)["ClaimedUntil"]) < datetime.now(UTC)
     case.start_host("second", SLIPWAY_HOST_TIMER_LEASE_S="600")
     assert case.wait_for("tick")[0]["past_due"] is True
 
