@@ -9,8 +9,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from aks_serving import priority
+from aks_serving import priority, server
 from aks_serving.priority import give_way
+
+from tests.serving.conftest import Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
 _GETATTR = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
@@ -66,3 +68,11 @@ def test_where_slices_cannot_be_asked_for_niceness_is_what_there_is(
     monkeypatch.setattr(priority, "_SCHED_SETATTR", numbers)
     with _of_a_thread_that_gives_way() as threads:
         assert threads.submit(_niceness).result() == 19
+
+
+@pytest.mark.anyio
+async def test_what_loads_versions_gives_way_to_requests(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "give_way", give_way)  # which servers of other tests do without
+    async with start() as running:
+        assert running.server._threads.submit(_niceness).result() == 19
+        assert running.server._seeking.submit(_niceness).result() == 19
