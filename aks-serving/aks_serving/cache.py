@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from aks_serving.turns import turn
+from aks_serving.turns import STANDS_S, turn
 from shared.core.errors import InvalidInputError
 from shared.core.ids import EndpointName, endpoint_name
 from shared.core.ids import digest as checked_digest
@@ -34,7 +34,9 @@ class DiskCache:
     A digest becomes a path: those that take one raise InvalidInputError, and touch nothing, where it is none.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, stands_s: float = STANDS_S) -> None:
+        """Another's download that brings nothing for `stands_s` is not waited for."""
+        self._stands_s = stands_s
         self._plans = directory / "plans"
         self._artifacts = directory / "artifacts"
         self._private = directory / "private"
@@ -92,6 +94,7 @@ class DiskCache:
             is_there=lambda: self._is_there(name, max_bytes),
             written=lambda: self._written(name),
             size_bytes=max_bytes,
+            stands_s=self._stands_s,
         )
 
     def keep_artifact(self, digest: str, chunks: Iterable[bytes]) -> tuple[str, int]:

@@ -13,34 +13,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
-_LOOK_S = 0.02
-_STANDS_S = 3.0
+STANDS_S = 3.0
 """A download that brought nothing for so long is not waited for: as long as a connection may take to be made."""
 _SYNC_S = 30.0
 """But so long, once all is written: the disk may take its time to have it."""
+_LOOK_S = 0.02
 
 
 @contextlib.contextmanager
 def turn(
-    path: Path, digest: str, *, is_there: Callable[[], bool], written: Callable[[], int], size_bytes: int
+    path: Path,
+    digest: str,
+    *,
+    is_there: Callable[[], bool],
+    written: Callable[[], int],
+    size_bytes: int,
+    stands_s: float = STANDS_S,
 ) -> Iterator[None]:
     """Be the only one, of all who name the same `path`, that downloads a file. Blocks until the others are done.
 
     But nobody waits for whoever stands, nor once the file is there, nor where there can be no lock: the caller goes on
     without the turn. `is_there` says whether it is, `written` how many bytes are on disk of what others download;
-    `size_bytes` is what there will be at most.
+    `size_bytes` is what there will be at most, and who brings nothing for `stands_s` stands.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)
-            _wait(descriptor, digest, is_there, written, size_bytes)
+            _wait(descriptor, digest, is_there, written, size_bytes, stands_s)
         yield
 
 
 def _wait(
-    descriptor: int, digest: str, is_there: Callable[[], bool], written: Callable[[], int], size_bytes: int
+    descriptor: int,
+    digest: str,
+    is_there: Callable[[], bool],
+    written: Callable[[], int],
+    size_bytes: int,
+    stands_s: float,
 ) -> None:
     """Until the descriptor has the lock, or it is not worth waiting for. Raises OSError."""
     seen, since_s = -1, monotonic()
@@ -49,7 +60,7 @@ def _wait(
         found = written()
         if found != seen:
             seen, since_s = found, monotonic()
-        elif monotonic() - since_s > (_SYNC_S if found >= size_bytes else _STANDS_S):
+        elif monotonic() - since_s > (_SYNC_S if found >= size_bytes else stands_s):
             return
         sleep(_LOOK_S)
 

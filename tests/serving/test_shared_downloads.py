@@ -23,6 +23,8 @@ DIGEST = models.digest(DATA)
 ROWS = {"datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}
 _WAIT_S = 0.5
 """So long processes have to begin downloads of their own, which they are not to do."""
+_LONG_S = 600.0
+"""After so long a download stands, where none is to: the test, which holds it up, may stand still for seconds."""
 _READS = """
 import hashlib, json, resource, sys
 from pathlib import Path
@@ -31,11 +33,11 @@ from aks_serving.cache import DiskCache
 from aks_serving.settings import Settings
 from aks_serving.storage import open_storage
 
-connection, folder, digest, size_bytes, file_bytes = json.loads(sys.argv[1])
+connection, folder, digest, size_bytes, file_bytes, options = json.loads(sys.argv[1])
 if file_bytes is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 settings = Settings(storage_connection=connection, blob_url=None, cache_dir=Path(folder), pod="pod")
-artifacts = Artifacts(open_storage(settings), DiskCache(settings.cache_dir))
+artifacts = Artifacts(open_storage(settings), DiskCache(settings.cache_dir, **options))
 print("is ready", flush=True)
 sys.stdin.readline()
 print(hashlib.sha256(artifacts.read(digest, max_bytes=size_bytes, what="model")).hexdigest(), flush=True)
@@ -45,8 +47,9 @@ print(hashlib.sha256(artifacts.read(digest, max_bytes=size_bytes, what="model"))
 class _Reader:
     """A process that reads the file."""
 
-    def __init__(self, connection: str, folder: Path, *, file_bytes: int | None) -> None:
-        asked = json.dumps([connection, str(folder), DIGEST, len(DATA), file_bytes])
+    def __init__(self, connection: str, folder: Path, *, file_bytes: int | None, options: dict[str, float]) -> None:
+        """`options` are those of its cache."""
+        asked = json.dumps([connection, str(folder), DIGEST, len(DATA), file_bytes, options])
         self.process = subprocess.Popen(
             [sys.executable, "-c", _READS, asked],
             cwd=ROOT,
@@ -83,8 +86,8 @@ def readers(tmp_path: Path) -> Iterator[Readers]:
     """Starts so many readers, which are ready then: from there on nothing of what they do takes long."""
     made: list[_Reader] = []
 
-    def started(connection: str, count: int, *, file_bytes: int | None = None) -> list[_Reader]:
-        these = [_Reader(connection, tmp_path / "cache", file_bytes=file_bytes) for _ in range(count)]
+    def started(connection: str, count: int, *, file_bytes: int | None = None, **options: float) -> list[_Reader]:
+        these = [_Reader(connection, tmp_path / "cache", file_bytes=file_bytes, options=options) for _ in range(count)]
         made.extend(these)
         assert all(reader.is_ready() for reader in these)
         return these
@@ -99,7 +102,7 @@ def test_processes_that_want_a_file_at_once_download_it_once(
 ) -> None:
     account.put(DATA)
     with counted(account.connection, held=1) as storage:
-        three = readers(storage.connection, 3)
+        three = readers(storage.connection, 3, stands_s=_LONG_S)
         for reader in three:
             reader.begin()
         eventually(storage.counts.total, what="a download has begun")
@@ -115,7 +118,7 @@ def test_processes_that_want_a_file_at_once_download_it_once(
 def test_when_who_downloads_is_killed_another_takes_its_turn(account: Account, readers: Readers, part: float) -> None:
     account.put(DATA)
     with counted(account.connection, held=1, part=part) as storage:
-        first, *others = readers(storage.connection, 3)
+        first, *others = readers(storage.connection, 3, stands_s=_LONG_S)
         first.begin()
         eventually(storage.counts.total, what="a download has begun")
         for other in others:
