@@ -299,7 +299,7 @@ def test_connections_of_grpc_leave_http_the_files_that_it_needs(account: Account
         for one in opened:
             _speak_http2(one)
         assert all(_ends(one) for one in opened[-100:])
-        assert httpx.get(server.http.base_url.join("/health"), verify=NO_TLS).status_code == 200
+        assert httpx.get(server.http.base_url.join("/health"), timeout=30, verify=NO_TLS).status_code == 200
 
 
 def _speak_http2(connection: socket.socket) -> None:
