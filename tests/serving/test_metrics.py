@@ -16,6 +16,7 @@ from aks_serving.prometheus import Facts
 from aks_serving.reports import Http, Report, Siblings, counts_of, http_of, read_report, tripped_of
 
 from shared.routing.plan import Role
+from shared.telemetry.histogram import GAMMA
 from tests.serving import models
 from tests.serving.conftest import Running, Start, eventually
 from tests.serving.fakes import MemoryStorage
@@ -357,3 +358,12 @@ def test_of_a_worker_that_is_gone_its_counts_alone_are_told() -> None:
     follower.tell(Report(http=Http(1, {431: 1})), State.READY)
     assert read_report(board.seat(0, 0)).http == Http(1, {431: 3})
     assert read_report(board.seat(0, 0)).waiting == 0
+
+
+def test_a_latency_counts_within_a_bound_where_all_of_its_bucket_lies_within_it() -> None:
+    latencies = Latencies()
+    latencies.buckets = dict.fromkeys(range(-700, 700), 1)
+    told = {dict(labels)["le"]: n for name, labels, n in prometheus._latency((), latencies) if name == "_bucket"}
+    assert told.pop("+Inf") == 1_400
+    for bound, count in told.items():
+        assert count == sum(GAMMA**bucket <= 1e3 * float(bound) for bucket in latencies.buckets)
