@@ -16,13 +16,14 @@ from functions._services import services
 from shared.alerts.documents import AlertState
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.errors import NotFoundError
-from shared.core.ids import ModelName
+from shared.core.ids import ModelName, VersionNumber
 from shared.core.messages import Queue
 from shared.deadletters.documents import LetterState
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
-from shared.observing.performance import estimates, performance
+from shared.observing.performance import Labelled, estimates, labelled, performance
 from shared.observing.sinks import sinks
+from shared.registry.manifest import Task
 from shared.rollout.endpoint import Endpoint
 from shared.rollout.metrics import Family, Labels, Seen, families
 from shared.store.aggregate import waiting_since
@@ -76,7 +77,8 @@ def _found(now: datetime) -> Iterator[Family]:
     yield from estimates(served)
     alive = (AlertState.FIRING, AlertState.PENDING)
     sums = list(readable(RequestSums, _bodies(Container.ENDPOINTS, {"kind": "request_sums"})))
-    yield from performance(sums, serving, now)
+    told = labelled(sums, serving, now)
+    yield from performance(told, dict(_tasks(told)))
     yield observed.alerts([b for s in alive for b in _bodies(Container.REPORTS, {"kind": "alert", "state": s.value})])
     yield from sinks(services().notifications.mailboxes(), _news_since(), now)
     kept = list(_bodies(Container.REPORTS, {"kind": "dead_letter", "state": LetterState.KEPT.value}))
@@ -90,6 +92,21 @@ def _serving(endpoint: Endpoint) -> set[int]:
     """The versions that an endpoint's plan names: what others once drifted by is nobody's concern now."""
     plan = endpoint.plan()
     return {route.version for route in plan.routes} if plan else set()
+
+
+def _tasks(told: Iterable[Labelled]) -> Iterator[tuple[tuple[str, int], Task]]:
+    """The tasks of versions whose labels do not say it, and that can be read."""
+    for one in told:
+        if not one.is_both:
+            continue
+        try:
+            version = services().registry.version(ModelName(one.model), VersionNumber(one.version))
+        except NotFoundError:
+            continue
+        except ValidationError as error:
+            _log.warning("the task of %s version %s is not known to the metrics: %s", one.model, one.version, error)
+            continue
+        yield (one.model, one.version), version.manifest.task
 
 
 def _undelivered(container: Container) -> Undelivered:

@@ -39,7 +39,7 @@ NOT_HERE = {
     "slipway_sink_notices_dropped_total",
     "slipway_sink_waiting",
 }
-"""Metrics of what does not happen here: a shadow, an error budget, a rollout that waits, labels that are numbers,
+"""Metrics of what does not happen here: a shadow, an error budget, a rollout that waits, a regression,
 alerts that anybody is told, and estimates, for which the data are too few."""
 
 STAGES = (2_000, 5_000)
@@ -100,8 +100,8 @@ def reported(system: System) -> bool:
 
 
 def tell_labels(system: System, prediction_id: str) -> None:
-    """Say that a prediction was right."""
-    said = {"prediction_id": prediction_id, "prediction": "0", "label": "0"}
+    """Say that a prediction was right, of a class that is a number."""
+    said = {"prediction_id": prediction_id, "prediction": 0, "label": 0}
     httpx.post(f"{system.server_url}/feedback", json={"feedback": [said]}, timeout=30, verify=NO_TLS).raise_for_status()
 
 
@@ -251,6 +251,7 @@ def test_prometheus_has_a_models_latencies_and_answers_and_how_far_its_features_
         f"model_realised_accuracy_ratio{{{of_two}}} == 1",
     ):
         assert eventually(partial(stack.prometheus.ask, query), what=query)
+    assert stack.prometheus.ask(f"model_realised_absolute_error{{{of_two}}}") == [], "it is a classifier"
 
     def of_each_feature() -> list[dict[str, Any]]:
         return stack.prometheus.ask(f"model_feature_drift_psi{{{of_two}}}")

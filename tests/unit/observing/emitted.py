@@ -16,7 +16,7 @@ from shared.budgets.labels import LabelSum, label_key
 from shared.budgets.sums import HourSum, RequestSums
 from shared.observing import metrics as observed
 from shared.observing.metrics import Budgeted, Undelivered
-from shared.observing.performance import estimates, performance
+from shared.observing.performance import estimates, labelled, performance
 from shared.observing.sinks import sinks
 from shared.registry.rollout_policy import ErrorBudget
 from shared.rollout.machine import RolloutState
@@ -77,7 +77,7 @@ def _of_the_control_plane() -> Iterable[tuple[str, set[str]]]:
         observed.alerts([]),
         observed.dead_letters(["q"], []),
         observed.dead_letter_ages(["q"], [], NOW),
-        *performance([sums], {("m", 3)}, NOW),
+        *performance(labelled([sums], {("m", 3)}, NOW), {}),
         *estimates(told),
         *sinks({"ops": Mailbox(id="mailbox", sink="ops")}, None, NOW),
         *observed.budgets([Budgeted(endpoint="m", budget=ErrorBudget(), sums=sums)], NOW),

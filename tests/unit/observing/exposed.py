@@ -30,7 +30,7 @@ def control_plane() -> set[str]:
         observed.alerts([]),
         observed.dead_letters([], []),
         observed.dead_letter_ages([], [], NOW),
-        *performance([], frozenset(), NOW),
+        *performance([], {}),
         *estimates([]),
         *sinks({}, None, NOW),
         *observed.budgets([], NOW),
