@@ -553,7 +553,7 @@ async def test_rows_of_many_versions_together_are_held_within_a_bound(profile: P
         counter = FeatureCounter(features, "churn", f"{version}:stable", profile, ["y"])
         counter.saw(tally, {"x": wide}, [wide[:, :2]])
     await eventually(lambda: features.held_bytes == 8 * one_bytes)
-    await features.close()
+    await features.close(within_s=300)
     (window,) = [FeatureWindow.model_validate_json(data) for data in kept.values()]
     assert [counts.rows for counts in window.versions.values()] == [950] * 12
 

@@ -223,7 +223,7 @@ def test_a_run_that_holds_the_event_loop_costs_its_worker_and_the_version_its_tr
     endless = _endless()
     account.put(_counting(), endless)
     account.publish(models.plan(1, *models.canary((1, _counting()), (2, endless), 9_999)))
-    server = launch(account.connection, SLIPWAY_HANG_S="0.6")
+    server = launch(account.connection, SLIPWAY_HANG_S="4")
     _served(server)
     assert server.predict([3], model_version=2).json()["predictions"] == [3]
     (before,) = server.workers()
