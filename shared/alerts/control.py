@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from shared.alerts.documents import AlertRule
+from shared.alerts.ports import Alerts
 from shared.alerts.rules import BEHIND
-from shared.alerts.traffic import Alerts
 from shared.budgets.sums import SUMS_ID
 from shared.core.clock import Clock
 from shared.registration.documents import NO_MODEL

@@ -19,8 +19,9 @@ from shared.alerts.held import Plan
 from shared.alerts.mailbox import REFUSALS, Mailbox
 from shared.alerts.notices import Notice
 from shared.alerts.planning import next_notice, plan_of, unwanted
+from shared.alerts.ports import Alerts
 from shared.alerts.silences import Silence
-from shared.alerts.sink_alerts import SinkAlerts, settle_sinks
+from shared.alerts.sink_alerts import settle_sinks
 from shared.core.alert_settings import AlertSettings, AlertSink
 from shared.core.clock import Clock
 from shared.core.messages import TellNews
@@ -45,7 +46,7 @@ class NoticeSink(Protocol):
         ...
 
 
-class Alerts(SinkAlerts, Protocol):
+class SilencedAlerts(Alerts, Protocol):
     """What is asked and told of alerts."""
 
     def silences(self) -> list[Silence]:
@@ -65,7 +66,7 @@ class NotificationService:
         *,
         alerts: Repository[Alert],
         mailboxes: Repository[Mailbox],
-        service: Alerts,
+        service: SilencedAlerts,
         sinks: Mapping[str, NoticeSink],
         settings: AlertSettings,
         clock: Clock,

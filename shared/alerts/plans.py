@@ -1,7 +1,7 @@
 """The alert on plans: what storage holds of an endpoint is not what it calls for, so that its word is passed over."""
 
 from shared.alerts.documents import AlertRule
-from shared.alerts.traffic import Alerts
+from shared.alerts.ports import Alerts
 from shared.core.clock import Clock
 from shared.rollout.stored_plans import StoredPlans
 

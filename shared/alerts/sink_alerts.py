@@ -3,13 +3,14 @@
 Read off the mailboxes, so that a crash in between is made good by the next look.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from shared.alerts.documents import Alert, AlertRule
+from shared.alerts.documents import AlertRule
 from shared.alerts.mailbox import REFUSED_FOR, Mailbox
+from shared.alerts.ports import Alerts
 from shared.registration.documents import NO_MODEL
 
 DROPPED_TOLD_FOR = timedelta(days=1)
@@ -20,33 +21,6 @@ _OVER = {
 }
 
 
-class SinkAlerts(Protocol):
-    """Where alerts are kept. Saying the same again changes nothing."""
-
-    def firing(self, rule: AlertRule) -> Iterable[Alert]:
-        """The alerts of a rule that fire now."""
-        ...
-
-    def fire(
-        self,
-        rule: AlertRule,
-        subject: str,
-        sentence: str,
-        *,
-        model: str,
-        evidence: Mapping[str, Any] | None = None,
-        looked_at: datetime | None = None,
-    ) -> Alert:
-        """Say that a trouble holds, by a look that began then."""
-        ...
-
-    def resolve(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
-    ) -> Alert | None:
-        """Say that a trouble is over, by a look that began then."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trouble:
     rule: AlertRule
@@ -54,7 +28,7 @@ class _Trouble:
     evidence: dict[str, Any]
 
 
-def settle_sinks(alerts: SinkAlerts, boxes: Mapping[str, Mailbox], now: datetime) -> None:
+def settle_sinks(alerts: Alerts, boxes: Mapping[str, Mailbox], now: datetime) -> None:
     """Fire what holds of the sinks, and resolve what does not. `boxes` by sink, read no earlier than `now`."""
     found: set[tuple[AlertRule, str]] = set()
     for sink, box in boxes.items():

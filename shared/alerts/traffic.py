@@ -1,18 +1,17 @@
 """Alerts on every endpoint, by the standing rules on traffic and by its policy's: each is looked at anew, by timer."""
 
 import logging
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from shared.alerts.beside import measured_beside
 from shared.alerts.documents import Alert, AlertRule
+from shared.alerts.ports import Alerts
 from shared.alerts.rules import STANDARD, Judged, judge
 from shared.budgets.sums import SUMS_ID, RequestSums
 from shared.core.clock import Clock
 from shared.core.ids import ModelName
-from shared.core.severity import Severity
 from shared.registry.alert_policy import AlertMetric, AlertRulePolicy
 from shared.registry.documents import Model
 from shared.rollout.endpoint import Endpoint
@@ -22,35 +21,6 @@ from shared.store.repository import Repository
 from shared.watching.documents import DriftReport, drift_report_id
 
 _log = logging.getLogger(__name__)
-
-
-class Alerts(Protocol):
-    """Where alerts are kept. Saying the same again changes nothing."""
-
-    def fire(
-        self,
-        rule: AlertRule,
-        subject: str,
-        sentence: str,
-        *,
-        model: str,
-        evidence: Mapping[str, Any] | None = None,
-        for_s: float = 0.0,
-        severity: Severity | None = None,
-        looked_at: datetime | None = None,
-    ) -> Alert:
-        """Say that a trouble holds, by a look that began then."""
-        ...
-
-    def resolve(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
-    ) -> Alert | None:
-        """Say that a trouble is over, by a look that began then."""
-        ...
-
-    def holding(self, rule: AlertRule) -> Iterable[Alert]:
-        """The alerts of a rule that fire now, or are pending."""
-        ...
 
 
 class Models(Protocol):

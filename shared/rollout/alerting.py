@@ -2,12 +2,13 @@
 look, and what is over is resolved by it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from shared.alerts.documents import Alert, AlertRule
+from shared.alerts.documents import AlertRule
+from shared.alerts.ports import Alerts
 from shared.core.clock import Clock
 from shared.rollout.approvers import stage_named
 from shared.rollout.convergence import convergence, fresh, still_sent
@@ -33,33 +34,6 @@ _APPLIED_WITHIN_S = 60.0
 """A pod that reports applies a plan in seconds."""
 _HEARD_WITHIN_S = 300.0
 """The Gateway hears of its routes within a minute or two."""
-
-
-class Alerts(Protocol):
-    """Where alerts are kept. Saying the same again changes nothing."""
-
-    def fire(
-        self,
-        rule: AlertRule,
-        subject: str,
-        sentence: str,
-        *,
-        model: str,
-        evidence: Mapping[str, Any] | None = None,
-        looked_at: datetime | None = None,
-    ) -> Alert:
-        """Say that a trouble holds, by a look that began then."""
-        ...
-
-    def resolve(
-        self, rule: AlertRule, subject: str, sentence: str, *, model: str, looked_at: datetime | None = None
-    ) -> Alert | None:
-        """Say that a trouble is over, by a look that began then."""
-        ...
-
-    def firing(self, rule: AlertRule) -> Iterator[Alert]:
-        """The alerts of a rule that fire now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,18 @@ class Jump:
         monkeypatch.setattr("aks_serving.lanes.perf_counter", lambda: perf_counter() + self.by_s)
 
 
+class Slow(Watched):
+    """A model whose runs take a minute by that clock."""
+
+    def __init__(self, data: bytes, clock: Jump, *, version: int = 1) -> None:
+        super().__init__(data, version=version)
+        self._clock = clock
+
+    def run(self, feeds: Feeds) -> Any:
+        self._clock.by_s = 60.0
+        return super().run(feeds)
+
+
 class HandServer:
     """Models behind the API: one endpoint under one plan. Made on a running event loop."""
 

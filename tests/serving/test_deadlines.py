@@ -21,7 +21,7 @@ from shared.core.errors import SlipwayError
 from shared.routing.plan import RoutePlan
 from tests.serving import models
 from tests.serving.conftest import eventually
-from tests.serving.handled import Asked, HandServer, Jump, Watched, infer, plain, turn
+from tests.serving.handled import Asked, HandServer, Jump, Slow, Watched, infer, plain, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -209,14 +209,7 @@ async def test_a_candidate_that_fails_is_answered_for_by_stable_while_there_is_t
 async def test_a_candidate_that_fails_too_late_leaves_stable_nothing_to_answer(
     monkeypatch: pytest.MonkeyPatch, *, inline: bool
 ) -> None:
-    clock = Jump(monkeypatch)
-
-    class Slow(Watched):
-        def run(self, feeds: Feeds) -> Any:
-            clock.by_s = 60.0
-            return super().run(feeds)
-
-    stable, candidate = Watched(TABLE), Slow(PICKY, version=2)
+    stable, candidate = Watched(TABLE), Slow(PICKY, Jump(monkeypatch), version=2)
     async with serving(_canary(), stable, candidate, inline=inline) as server:
         asked = plain([[7]], timeout_ms=50_000)
         server.ask(asked)

@@ -21,7 +21,7 @@ from aks_serving.watchdog import SWEEP_S, Watchdog
 from shared.routing.plan import RoutePlan
 from tests.serving import models
 from tests.serving.conftest import eventually
-from tests.serving.handled import Asked, HandServer, Jump, Watched, infer, plain
+from tests.serving.handled import Asked, HandServer, Jump, Slow, Watched, infer, plain
 
 pytestmark = pytest.mark.anyio
 
@@ -77,14 +77,7 @@ def _ask(numbers: Sequence[int], **fields: Any) -> list[Asked]:
 async def test_what_is_late_when_its_batch_has_failed_does_not_run_again(
     monkeypatch: pytest.MonkeyPatch, *, inline: bool
 ) -> None:
-    clock = Jump(monkeypatch)
-
-    class Slow(Watched):
-        def run(self, feeds: Feeds) -> Any:
-            clock.by_s = 60.0
-            return super().run(feeds)
-
-    model = Slow(PICKY)
+    model = Slow(PICKY, Jump(monkeypatch))
     async with _serving(_only(PICKY), model, inline=inline) as server:
         late, good = _ask([0, 1, BAD, 3], timeout_ms=50_000), _ask([2])
         server.ask(*late, *good)
